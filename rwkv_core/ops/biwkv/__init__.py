@@ -1,0 +1,66 @@
+"""BiWKV: two-sided, constant-decay linear attention (Vision-RWKV, Duan et al. 2024, equation 5; RWKV-UNet, equation 8).
+
+For token t of T and one channel with decay w and bonus u::
+
+             sum_{i != t} exp(-(|t - i| - 1) w + k_i) v_i  +  exp(u + k_t) v_t
+    wkv_t = -------------------------------------------------------------------
+             sum_{i != t} exp(-(|t - i| - 1) w + k_i)      +  exp(u + k_t)
+
+One file per way of computing it:
+
+- ``reference``: the definition, T x T, float64. Slow; everything else is held against it.
+- ``separable``: two small Toeplitz products per channel, no loop over tokens, no T x T matrix. The default.
+- ``logspace``: cumulative log-sum-exp in float64, for keys or decays whose range float32 cannot hold.
+
+``separable`` hands over to ``logspace`` by itself when it has to.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from rwkv_core.ops.biwkv.logspace import bi_wkv_logspace
+from rwkv_core.ops.biwkv.reference import bi_wkv_reference
+from rwkv_core.ops.biwkv.separable import bi_wkv_separable, fits_float32
+
+_BACKENDS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
+    "reference": bi_wkv_reference,
+    "logspace": bi_wkv_logspace,
+    "separable": bi_wkv_separable,
+}
+
+
+def bi_wkv_backends() -> tuple[str, ...]:
+    """Names that `bi_wkv` takes as `backend`, besides "auto"."""
+    return tuple(_BACKENDS)
+
+
+def bi_wkv(decay: Tensor, first: Tensor, key: Tensor, value: Tensor, backend: str = "auto") -> Tensor:
+    """Two-sided weighted average of `value` over the tokens, per channel.
+
+    Args:
+        decay: (C,), w above: loss of log-weight per token of distance, of either sign.
+        first: (C,), u above: log-weight bonus of the token itself.
+        key: (B, T, C) log-weights, any range.
+        value: (B, T, C).
+        backend: "auto" or one of `bi_wkv_backends()`.
+
+    Returns:
+        (B, T, C) in the dtype of `value`. Computed in float32 or better, also under autocast; differentiable in
+        all four inputs.
+
+    Raises:
+        ValueError: for shapes that do not belong together or an unknown backend.
+    """
+    if key.ndim != 3 or key.shape != value.shape:
+        raise ValueError(f"key and value must both be (B, T, C); got {tuple(key.shape)} and {tuple(value.shape)}")
+    channels = key.shape[2]
+    if decay.shape != (channels,) or first.shape != (channels,):
+        raise ValueError(f"decay and first must be ({channels},); got {tuple(decay.shape)} and {tuple(first.shape)}")
+    if backend == "auto":
+        backend = "separable" if fits_float32(decay, first, key) else "logspace"
+    if backend not in _BACKENDS:
+        raise ValueError(f"unknown BiWKV backend {backend!r}; choose from {', '.join(_BACKENDS)}")
+    if key.numel() == 0:
+        return value * key  # keeps shape, dtype and the graph of an empty batch
+    return _BACKENDS[backend](decay, first, key, value)

@@ -1,0 +1,1 @@
+"""Training: generated brain images and the run that made the shipped model."""

@@ -1,0 +1,141 @@
+"""The run that made the shipped brain model: RWKV-UNet-T on generated slices.
+
+    python -m rwkv_core.training.brain LABEL_MAPS -o RUN [--steps N] [--resume]
+
+reads the classes and preprocessing from the shipped config.json, keeps a checkpoint in RUN, and writes the finished
+bundle to RUN/bundle. LABEL_MAPS is SynthSeg's folder of training label maps. A stopped run goes on with `--resume`; a
+larger or smaller `--steps` then moves the end of the learning rate's schedule.
+"""
+
+import argparse
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, IterableDataset
+
+from rwkv_core.bundle import BundleConfig, Spacing, new_network, read_bundle, write_bundle
+from rwkv_core.store import SHIPPED
+from rwkv_core.training.synthesis import SliceGenerator, read_label_maps
+
+SHAPES = ((128, 128), (112, 144), (144, 112), (160, 112), (112, 160), (128, 128), (96, 160))
+"""Heights and widths of the batches, of about equal area, so that the network learns no fixed size."""
+
+WARM_UP, DECAY = 300, 0.35
+"""Steps of linear warm-up; final share of the steps over which the learning rate falls to zero."""
+
+
+class GeneratedBatches(IterableDataset[tuple[Tensor, Tensor]]):
+    """Endless batches of generated slices; every loader worker draws its own."""
+
+    def __init__(self, folder: Path, config: BundleConfig, batch: int, seed: int):
+        assert config.preprocessing and isinstance(config.preprocessing.resampling, Spacing)
+        self.label_maps = read_label_maps(folder)
+        self.classes = [c.freesurfer for c in config.classes]
+        self.pixel = config.preprocessing.resampling.pixel
+        self.batch, self.seed = batch, seed
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        worker = torch.utils.data.get_worker_info()
+        seed = 1000 * self.seed + (worker.id if worker else 0)
+        generate = SliceGenerator(self.label_maps, self.classes, self.pixel, seed)
+        for height, width in itertools.cycle(SHAPES):
+            yield generate(self.batch, height, width)
+
+
+class BrainTraining(lightning.LightningModule):
+    """Cross entropy + soft Dice, AdamW; warm-up, constant rate, linear decay."""
+
+    def __init__(self, config: BundleConfig, steps: int, rate: float):
+        super().__init__()
+        self.network = new_network(config)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.steps, self.rate = steps, rate
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        image, label = batch
+        logits = self.network(image).float()
+        entropy = F.cross_entropy(logits, label)
+        dice = soft_dice(logits, label)
+        self.log_dict({"cross_entropy": entropy, "dice": dice}, prog_bar=True)
+        return entropy + 1 - dice
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(self.parameters(), self.rate, weight_decay=0.01)
+        decay_from = self.steps * (1 - DECAY)
+
+        def factor(step: int) -> float:
+            return min((step + 1) / WARM_UP, 1.0, max((self.steps - step) / (self.steps - decay_from), 1e-3))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def soft_dice(logits: Tensor, label: Tensor) -> Tensor:
+    """Mean over the foreground classes present of the soft Dice of the whole batch; logits (B, C, H, W)."""
+    probability = logits.softmax(1).flatten(2).transpose(0, 1).flatten(1)  # (C, B H W)
+    truth = F.one_hot(label.flatten(), logits.shape[1]).T.to(probability.dtype)
+    overlap = 2 * (probability * truth).sum(1) + 1
+    dice = overlap / (probability.sum(1) + truth.sum(1) + 1)
+    present = truth[1:].sum(1) > 0
+    return dice[1:][present].mean() if present.any() else logits.sum() * 0 + 1
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line of the module; see its first docstring."""
+    parser = argparse.ArgumentParser(prog="python -m rwkv_core.training.brain", description=__doc__.split("\n")[0])
+    parser.add_argument("label_maps", type=Path, help="SynthSeg's training_label_maps folder")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="run folder")
+    parser.add_argument("--steps", type=int, default=7000)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1, help="processes that generate images")
+    parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    options = parser.parse_args(arguments)
+
+    config = read_bundle(SHIPPED / "default").config
+    lightning.seed_everything(options.seed)
+    last = options.output / "last.ckpt"
+    if last.exists() and not options.resume:
+        parser.error(f"{options.output} already holds a run; add --resume, or choose another folder")
+    data = GeneratedBatches(options.label_maps, config, options.batch, options.seed + last.exists())
+    loader = DataLoader(data, batch_size=None, num_workers=options.workers, prefetch_factor=4)
+    module = BrainTraining(config, options.steps, options.rate)
+    average = EMAWeightAveraging(decay=0.998)
+    trainer = lightning.Trainer(
+        max_steps=options.steps,
+        precision="bf16-mixed",
+        gradient_clip_val=1.0,
+        logger=CSVLogger(options.output, name="", version="log"),
+        callbacks=[
+            average,
+            ModelCheckpoint(options.output, save_last=True, save_top_k=0, every_n_train_steps=250),
+        ],
+        log_every_n_steps=50,
+        default_root_dir=options.output,
+    )
+    trainer.fit(module, loader, ckpt_path=last if options.resume else None)
+    record = {
+        "data": "slices generated from SynthSeg's 20 label maps (Billot et al. 2023); no scan was used",
+        "slices": trainer.global_step * options.batch,
+        "steps": trainer.global_step,
+        "batch": options.batch,
+        "pixels_per_slice": SHAPES[0][0] * SHAPES[0][1],
+        "optimizer": f"AdamW {options.rate}, weight decay 0.01, warm-up {WARM_UP} steps, linear decay over the "
+        f"last {DECAY:.0%} of the steps; exponential moving average 0.998 of the weights",
+        "loss": "cross entropy + soft Dice",
+    }
+    finished = config.model_copy(update={"training": record})
+    write_bundle(options.output / "bundle", finished, module.network, half=True)
+
+
+if __name__ == "__main__":
+    main()
