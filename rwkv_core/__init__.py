@@ -1,1 +1,62 @@
-"""Segmentation of CT and MR volumes with RWKV-UNet: network, weights, whole volumes. Knows neither Slicer nor Qt."""
+"""Segmentation of CT and MR volumes with RWKV-UNet: network, weights, whole volumes. Knows neither Slicer nor Qt.
+
+    import rwkv_core
+
+    segmenter = rwkv_core.Segmenter("default")
+    result = segmenter.segment(rwkv_core.read_volume("head.nii.gz"))
+    rwkv_core.write_segmentation("head.seg.nrrd", result.labelmap, result.ijk_to_ras, result.classes)
+
+Names are imported when they are first used, so that `import rwkv_core` itself takes no time.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rwkv_core.bundle import Bundle, BundleConfig
+    from rwkv_core.engines import make_engine
+    from rwkv_core.errors import RWKVUNetError
+    from rwkv_core.models import build_network, load_published
+    from rwkv_core.segmenter import Segmentation, Segmenter
+    from rwkv_core.store import load_bundle
+    from rwkv_core.volume import Region, Volume, read_volume, write_segmentation, write_volume
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "rwkv_core.bundle": ("Bundle", "BundleConfig"),
+    "rwkv_core.engines": ("make_engine",),
+    "rwkv_core.errors": ("RWKVUNetError",),
+    "rwkv_core.models": ("build_network", "load_published"),
+    "rwkv_core.segmenter": ("Segmentation", "Segmenter"),
+    "rwkv_core.store": ("load_bundle",),
+    "rwkv_core.volume": ("Region", "Volume", "read_volume", "write_segmentation", "write_volume"),
+}
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Bundle",
+    "BundleConfig",
+    "RWKVUNetError",
+    "Region",
+    "Segmentation",
+    "Segmenter",
+    "Volume",
+    "build_network",
+    "load_bundle",
+    "load_published",
+    "make_engine",
+    "read_volume",
+    "write_segmentation",
+    "write_volume",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

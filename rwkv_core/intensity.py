@@ -1,0 +1,87 @@
+"""Intensity scaling: voxel values to what the network was trained on, as the bundle's config says."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rwkv_core.bundle import Percentile, SliceMinMax, Window, ZScore
+from rwkv_core.errors import InputError
+
+_SAMPLES = 4_000_000
+"""Percentiles of a larger volume come from every n-th voxel: their rank is then off by less than 0.01 %."""
+
+
+@dataclass(frozen=True)
+class IntensityScale:
+    """`scaled = clip((value - offset) / unit)`, one pair for the whole volume, or one per slice where `per_slice`.
+
+    Attributes:
+        offset, unit: in the volume's own units.
+        clipped: whether scaled values are held within [0, 1].
+        replacement: stands in for voxels that are not finite.
+        padding: scaled value around a slice that does not fill the network's input.
+    """
+
+    offset: float
+    unit: float
+    clipped: bool
+    replacement: float
+    per_slice: bool = False
+
+    @property
+    def padding(self) -> float:
+        return 0.0 if self.clipped else (self.replacement - self.offset) / self.unit
+
+    def __call__(self, slices: Tensor) -> Tensor:
+        """Scaled float32 of (B, R, C) slices."""
+        slices = slices.float().nan_to_num(self.replacement, self.replacement, self.replacement)
+        if self.per_slice:
+            low = slices.amin((1, 2), keepdim=True)
+            high = slices.amax((1, 2), keepdim=True)
+            return (slices - low) / (high - low).clamp_min(torch.finfo(torch.float32).tiny)
+        scaled = (slices - self.offset) / self.unit
+        return scaled.clamp(0, 1) if self.clipped else scaled
+
+
+def fit_intensity(
+    method: Window | Percentile | ZScore | SliceMinMax, array: NDArray[np.generic], exact: bool = False
+) -> IntensityScale:
+    """Measure what `method` needs on the whole volume.
+
+    Args:
+        method: of the bundle's preprocessing.
+        array: the volume, any shape, integer or float; values that are not finite are left out.
+        exact: take percentiles over every voxel, however large the volume.
+
+    Raises:
+        InputError: when the volume is constant and the method needs contrast, or no voxel is finite.
+    """
+    values = array
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        values = array[np.isfinite(array)]
+        if not values.size:
+            raise InputError("The volume holds no finite value.", hint="Check how it was made or exported.")
+    minimum = float(values.min())
+    if isinstance(method, Window):
+        return IntensityScale(method.low, method.high - method.low, clipped=True, replacement=method.low)
+    maximum = float(values.max())
+    if minimum == maximum:
+        raise InputError(
+            f"The volume is constant: every voxel is {minimum:g}.", hint="Check that the right volume was chosen."
+        )
+    if isinstance(method, SliceMinMax):
+        return IntensityScale(minimum, maximum - minimum, clipped=True, replacement=minimum, per_slice=True)
+    if isinstance(method, ZScore):
+        mean, std = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+        return IntensityScale(mean, std, clipped=False, replacement=minimum)
+    flat = values.reshape(-1)
+    sample = flat if exact else flat[:: max(1, flat.size // _SAMPLES)]
+    inner = np.percentile(sample, [method.low, method.high])
+    low = minimum if method.low == 0 else float(inner[0])
+    high = maximum if method.high == 100 else float(inner[1])
+    if not low < high:  # nearly all voxels share one value: a few bright ones on an empty background
+        low, high = minimum, maximum
+    return IntensityScale(low, high - low, clipped=True, replacement=minimum)
