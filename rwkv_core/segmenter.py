@@ -103,6 +103,7 @@ class Segmenter:
         probabilities: bool = False,
         progress: Callable[[int, int], None] | None = None,
         cancel: Callable[[], bool] | threading.Event | None = None,
+        any_modality: bool = False,
     ) -> Segmentation:
         """Label every voxel of `volume`, or of a region of it.
 
@@ -115,12 +116,15 @@ class Segmenter:
             probabilities: also return the class probabilities.
             progress: called with (slices done, slices in all), first with 0.
             cancel: asked between batches, or an event that may be set.
+            any_modality: segment also when the volume is known to be of another modality than the model's.
 
         Raises:
             InputError: when the volume cannot be segmented as it is, with the reason and what to do.
             CancelledError: when `cancel` said so.
             DeviceError: when the GPU's memory does not hold one slice.
         """
+        if not any_modality:
+            self._check_modality(volume)
         clock = _Clock()
         cancelled = cancel.is_set if isinstance(cancel, threading.Event) else cancel or (lambda: False)
         box = (region or Region()).within(volume.array.shape).as_slices()
@@ -151,7 +155,8 @@ class Segmenter:
             labels, chances = self._run(raw, scale, resampler, clock, probabilities)
             with clock("restore"):
                 chosen = self._values[labels]
-                chosen[~np.isfinite(raw)] = 0
+                if raw.dtype.kind == "f":
+                    chosen[~np.isfinite(raw)] = 0
                 target[first:last] = chosen
                 for channel, one in enumerate(soft_target):
                     one[first:last] = chances[:, channel]
@@ -195,6 +200,14 @@ class Segmenter:
                 hint="Choose a larger volume or region, or a model for another slice direction.",
             )
         return stack
+
+    def _check_modality(self, volume: Volume) -> None:
+        made_for = self.bundle.config.modality
+        if volume.modality and made_for not in ("any", volume.modality):
+            raise InputError(
+                f"{self.bundle.config.title} was made for {made_for}, and this volume is {volume.modality}.",
+                hint="Choose another model, or ask for any modality (--any-modality) if you know better.",
+            )
 
     def _warnings(self, volume: Volume) -> list[str]:
         """What a person should know before trusting the result."""

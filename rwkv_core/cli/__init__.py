@@ -1,0 +1,59 @@
+"""The command line, `rwkv-unet`. One file per command; this one finds it, and turns errors into sentences."""
+
+import argparse
+import logging
+import sys
+
+from rich.console import Console
+
+from rwkv_core import __version__
+from rwkv_core.errors import CancelledError, RWKVUNetError
+
+OK, FAILED, USAGE, CANCELLED = 0, 1, 2, 130
+"""Exit codes: all done; something failed; the arguments make no sense; stopped by Ctrl-C."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: without the program's name; None takes them from the process.
+
+    Returns:
+        The exit code: 0 all done, 1 something failed, 2 wrong usage, 130 stopped by the user.
+    """
+    from rwkv_core.cli import demo, models, segment  # here, so that --version needs nothing else
+
+    for stream in (sys.stdout, sys.stderr):  # a Windows console may not hold every letter of a path
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    parser = argparse.ArgumentParser(
+        prog="rwkv-unet",
+        description="Segments CT and MR volumes with RWKV-UNet. For research, not for diagnosis.",
+    )
+    parser.add_argument("--version", action="version", version=f"rwkv-unet {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in (segment, demo, models):
+        command.add_parser(subparsers)
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.DEBUG if options.debug else logging.ERROR)
+    try:
+        return int(options.func(options))
+    except (KeyboardInterrupt, CancelledError):
+        print("Stopped.", file=sys.stderr)
+        return CANCELLED
+    except RWKVUNetError as error:
+        if options.debug:
+            raise
+        print_error(error)
+        return FAILED
+
+
+def print_error(error: RWKVUNetError) -> None:
+    """What was wrong, and what to do, on standard error."""
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print("Error:", style="bold red", end=" ")
+    console.print(error.message, markup=False)
+    if error.hint:
+        console.print(error.hint, markup=False)

@@ -1,0 +1,193 @@
+"""A 3-D picture of a labelmap without a graphics card or display: first hits of parallel rays, shaded.
+
+The labelmap is turned into the view's frame (rows down, columns right, depth away from the eye); each class becomes a
+smooth field, its surface is where the field crosses one half, its normal the field's gradient. Classes that wrap others
+(the cortex, a body outline) are drawn like glass, so that what they hide is seen.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from rwkv_core.bundle import SegmentClass
+from rwkv_core.volume import lps_geometry
+
+_VOXEL = 1.0  # mm, of the view's frame
+_FINER = 3  # pixels per voxel
+_SMOOTHING = 0.9  # mm
+_MARGIN = 8.0  # mm around the labels
+_LAYERS = 16  # of the view's depth, worked on at once
+_HIDES = 0.6
+_FLUID = "91720002"  # SNOMED CT "Body Substance": fluids fill gaps, their surface says nothing
+_LIGHT = np.array([-0.45, -0.6, -0.66])  # from upper left, in (column, row, depth)
+
+
+@dataclass(frozen=True)
+class _Surface:
+    """What the rays of one class hit; arrays (H, W)."""
+
+    color: NDArray[np.float32]
+    hit: NDArray[np.bool_]
+    depth: NDArray[np.float32]
+    normal: NDArray[np.float32]  # (H, W, 3): column, row, depth
+
+
+def render_surface(
+    labelmap: NDArray[np.unsignedinteger],
+    ijk_to_ras: NDArray[np.float64],
+    classes: Sequence[SegmentClass],
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+) -> NDArray[np.float32]:
+    """RGB picture (H, W, 3) in [0, 1], seen from the front left and a little above.
+
+    Args:
+        labelmap: (K, J, I).
+        ijk_to_ras: (4, 4).
+        classes: values and colours; absent ones are skipped.
+        background: RGB, in [0, 1].
+    """
+    view = _to_view(labelmap, ijk_to_ras)
+    surfaces = []
+    for one in classes:
+        fluid = one.terminology is not None and one.terminology.category.value == _FLUID
+        if not fluid and (view == one.value).any():
+            surfaces.append(_trace(view == one.value, np.array(one.color, np.float32) / 255))
+    height, width = view.shape[1] * _FINER, view.shape[2] * _FINER
+    picture = np.broadcast_to(np.array(background, np.float32), (height, width, 3)).copy()
+    if not surfaces:
+        return picture
+    wrapping = _wrapping(surfaces)
+    solid = [s for i, s in enumerate(surfaces) if i not in wrapping] or surfaces
+    nearest = np.full((height, width), np.inf, np.float32)
+    for surface in solid:
+        front = surface.hit & (surface.depth < nearest)
+        nearest[front] = surface.depth[front]
+        picture[front] = _shade(surface)[front]
+    if len(solid) < len(surfaces):
+        glass = surfaces[max(wrapping, key=lambda i: int(surfaces[i].hit.sum()))]
+        facing = np.abs(glass.normal[..., 2])
+        alpha = (0.26 + 0.55 * (1 - facing) ** 2)[..., None] * glass.hit[..., None]
+        picture = picture * (1 - alpha) + _shade(glass) * alpha
+    return np.clip(picture, 0, 1)
+
+
+def _to_view(labelmap: NDArray[np.unsignedinteger], ijk_to_ras: NDArray[np.float64]) -> NDArray[np.uint16]:
+    """The labels in the view's frame (depth, rows, columns), cropped to what is labelled."""
+    image = sitk.GetImageFromArray(labelmap.astype(np.uint16))
+    origin, spacing, direction = lps_geometry(ijk_to_ras)
+    image.SetOrigin(origin)
+    image.SetSpacing(spacing)
+    image.SetDirection(direction)
+    turn, rise = np.deg2rad(35), np.deg2rad(20)
+    toward_eye = np.array([np.sin(turn) * np.cos(rise), -np.cos(turn) * np.cos(rise), np.sin(rise)])  # LPS
+    column = np.cross([0.0, 0.0, 1.0], toward_eye)
+    column /= np.linalg.norm(column)
+    row = np.cross(column, toward_eye)  # down
+    frame = np.stack([column, row, -toward_eye], axis=1)  # columns of the matrix: axes of the view, in LPS
+
+    voxels = np.argwhere(labelmap)[:, ::-1]
+    if not len(voxels):
+        return np.zeros((1, 64, 64), np.uint16)
+    corners = np.array(np.meshgrid(*zip(voxels.min(0), voxels.max(0), strict=True))).reshape(3, -1)
+    points = np.array([image.TransformContinuousIndexToPhysicalPoint(c.tolist()) for c in corners.T.astype(float)])
+    along = points @ frame
+    low, high = along.min(0) - _MARGIN, along.max(0) + _MARGIN
+    size = np.ceil((high - low) / _VOXEL).astype(int).tolist()
+    resampled = sitk.Resample(
+        image, size, sitk.Transform(), sitk.sitkNearestNeighbor, (frame @ low).tolist(), [_VOXEL] * 3,
+        frame.ravel().tolist(), 0, sitk.sitkUInt16,
+    )  # fmt: skip
+    view: NDArray[np.uint16] = sitk.GetArrayFromImage(resampled)
+    filled = np.argwhere(view)
+    if not len(filled):
+        return view
+    margin = int(_MARGIN / _VOXEL)
+    first, last = np.maximum(filled.min(0) - margin, 0), filled.max(0) + margin + 1
+    return view[first[0] : last[0], first[1] : last[1], first[2] : last[2]]
+
+
+def _trace(mask: NDArray[np.bool_], color: NDArray[np.float32]) -> _Surface:
+    """First crossing of the smoothed mask along the depth axis, on a finer pixel grid."""
+    full = (mask.shape[1] * _FINER, mask.shape[2] * _FINER)
+    surface = _Surface(
+        color, np.zeros(full, np.bool_), np.full(full, np.inf, np.float32), np.zeros((*full, 3), np.float32)
+    )
+    # Only the box around the class is worked on; most classes are small.
+    reach = 4
+    box = tuple(
+        slice(max(int(i.min()) - reach, 0), int(i.max()) + reach + 1) for i in np.nonzero(mask)
+    )  # depth, rows, columns
+    field = sitk.GetArrayFromImage(
+        sitk.SmoothingRecursiveGaussian(sitk.GetImageFromArray(mask[box].astype(np.float32)), _SMOOTHING / _VOXEL)
+    )
+    level = min(0.5, 0.7 * float(field.max()))  # thin parts survive the smoothing
+    deep = torch.from_numpy(field)[:, None]  # (D, 1, h, w)
+    size = (field.shape[1] * _FINER, field.shape[2] * _FINER)
+    depth = torch.full(size, torch.inf)
+    last = torch.zeros(1, *size)
+    for start in range(0, len(deep), _LAYERS):
+        layers = F.interpolate(deep[start : start + _LAYERS], size=size, mode="bilinear")[:, 0]
+        inside = layers >= level
+        first = inside.byte().argmax(0, keepdim=True)
+        here = layers.gather(0, first)[0]
+        before = torch.cat([last, layers[:-1]]).gather(0, first)[0]
+        crossing = start + first[0] - (here - level) / (here - before).clamp_min(1e-6)
+        depth = torch.where(inside.any(0) & torch.isinf(depth), crossing, depth)
+        last = layers[-1:]
+    hit = torch.isfinite(depth)
+    place = tuple(slice(side.start * _FINER, side.start * _FINER + n) for side, n in zip(box[1:], size, strict=True))
+    surface.hit[place] = hit.numpy()
+    surface.depth[place] = depth.numpy() + box[0].start
+    surface.normal[place] = _gradient(field, torch.where(hit, depth, 0.0))
+    return surface
+
+
+def _gradient(field: NDArray[np.float32], depth: torch.Tensor) -> NDArray[np.float32]:
+    """Unit outward normals (H, W, 3) of `field` (D, h, w) at the hit depths (H, W)."""
+    volume = torch.from_numpy(field)[None, None]
+    size = torch.tensor(field.shape[::-1], dtype=torch.float32)  # columns, rows, depth
+    height, width = depth.shape
+    row = (torch.arange(height) + 0.5) / _FINER - 0.5
+    column = (torch.arange(width) + 0.5) / _FINER - 0.5
+    point = torch.stack([column.expand(height, width), row[:, None].expand(height, width), depth], -1)
+
+    def at(offset: torch.Tensor) -> torch.Tensor:
+        grid = (2 * (point + offset) + 1) / size - 1
+        return F.grid_sample(volume, grid[None, None], align_corners=False)[0, 0, 0]
+
+    slope = torch.stack([at(-axis) - at(axis) for axis in torch.eye(3)], -1)
+    return F.normalize(slope, dim=-1).numpy()
+
+
+def _wrapping(surfaces: Sequence[_Surface]) -> set[int]:
+    """Indices of the classes that hide most of what is left, peeled one after another from the outside."""
+    peeled: set[int] = set()
+    while len(peeled) < len(surfaces) - 1:
+        left = [i for i in range(len(surfaces)) if i not in peeled]
+        hidden = {}
+        for i in left:
+            others = [surfaces[j] for j in left if j != i]
+            behind = sum(int((s.hit & (s.depth > surfaces[i].depth)).sum()) for s in others)
+            hidden[i] = behind / max(sum(int(s.hit.sum()) for s in others), 1)
+        outermost = max(left, key=lambda i: hidden[i])
+        if hidden[outermost] < _HIDES:
+            break
+        peeled.add(outermost)
+    return peeled
+
+
+def _shade(surface: _Surface) -> NDArray[np.float32]:
+    """Colour (H, W, 3) under one light, with a soft highlight and light from all around."""
+    light = _LIGHT / np.linalg.norm(_LIGHT)
+    diffuse = np.clip(surface.normal @ light, 0, 1)
+    halfway = light + np.array([0.0, 0.0, -1.0])
+    highlight = np.clip(surface.normal @ (halfway / np.linalg.norm(halfway)), 0, 1) ** 24
+    shaded: NDArray[np.float32] = (
+        surface.color * (0.32 + 0.75 * diffuse[..., None]) + 0.18 * highlight[..., None]
+    ).astype(np.float32)
+    return shaded
