@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+
 from rwkv_core import Segmenter, Volume, read_volume
 
 FLUID = {"Cerebrospinal fluid"}

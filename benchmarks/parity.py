@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+
 from rwkv_core import build_network, load_published
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "Testing"))

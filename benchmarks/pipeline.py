@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+
 from rwkv_core import Segmenter, Volume
 from rwkv_core.bundle import new_network, write_bundle
-from rwkv_core.catalogue import read_catalogue
+from rwkv_core.catalogue import load_catalogue
 
 
 def resident_mb() -> float:
@@ -31,7 +32,7 @@ def resident_mb() -> float:
 
 def child(bundle_id: str, slices: int, size: int, device: str) -> None:
     """One measurement, printed as JSON."""
-    config = read_catalogue().entry(bundle_id).config
+    config = load_catalogue().entry(bundle_id).config
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         bundle = write_bundle(Path(folder) / "bundle", config, new_network(config))

@@ -1,6 +1,7 @@
 """Intensity scaling: voxel values to what the network was trained on, as the bundle's config says."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ class IntensityScale:
 
 
 def fit_intensity(
-    method: Window | Percentile | ZScore | SliceMinMax, array: NDArray[np.generic], exact: bool = False
+    method: Window | Percentile | ZScore | SliceMinMax, array: NDArray[Any], exact: bool = False
 ) -> IntensityScale:
     """Measure what `method` needs on the whole volume.
 

@@ -14,7 +14,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from rwkv_core.bundle import Preprocessing, Spacing, Stretch
+from rwkv_core.bundle import Preprocessing, Stretch
 from rwkv_core.errors import InputError
 from rwkv_core.models import STRIDE
 
@@ -25,8 +25,9 @@ _LARGEST_SIDE = 2048
 class Resampler(Protocol):
     """From slices on the volume's grid to the network's input and back."""
 
-    size: tuple[int, int]
-    """Height and width of the network's input."""
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the network's input."""
 
     def to_network(self, slices: Tensor, padding: float) -> Tensor:
         """Scaled slices (B, R, C) to input (B, 1, H, W), float32."""

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from rwkv_core.bundle import Bundle, Preprocessing, SegmentClass, Window
-from rwkv_core.engines import make_engine
+from rwkv_core.engines import choose_device, make_engine
 from rwkv_core.errors import BundleError, CancelledError, InputError
 from rwkv_core.intensity import IntensityScale, fit_intensity
 from rwkv_core.preprocessing import Resampler, make_resampler
@@ -89,6 +89,7 @@ class Segmenter:
             raise BundleError(f"{config.title} ({config.id}) takes RGB images; volumes are grey.")
         if mode not in ("best", "paper"):
             raise ValueError(f'mode must be "best" or "paper", got {mode!r}')
+        choose_device(device)  # a wrong name is told before the weights are read
         self.preprocessing: Preprocessing = config.preprocessing
         self.mode = mode
         self.engine = make_engine(self.bundle.network, device)

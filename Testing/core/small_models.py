@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import torch
-from rwkv_core.bundle import Bundle, BundleConfig
 from torch import nn
+
+from rwkv_core.bundle import Bundle, BundleConfig
 
 
 def config(resampling=None, orientations=("SPL",), intensity=None, values=(1, 2, 3, 4), restore="logits", **more):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from rwkv_core.ops import bi_wkv, bi_wkv_backends
 
 FAST = [name for name in bi_wkv_backends() if name != "reference"]

@@ -4,9 +4,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from rwkv_core import build_network, load_published
 from rwkv_core.errors import CheckpointError
-from torch import nn
 
 from core.golden_weights import golden_input
 from core.published_files import DATA, encoder_file, january, october

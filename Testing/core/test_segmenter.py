@@ -4,9 +4,10 @@ import threading
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
+
 from rwkv_core import Region, Segmenter, Volume
 from rwkv_core.errors import BundleError, CancelledError, DeviceError, InputError
-from scipy import ndimage
 
 from core.small_models import BandNetwork, QuadrantNetwork, config, with_network
 

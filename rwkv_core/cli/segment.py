@@ -13,13 +13,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from rwkv_core.errors import InputError, RWKVUNetError
-from rwkv_core.volume import OUTPUT_EXTENSIONS, Region, find_volumes, is_dicom_folder, read_volume
-from rwkv_core.volume import write_segmentation, write_volume
+from rwkv_core.volume import (
+    INPUT_EXTENSIONS,
+    OUTPUT_EXTENSIONS,
+    Region,
+    check_output,
+    find_volumes,
+    is_dicom_folder,
+    read_volume,
+    write_segmentation,
+    write_volume,
+)
 
 if TYPE_CHECKING:
     from rwkv_core.segmenter import Segmenter
-
-_INPUT_EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 
 @dataclass
@@ -101,7 +108,7 @@ def plan(inputs: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
             found = find_volumes(path)
             if not found:
                 raise InputError(
-                    f"{path} holds no volume.", hint=f"Give a folder of DICOM or of {', '.join(_INPUT_EXTENSIONS)}."
+                    f"{path} holds no volume.", hint=f"Give a folder of DICOM or of {', '.join(INPUT_EXTENSIONS)}."
                 )
             sources += found
         else:
@@ -137,6 +144,7 @@ def _segment_one(
     try:
         progress.update(task, description=f"{source.name}: reading")
         volume = read_volume(source)
+        check_output(target, volume.ijk_to_ras)
         progress.update(task, description=source.name)
         result = segmenter.segment(
             volume,
@@ -198,7 +206,7 @@ def _progress(console: Console) -> Progress:
 def _stem(path: Path) -> str:
     """The file's name without its extension, or the folder's name."""
     lower = path.name.lower()
-    for extension in sorted((*_INPUT_EXTENSIONS, *OUTPUT_EXTENSIONS), key=len, reverse=True):
+    for extension in sorted((*INPUT_EXTENSIONS, *OUTPUT_EXTENSIONS), key=len, reverse=True):
         if lower.endswith(extension) and not path.is_dir():
             return path.name[: -len(extension)]
     return path.name

@@ -29,8 +29,8 @@ def save_figure(path: Path, volume: Volume, segmentation: Segmentation, title: s
     figure = Figure(figsize=(12.5, 11.6), facecolor=_BACKGROUND)
     grid = figure.add_gridspec(2, 2, left=0.01, right=0.99, top=0.945, bottom=0.12, wspace=0.02, hspace=0.04)
     low, high = np.nanpercentile(volume.array[np.isfinite(volume.array)][::11], [0.5, 99.5])
-    for cell, (plane, orientation) in zip(grid, _PLANES.items(), strict=False):
-        axes = figure.add_subplot(cell, facecolor=_BACKGROUND)
+    for cell, (plane, orientation) in enumerate(_PLANES.items()):
+        axes = figure.add_subplot(grid[divmod(cell, 2)], facecolor=_BACKGROUND)
         stack = slice_stack(volume.ijk_to_ras, volume.array.shape, orientation)
         labels = stack.to_stack(segmentation.labelmap)
         index = _fullest(labels)
@@ -54,7 +54,7 @@ def save_figure(path: Path, volume: Volume, segmentation: Segmentation, title: s
     axes.set_axis_off()
     volumes = segmentation.volumes_ml()
     patches = [
-        Patch(color=np.array(c.color) / 255, label=f"{c.name}  {volumes[c.name]:.1f} ml")
+        Patch(color=(c.color[0] / 255, c.color[1] / 255, c.color[2] / 255), label=f"{c.name}  {volumes[c.name]:.1f} ml")
         for c in segmentation.classes
         if volumes[c.name] > 0
     ]

@@ -56,7 +56,7 @@ def render_surface(
     for one in classes:
         fluid = one.terminology is not None and one.terminology.category.value == _FLUID
         if not fluid and (view == one.value).any():
-            surfaces.append(_trace(view == one.value, np.array(one.color, np.float32) / 255))
+            surfaces.append(_trace(view == one.value, (np.array(one.color) / 255).astype(np.float32)))
     height, width = view.shape[1] * _FINER, view.shape[2] * _FINER
     picture = np.broadcast_to(np.array(background, np.float32), (height, width, 3)).copy()
     if not surfaces:
@@ -72,8 +72,8 @@ def render_surface(
         glass = surfaces[max(wrapping, key=lambda i: int(surfaces[i].hit.sum()))]
         facing = np.abs(glass.normal[..., 2])
         alpha = (0.26 + 0.55 * (1 - facing) ** 2)[..., None] * glass.hit[..., None]
-        picture = picture * (1 - alpha) + _shade(glass) * alpha
-    return np.clip(picture, 0, 1)
+        picture = (picture * (1 - alpha) + _shade(glass) * alpha).astype(np.float32)
+    return np.clip(picture, 0, 1).astype(np.float32)
 
 
 def _to_view(labelmap: NDArray[np.unsignedinteger], ijk_to_ras: NDArray[np.float64]) -> NDArray[np.uint16]:

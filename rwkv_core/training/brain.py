@@ -107,7 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
     if last.exists() and not options.resume:
         parser.error(f"{options.output} already holds a run; add --resume, or choose another folder")
     data = GeneratedBatches(options.label_maps, config, options.batch, options.seed + last.exists())
-    loader = DataLoader(data, batch_size=None, num_workers=options.workers, prefetch_factor=4)
+    loader = DataLoader(data, batch_size=None, num_workers=options.workers)
     module = BrainTraining(config, options.steps, options.rate)
     average = EMAWeightAveraging(decay=0.998)
     trainer = lightning.Trainer(

@@ -1,0 +1,32 @@
+"""Fixtures that several test files share: a store of one's own, and a Hub on this machine."""
+
+import os
+
+import huggingface_hub
+import pytest
+
+from core.hub_server import HubServer
+from rwkv_core import transfer
+from rwkv_core.store import user_store
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A user's store in a folder with a difficult name, and none of the settings of whoever runs the tests."""
+    for name in os.environ:
+        if name.startswith(("RWKV_UNET_", "HF_")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no token"))
+    monkeypatch.setenv("RWKV_UNET_HOME", str(tmp_path / "ü软 x"))
+    return user_store()
+
+
+@pytest.fixture
+def hub(home, monkeypatch):
+    """A running Hub, named by HF_ENDPOINT, that is not waited for between attempts."""
+    monkeypatch.setattr(transfer, "RETRY_WAITS", (0, 0, 0))
+    huggingface_hub.close_session()
+    with HubServer() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+        yield server
+        huggingface_hub.close_session()

@@ -1,0 +1,119 @@
+"""The image generator and the run that made the shipped model, on label maps of a few voxels made here."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from rwkv_core import load_bundle
+from rwkv_core.training.brain import main, soft_dice
+from rwkv_core.training.synthesis import SliceGenerator, read_label_maps
+
+IDS = [0, 24, 502, 2, 3, 41, 42]  # air, fluid, skull, white matter and cortex of both sides
+CLASSES = [(2, 41), (3, 42), (24,)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two heads of nested boxes in SynthSeg's layout: skull, fluid, cortex, white matter; left and right differ."""
+    folder = tmp_path_factory.mktemp("label maps")
+    for number in (1, 2):
+        x, y, z = np.indices((60, 64, 56))
+        depth = np.minimum.reduce([x, 59 - x, y, 63 - y, z, 55 - z]) - number
+        right = x >= 30  # voxels run toward right, anterior, superior
+        label = np.select(
+            [depth < 2, depth < 5, depth < 8, depth < 12],
+            [0, 502, 24, np.where(right, 42, 3)],
+            np.where(right, 41, 2),
+        )
+        image = sitk.GetImageFromArray(label.transpose(2, 1, 0).astype(np.float32))
+        image.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))
+        sitk.WriteImage(image, str(folder / f"training_seg_{number:02}.nii.gz"))
+    priors = folder / "labels_classes_priors"
+    priors.mkdir()
+    np.save(priors / "generation_labels.npy", np.array(IDS, np.int32))
+    np.save(priors / "generation_classes.npy", np.arange(len(IDS)))
+    np.save(priors / "generation_classes_contrast_specific.npy", np.array([0, 1, 2, 3, 4, 3, 4]))
+    np.save(priors / "prior_means_t1.npy", np.array([[5.0, 40, 90, 150, 100], [1.0, 5, 20, 10, 10]]))
+    np.save(priors / "prior_stds_t1.npy", np.array([[4.0, 10, 30, 8, 9], [1.0, 3, 9, 2, 2]]))
+    return folder
+
+
+def test_label_maps_are_read_in_patient_directions(folder):
+    source = read_label_maps(folder)
+    assert source.maps.shape == (2, 60, 64, 56)
+    ids = source.ids[source.maps[0].long()]
+    assert set(ids[:30].unique().tolist()) == {0, 502, 24, 3, 2}  # the left half comes first along X
+    assert set(ids[30:].unique().tolist()) == {0, 502, 24, 42, 41}
+    assert source.brain[0, 0].tolist() == [9, 9, 9]  # fluid is not brain
+
+
+def test_maps_that_do_not_belong_are_refused(folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no training_seg"):
+        read_label_maps(tmp_path)
+    (tmp_path / "labels_classes_priors").symlink_to(folder / "labels_classes_priors")
+    image = sitk.Image(8, 8, 8, sitk.sitkUInt8) + 99
+    sitk.WriteImage(image, str(tmp_path / "training_seg_01.nii.gz"))
+    with pytest.raises(ValueError, match="99"):
+        read_label_maps(tmp_path)
+    image.SetSpacing((2, 1, 1))
+    sitk.WriteImage(image, str(tmp_path / "training_seg_01.nii.gz"))
+    with pytest.raises(ValueError, match="1 mm expected"):
+        read_label_maps(tmp_path)
+
+
+def test_batches_have_the_promised_shapes_ranges_and_classes(folder):
+    generate = SliceGenerator(read_label_maps(folder), CLASSES, spacing=1.0, seed=0)
+    seen = set()
+    for _ in range(4):
+        image, label = generate(8, 48, 64)
+        assert image.shape == (8, 1, 48, 64)
+        assert image.dtype == torch.float32
+        assert 0 <= image.min() <= image.max() <= 1
+        assert torch.isfinite(image).all()
+        assert label.shape == (8, 48, 64)
+        seen |= set(label.unique().tolist())
+    assert seen == {0, 1, 2, 3}
+
+
+def test_seed_decides(folder):
+    source = read_label_maps(folder)
+    first = SliceGenerator(source, CLASSES, 1.0, seed=5)(3, 32, 32)
+    again = SliceGenerator(source, CLASSES, 1.0, seed=5)(3, 32, 32)
+    other = SliceGenerator(source, CLASSES, 1.0, seed=6)(3, 32, 32)
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], other[0])
+
+
+def test_image_shows_what_the_label_says(folder):
+    """Within most images, pixels of one class are more alike than pixels of all classes."""
+    image, label = SliceGenerator(read_label_maps(folder), CLASSES, 1.0, seed=1)(32, 48, 48)
+    better = 0
+    for one, truth in zip(image[:, 0], label, strict=True):
+        within = torch.stack([one[truth == c].var(correction=0) * (truth == c).sum() for c in truth.unique()]).sum()
+        better += bool(within / truth.numel() < 0.8 * one.var(correction=0))
+    assert better > 24
+
+
+def test_soft_dice_is_one_for_the_truth_and_low_for_its_opposite():
+    label = torch.randint(0, 3, (2, 16, 16), generator=torch.Generator().manual_seed(0))
+    truth = 50 * torch.nn.functional.one_hot(label, 3).permute(0, 3, 1, 2).float()
+    assert soft_dice(truth, label) > 0.99
+    assert soft_dice(truth.roll(1, dims=1), label) < 0.05
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice about loaders and loggers
+def test_a_run_ends_with_a_bundle_and_goes_on_where_it_stopped(folder, tmp_path):
+    run = tmp_path / "run"
+    arguments = [str(folder), "-o", str(run), "--batch", "1", "--workers", "0"]
+    main([*arguments, "--steps", "2"])
+    first = load_bundle(run / "bundle")
+    assert first.config.training["slices"] == 2
+    with pytest.raises(SystemExit):  # never over an older run
+        main([*arguments, "--steps", "2"])
+    main([*arguments, "--steps", "3", "--resume"])
+    second = load_bundle(run / "bundle")
+    assert second.config.training["steps"] == 3
+    before, after = first.network.state_dict(), second.network.state_dict()
+    learned = "encoder.stage1.0.norm.running_mean"  # in float32: matrices are rounded to half precision in the bundle
+    assert not torch.equal(before[learned], after[learned])
