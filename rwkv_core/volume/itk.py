@@ -1,0 +1,36 @@
+"""What reading and writing share of SimpleITK: voxels without a copy, and its error messages in a readable form."""
+
+import re
+
+import numpy as np
+import SimpleITK as sitk
+
+from rwkv_core.volume.geometry import Array
+
+
+class _Voxels:
+    """The buffer of an image for numpy, which keeps this object, and so the image, as long as the array lives."""
+
+    def __init__(self, image: sitk.Image):
+        self._image = image
+        view = sitk.GetArrayViewFromImage(image)
+        address, _ = view.__array_interface__["data"]
+        self.__array_interface__ = {**view.__array_interface__, "data": (address, False)}  # False: not read-only
+
+
+def array_of(image: sitk.Image) -> Array:
+    """The image's voxels (K, J, I), not copied; the array keeps them alive. Use the image no further."""
+    return np.asarray(_Voxels(image))
+
+
+def reason_of(error: RuntimeError) -> str:
+    """The part of an ITK exception that tells a person something, without file and line of C++, no full stop."""
+    text = re.split(r"ERROR: ", str(error))[-1].strip()
+    if "Unable to determine ImageIO reader" in text:
+        return "it is not an image in a known format, or its header is damaged"
+    if text.startswith("MetaImageIO") and "cannot be read" in text:
+        return "its voxels are missing or incomplete"  # ITK says "no such file", whatever happened
+    if "[nrrd]" in text:  # a trace through functions, the cause last
+        return re.sub(r"^\[nrrd\] \w+: ", "", text.splitlines()[-1]).rstrip(".")
+    text = re.sub(r"^\w+ ?\(0x[0-9a-f]+\): ", "", text)
+    return re.split(r"\.\s|\n", text)[0].rstrip(".")

@@ -1,0 +1,137 @@
+"""Volumes from files: NIfTI, NRRD, MetaImage, and folders with a DICOM series."""
+
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from rwkv_core.errors import InputError
+from rwkv_core.volume.dicom import is_dicom_file, is_dicom_folder, read_dicom_folder
+from rwkv_core.volume.geometry import Volume, ijk_to_ras_from_lps
+from rwkv_core.volume.itk import array_of, reason_of
+from rwkv_core.volume.nifti import nifti_damage
+
+INPUT_EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+"""Files that `find_volumes` takes for volumes; lower case."""
+
+_KNOWN = "Give a 3-D volume as NIfTI (.nii, .nii.gz), NRRD, MHA, or a folder with a DICOM series."
+_AGAIN = "The file may be damaged or incomplete: copy it again, or convert it again from its source."
+
+
+def read_volume(path: str | Path, series: str | None = None) -> Volume:
+    """Read one scalar 3-D volume.
+
+    Args:
+        path: a file, or a folder with the files of a DICOM series.
+        series: SeriesInstanceUID, to choose one of several series in a folder.
+
+    Returns:
+        Voxels in the file's own type (rescaled, where the file says so) and order; values that are not finite stay.
+        They are in memory once, but for the moment in which ITK reads NIfTI (twice). Geometry as ITK, and so Slicer,
+        understands the file; name is the file's or folder's.
+
+    Raises:
+        InputError: when there is no such file, or it is not such a volume, or not a whole one.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _read_folder(path, series)
+    if series is not None:
+        raise InputError(f"{path} is a file; only a folder with DICOM files holds series.")
+    try:
+        with path.open("rb"):
+            pass
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist.", hint="Check the path.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be opened: {error.strerror}.") from None
+    if is_dicom_file(path):
+        raise InputError(
+            f"{path} is a single DICOM file.", hint=f"Give the folder with the whole series: {path.parent}."
+        )
+    return _read_file(path)
+
+
+def find_volumes(folder: str | Path) -> list[Path]:
+    """The inputs of a batch, sorted: volumes in `folder`, and DICOM series in it or in its immediate subfolders.
+
+    Segmentations (``*.seg.nrrd``) and hidden files are left out; images in subfolders are not looked for.
+
+    Raises:
+        InputError: when the folder does not exist or cannot be read.
+    """
+    folder = Path(folder)
+    try:
+        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"The folder {folder} cannot be read: {error.strerror}.", hint="Check the path.") from None
+    found = [entry for entry in entries if is_dicom_folder(entry) or _is_volume_file(entry)]
+    return [folder, *found] if is_dicom_folder(folder) else found
+
+
+def _is_volume_file(path: Path) -> bool:
+    name = path.name.lower()
+    return name.endswith(INPUT_EXTENSIONS) and not name.endswith((".seg.nrrd", ".seg.nhdr")) and path.is_file()
+
+
+def _read_folder(folder: Path, series: str | None) -> Volume:
+    try:
+        if is_dicom_folder(folder):
+            return read_dicom_folder(folder, series)
+        inside = find_volumes(folder)
+        empty = not any(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"The folder {folder} cannot be read: {error.strerror}.") from None
+    if inside:
+        raise InputError(
+            f"{folder} is a folder of images, not a volume.", hint=f"Give one of them, such as {inside[0]}."
+        )
+    raise InputError(f"The folder {folder} {'is empty' if empty else 'holds no DICOM files'}.", hint=_KNOWN)
+
+
+def _read_file(path: Path) -> Volume:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+        _check_kind(path, reader)
+        if reader.GetDimension() > 3:  # further axes of one sample each
+            reader.SetExtractSize([*reader.GetSize()[:3], *[0] * (reader.GetDimension() - 3)])
+        if damage := _damage(path):
+            raise _refused(path, damage)
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise _refused(path, _damage(path) or reason_of(error)) from None
+    matrix = ijk_to_ras_from_lps(image.GetOrigin(), image.GetSpacing(), image.GetDirection())
+    return Volume(array_of(image), matrix, path.name)
+
+
+def _damage(path: Path) -> str:
+    return nifti_damage(path) if path.name.lower().endswith((".nii", ".nii.gz")) else ""
+
+
+def _check_kind(path: Path, reader: sitk.ImageFileReader) -> None:
+    size = reader.GetSize()
+    written = " x ".join(str(n) for n in size)
+    if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
+        raise InputError(f"{path} holds complex numbers.", hint="Save its magnitude as a volume first.")
+    if (components := reader.GetNumberOfComponents()) > 1:
+        raise InputError(
+            f"{path} is a colour or vector image: {components} values in each of {written} voxels.",
+            hint="Convert it to a scalar volume first.",
+        )
+    if len(size) < 3:
+        raise InputError(f"{path} is a 2-D image ({written} pixels), not a volume.", hint=_KNOWN)
+    if any(n > 1 for n in size[3:]):
+        raise InputError(
+            f"{path} is a {len(size)}-D image ({written}): a series over time or of several contrasts.",
+            hint="Save one of its 3-D volumes as a file of its own.",
+        )
+
+
+def _refused(path: Path, reason: str) -> InputError:
+    if "orthonormal" in reason:
+        return InputError(
+            f"{path}: the axes in its header (sform) are not at right angles, which ITK and Slicer refuse in NIfTI.",
+            hint="Resample it to a grid with right angles, or save it as NRRD.",
+        )
+    return InputError(f"{path} cannot be read: {reason}.", hint=_AGAIN)
