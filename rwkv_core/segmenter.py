@@ -16,6 +16,7 @@ from rwkv_core.bundle import Bundle, Preprocessing, SegmentClass, Window
 from rwkv_core.engines import choose_device, make_engine
 from rwkv_core.errors import BundleError, CancelledError, InputError
 from rwkv_core.intensity import IntensityScale, fit_intensity
+from rwkv_core.postprocessing import remove_islands
 from rwkv_core.preprocessing import Resampler, make_resampler
 from rwkv_core.store import load_bundle
 from rwkv_core.volume import Region, SliceStack, Volume, choose_stack, size_in_words
@@ -38,7 +39,8 @@ class Segmentation:
         labelmap: (K, J, I), uint8 or uint16, on the volume's own grid; values are those of `classes`, 0 is background.
         ijk_to_ras: (4, 4), the volume's.
         classes: what the values mean.
-        probabilities: (1 + len(classes), K, J, I) float16 when asked for, else None; zero outside the region.
+        probabilities: (1 + len(classes), K, J, I) float16 when asked for, else None; zero outside the region, and as
+            the network gave them where islands were removed from the labelmap.
         timings: seconds per stage: "measure" (intensity statistics), "prepare", "network", "restore", "total".
         slices: number of slices that went through the network.
         orientation: the slices' orientation, as in `Preprocessing.orientations`.
@@ -163,6 +165,9 @@ class Segmenter:
                     one[first:last] = chances[:, channel]
             if progress:
                 progress(last, total)
+        if region is None and self.bundle.config.remove_islands:  # a part of a volume may well hold several parts
+            with clock("restore"):
+                remove_islands(labelmap)
         return Segmentation(
             labelmap=labelmap,
             ijk_to_ras=volume.ijk_to_ras,

@@ -117,6 +117,24 @@ def test_intensities_are_measured_on_the_whole_volume_also_for_a_region():
     assert np.array_equal(result.labelmap[:, :, :4], channel[:, :, :4])
 
 
+def test_islands_are_removed_from_whole_volumes_of_models_that_ask_for_it():
+    array = np.zeros((8, 40, 40), np.float32)
+    array[2:7, 5:25, 5:20] = 0.5
+    array[2:7, 5:25, 20:30] = 0.75  # touches: one part with the former
+    array[0:3, 30:36, 30:36] = 1
+    channel = (array * 4).astype(int)
+    cleaned = np.where(channel == 4, 0, channel)
+    volume = Volume(array, RAS)
+    asked = Segmenter(with_network(config(remove_islands=True), BandNetwork()), "cpu")
+    assert np.array_equal(asked.segment(volume).labelmap, cleaned)
+    part = Region.parse(":,:,0:8")
+    assert np.array_equal(asked.segment(volume, part).labelmap, channel)
+    other = Segmenter(with_network(config(), BandNetwork()), "cpu")
+    assert np.array_equal(other.segment(volume).labelmap, channel)
+    nothing = asked.segment(Volume(np.full((2, 20, 20), 0.01, np.float32), RAS))
+    assert not nothing.labelmap.any()
+
+
 def test_region_outside_is_an_error():
     array, _ = levels()
     with pytest.raises(InputError, match="24 x 20 x 6"):

@@ -23,7 +23,7 @@ _SMOOTHING = 0.9  # mm
 _MARGIN = 8.0  # mm around the labels
 _LAYERS = 16  # of the view's depth, worked on at once
 _HIDES = 0.6
-_FLUID = "91720002"  # SNOMED CT "Body Substance": fluids fill gaps, their surface says nothing
+_FLUID = "65216001"  # SNOMED CT "Cerebrospinal Fluid": it fills gaps, its surface says nothing
 _LIGHT = np.array([-0.45, -0.6, -0.66])  # from upper left, in (column, row, depth)
 
 
@@ -54,7 +54,7 @@ def render_surface(
     view = _to_view(labelmap, ijk_to_ras)
     surfaces = []
     for one in classes:
-        fluid = one.terminology is not None and one.terminology.category.value == _FLUID
+        fluid = one.terminology is not None and one.terminology.type.value == _FLUID
         if not fluid and (view == one.value).any():
             surfaces.append(_trace(view == one.value, (np.array(one.color) / 255).astype(np.float32)))
     height, width = view.shape[1] * _FINER, view.shape[2] * _FINER
