@@ -8,7 +8,8 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -26,6 +27,7 @@ from rwkv_core.models import ARCHITECTURES, STRIDE, RWKVUNet, build_network
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 FORMAT = 1
+ENCODER_PREFIX = "encoder."
 
 _OPPOSITE = {"R": "L", "L": "R", "A": "P", "P": "A", "S": "I", "I": "S"}
 
@@ -155,6 +157,7 @@ class BundleConfig(_Strict):
 
     Attributes:
         kind: "segmentation", or "encoder" for weights that are only a starting point of training.
+        remove_islands: in a whole volume, keep only the largest connected part of all classes together.
         training: free-form record of how the weights came to be.
     """
 
@@ -169,6 +172,7 @@ class BundleConfig(_Strict):
     modality: Literal["CT", "MR", "any"]
     classes: tuple[SegmentClass, ...] = ()
     preprocessing: Preprocessing | None = None
+    remove_islands: bool = False
     training: dict[str, Any] = {}
     licence: Annotated[str, Field(min_length=1)]
     citation: str = ""
@@ -204,11 +208,15 @@ def parse_config(text: str | bytes, source: str) -> BundleConfig:
     try:
         return BundleConfig.model_validate_json(text)
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(str(part) for part in e['loc']) or 'config'}: {e['msg'].removeprefix('Value error, ')}"
-            for e in error.errors(include_url=False)
-        ]
-        raise BundleError(f"{source} is not a valid bundle description: {'; '.join(problems)}.") from None
+        raise BundleError(f"{source} is not a valid bundle description: {problems_in_words(error)}.") from None
+
+
+def problems_in_words(error: ValidationError) -> str:
+    """Every field that is wrong and what was expected of it, on one line."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in e['loc']) or 'config'}: {e['msg'].removeprefix('Value error, ')}"
+        for e in error.errors(include_url=False)
+    )
 
 
 @dataclass(frozen=True)
@@ -223,19 +231,61 @@ class Bundle:
         """The network with its weights, float32, in evaluation mode.
 
         Raises:
-            BundleError: when the weights file is missing, damaged, or does not fit config.json.
+            BundleError: when the weights file is missing, damaged, or does not fit config.json; or when the bundle
+                holds an encoder only.
         """
-        path = self.folder / WEIGHTS_FILE
-        network = new_network(self.config)
-        try:
-            weights = load_file(path)
-        except FileNotFoundError:
-            raise BundleError(f"{path} is missing.", hint="Download or import the model again.") from None
-        except (SafetensorError, OSError) as error:
+        if self.config.kind == "encoder":
             raise BundleError(
-                f"{path} cannot be read: {error}.", hint="The file is damaged; download or import the model again."
-            ) from None
-        own = {name: value for name, value in network.state_dict().items() if not _is_counter(name)}
+                f"{self.config.id} holds encoder weights only: a starting point for training.",
+                hint="Choose a segmentation model, or train one from this encoder.",
+            )
+        network = new_network(self.config)
+        self._load(network)
+        return network.eval()
+
+    def load_encoder(self, network: RWKVUNet) -> None:
+        """Copy this bundle's encoder into `network`, of the same variant and any class count, in place.
+
+        Raises:
+            BundleError: when the variant differs, or the weights file is missing, damaged, or does not fit config.json.
+        """
+        if network.variant != self.config.variant:
+            raise BundleError(
+                f"{self.config.id} is of variant {self.config.variant} and does not fit variant {network.variant}."
+            )
+        self._load(network.encoder, prefix=ENCODER_PREFIX)
+
+    @property
+    def weights_file(self) -> Path:
+        """Path of model.safetensors."""
+        return self.folder / WEIGHTS_FILE
+
+    def check(self) -> None:
+        """Whether the weights file is there and complete, from its header alone.
+
+        Raises:
+            BundleError: when it is missing, cut short or no safetensors file.
+        """
+        with _reading(self.weights_file) as path, safe_open(path, framework="pt"):
+            pass
+
+    def verify(self) -> None:
+        """Read all weights and compare them with config.json.
+
+        Raises:
+            BundleError: when they are missing, damaged, not finite, or do not fit.
+        """
+        if self.config.kind == "encoder":
+            self.load_encoder(new_network(self.config))
+        else:
+            self._load(new_network(self.config))
+
+    def _load(self, module: torch.nn.Module, prefix: str = "") -> None:
+        """Copy the weights whose names begin with `prefix` into `module`; there must be exactly its own."""
+        with _reading(self.weights_file) as path:
+            weights = load_file(path)
+        weights = {n.removeprefix(prefix): value for n, value in weights.items() if n.startswith(prefix)}
+        own = {name: value for name, value in module.state_dict().items() if not _is_counter(name)}
         wrong = sorted(own.keys() ^ weights.keys())
         wrong += sorted(n for n in own.keys() & weights.keys() if own[n].shape != weights[n].shape)
         if wrong:
@@ -246,8 +296,20 @@ class Bundle:
         bad = sorted(name for name, value in weights.items() if not torch.isfinite(value).all())
         if bad:
             raise BundleError(f"{path} holds values that are not finite, in: {', '.join(bad)}.")
-        network.load_state_dict(weights, strict=False)
-        return network.eval()
+        module.load_state_dict(weights, strict=False)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[Path]:
+    """Turn what goes wrong while the weights file is read into words."""
+    try:
+        yield path
+    except FileNotFoundError:
+        raise BundleError(f"{path} is missing.", hint="Download or import the model again.") from None
+    except (SafetensorError, OSError) as error:
+        raise BundleError(
+            f"{path} cannot be read: {error}.", hint="The file is damaged; download or import the model again."
+        ) from None
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -279,13 +341,18 @@ def write_bundle(folder: Path, config: BundleConfig, network: RWKVUNet, half: bo
     Args:
         folder: the bundle's folder; its parent is created.
         config: its description.
-        network: the weights, on any device.
+        network: the weights, on any device. Of kind "encoder", only its encoder is stored.
         half: store weight matrices in float16 (half the size); vectors, such as norms, stay in float32.
 
     Raises:
         StorageError: when the disk is full or not writable.
     """
-    weights = {name: _stored(value, half) for name, value in network.state_dict().items() if not _is_counter(name)}
+    prefix = ENCODER_PREFIX if config.kind == "encoder" else ""
+    weights = {
+        name: _stored(value, half)
+        for name, value in network.state_dict().items()
+        if name.startswith(prefix) and not _is_counter(name)
+    }
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
@@ -305,7 +372,7 @@ def config_text(config: BundleConfig) -> str:
     """config.json as it is written: two-space indent, one line per short list, UTF-8."""
     text = json.dumps(config.model_dump(mode="json", exclude_none=True), indent=2, ensure_ascii=False)
     numbers = re.compile(r"\[\s+((?:-?[\d.e+-]+,\s+)*-?[\d.e+-]+)\s+\]")
-    return numbers.sub(lambda m: "[" + ", ".join(m[1].split(",")).replace("\n", "") + "]", text) + "\n"
+    return numbers.sub(lambda m: "[" + ", ".join(part.strip() for part in m[1].split(",")) + "]", text) + "\n"
 
 
 def replace_folder(new: Path, target: Path) -> None:

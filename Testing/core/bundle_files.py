@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
-from core.small_models import config
 from rwkv_core.bundle import CONFIG_FILE, WEIGHTS_FILE, config_text, write_bundle
 from rwkv_core.models import build_network
+
+from core.small_models import config
 
 
 @functools.cache

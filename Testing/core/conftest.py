@@ -5,9 +5,12 @@ import os
 import huggingface_hub
 import pytest
 
-from core.hub_server import HubServer
 from rwkv_core import transfer
 from rwkv_core.store import user_store
+
+from core.bundle_files import bundle_files
+from core.downloads import REPO
+from core.hub_server import HubServer
 
 
 @pytest.fixture
@@ -30,3 +33,9 @@ def hub(home, monkeypatch):
         monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
         yield server
         huggingface_hub.close_session()
+
+
+@pytest.fixture
+def commit(hub):
+    """The commit of a bundle in the Hub's repository `REPO`."""
+    return hub.add(REPO, {**bundle_files(), "README.md": b"card"})

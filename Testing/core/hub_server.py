@@ -54,13 +54,17 @@ class HubServer:
         self.write_token = None  # what uploads need, if set
 
     def __enter__(self):
-        self._hub, self._cdn = _Server(self, "hub"), _Server(self, "cdn")
-        self.endpoint, self.cdn = self._hub.address, self._cdn.address
+        self._servers = [_Server(self, "hub"), _Server(self, "cdn")]
+        self.endpoint, self.cdn = (server.address for server in self._servers)
         return self
 
     def __exit__(self, *_):
-        self._hub.stop()
-        self._cdn.stop()
+        self.stop()
+
+    def stop(self):
+        """Hang up, for good; twice does no harm."""
+        while self._servers:
+            self._servers.pop().stop()
 
     def add(self, repo, files):
         """A commit with these files (path -> bytes) on top of the last; returns its hash."""
@@ -108,7 +112,14 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self._serve()
 
-    do_HEAD = do_POST = do_PUT = do_GET
+    def do_HEAD(self):
+        self._serve()
+
+    def do_POST(self):
+        self._serve()
+
+    def do_PUT(self):
+        self._serve()
 
     def _serve(self):
         self.path = unquote(urlsplit(self.path).path)  # a proxy is asked with the whole address

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+
 from rwkv_core import load_bundle
 from rwkv_core.training.brain import main, soft_dice
 from rwkv_core.training.synthesis import SliceGenerator, read_label_maps

@@ -118,9 +118,7 @@ def test_missing_catalogue_names_the_setting(tmp_path):
 
 def test_family_that_makes_no_valid_bundle(tmp_path):
     family = {"title": "X", "modality": "CT", "licence": "MIT"}
-    path = own_catalogue(
-        tmp_path, families={"x": family}, entries=[{"id": "x-t", "family": "x", "variant": "T"}]
-    )
+    path = own_catalogue(tmp_path, families={"x": family}, entries=[{"id": "x-t", "family": "x", "variant": "T"}])
     catalogue = load_catalogue(path)
     with pytest.raises(BundleError, match=r"x-t.*needs classes and preprocessing"):
         catalogue.config(catalogue.find("x-t"))

@@ -1,0 +1,76 @@
+"""The shipped model on the shipped scan, as a stranger meets them: `rwkv-unet demo`."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from rwkv_core import Segmenter, Volume, load_bundle, read_volume
+from rwkv_core.cli import main
+from rwkv_core.cli.demo import SAMPLE
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    assert main(["demo", "-o", str(folder), "--device", "cpu"]) == 0
+    return folder
+
+
+def test_demo_leaves_a_segmentation_on_the_scans_grid_and_a_picture(demo):
+    assert sorted(path.name for path in demo.iterdir()) == ["head.png", "head.seg.nrrd"]
+    scan, result = read_volume(SAMPLE), read_volume(demo / "head.seg.nrrd")
+    assert result.array.shape == scan.array.shape
+    assert np.allclose(result.ijk_to_ras, scan.ijk_to_ras)
+
+
+def test_structures_have_plausible_sizes_and_places(demo):
+    """Colin27 lies in MNI space, where the middle of every deep structure is known to within some millimetres."""
+    result = read_volume(demo / "head.seg.nrrd")
+    value = {c.name: c.value for c in load_bundle("default").config.classes}
+
+    def where(name):
+        k, j, i = np.nonzero(result.array == value[name])
+        points = result.ijk_to_ras[:3, :3] @ np.stack([i, j, k]) + result.ijk_to_ras[:3, 3:]
+        return points.mean(1), len(i) / 1000  # mm in RAS, ml
+
+    for name, middle, (least, most) in (
+        ("White matter", (0, -20, 22), (400, 900)),
+        ("Cortex", (0, -22, 18), (500, 1000)),
+        ("Cerebellum", (0, -62, -33), (90, 260)),
+        ("Thalamus", (0, -18, 8), (8, 26)),
+        ("Putamen", (0, 4, 0), (6, 20)),
+        ("Lateral ventricles", (0, -20, 16), (8, 50)),
+        ("Hippocampus", (0, -22, -14), (4, 16)),
+    ):
+        centre, millilitres = where(name)
+        assert np.abs(centre - middle).max() < 9, f"{name} at {centre.round()}"
+        assert least < millilitres < most, f"{name}: {millilitres:.0f} ml"
+
+
+def test_storage_order_does_not_matter():
+    scan = read_volume(SAMPLE)
+    part = Volume(np.ascontiguousarray(scan.array[60:90:10]), scan.ijk_to_ras @ np.diag([1.0, 1, 10, 1]))
+    turn = np.array([[0.0, 1, 0, 0], [0, 0, -1, part.array.shape[0] - 1], [1, 0, 0, 0], [0, 0, 0, 1]])
+    # New I, J, K are old J, reversed K, I.
+    other = Volume(part.array.transpose(2, 0, 1)[:, ::-1], part.ijk_to_ras @ np.linalg.inv(turn))
+    segmenter = Segmenter("default", "cpu")
+    here, there = segmenter.segment(part).labelmap, segmenter.segment(other).labelmap
+    assert np.count_nonzero(here) > 10_000
+    assert np.array_equal(here, there[:, ::-1].transpose(1, 2, 0))
+
+
+def test_bundle_is_small_honest_and_names_its_freesurfer_ids():
+    bundle = load_bundle("default")
+    assert sum(path.stat().st_size for path in bundle.folder.iterdir()) < 10_000_000
+    assert all(c.freesurfer and c.terminology for c in bundle.config.classes)
+    used = [label for c in bundle.config.classes for label in c.freesurfer]
+    assert len(used) == len(set(used))
+    card = (bundle.folder / "README.md").read_text(encoding="utf-8")
+    assert "not for diagnosis" in card
+    assert bundle.config.licence == "Apache-2.0"
+
+
+def test_sample_scan_is_the_published_one():
+    digest = hashlib.sha256(SAMPLE.read_bytes()).hexdigest()
+    assert digest in (SAMPLE.parent / "LICENSE.txt").read_text(encoding="utf-8")
