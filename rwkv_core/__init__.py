@@ -13,7 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rwkv_core.bundle import Bundle, BundleConfig
+    from rwkv_core.bundle import Bundle
+    from rwkv_core.bundle_config import BundleConfig
     from rwkv_core.engines import make_engine
     from rwkv_core.errors import RWKVUNetError
     from rwkv_core.models import build_network, load_published
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "rwkv_core.bundle": ("Bundle", "BundleConfig"),
+    "rwkv_core.bundle": ("Bundle",),
+    "rwkv_core.bundle_config": ("BundleConfig",),
     "rwkv_core.engines": ("make_engine",),
     "rwkv_core.errors": ("RWKVUNetError",),
     "rwkv_core.models": ("build_network", "load_published"),

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from rwkv_core.bundle import BundleConfig, Preprocessing, SegmentClass, problems_in_words
+from rwkv_core.bundle_config import BundleConfig, Preprocessing, SegmentClass, problems_in_words
 from rwkv_core.errors import BundleError
 
 CATALOGUE = Path(__file__).with_name("catalogue.json")

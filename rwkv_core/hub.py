@@ -17,7 +17,8 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, HfApi, constants, get_hf_file_metadata, hf_hub_url
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # public, but not marked so
 
-from rwkv_core.bundle import CONFIG_FILE, WEIGHTS_FILE, Bundle, config_text, parse_config, read_bundle
+from rwkv_core.bundle import CONFIG_FILE, WEIGHTS_FILE, Bundle, read_bundle
+from rwkv_core.bundle_config import config_text, parse_config
 from rwkv_core.errors import BundleError, DownloadError, StorageError
 from rwkv_core.hub_errors import in_words
 from rwkv_core.model_card import model_card

@@ -15,17 +15,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from rwkv_core.bundle import (
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-    Bundle,
-    BundleConfig,
-    config_text,
-    new_network,
-    problems_in_words,
-    read_bundle,
-    write_bundle,
-)
+from rwkv_core.bundle import CONFIG_FILE, WEIGHTS_FILE, Bundle, new_network, read_bundle, write_bundle
+from rwkv_core.bundle_config import BundleConfig, config_text, problems_in_words
 from rwkv_core.catalogue import Catalogue
 from rwkv_core.errors import BundleError, CheckpointError, StorageError
 from rwkv_core.models import load_published

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rwkv_core.bundle import Percentile, SliceMinMax, Window, ZScore
+from rwkv_core.bundle_config import Percentile, SliceMinMax, Window, ZScore
 from rwkv_core.errors import InputError
 
 _SAMPLES = 4_000_000

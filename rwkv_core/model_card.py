@@ -2,7 +2,7 @@
 
 import json
 
-from rwkv_core.bundle import BundleConfig
+from rwkv_core.bundle_config import BundleConfig
 
 _HUB_LICENCES = {
     "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0",

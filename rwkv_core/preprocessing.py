@@ -14,9 +14,9 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from rwkv_core.bundle import Preprocessing, Stretch
+from rwkv_core.architectures import STRIDE
+from rwkv_core.bundle_config import Preprocessing, Stretch
 from rwkv_core.errors import InputError
-from rwkv_core.models import STRIDE
 
 _LARGEST_SIDE = 2048
 """Pixels; a network input beyond this points at a wrong spacing in the header, and would not fit in memory."""

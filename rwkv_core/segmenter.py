@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rwkv_core.bundle import Bundle, Preprocessing, SegmentClass, Window
+from rwkv_core.bundle import Bundle
+from rwkv_core.bundle_config import Preprocessing, SegmentClass, Window
 from rwkv_core.engines import choose_device, make_engine
 from rwkv_core.errors import BundleError, CancelledError, InputError
 from rwkv_core.intensity import IntensityScale, fit_intensity

@@ -18,7 +18,8 @@ from typing import Literal
 
 import platformdirs
 
-from rwkv_core.bundle import CONFIG_FILE, Bundle, BundleConfig, read_bundle, replace_folder
+from rwkv_core.bundle import CONFIG_FILE, Bundle, read_bundle, replace_folder
+from rwkv_core.bundle_config import BundleConfig
 from rwkv_core.catalogue import Catalogue, Entry, load_catalogue
 from rwkv_core.errors import BundleError, InputError, StorageError
 from rwkv_core.sources import Source, find_source

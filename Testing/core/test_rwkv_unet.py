@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from rwkv_core import build_network, load_published
+from rwkv_core.architectures import ARCHITECTURES
 from rwkv_core.errors import CheckpointError
 
 from core.golden_weights import golden_input
@@ -132,6 +133,14 @@ def test_unknown_choices_name_the_known_ones():
         build_network("rwkv-unet", variant="L", num_classes=2)
     with pytest.raises(ValueError, match="rwkv-unet"):
         build_network("u-net", variant="T", num_classes=2)
+
+
+def test_names_known_without_torch_are_those_of_the_networks():
+    assert set(ARCHITECTURES) == {"rwkv-unet"}
+    for variant in ARCHITECTURES["rwkv-unet"]:
+        assert build_network("rwkv-unet", variant=variant, num_classes=2).variant == variant
+    code = "import sys, rwkv_core.catalogue as c; c.load_catalogue(); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_import_needs_no_compiler_and_starts_no_cuda():

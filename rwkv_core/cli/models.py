@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
-from rwkv_core.bundle import CONFIG_FILE, Bundle, BundleConfig, parse_config
+from rwkv_core.bundle import CONFIG_FILE, Bundle
+from rwkv_core.bundle_config import BundleConfig, parse_config
 from rwkv_core.catalogue import CATALOGUE_VARIABLE, Catalogue, load_catalogue
 from rwkv_core.errors import BundleError, InputError
 from rwkv_core.sources import Settings, Source, find_source, variable_name

@@ -1,17 +1,16 @@
 """Networks, by name."""
 
 from rwkv_core.models.published import load_published
-from rwkv_core.models.rwkv_unet import STRIDE, VARIANTS, RWKVUNet
+from rwkv_core.models.rwkv_unet import RWKVUNet
 
-ARCHITECTURES = {"rwkv-unet": (RWKVUNet, tuple(VARIANTS))}
-"""Architecture name to (class, variants)."""
+_CLASSES = {"rwkv-unet": RWKVUNet}
 
 
 def build_network(architecture: str, *, variant: str, num_classes: int, in_channels: int = 1) -> RWKVUNet:
     """A network with fresh weights, in training mode.
 
     Args:
-        architecture: a key of `ARCHITECTURES`.
+        architecture: a key of `rwkv_core.architectures.ARCHITECTURES`.
         variant: its size, for "rwkv-unet" one of "T", "S", "B".
         num_classes: output channels, background included.
         in_channels: 1 for grey-scale, 3 for RGB.
@@ -19,10 +18,9 @@ def build_network(architecture: str, *, variant: str, num_classes: int, in_chann
     Raises:
         ValueError: naming the choices.
     """
-    if architecture not in ARCHITECTURES:
-        raise ValueError(f"unknown architecture {architecture!r}; choose from {', '.join(ARCHITECTURES)}")
-    network_class, _ = ARCHITECTURES[architecture]
-    return network_class(variant, num_classes, in_channels)
+    if architecture not in _CLASSES:
+        raise ValueError(f"unknown architecture {architecture!r}; choose from {', '.join(_CLASSES)}")
+    return _CLASSES[architecture](variant, num_classes, in_channels)
 
 
-__all__ = ["ARCHITECTURES", "STRIDE", "RWKVUNet", "build_network", "load_published"]
+__all__ = ["RWKVUNet", "build_network", "load_published"]

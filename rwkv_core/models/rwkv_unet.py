@@ -16,10 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rwkv_core.architectures import STRIDE
 from rwkv_core.ops import bi_wkv
-
-STRIDE = 16
-"""Input height and width must be multiples of this."""
 
 _BATCH_NORM_EPS = 1e-6
 _CHANNEL_NORM_EPS = 1e-6

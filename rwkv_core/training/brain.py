@@ -21,8 +21,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
-from rwkv_core.bundle import BundleConfig, Spacing, new_network, read_bundle, write_bundle
-from rwkv_core.store import SHIPPED
+from rwkv_core.bundle import new_network, read_bundle, write_bundle
+from rwkv_core.bundle_config import BundleConfig, Spacing
+from rwkv_core.store import SHIPPED, Origin, record_origin
 from rwkv_core.training.synthesis import SliceGenerator, read_label_maps
 
 SHAPES = ((128, 128), (112, 144), (144, 112), (160, 112), (112, 160), (128, 128), (96, 160))
@@ -134,7 +135,8 @@ def main(arguments: list[str] | None = None) -> None:
         "loss": "cross entropy + soft Dice",
     }
     finished = config.model_copy(update={"training": record})
-    write_bundle(options.output / "bundle", finished, module.network, half=True)
+    bundle = write_bundle(options.output / "bundle", finished, module.network, half=True)
+    record_origin(bundle.folder, Origin("trained"))
 
 
 if __name__ == "__main__":
