@@ -1,0 +1,292 @@
+"""The worker as a real process: what it answers."""
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rwkv_core import Region, Segmenter, Volume
+from rwkv_core.errors import BundleError, DeviceError, InputError
+from rwkv_core.worker.arrays import geometry_of
+from rwkv_core.worker.client import WorkerClient
+from rwkv_core.worker.errors import ProtocolError
+from rwkv_core.worker.lines import encode
+from rwkv_core.worker.models import KEPT
+from rwkv_core.worker.protocol import (
+    MAX_LINE,
+    PROTOCOL,
+    Box,
+    DevicesRequest,
+    HelloRequest,
+    LoadRequest,
+    Range,
+    SegmentRequest,
+    Slices,
+    VolumeFile,
+)
+
+from core.worker_helpers import (
+    HELLO,
+    LIMIT,
+    OBLIQUE,
+    Raw,
+    ask_for,
+    noise,
+    volume_file,
+    write_small,
+)
+from core.worker_stand_ins import PROGRAM
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a difficult name, in which all that is written lies."""
+    folder = tmp_path_factory.mktemp("worker") / "ü软 x"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(place):
+    return write_small(place / "modèle", intensity={"method": "zscore"})
+
+
+@pytest.fixture(scope="module")
+def worker(place):
+    """The real program, shared by the tests that leave it as it was."""
+    with WorkerClient(place / "worker.log", temporary=place) as client:
+        yield client
+
+
+def segment(worker, model, array, **more):
+    request = SegmentRequest(volume=volume_file(worker, array), bundle=model, device="cpu", **more)
+    result = worker.request(request)
+    worker.folder.discard(request.volume.file)
+    return result
+
+
+def test_hello_tells_who_answers(worker):
+    hello = worker.request(HelloRequest())
+    assert hello.protocol == PROTOCOL
+    assert hello.pid == worker.pid == worker.hello.pid
+    assert hello.versions["rwkv_core"]
+    assert hello.versions["python"].startswith("3.")
+    assert hello.versions["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert {"numpy", "SimpleITK", "huggingface_hub", "openvino"} <= set(hello.versions)
+
+
+def test_devices_and_engines_with_reasons(worker):
+    seen = []
+    answer = worker.request(DevicesRequest(), progress=seen.append)
+    assert [one.stage for one in seen] == ["library"]
+    devices = {one.name: one for one in answer.devices}
+    assert not devices["cpu"].unavailable
+    assert answer.auto in devices or answer.auto in ("cuda", "mps")
+    assert all(one.title for one in (*answer.devices, *answer.engines))
+    if not torch.cuda.is_available():
+        assert devices["cuda"].unavailable
+    engines = {one.name: one.unavailable for one in answer.engines}
+    assert engines["torch"] == ""
+    assert engines["openvino"]
+
+
+def test_a_volume_is_segmented_as_in_this_process(worker, model):
+    array = noise(dtype=np.int16)
+    expected = Segmenter(model, "cpu").segment(Volume(array, OBLIQUE), probabilities=True)
+    loaded = worker.request(LoadRequest(bundle=model, device="cpu"))
+    assert loaded.config["id"] == "small"
+    assert (loaded.device, loaded.engine, loaded.folder) == ("cpu", "torch", model)
+
+    seen = []
+    request = SegmentRequest(
+        volume=volume_file(worker, array), bundle=model, device="cpu", outputs=("labelmap", "probabilities")
+    )
+    result = worker.request(request, progress=seen.append)
+    labelmap = worker.folder.take(result.labelmap)
+    assert labelmap.dtype == expected.labelmap.dtype
+    assert np.array_equal(labelmap, expected.labelmap)
+    assert np.array_equal(worker.folder.take(result.probabilities), expected.probabilities)
+    assert np.array_equal(result.ijk_to_ras, OBLIQUE)
+    assert result.box == Box(i=Range(first=0, end=24), j=Range(first=0, end=20), k=Range(first=0, end=6))
+    assert (result.orientation, result.count) == (expected.orientation, expected.slices) == ("SPL", 6)
+    assert set(result.timings) == {*expected.timings, "load", "write"}
+    assert [(one.value, one.name, one.color) for one in result.classes] == [
+        (one.value, one.name, one.color) for one in expected.classes
+    ]
+    stages = [one.stage for one in seen]
+    assert stages == ["library", "segment", "segment", "write"]
+    assert [(one.done, one.total) for one in seen if one.stage == "segment"] == [(0, 6), (6, 6)]
+    assert [one.seconds_left for one in seen if one.stage == "segment"] == [None, 0.0]
+
+
+def test_terminology_arrives(worker, place):
+    brain = {"scheme": "SCT", "value": "12738006", "meaning": "Brain"}
+    entry = {"value": 7, "name": "Gehirn", "color": [1, 2, 3], "terminology": {"category": brain, "type": brain}}
+    folder = write_small(place / "coded", classes=[entry])
+    one = segment(worker, folder, noise()).classes[0]
+    assert (one.value, one.name, one.color) == (7, "Gehirn", (1, 2, 3))
+    assert one.terminology.type.value == "12738006"
+    assert one.terminology.modifier is None
+
+
+def test_a_box_and_slices_come_back_alone(worker, model):
+    array = noise((12, 20, 24))
+    segmenter = Segmenter(model, "cpu")
+    result = segment(worker, model, array, box=Box(i=Range(first=3, end=20), k=Range(first=2, end=5)))
+    expected = segmenter.segment(Volume(array, OBLIQUE), Region(i=(3, 20), k=(2, 5))).labelmap[2:5, :, 3:20]
+    assert np.array_equal(worker.folder.take(result.labelmap), expected)
+    assert result.box == Box(i=Range(first=3, end=20), j=Range(first=0, end=20), k=Range(first=2, end=5))
+    corner = np.array(result.ijk_to_ras) @ [0, 0, 0, 1]
+    assert np.allclose(corner, OBLIQUE @ [3, 0, 2, 1])
+
+    one = segment(worker, model, array, slices=Slices(axis="K", indices=(7,)))
+    whole = segmenter.segment(Volume(array, OBLIQUE)).labelmap
+    assert np.array_equal(worker.folder.take(one.labelmap), whole[7:8])
+    assert one.count == 1
+
+    seen = []
+    request = SegmentRequest(
+        volume=volume_file(worker, array),
+        bundle=model,
+        device="cpu",
+        slices=Slices(axis="K", indices=(1, 2, 9)),
+        outputs=("probabilities",),
+    )
+    some = worker.request(request, progress=seen.append)
+    assert some.labelmap is None
+    soft = worker.folder.take(some.probabilities)
+    assert soft.shape == (5, 3, 20, 24)
+    assert np.allclose(soft.sum(0, dtype=np.float32), 1, atol=5e-3)
+    assert np.array_equal(soft.argmax(0), whole[[1, 2, 9]])
+    steps = [one.done for one in seen if one.stage == "segment"]
+    assert steps == sorted(steps)
+    assert steps[-1] == 3
+    assert {one.total for one in seen if one.stage == "segment"} == {3}
+
+
+def test_the_second_request_finds_the_model_warm(worker, place):
+    folder = write_small(place / "warm")
+    first = worker.request(LoadRequest(bundle=folder, device="cpu"))
+    again = worker.request(LoadRequest(bundle=folder, device="cpu"))
+    assert (first.warm, again.warm) == (False, True)
+    assert first.timings["total"] > 0
+    assert set(again.timings.values()) == {0.0}
+    assert segment(worker, folder, noise()).warm
+    assert segment(worker, folder, noise()).timings["load"] == 0
+
+    stamp = Path(folder, "config.json").stat().st_mtime_ns
+    write_small(folder, values=(1, 2))
+    os.utime(Path(folder, "config.json"), ns=(stamp + 10**9, stamp + 10**9))
+    assert not worker.request(LoadRequest(bundle=folder, device="cpu")).warm
+    assert len(segment(worker, folder, noise()).classes) == 2
+
+
+def test_only_a_few_models_stay_warm(worker, place):
+    models = [write_small(place / f"one of many {n}") for n in range(KEPT + 1)]
+    for one in models:
+        worker.request(LoadRequest(bundle=one, device="cpu"))
+    assert worker.request(LoadRequest(bundle=models[-1], device="cpu")).warm
+    assert not worker.request(LoadRequest(bundle=models[0], device="cpu")).warm
+    assert not worker.request(LoadRequest(bundle=models[-1], device="cpu", mode="paper")).warm
+
+
+def test_a_large_volume_stays_on_disk(worker, place):
+    shape, box = (512, 1024, 1024), (slice(100, 106), slice(500, 520), slice(300, 324))
+    if shutil.disk_usage(place).free < 4e9:
+        pytest.skip("too little space on the disk for a volume of 1 GB")
+    folder = write_small(place / "windowed", intensity={"method": "window", "low": 0, "high": 200})
+    file, array = worker.folder.reserve(shape, np.int16)
+    array[box] = noise(dtype=np.int16)
+    request = SegmentRequest(
+        volume=VolumeFile(file=file, ijk_to_ras=geometry_of(OBLIQUE)),
+        bundle=folder,
+        device="cpu",
+        box=Box(**{axis: Range(first=one.start, end=one.stop) for axis, one in zip("kji", box, strict=True)}),
+    )
+    assert array.nbytes == 2**30
+    assert len(encode(request)) < 1000
+    result = worker.request(request)
+    expected = Segmenter(folder, "cpu").segment(Volume(noise(dtype=np.int16), OBLIQUE)).labelmap
+    assert np.array_equal(worker.folder.take(result.labelmap), expected)
+    del array
+    worker.folder.discard(file)
+
+
+def test_nan_becomes_background_and_is_told(worker, model):
+    array = noise()
+    array[2, 3:9] = np.nan
+    result = segment(worker, model, array)
+    assert "not finite" in result.warnings[0]
+    labelmap = worker.folder.take(result.labelmap)
+    assert labelmap.any()
+    assert not labelmap[2, 3:9].any()
+
+
+def test_mistakes_are_explained_and_the_worker_goes_on(worker, model, place):
+    outside = place / "array-0123456789abcdef.npy"
+    np.save(outside, noise())
+    good = SegmentRequest(volume=volume_file(worker, noise()), bundle=model, device="cpu")
+
+    def refused(error, said, **changes):
+        with pytest.raises(error, match=said):
+            worker.request(replace(good, **changes))
+
+    refused(InputError, "not the name of an array", volume=replace(good.volume, file=str(outside)))
+    refused(InputError, "not the name of an array", volume=replace(good.volume, file=f"../{outside.name}"))
+    refused(InputError, "cannot be read", volume=replace(good.volume, file=outside.name))
+    flat = OBLIQUE[:, [0, 1, 1, 3]]
+    refused(InputError, "one plane", volume=replace(good.volume, ijk_to_ras=geometry_of(flat)))
+    refused(InputError, "4 dimensions", volume=volume_file(worker, np.zeros((2, 3, 4, 5))))
+    refused(InputError, "does not fit", box=Box(k=Range(first=2, end=99)))
+    refused(InputError, "no slice", slices=Slices(axis="J", indices=(4,)))
+    refused(BundleError, "no-such-model", bundle="no-such-model")
+    refused(DeviceError, "abacus", device="abacus")
+    refused(ProtocolError, "'mode' must be", mode="quick")
+    assert worker.request(good).count == 6
+
+
+def test_lines_that_make_no_sense_are_answered(tmp_path):
+    with Raw(tmp_path) as worker:
+        early = worker.ask({"id": 9, "type": "devices"})
+        assert (early["type"], early["id"], early["kind"]) == ("error", 9, "protocol")
+        assert "hello" in early["message"]
+        other = worker.ask({**HELLO, "protocol": 99})
+        assert (other["type"], other["id"]) == ("error", 1)
+        assert "version 99" in other["message"]
+        assert "install" in other["hint"]
+        assert worker.ask(HELLO)["of"] == "hello"
+
+        for line, request_id, said in [
+            (b"garbage", None, "no JSON"),
+            (b"x" * (2 * MAX_LINE), None, "longer than"),
+            (b'{"id": 5, "type": "load", "bundle": 3}', 5, "'bundle' must be text"),
+            (b'{"id": 5, "type": "load", "bundle": "x", "speed": 3}', 5, "no field 'speed'"),
+            (b'{"id": 5, "type": "reload"}', 5, "no request of type 'reload'"),
+            (b'{"id": "5", "type": "hello"}', None, "'id' must be"),
+        ]:
+            reply = worker.ask(line)
+            assert (reply["type"], reply["id"], reply["kind"]) == ("error", request_id, "protocol")
+            assert said in reply["message"]
+        assert worker.ask({"id": 6, "type": "cancel", "request": 5}) == {
+            "type": "result", "of": "cancel", "id": 6, "found": "none",
+        }  # fmt: skip
+        assert worker.ask({"id": 7, "type": "shutdown"}) == {"type": "result", "of": "shutdown", "id": 7}
+        assert worker.process.wait(LIMIT) == 0
+
+
+def test_an_id_in_use_is_refused(tmp_path, model):
+    with Raw(tmp_path, PROGRAM) as worker:
+        worker.process.stdout.readline()  # the launcher's greeting
+        worker.ask(HELLO)
+        worker.say(encode(replace(ask_for(worker, model, "wait for cancel"), id=4)).strip())
+        while not worker.hear().get("done"):
+            pass
+        reply = worker.ask({"id": 4, "type": "devices"})
+        assert (reply["type"], reply["id"]) == ("error", None)
+        assert "4 is not answered yet" in reply["message"]
+        assert worker.ask({"id": 5, "type": "cancel", "request": 4})["found"] == "running"
+        assert worker.hear() == {"type": "error", "id": 4, "kind": "cancelled", "message": "Cancelled.", "hint": ""}

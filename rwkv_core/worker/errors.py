@@ -1,0 +1,99 @@
+"""Errors of the worker protocol, and how an error crosses from the worker to its client."""
+
+import signal
+
+from rwkv_core import errors
+from rwkv_core.errors import RWKVUNetError
+
+
+class ProtocolError(RWKVUNetError):
+    """A message is not understood.
+
+    Attributes:
+        request_id: of the message, where that much could be read.
+    """
+
+    kind = "protocol"
+
+    def __init__(self, message: str, hint: str = "", request_id: int | None = None):
+        super().__init__(message, hint)
+        self.request_id = request_id
+
+
+class WorkerError(RWKVUNetError):
+    """The worker could not do what it was asked, for a reason that has no class of its own.
+
+    Attributes:
+        kind: "internal" for a defect, with its traceback in the log; "memory" when the main memory was too small;
+            "setup" when PyTorch or another package is missing or broken.
+    """
+
+    def __init__(self, message: str, hint: str = "", kind: str = "error"):
+        super().__init__(message, hint)
+        self.kind = kind
+
+
+class WorkerHungError(RWKVUNetError):
+    """The worker gave no sign of life for as long as the caller was willing to wait. It still runs."""
+
+    kind = "hung"
+
+
+class WorkerDiedError(RWKVUNetError):
+    """The worker ended while it was needed.
+
+    Attributes:
+        exit_code: as subprocess has it, negative for a signal; None when it never started.
+        log_tail: the last lines of its log.
+    """
+
+    kind = "died"
+
+    def __init__(self, message: str, hint: str = "", exit_code: int | None = None, log_tail: str = ""):
+        super().__init__(message, hint)
+        self.exit_code = exit_code
+        self.log_tail = log_tail
+
+
+_CLASSES: dict[str, type[RWKVUNetError]] = {
+    kind.kind: kind
+    for kind in (
+        errors.InputError,
+        errors.BundleError,
+        errors.CheckpointError,
+        errors.DownloadError,
+        errors.StorageError,
+        errors.DeviceError,
+        errors.CancelledError,
+        ProtocolError,
+    )
+}
+
+
+def error_of(kind: str, message: str, hint: str) -> RWKVUNetError:
+    """The exception that an error reply stands for, of the class that was raised in the worker where it has one."""
+    if kind in _CLASSES:
+        return _CLASSES[kind](message, hint)
+    return WorkerError(message, hint, kind)
+
+
+def death_of(exit_code: int | None, log_tail: str, log_file: str) -> WorkerDiedError:
+    """What to tell about a worker that ended by itself.
+
+    Args:
+        exit_code: as subprocess has it, negative for a signal; None when it never started.
+        log_tail: the last lines of its log.
+        log_file: where the whole log is.
+    """
+    how = "could not be started" if exit_code is None else f"ended unexpectedly (exit code {exit_code})"
+    hint = f"The whole log is in {log_file}."
+    if exit_code is not None and exit_code < 0:
+        try:
+            name = signal.Signals(-exit_code).name
+        except ValueError:
+            name = f"signal {-exit_code}"
+        how = f"was ended by {name} (exit code {exit_code})"
+        if name == "SIGKILL":
+            hint = f"Perhaps the memory ran out: close other programs, or choose a smaller region. {hint}"
+    ends = f"Its log ends with:\n{log_tail}\n" if log_tail else "Its log is empty."
+    return WorkerDiedError(f"The segmentation process {how}. {ends}", hint, exit_code, log_tail)

@@ -1,0 +1,57 @@
+"""What a worker can tell about itself and its machine."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+import rwkv_core
+from rwkv_core.worker.protocol import PROTOCOL, DevicesResult, HelloResult, Offer
+
+_PACKAGES = ("torch", "numpy", "SimpleITK", "pydantic", "safetensors", "huggingface_hub", "openvino")
+
+
+def hello(request_id: int) -> HelloResult:
+    """Versions and process id. Imports nothing, so that it takes milliseconds where torch takes seconds."""
+    versions: dict[str, str | None] = {"rwkv_core": rwkv_core.__version__, "python": platform.python_version()}
+    versions.update((package, _version(package)) for package in _PACKAGES)
+    return HelloResult(id=request_id, protocol=PROTOCOL, pid=os.getpid(), versions=versions)
+
+
+def devices(request_id: int) -> DevicesResult:
+    """Devices and engines, and why one cannot be used. Imports torch.
+
+    Raises:
+        ImportError, OSError: when torch is missing or broken.
+    """
+    import torch
+
+    from rwkv_core.engines import choose_device, why_unavailable
+
+    offers = []
+    reason = why_unavailable("cuda")
+    if reason and not torch.cuda.device_count():
+        offers.append(Offer(name="cuda", title="NVIDIA GPU", unavailable=reason))
+    for index in range(torch.cuda.device_count()):
+        name = f"cuda:{index}"
+        offers.append(Offer(name=name, title=torch.cuda.get_device_name(index), unavailable=why_unavailable(name)))
+    offers.append(Offer(name="mps", title="Apple GPU", unavailable=why_unavailable("mps")))
+    offers.append(Offer(name="cpu", title=f"{platform.machine()}, {os.cpu_count()} cores"))
+    engines = (
+        Offer(name="torch", title=f"PyTorch {torch.__version__}"),
+        Offer(
+            name="openvino",
+            title="OpenVINO",
+            unavailable="this version of rwkv_core has no engine for it"
+            if find_spec("openvino")
+            else "the package openvino is not installed",
+        ),
+    )
+    return DevicesResult(id=request_id, auto=str(choose_device("auto")), devices=tuple(offers), engines=engines)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,108 @@
+"""The part of a volume that a request is about: the whole, a box, or single slices of it."""
+
+from dataclasses import dataclass, field
+from itertools import groupby, pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rwkv_core.errors import InputError
+from rwkv_core.worker.arrays import Array
+from rwkv_core.worker.protocol import Box, Range, Slices
+
+if TYPE_CHECKING:
+    from rwkv_core.segmenter import Segmentation
+    from rwkv_core.volume import Region
+
+
+@dataclass
+class Parts:
+    """One run of neighbouring slices after the other, and their results put together again.
+
+    Args:
+        shape: (K, J, I) of the volume.
+        box: None for the whole volume.
+        slices: None for all slices of the box.
+
+    Raises:
+        InputError: when box or slices do not fit the volume.
+    """
+
+    shape: tuple[int, ...]
+    box: Box | None = None
+    slices: Slices | None = None
+    labelmaps: list[Array] = field(default_factory=list, init=False)
+    probabilities: list[Array] = field(default_factory=list, init=False)
+    timings: dict[str, float] = field(default_factory=dict, init=False)
+    count: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.runs: list[tuple[int, int]] = _runs(self.slices.indices) if self.slices else []
+        self._regions = self._split()
+
+    @property
+    def regions(self) -> "list[Region | None]":
+        """What to segment, one after the other; None is the whole volume."""
+        return self._regions
+
+    @property
+    def filled(self) -> Box:
+        """The smallest box around all, every end filled in."""
+        ends = [(region or _region(None)).within(self.shape) for region in (self._regions[0], self._regions[-1])]
+        i, j, k = (
+            Range(first=low[0], end=high[1]) for low, high in zip(*((one.i, one.j, one.k) for one in ends), strict=True)
+        )
+        return Box(i=i, j=j, k=k)
+
+    def add(self, region: "Region | None", result: "Segmentation") -> None:
+        """Keep of the result for one of `regions` what lies in it."""
+        inside = (region or _region(None)).within(self.shape).as_slices()
+        self.labelmaps.append(np.ascontiguousarray(result.labelmap[inside]))
+        if result.probabilities is not None:
+            self.probabilities.append(np.ascontiguousarray(result.probabilities[(slice(None), *inside)]))
+        for stage, seconds in result.timings.items():
+            self.timings[stage] = self.timings.get(stage, 0.0) + seconds
+        self.count += result.slices
+
+    def joined(self, parts: list[Array]) -> Array:
+        """`labelmaps` (K, J, I) or `probabilities` (C, K, J, I) in one array."""
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate(parts, axis="KJI".index(self.slices.axis) - 3 if self.slices else 0)
+
+    def _split(self) -> "list[Region | None]":
+        if self.slices is None:
+            regions = [_region(self.box)] if self.box else [None]
+        else:
+            axis = self.slices.axis.lower()
+            if self.box and getattr(self.box, axis) != Range():
+                raise InputError(f"Both the box and a list of slices narrow the volume along {self.slices.axis}.")
+            regions = [_region(self.box, axis, run) for run in self.runs]
+        for region in regions:
+            if region:
+                region.within(self.shape)
+        return list(regions)
+
+
+def _runs(indices: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Half-open ranges of neighbouring indices.
+
+    Raises:
+        InputError: when there are none, or they do not increase.
+    """
+    if not indices or any(a >= b for a, b in pairwise(indices)):
+        raise InputError("A list of slices must hold at least one index, and they must increase.")
+    runs = []
+    for _, group in groupby(enumerate(indices), key=lambda pair: pair[1] - pair[0]):
+        members = [index for _, index in group]
+        runs.append((members[0], members[-1] + 1))
+    return runs
+
+
+def _region(box: Box | None, axis: str = "", run: tuple[int, int] = (0, 0)) -> "Region":
+    from rwkv_core.volume import Region
+
+    ranges = {name: (one.first, one.end) for name in "ijk" for one in [getattr(box or Box(), name)]}
+    if axis:
+        ranges[axis] = run
+    return Region(**ranges)

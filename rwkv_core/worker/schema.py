@@ -1,0 +1,146 @@
+"""Dataclasses to JSON and back, every field checked. Needs the standard library only, so that both ends can use it.
+
+A field may be int, float, str, bool, a Literal, another dataclass, a tuple, a dict with str keys, any of these or None,
+or Any for JSON of any form.
+"""
+
+import dataclasses
+import json
+import math
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from rwkv_core.worker.errors import ProtocolError
+
+T = TypeVar("T")
+
+_WORDS = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}
+
+
+def dumps(value: dict[str, Any]) -> str:
+    """One line of JSON, in ASCII, so that any path survives any pipe.
+
+    Raises:
+        ProtocolError: when a number is not finite, which JSON cannot say.
+    """
+    try:
+        return json.dumps(value, allow_nan=False, separators=(",", ":"))
+    except ValueError as error:
+        raise ProtocolError(f"A message holds a value that JSON cannot hold: {error}.") from None
+
+
+def loads(line: bytes) -> dict[str, Any]:
+    """The object on one line.
+
+    Raises:
+        ProtocolError: when the line is not UTF-8, no JSON (NaN is none either), or no object.
+    """
+    try:
+        value = json.loads(line.decode(), parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"A line is no JSON: {error}.") from None
+    if not isinstance(value, dict):
+        raise ProtocolError(f"A line must hold a JSON object, not {_named(value)}.")
+    return value
+
+
+def from_json(kind: type[T], value: object, field: str = "") -> T:
+    """Build a dataclass, checking that each field is known, present and of its type.
+
+    Args:
+        kind: the dataclass.
+        value: as `json.loads` gives it.
+        field: name of the value within its message, for errors.
+
+    Raises:
+        ProtocolError: naming the first field that is wrong, and what was expected.
+    """
+    return cast(T, _check(kind, value, field))
+
+
+def _check(expected: Any, value: object, field: str) -> Any:
+    origin, arguments = get_origin(expected), get_args(expected)
+    if expected is Any:
+        return value
+    if dataclasses.is_dataclass(expected):
+        return _check_object(expected, value, field)
+    if origin in (Union, UnionType):
+        if value is None and NoneType in arguments:
+            return None
+        return _check(next(one for one in arguments if one is not NoneType), value, field)
+    if origin is Literal:
+        if not isinstance(value, str) or value not in arguments:
+            raise _wrong(field, f"one of {', '.join(map(repr, arguments))}", value)
+        return value
+    if origin is tuple:
+        return _check_tuple(arguments, value, field)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise _wrong(field, "an object", value)
+        return {key: _check(arguments[1], one, _join(field, key)) for key, one in value.items()}
+    return _check_scalar(expected, value, field)
+
+
+def _check_object(kind: Any, value: object, field: str) -> object:
+    if not isinstance(value, dict):
+        raise _wrong(field, "an object", value)
+    hints = _hints(kind)
+    fields = {one.name: one for one in dataclasses.fields(kind)}
+    for name in value:
+        if name not in fields:
+            raise ProtocolError(f"There is no field {_join(field, name)!r}.", f"Known are: {', '.join(fields)}.")
+    for name, one in fields.items():
+        needed = one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
+        if name not in value and needed:
+            raise ProtocolError(f"The field {_join(field, name)!r} is missing.")
+    return kind(**{name: _check(hints[name], one, _join(field, name)) for name, one in value.items()})
+
+
+def _check_tuple(arguments: tuple[Any, ...], value: object, field: str) -> tuple[object, ...]:
+    if not isinstance(value, list):
+        raise _wrong(field, "a list", value)
+    if arguments[1:] == (...,):
+        arguments = arguments[:1] * len(value)
+    if len(value) != len(arguments):
+        raise _wrong(field, f"a list of {len(arguments)}", value)
+    pairs = zip(arguments, value, strict=True)
+    return tuple(_check(expected, one, f"{field}[{n}]") for n, (expected, one) in enumerate(pairs))
+
+
+def _check_scalar(expected: Any, value: object, field: str) -> object:
+    if expected is float and type(value) is int:  # JSON does not tell 1 from 1.0
+        try:
+            return float(value)
+        except OverflowError:
+            raise _wrong(field, _WORDS[float], value) from None
+    if type(value) is not expected or (isinstance(value, float) and not math.isfinite(value)):
+        raise _wrong(field, _WORDS[expected], value)
+    return value
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _wrong(field: str, expected: str, value: object) -> ProtocolError:
+    return ProtocolError(f"The field {field!r} must be {expected}, not {_named(value)}.")
+
+
+def _named(value: object) -> str:
+    """A value in a message: short, whatever it is."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def _join(field: str, name: str) -> str:
+    return f"{field}.{name}" if field else name
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not a number")

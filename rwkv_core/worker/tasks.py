@@ -1,0 +1,160 @@
+"""What the worker does for each request. Requests run one at a time, in one thread."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rwkv_core.errors import CancelledError
+from rwkv_core.worker import facts
+from rwkv_core.worker.arrays import PrivateFolder, geometry_of
+from rwkv_core.worker.jobs import Job
+from rwkv_core.worker.models import Models, Ready
+from rwkv_core.worker.parts import Parts
+from rwkv_core.worker.protocol import (
+    ClassEntry,
+    DevicesRequest,
+    LoadRequest,
+    LoadResult,
+    Progress,
+    Result,
+    SegmentRequest,
+    SegmentResult,
+)
+from rwkv_core.worker.schema import from_json
+
+if TYPE_CHECKING:
+    from rwkv_core.bundle_config import SegmentClass
+
+
+class Tasks:
+    """Answers requests.
+
+    Args:
+        folder: where arrays come from and go to.
+        send: takes progress.
+    """
+
+    def __init__(self, folder: PrivateFolder, send: Callable[[Progress], None]):
+        self.models = Models()
+        self._folder = folder
+        self._send = send
+
+    def answer(self, job: Job) -> Result:
+        """Do what a request asks.
+
+        Raises:
+            CancelledError: when the job was cancelled.
+            RWKVUNetError: with what is wrong with the request.
+        """
+        request = job.request
+        if isinstance(request, DevicesRequest):
+            self._send(Progress(id=request.id, stage="library"))
+            return facts.devices(request.id)
+        if isinstance(request, LoadRequest):
+            return self._load(request, job)
+        if isinstance(request, SegmentRequest):
+            return self._segment(request, job)
+        raise TypeError(f"there is no task for {type(request).__name__}")
+
+    def _load(self, request: LoadRequest, job: Job) -> LoadResult:
+        ready = self._ready(request, job)
+        bundle = ready.segmenter.bundle
+        return LoadResult(
+            id=request.id,
+            folder=str(bundle.folder),
+            config=bundle.config.model_dump(mode="json", exclude_none=True),
+            device=str(ready.segmenter.engine.device),
+            engine="torch",
+            warm=ready.warm,
+            timings=ready.timings,
+        )
+
+    def _segment(self, request: SegmentRequest, job: Job) -> SegmentResult:
+        from rwkv_core.volume import Volume
+
+        given = request.volume
+        volume = Volume(self._folder.get(given.file), np.array(given.ijk_to_ras), given.name, given.modality)
+        parts = Parts(volume.array.shape, request.box, request.slices)  # mistakes are told before a model is loaded
+        ready = self._ready(request, job)
+        bar = _ProgressBar(request.id, parts, self._send)
+        for region in parts.regions:
+            result = ready.segmenter.segment(
+                volume,
+                region,
+                probabilities="probabilities" in request.outputs,
+                progress=bar,
+                cancel=job.cancelled,
+                any_modality=request.any_modality,
+            )
+            parts.add(region, result)
+            bar.next_part()
+        if job.cancelled.is_set():
+            raise CancelledError
+        self._send(Progress(id=request.id, stage="write"))
+        start = time.perf_counter()
+        labelmap = soft = None
+        if "labelmap" in request.outputs:
+            labelmap = self._folder.put(parts.joined(parts.labelmaps))
+        if "probabilities" in request.outputs:
+            soft = self._folder.put(parts.joined(parts.probabilities))
+        written = time.perf_counter() - start
+        box = parts.filled
+        corner = np.eye(4)
+        corner[:3, 3] = box.i.first, box.j.first, box.k.first
+        return SegmentResult(
+            id=request.id,
+            labelmap=labelmap,
+            probabilities=soft,
+            box=box,
+            slices=request.slices,
+            ijk_to_ras=geometry_of(volume.ijk_to_ras @ corner),
+            classes=tuple(_entry(one) for one in result.classes),
+            device=str(ready.segmenter.engine.device),
+            timings={**parts.timings, "load": ready.timings["total"], "write": written},
+            count=parts.count,
+            orientation=result.orientation,
+            warnings=tuple(result.warnings),
+            warm=ready.warm,
+        )
+
+    def _ready(self, request: LoadRequest | SegmentRequest, job: Job) -> Ready:
+        return self.models.get(
+            request.bundle,
+            request.device,
+            request.mode,
+            report=lambda stage: self._send(Progress(id=request.id, stage=stage)),
+            cancelled=job.cancelled.is_set,
+        )
+
+
+class _ProgressBar:
+    """Progress over all parts of a request, with the time that is left.
+
+    Called by `Segmenter` with slices done and slices in all. With a list of slices, it counts those that were asked
+    for, because the network may see others: those along the axis it was trained for.
+    """
+
+    def __init__(self, request_id: int, parts: Parts, send: Callable[[Progress], None]):
+        self._message = Progress(id=request_id, stage="segment")
+        self._sizes = [end - first for first, end in parts.runs]
+        self._part = 0
+        self._send = send
+        self._start = time.perf_counter()
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._sizes:
+            size = self._sizes[self._part]
+            done, total = sum(self._sizes[: self._part]) + done * size // total, sum(self._sizes)
+        spent = time.perf_counter() - self._start
+        left = spent / done * (total - done) if done else None
+        self._send(replace(self._message, done=done, total=total, seconds_left=left))
+
+    def next_part(self) -> None:
+        self._part += 1
+
+
+def _entry(one: "SegmentClass") -> ClassEntry:
+    return from_json(ClassEntry, one.model_dump(mode="json", include={"value", "name", "color", "terminology"}))
