@@ -167,6 +167,8 @@ def write_bundle(folder: Path, config: BundleConfig, network: RWKVUNet, half: bo
             new.mkdir()
             save_file(weights, new / WEIGHTS_FILE, metadata={"format": "pt"})
             (new / CONFIG_FILE).write_text(config_text(config), encoding="utf-8")
+            # safetensors makes a file for its owner alone; a model may be for all users of a machine.
+            (new / WEIGHTS_FILE).chmod((new / CONFIG_FILE).stat().st_mode)
             replace_folder(new, folder)
     except (OSError, SafetensorError) as error:
         raise StorageError(

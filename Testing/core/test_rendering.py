@@ -74,7 +74,7 @@ def test_figure_is_written_for_any_volume(tmp_path):
 
 def test_figure_that_cannot_be_written_says_so(tmp_path):
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
-    with pytest.raises(StorageError, match=r"figure\.png could not be written"):
+    with pytest.raises(StorageError, match=r"figure\.png cannot be written"):
         save_figure(
             tmp_path / "file" / "figure.png",
             Volume(np.zeros((4, 4, 4)), RAS),

@@ -1,7 +1,5 @@
 """One page of a segmentation: three planes with the labels over the image, a 3-D view, and the volumes."""
 
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +8,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from rwkv_core.errors import StorageError
+from rwkv_core.files import replacing
 from rwkv_core.rendering.surface import render_surface
 from rwkv_core.segmenter import Segmentation
 from rwkv_core.volume import Volume, slice_stack
@@ -60,7 +58,8 @@ def save_figure(path: Path, volume: Volume, segmentation: Segmentation, title: s
     ]
     figure.legend(handles=patches, loc="lower center", ncols=4, frameon=False, labelcolor="white", fontsize=11)
     figure.text(0.5, 0.967, title, ha="center", color="white", fontsize=15)
-    _save(figure, path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120, facecolor=_BACKGROUND)
 
 
 def _fullest(labels: NDArray[np.unsignedinteger]) -> int:
@@ -81,17 +80,3 @@ def _overlay(
         opacity = np.where(mask & ~ndimage.binary_erosion(mask), _EDGE, _FILL)[..., None] * mask[..., None]
         picture = picture * (1 - opacity) + np.array(one.color, np.float32) / 255 * opacity
     return picture.astype(np.float32)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    handle, name = -1, ""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(suffix=".png", dir=path.parent)
-        os.close(handle)
-        figure.savefig(name, dpi=120, facecolor=_BACKGROUND)
-        Path(name).replace(path)
-    except OSError as error:
-        if name:
-            Path(name).unlink(missing_ok=True)
-        raise StorageError(f"{path} could not be written: {error.strerror}.") from None

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +11,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from rwkv_core.errors import InputError, StorageError
+from rwkv_core.files import STORAGE_HINT, replacing
 from rwkv_core.volume.geometry import Array, Matrix, check_geometry, directions_of, lps_geometry, size_in_words
 from rwkv_core.volume.itk import array_of, reason_of
 from rwkv_core.volume.nifti import nifti_damage
@@ -28,7 +26,6 @@ OUTPUT_EXTENSIONS = (SEGMENTATION, ".nii.gz", ".nii", ".nrrd", ".mha")
 
 _NIFTI = (".nii.gz", ".nii")
 _RIGHT_ANGLE = 1e-4  # cosine: 0.03 mm at the far end of 300 mm
-_HINT = "Check the free space and the permissions of the folder."
 
 _PIXELS = {
     "uint8": sitk.sitkUInt8,
@@ -149,24 +146,10 @@ def _image(array: Array, ijk_to_ras: Matrix, path: str | Path, stored: str) -> s
 
 
 def _save(path: Path, image: sitk.Image) -> None:
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         try:
             sitk.WriteImage(image, str(temporary), useCompression=True)
         except RuntimeError as error:
-            raise StorageError(f"{path} cannot be written: {reason_of(error)}.", hint=_HINT) from None
+            raise StorageError(f"{path} cannot be written: {reason_of(error)}.", hint=STORAGE_HINT) from None
         if output_extension(path) in _NIFTI and (damage := nifti_damage(temporary)):
-            raise StorageError(f"{path} cannot be written: {damage}.", hint=_HINT)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A file beside `path`, of the same name, to be written; it takes the place of `path` when that went well."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".rwkv-unet-") as folder:
-            temporary = Path(folder) / path.name
-            yield temporary
-            temporary.replace(path)
-    except OSError as error:
-        reason = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error)).lower()
-        raise StorageError(f"{path} cannot be written: {reason}.", hint=_HINT) from None
+            raise StorageError(f"{path} cannot be written: {damage}.", hint=STORAGE_HINT)

@@ -1,0 +1,31 @@
+"""Writing files whole or not at all."""
+
+import errno
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rwkv_core.errors import StorageError
+
+STORAGE_HINT = "Check the free space and the permissions of the folder."
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path`, of the same name, to be written; it takes the place of `path` when that went well.
+
+    The folder is made if there is none. When the block fails, nothing is left, and an older file is untouched.
+
+    Raises:
+        StorageError: when the disk is full, or the folder is not writable.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".rwkv-unet-") as folder:
+            temporary = Path(folder) / path.name
+            yield temporary
+            temporary.replace(path)
+    except OSError as error:
+        reason = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error)).lower()
+        raise StorageError(f"{path} cannot be written: {reason}.", hint=STORAGE_HINT) from None
