@@ -32,7 +32,11 @@ def resident_mb() -> float:
 
 def child(bundle_id: str, slices: int, size: int, device: str) -> None:
     """One measurement, printed as JSON."""
-    config = load_catalogue().entry(bundle_id).config
+    catalogue = load_catalogue()
+    entry = catalogue.find(bundle_id)
+    config = catalogue.config(entry) if entry else None
+    if config is None:
+        raise SystemExit(f"the catalogue describes no {bundle_id}")
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         bundle = write_bundle(Path(folder) / "bundle", config, new_network(config))
