@@ -226,6 +226,7 @@ class RowColumnWKV(nn.Module):
             sums_above, sums_below = above @ (x @ from_right), below @ (x @ from_left)  # (B, C, H, 1)
             return x @ within + sums_above * to_right + sums_below * to_left
 
+        key, value = key.contiguous(), value.contiguous()  # eager torch multiplies other layouts matrix by matrix
         highest = key.amax((2, 3), keepdim=True)
         key_range = (highest - key.amin((2, 3), keepdim=True)).amax()
         weight = torch.exp(key - highest)
