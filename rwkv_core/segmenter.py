@@ -74,13 +74,20 @@ class Segmenter:
         bundle: a bundle, its id, or its folder.
         device: as in `rwkv_core.engines.make_engine`.
         mode: "best"; or "paper" for the published pipeline, voxel for voxel.
+        engine: likewise.
 
     Raises:
         BundleError: for an unknown or broken bundle, or one that cannot segment volumes.
-        DeviceError: when the device is not there.
+        DeviceError: when the device or the engine is not there.
     """
 
-    def __init__(self, bundle: Bundle | str | Path, device: str = "auto", mode: Literal["best", "paper"] = "best"):
+    def __init__(
+        self,
+        bundle: Bundle | str | Path,
+        device: str = "auto",
+        mode: Literal["best", "paper"] = "best",
+        engine: str = "auto",
+    ):
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         config = self.bundle.config
         if config.kind != "segmentation" or config.preprocessing is None:
@@ -95,7 +102,7 @@ class Segmenter:
         choose_device(device)  # a wrong name is told before the weights are read
         self.preprocessing: Preprocessing = config.preprocessing
         self.mode = mode
-        self.engine = make_engine(self.bundle.network, device)
+        self.engine = make_engine(self.bundle.network, device, engine=engine)
         top = max(c.value for c in config.classes)
         values = [0, *(c.value for c in config.classes)]
         self._values = np.array(values, np.uint8 if top < 256 else np.uint16)

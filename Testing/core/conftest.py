@@ -13,11 +13,24 @@ from core.downloads import REPO
 from core.hub_server import HubServer
 
 
+@pytest.fixture(scope="session")
+def compiled_networks(tmp_path_factory):
+    """Where the tests keep compiled networks."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(autouse=True)
+def cache(compiled_networks, monkeypatch):
+    """No test reads or fills the cache of whoever runs it."""
+    monkeypatch.setenv("RWKV_UNET_CACHE", str(compiled_networks))
+    return compiled_networks
+
+
 @pytest.fixture
-def home(tmp_path, monkeypatch):
+def home(tmp_path, cache, monkeypatch):
     """A user's store in a folder with a difficult name, and none of the settings of whoever runs the tests."""
     for name in os.environ:
-        if name.startswith(("RWKV_UNET_", "HF_")) or name.lower().endswith("_proxy"):
+        if (name != "RWKV_UNET_CACHE" and name.startswith(("RWKV_UNET_", "HF_"))) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no token"))
     monkeypatch.setenv("RWKV_UNET_HOME", str(tmp_path / "ü软 x"))

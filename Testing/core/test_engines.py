@@ -1,0 +1,266 @@
+import importlib.util
+import logging
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from rwkv_core import build_network, make_engine
+from rwkv_core.engines import openvino_engine, why_unavailable
+from rwkv_core.engines.compiled_cache import CompiledCache
+from rwkv_core.engines.inference_graph import SAFE_EXPONENT, InferenceGraph, RowColumnWKV
+from rwkv_core.errors import DeviceError
+from rwkv_core.ops import bi_wkv
+from rwkv_core.segmenter import Segmenter
+
+from core.golden_weights import fill
+from core.small_models import QuadrantNetwork, config, with_network
+
+HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
+needs_openvino = pytest.mark.skipif(not HAS_OPENVINO, reason="OpenVINO is not installed (pip install openvino)")
+ENGINES = ["torch", pytest.param("openvino", marks=needs_openvino)]
+
+
+def random_network(variant="T", num_classes=5, in_channels=1):
+    """BatchNorms with statistics, decays of both signs, mixes from 0 to 1."""
+    network = build_network("rwkv-unet", variant=variant, num_classes=num_classes, in_channels=in_channels)
+    values = fill({name: value.shape for name, value in network.state_dict().items()})
+    network.load_state_dict({name: torch.from_numpy(np.asarray(value)) for name, value in values.items()})
+    return network.eval()
+
+
+def picture(batch, channels, height, width):
+    return torch.rand(batch, channels, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def relative_error(logits, expected):
+    return ((logits - expected).abs().max() / expected.std()).item()
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("RWKV_UNET_CACHE", str(tmp_path))
+    return tmp_path / "openvino"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("variant", "in_channels", "batch", "size"),
+    [
+        ("T", 1, 3, (96, 160)),
+        ("T", 3, 1, (64, 64)),
+        ("S", 1, 1, (160, 96)),
+        ("B", 1, 3, (96, 160)),
+        ("B", 3, 1, (16, 48)),
+    ],
+)
+def test_every_engine_gives_the_logits_of_the_network(engine, variant, in_channels, batch, size, caplog):
+    network = random_network(variant, in_channels=in_channels)
+    image = picture(batch, in_channels, *size)
+    with torch.inference_mode():
+        expected = network(image)
+    made = make_engine(network, "cpu", size, engine)
+    logits = made(image)
+    assert made.name == engine and made.device.type == "cpu" and caplog.records == []
+    assert logits.dtype == torch.float32 and logits.shape == expected.shape
+    assert relative_error(logits, expected) < 1e-5
+    assert (logits.argmax(1) == expected.argmax(1)).float().mean() > 0.999
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_sizes_may_change_and_earlier_answers_stay(engine):
+    network = random_network()
+    made = make_engine(network, "cpu", engine=engine)
+    first, second = picture(2, 1, 32, 48), picture(1, 1, 48, 32)
+    before = made(first)
+    copy = before.clone()
+    with torch.inference_mode():
+        assert relative_error(made(second), network(second)) < 1e-5
+        made(1 - first)
+        assert torch.equal(before, copy)
+        assert relative_error(made(first), network(first)) < 1e-5
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("shape", [(1, 1, 30, 32), (1, 3, 32, 32), (1, 32, 32)])
+def test_wrong_batches_are_refused_in_words(engine, shape):
+    with pytest.raises(ValueError, match=r"multiples of 16|expected a batch"):
+        make_engine(random_network(), "cpu", engine=engine)(torch.rand(shape))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_keys_beyond_float32_are_left_to_the_network(engine):
+    network = random_network()
+    with torch.no_grad():
+        network.encoder.stage3[1].att.key.weight.mul_(200)
+    image = picture(1, 1, 64, 64)
+    with torch.inference_mode():
+        assert InferenceGraph(network)(image)[1] > SAFE_EXPONENT
+        assert torch.equal(make_engine(network, "cpu", engine=engine)(image), network(image))
+
+
+def test_decays_beyond_float32_are_left_to_the_network():
+    network = random_network()
+    with torch.no_grad():
+        network.encoder.stage4[1].att.spatial_decay[3] = -100
+    image = picture(1, 1, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(make_engine(network, "cpu", engine="torch")(image), network(image))
+        assert relative_error(make_engine(network, "cpu")(image), network(image)) < 1e-5
+
+
+@pytest.mark.parametrize(("height", "width"), [(7, 5), (1, 9), (9, 1), (1, 1)])
+def test_wkv_along_rows_and_columns_is_the_definition(height, width):
+    random = torch.Generator().manual_seed(1)
+    decay, first = 4 * torch.randn(6, generator=random), 4 * torch.randn(6, generator=random)
+    key, value = torch.randn(2, 3, 6, height, width, generator=random)
+    tokens = height * width
+    expected = bi_wkv(
+        decay / tokens, first / tokens, key.flatten(2).mT.contiguous(), value.flatten(2).mT.contiguous(), "reference"
+    )
+    found, key_range = RowColumnWKV(decay, first)(key, value)
+    torch.testing.assert_close(found.flatten(2).mT, expected, rtol=2e-5, atol=2e-6)
+    torch.testing.assert_close(key_range, (key.amax((2, 3)) - key.amin((2, 3))).max())
+
+
+def test_the_graph_is_a_copy():
+    network = random_network()
+    graph, image = InferenceGraph(network), picture(1, 1, 32, 32)
+    before = graph(image)[0]
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+    assert torch.equal(graph(image)[0], before)
+
+
+def test_auto_takes_torch_where_openvino_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert "not installed" in why_unavailable("openvino")
+    assert make_engine(random_network(), "cpu").name == "torch"
+    with pytest.raises(DeviceError, match=r"not installed.*Choose the engine auto or torch"):
+        make_engine(random_network(), "cpu", engine="openvino")
+
+
+@needs_openvino
+def test_auto_takes_openvino_for_rwkv_unet_only():
+    assert make_engine(random_network(), "cpu").name == "openvino"
+    assert make_engine(QuadrantNetwork(), "cpu").name == "torch"
+    with pytest.raises(DeviceError, match="RWKV-UNet on the CPU only"):
+        make_engine(QuadrantNetwork(), "cpu", engine="openvino")
+
+
+def test_unknown_engines_are_told_what_there_is():
+    with pytest.raises(DeviceError, match="auto, openvino, torch"):
+        make_engine(random_network(), engine="steam")
+    with pytest.raises(DeviceError, match="auto, openvino, torch"):
+        Segmenter(with_network(config(), QuadrantNetwork()), "cpu", engine="steam")
+
+
+@needs_openvino
+def test_second_start_compiles_nothing(empty_cache, monkeypatch):
+    network, image = random_network(), picture(1, 1, 32, 48)
+    first = make_engine(network, "cpu")(image)
+    assert [path.suffix for path in empty_cache.iterdir()] == [".blob"]
+
+    def refuse(*_):
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr(openvino_engine, "_convert", refuse)
+    made = make_engine(network, "cpu")
+    assert torch.equal(made(image), first) and made.name == "openvino"
+
+
+@needs_openvino
+def test_other_weights_and_sizes_are_other_files(empty_cache):
+    network = random_network()
+    make_engine(network, "cpu", (32, 48))
+    make_engine(network, "cpu", (48, 32))
+    with torch.no_grad():
+        network.final_conv.bias.add_(1)
+    image = picture(1, 1, 32, 48)
+    with torch.inference_mode():
+        assert relative_error(make_engine(network, "cpu")(image), network(image)) < 1e-5
+    assert len(list(empty_cache.iterdir())) == 3
+
+
+@needs_openvino
+@pytest.mark.parametrize("damage", ["cut", "garbage", "whole garbage"])
+def test_damaged_cache_is_compiled_anew(empty_cache, damage):
+    network, image = random_network(), picture(1, 1, 32, 32)
+    make_engine(network, "cpu", (32, 32))
+    (path,) = empty_cache.iterdir()
+    whole = path.read_bytes()
+    if damage == "whole garbage":
+        CompiledCache("openvino").save(path.stem, {"compiled": b"not one", "expected": b""})
+    else:
+        path.write_bytes(whole[:-1000] if damage == "cut" else b"\0" * 1000)
+    made = make_engine(network, "cpu")
+    with torch.inference_mode():
+        assert relative_error(made(image), network(image)) < 1e-5
+    assert made.name == "openvino" and len(path.read_bytes()) > len(whole) // 2
+
+
+@needs_openvino
+def test_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("RWKV_UNET_CACHE", str(tmp_path / "file"))
+    assert make_engine(random_network(), "cpu", (32, 32)).name == "openvino"
+
+
+def test_cache_forgets_the_oldest(empty_cache, monkeypatch):
+    monkeypatch.setattr("rwkv_core.engines.compiled_cache._LIMIT_BYTES", 250)
+    cache = CompiledCache("openvino")
+    for key in ("a", "b", "c"):
+        cache.save(key, {"letter": key.encode(), "rest": b"\n" * 40})
+    assert [cache.load(key) for key in ("b", "c")] == [{"letter": x, "rest": b"\n" * 40} for x in (b"b", b"c")]
+    assert cache.load("a") is None
+    assert cache.load("d") is None
+
+
+@needs_openvino
+def test_disagreement_with_torch_hands_over_to_torch(empty_cache, monkeypatch, caplog):
+    network, image = random_network(), picture(2, 1, 32, 32)
+    convert = openvino_engine._convert
+
+    def wrong(openvino, graph, example):
+        graph.final.bias.add_(0.1)
+        return convert(openvino, graph, example)
+
+    monkeypatch.setattr(openvino_engine, "_convert", wrong)
+    with caplog.at_level(logging.WARNING):
+        made = make_engine(network, "cpu", (32, 32))
+    assert made.name == "torch" and len(caplog.records) == 1 and "logits differ" in caplog.text
+    with torch.inference_mode():
+        assert relative_error(made(image), network(image)) < 1e-5
+    assert not empty_cache.exists()
+
+
+@needs_openvino
+def test_failure_of_openvino_hands_over_to_torch(empty_cache, monkeypatch, caplog):
+    def fail(*_):
+        raise RuntimeError("unsupported processor")
+
+    monkeypatch.setattr(openvino_engine, "_convert", fail)
+    made = make_engine(random_network(), "cpu")
+    for _ in range(2):
+        assert made(picture(1, 1, 32, 32)).shape == (1, 5, 32, 32)
+    assert made.name == "torch" and len(caplog.records) == 1 and "unsupported processor" in caplog.text
+
+
+@needs_openvino
+def test_openvino_reports_to_nobody():
+    code = (
+        "import sys, torch, rwkv_core\n"
+        "network = rwkv_core.build_network('rwkv-unet', variant='T', num_classes=2)\n"
+        "engine = rwkv_core.make_engine(network, 'cpu', (16, 16), 'openvino')\n"
+        "assert engine.name == 'openvino' and sys.modules.get('openvino_telemetry') is None\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_segmenter_uses_the_engine(engine):
+    bundle = with_network(config(), random_network())
+    assert Segmenter(bundle, "cpu", engine=engine).engine.name == engine

@@ -1,0 +1,160 @@
+"""The network in OpenVINO on the CPU: no compiler needed, a pip wheel for every platform."""
+
+import hashlib
+import io
+import logging
+import sys
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rwkv_core.engines import inference_graph as graph_source
+from rwkv_core.engines.compiled_cache import CompiledCache
+from rwkv_core.engines.inference_graph import SAFE_EXPONENT, InferenceGraph
+from rwkv_core.engines.torch_engine import TorchEngine
+from rwkv_core.models import RWKVUNet
+from rwkv_core.models.rwkv_unet import check_input
+
+_LOG = logging.getLogger(__name__)
+_SIZES_KEPT = 4
+_RELATIVE_ERROR = 1e-3
+_AGREEMENT = 0.999
+_OPTIONS = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+
+
+class OpenVINOEngine:
+    """Compiles `network` once per size, checks the result against torch, and keeps it on disk.
+
+    When anything fails, torch takes over for good, and `name` says so.
+
+    Args:
+        network: trained; moved to the CPU.
+        size: (H, W) to compile now.
+    """
+
+    def __init__(self, network: RWKVUNet, size: tuple[int, int] | None = None):
+        self.device = torch.device("cpu")
+        self._network = network.eval().to(self.device)
+        self._requests: dict[tuple[int, int], Any] = {}
+        self._torch: TorchEngine | None = None
+        self._lock = threading.Lock()
+        self._weights = ""
+        if size is not None:
+            self(torch.zeros(1, network.in_channels, *size))
+
+    @property
+    def name(self) -> str:
+        return "openvino" if self._torch is None else self._torch.name
+
+    @torch.inference_mode()
+    def __call__(self, batch: Tensor) -> Tensor:
+        """As `Engine`.
+
+        Raises:
+            ValueError: for another number of channels, or a size that is no multiple of 16.
+        """
+        check_input(batch, self._network.in_channels)
+        batch = batch.to(self.device, torch.float32)
+        with self._lock:
+            if self._torch is None:
+                try:
+                    return torch.cat([self._one(image) for image in batch.split(1)])
+                except Exception as error:  # whatever an optional package does, torch can still answer
+                    _LOG.warning("OpenVINO cannot run this network, torch takes over: %s", error)
+                    self._torch = TorchEngine(self._network, self.device)
+                    self._requests.clear()
+        return self._torch(batch)
+
+    def _one(self, image: Tensor) -> Tensor:
+        """One slice at a time: all cores together on a slice are faster than a slice for each."""
+        height, width = image.shape[2:]
+        request = self._requests.pop((height, width), None)
+        if request is None:
+            request = self._load(height, width)
+        self._requests[height, width] = request  # the most recently used last
+        if len(self._requests) > _SIZES_KEPT:
+            self._requests.pop(next(iter(self._requests)))
+        logits, key_range = _infer(request, image)
+        return logits if key_range <= SAFE_EXPONENT else self._network(image)
+
+    def _load(self, height: int, width: int) -> Any:
+        """An infer request for one size, from the cache or compiled; checked in either case."""
+        openvino = _import_openvino()
+        core = openvino.Core()
+        cache = CompiledCache("openvino")
+        key = self._key(openvino, core, height, width)
+        example = _example(self._network.in_channels, height, width)
+        kept = cache.load(key)
+        if kept is not None:
+            try:  # the options are not part of the blob; without them it runs in bfloat16 where the processor can
+                compiled = core.import_model(io.BytesIO(kept["compiled"]), "CPU", _OPTIONS)
+                return _checked(compiled, example, np.frombuffer(kept["expected"], np.float32))
+            except RuntimeError as error:
+                _LOG.info("the compiled network in the cache is of no use, compiling anew: %s", error)
+                cache.forget(key)
+        compiled = core.compile_model(_convert(openvino, InferenceGraph(self._network), example), "CPU", _OPTIONS)
+        expected = self._network(example).numpy()
+        request = _checked(compiled, example, expected)
+        cache.save(key, {"compiled": compiled.export_model().getvalue(), "expected": expected.tobytes()})
+        return request
+
+    def _key(self, openvino: Any, core: Any, height: int, width: int) -> str:
+        """Changes with all that the compiled network depends on."""
+        if not self._weights:
+            digest = hashlib.sha256(Path(graph_source.__file__).read_bytes())
+            for name, value in self._network.state_dict().items():
+                digest.update(f"{name} {tuple(value.shape)}".encode())
+                digest.update(value.contiguous().numpy())
+            self._weights = digest.hexdigest()
+        processor = core.get_property("CPU", "FULL_DEVICE_NAME")
+        setting = (self._weights, openvino.__version__, processor, _OPTIONS, height, width)
+        return hashlib.sha256(repr(setting).encode()).hexdigest()
+
+
+def _import_openvino() -> Any:
+    """The package, without its telemetry: nothing about a clinic's use leaves its machine."""
+    if "openvino" not in sys.modules:
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
+
+
+def _convert(openvino: Any, graph: InferenceGraph, example: Tensor) -> Any:
+    """OpenVINO's model of the graph for the size of `example`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that tracing fixes the size, which is wanted, and that torch plans without it
+        traced = torch.jit.trace(graph, (example,), check_trace=False)
+        return openvino.convert_model(traced, example_input=example, input=[*example.shape])
+
+
+def _checked(compiled: Any, example: Tensor, expected: NDArray[np.float32]) -> Any:
+    """An infer request of the compiled network; RuntimeError when it does not answer as torch does."""
+    request = compiled.create_infer_request()
+    logits = _infer(request, example)[0].numpy()
+    expected = expected.reshape(logits.shape)
+    error = float(np.abs(logits - expected).max() / max(expected.std(), 1e-6))
+    agreement = float((logits.argmax(1) == expected.argmax(1)).mean())
+    if not error < _RELATIVE_ERROR or agreement < _AGREEMENT:
+        raise RuntimeError(f"its logits differ by {error:.1e}, and {agreement:.2%} of the labels agree")
+    return request
+
+
+def _infer(request: Any, image: Tensor) -> tuple[Tensor, float]:
+    """Logits (1, classes, H, W) and range of keys, copied out of the request's memory."""
+    request.infer({0: image.contiguous().numpy()})
+    logits, key_range = (request.get_output_tensor(i).data for i in range(2))
+    return torch.from_numpy(logits.copy()), float(key_range)
+
+
+def _example(channels: int, height: int, width: int) -> Tensor:
+    """The same picture every time, (1, channels, height, width): waves, values in [0, 1]."""
+    row, column = torch.arange(height)[:, None], torch.arange(width)
+    waves = torch.stack([torch.sin(row / (5 + 3 * i)) * torch.cos(column / (7 + 2 * i)) for i in range(channels)])
+    return (0.5 + 0.5 * waves)[None]
