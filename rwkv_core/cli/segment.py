@@ -60,6 +60,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )  # fmt: skip
     parser.add_argument("--model", default="default", help="id or folder of a model (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
+    parser.add_argument(
+        "--engine", choices=("auto", "openvino", "torch"), default="auto", help="what computes on a CPU (default: auto)"
+    )
     parser.add_argument("--mode", choices=("best", "paper"), default="best", help="paper: the published pipeline")
     parser.add_argument("--region", type=str, metavar="I,J,K", help='voxels to segment, e.g. "10:200,:,30:60"')
     parser.add_argument("--probabilities", action="store_true", help="also write NAME_probabilities.nii.gz (4-D)")
@@ -84,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
     if waiting:
         from rwkv_core.segmenter import Segmenter  # torch takes a second: not needed when all is done
 
-        segmenter = Segmenter(options.model, options.device, options.mode)
+        segmenter = Segmenter(options.model, options.device, options.mode, options.engine)
         with _progress(console) as progress:
             whole = progress.add_task("volumes", total=len(waiting), visible=len(waiting) > 1)
             for (source, target), outcome in waiting:

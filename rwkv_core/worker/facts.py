@@ -3,7 +3,6 @@
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 
 import rwkv_core
 from rwkv_core.worker.protocol import PROTOCOL, DevicesResult, HelloResult, Offer
@@ -42,9 +41,7 @@ def devices(request_id: int) -> DevicesResult:
         Offer(
             name="openvino",
             title="OpenVINO",
-            unavailable="this version of rwkv_core has no engine for it"
-            if find_spec("openvino")
-            else "the package openvino is not installed",
+            unavailable=why_unavailable("openvino"),
         ),
     )
     return DevicesResult(id=request_id, auto=str(choose_device("auto")), devices=tuple(offers), engines=engines)

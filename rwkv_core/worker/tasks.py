@@ -67,7 +67,7 @@ class Tasks:
             folder=str(bundle.folder),
             config=bundle.config.model_dump(mode="json", exclude_none=True),
             device=str(ready.segmenter.engine.device),
-            engine="torch",
+            engine=ready.segmenter.engine.name,
             warm=ready.warm,
             timings=ready.timings,
         )
