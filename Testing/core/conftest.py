@@ -1,5 +1,6 @@
-"""Fixtures that several test files share: a store of one's own, and a Hub on this machine."""
+"""Fixtures that several test files share: a store of one's own, a Hub on this machine, workers."""
 
+import itertools
 import os
 
 import huggingface_hub
@@ -7,23 +8,21 @@ import pytest
 
 from rwkv_core import transfer
 from rwkv_core.store import user_store
+from rwkv_core.worker.client import WorkerClient
 
 from core.bundle_files import bundle_files
 from core.downloads import REPO
 from core.hub_server import HubServer
+from core.worker_helpers import write_small
 
 
-@pytest.fixture(scope="session")
-def compiled_networks(tmp_path_factory):
-    """Where the tests keep compiled networks."""
-    return tmp_path_factory.mktemp("compiled")
-
-
-@pytest.fixture(autouse=True)
-def cache(compiled_networks, monkeypatch):
-    """No test reads or fills the cache of whoever runs it."""
-    monkeypatch.setenv("RWKV_UNET_CACHE", str(compiled_networks))
-    return compiled_networks
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """No test, nor a process that it starts, reads or fills the cache of whoever runs it."""
+    folder = tmp_path_factory.mktemp("compiled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RWKV_UNET_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture
@@ -52,3 +51,32 @@ def hub(home, monkeypatch):
 def commit(hub):
     """The commit of a bundle in the Hub's repository `REPO`."""
     return hub.add(REPO, {**bundle_files(), "README.md": b"card"})
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a difficult name, in which all that is written lies."""
+    folder = tmp_path_factory.mktemp("worker") / "ü软 x"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(place):
+    """A small real model on disk, with random weights."""
+    return write_small(place / "modèle", intensity={"method": "zscore"})
+
+
+@pytest.fixture
+def new_client(place):
+    """Starts workers that one test may ruin."""
+    started, numbers = [], itertools.count()
+
+    def start(program=None):
+        client = WorkerClient(place / f"own-{next(numbers)}.log", program=program, temporary=place)
+        started.append(client)
+        return client
+
+    yield start
+    for client in started:
+        client.kill()

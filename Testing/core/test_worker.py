@@ -44,19 +44,6 @@ from core.worker_stand_ins import PROGRAM
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A folder with a difficult name, in which all that is written lies."""
-    folder = tmp_path_factory.mktemp("worker") / "ü软 x"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(place):
-    return write_small(place / "modèle", intensity={"method": "zscore"})
-
-
-@pytest.fixture(scope="module")
 def worker(place):
     """The real program, shared by the tests that leave it as it was."""
     with WorkerClient(place / "worker.log", temporary=place) as client:

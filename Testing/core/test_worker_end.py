@@ -1,6 +1,5 @@
 """How a worker ends: by shutdown, with its client, with its parent, or before it has begun."""
 
-import itertools
 import os
 import signal
 import subprocess
@@ -24,37 +23,8 @@ from core.worker_helpers import (
     Watch,
     ask_for,
     posix,
-    write_small,
 )
 from core.worker_stand_ins import ALIVE, PROGRAM
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A folder with a difficult name, in which all that is written lies."""
-    folder = tmp_path_factory.mktemp("worker") / "ü软 x"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(place):
-    return write_small(place / "modèle", intensity={"method": "zscore"})
-
-
-@pytest.fixture
-def new_client(place):
-    """Starts workers that one test may ruin."""
-    started, numbers = [], itertools.count()
-
-    def start(program=None):
-        client = WorkerClient(place / f"own-{next(numbers)}.log", program=program, temporary=place)
-        started.append(client)
-        return client
-
-    yield start
-    for client in started:
-        client.kill()
 
 
 def test_shutdown_cancels_what_runs(new_client, model):
@@ -181,7 +151,7 @@ def run_parent(code, *arguments, **options):
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",  # whatever locale a library has set meanwhile
         env=environment,
         timeout=LIMIT,
         **options,

@@ -1,6 +1,5 @@
 """The worker as a real process: cancelling, several requests, failures inside, crashes and hangs."""
 
-import itertools
 import shutil
 import sys
 
@@ -22,22 +21,8 @@ from core.worker_helpers import (
     ask_for,
     is_gone,
     posix,
-    write_small,
 )
 from core.worker_stand_ins import CHILD_ALIVE, FAULTS, GREETING, PROGRAM, SLOW_MODEL
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A folder with a difficult name, in which all that is written lies."""
-    folder = tmp_path_factory.mktemp("worker") / "ü软 x"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(place):
-    return write_small(place / "modèle", intensity={"method": "zscore"})
 
 
 @pytest.fixture(scope="module")
@@ -45,21 +30,6 @@ def faulty(place):
     """A worker in which requests fail, but which survives."""
     with WorkerClient(place / "faulty.log", program=PROGRAM, temporary=place) as client:
         yield client
-
-
-@pytest.fixture
-def new_client(place):
-    """Starts workers that one test may ruin."""
-    started, numbers = [], itertools.count()
-
-    def start(program=None):
-        client = WorkerClient(place / f"own-{next(numbers)}.log", program=program, temporary=place)
-        started.append(client)
-        return client
-
-    yield start
-    for client in started:
-        client.kill()
 
 
 def test_cancel_during_inference(faulty, model):

@@ -72,7 +72,7 @@ class OpenVINOEngine:
         return self._torch(batch)
 
     def _one(self, image: Tensor) -> Tensor:
-        """One slice at a time: all cores together on a slice are faster than a slice for each."""
+        """One slice at a time, with all cores on it: the first answer comes soonest."""
         height, width = image.shape[2:]
         request = self._requests.pop((height, width), None)
         if request is None:

@@ -44,7 +44,7 @@ class TorchEngine:
         return torch.cat([self(half) for half in batch.chunk(2)])
 
     def _one(self, graph: InferenceGraph, image: Tensor) -> Tensor:
-        """Slice by slice: on a CPU a larger batch leaves the caches and gains nothing."""
+        """Slice by slice, so that memory does not grow with the batch."""
         logits, key_range = graph(image)
         return logits if key_range <= SAFE_EXPONENT else self.network(image)
 
