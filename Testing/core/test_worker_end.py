@@ -83,7 +83,7 @@ def test_ctrl_c_is_left_to_the_client(tmp_path):
 def test_a_folder_that_others_may_enter_is_refused(tmp_path):
     tmp_path.chmod(0o755)
     command = [sys.executable, "-m", "rwkv_core.worker", "--folder", str(tmp_path)]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8")
     assert done.returncode == 1
     assert done.stdout == ""
     assert "open to other users" in done.stderr
