@@ -8,8 +8,7 @@ attempt left unfinished; it is plain HTTP, so any server that speaks the Hub's A
 import hashlib
 import os
 import shutil
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +18,13 @@ from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # 
 
 from rwkv_core.bundle import CONFIG_FILE, WEIGHTS_FILE, Bundle, read_bundle
 from rwkv_core.bundle_config import config_text, parse_config
+from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.errors import BundleError, DownloadError, StorageError
 from rwkv_core.hub_errors import in_words
 from rwkv_core.model_card import model_card
 from rwkv_core.sources import Source, checked_endpoint, checked_repo
 from rwkv_core.store import STAGING, Origin, install, read_origin, require_absent, require_space, sha256_of, user_store
 from rwkv_core.transfer import Progress, Transfer, access_token, length, writing
-
-Cancel = Callable[[], bool] | threading.Event
 
 _MARGIN = 16_000_000  # bytes to leave free
 _LOCK_SECONDS = 0.2
@@ -75,7 +73,7 @@ def download(
     """
     store = store or user_store()
     repo, revision = source.require(bundle_id)
-    cancelled = cancel.is_set if isinstance(cancel, threading.Event) else cancel or (lambda: False)
+    cancelled = as_question(cancel)
     if source.pinned and _is_intact(store / bundle_id, source, revision):
         return read_bundle(store / bundle_id)
     if not overwrite and read_origin(store / bundle_id).how != "downloaded":

@@ -1,6 +1,7 @@
 """Intensity scaling: voxel values to what the network was trained on, as the bundle's config says."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ class IntensityScale:
         offset, unit: in the volume's own units.
         clipped: whether scaled values are held within [0, 1].
         replacement: stands in for voxels that are not finite.
+        minimum: of the volume's finite voxels.
+        not_finite: number of voxels that are not finite.
         padding: scaled value around a slice that does not fill the network's input.
     """
 
@@ -30,6 +33,8 @@ class IntensityScale:
     unit: float
     clipped: bool
     replacement: float
+    minimum: float
+    not_finite: int
     per_slice: bool = False
 
     @property
@@ -60,24 +65,34 @@ def fit_intensity(
     Raises:
         InputError: when the volume is constant and the method needs contrast, or no voxel is finite.
     """
-    values = array
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        values = array[np.isfinite(array)]
-        if not values.size:
+    values, not_finite = array, 0
+    if array.dtype.kind == "f":
+        finite = np.isfinite(array)
+        not_finite = array.size - int(np.count_nonzero(finite))
+        if not_finite == array.size:
             raise InputError("The volume holds no finite value.", hint="Check how it was made or exported.")
+        if not_finite:
+            values = array[finite]
     minimum = float(values.min())
+    scale = partial(IntensityScale, minimum=minimum, not_finite=not_finite)
     if isinstance(method, Window):
-        return IntensityScale(method.low, method.high - method.low, clipped=True, replacement=method.low)
+        return scale(method.low, method.high - method.low, clipped=True, replacement=method.low)
     maximum = float(values.max())
     if minimum == maximum:
         raise InputError(
             f"The volume is constant: every voxel is {minimum:g}.", hint="Check that the right volume was chosen."
         )
     if isinstance(method, SliceMinMax):
-        return IntensityScale(minimum, maximum - minimum, clipped=True, replacement=minimum, per_slice=True)
+        return scale(
+            minimum,
+            maximum - minimum,
+            clipped=True,
+            replacement=minimum,
+            per_slice=True,
+        )
     if isinstance(method, ZScore):
         mean, std = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
-        return IntensityScale(mean, std, clipped=False, replacement=minimum)
+        return scale(mean, std, clipped=False, replacement=minimum)
     flat = values.reshape(-1)
     sample = flat if exact else flat[:: max(1, flat.size // _SAMPLES)]
     inner = np.percentile(sample, [method.low, method.high])
@@ -85,4 +100,4 @@ def fit_intensity(
     high = maximum if method.high == 100 else float(inner[1])
     if not low < high:  # nearly all voxels share one value: a few bright ones on an empty background
         low, high = minimum, maximum
-    return IntensityScale(low, high - low, clipped=True, replacement=minimum)
+    return scale(low, high - low, clipped=True, replacement=minimum)

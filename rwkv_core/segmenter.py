@@ -1,6 +1,5 @@
 """Whole volumes: slices in, labelmap out, a few at a time."""
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from rwkv_core.bundle import Bundle
 from rwkv_core.bundle_config import Preprocessing, SegmentClass, Window
+from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.engines import choose_device, make_engine
 from rwkv_core.errors import BundleError, CancelledError, InputError
 from rwkv_core.intensity import IntensityScale, fit_intensity
@@ -113,7 +113,7 @@ class Segmenter:
         region: Region | None = None,
         probabilities: bool = False,
         progress: Callable[[int, int], None] | None = None,
-        cancel: Callable[[], bool] | threading.Event | None = None,
+        cancel: Cancel | None = None,
         any_modality: bool = False,
     ) -> Segmentation:
         """Label every voxel of `volume`, or of a region of it.
@@ -137,14 +137,14 @@ class Segmenter:
         if not any_modality:
             self._check_modality(volume)
         clock = _Clock()
-        cancelled = cancel.is_set if isinstance(cancel, threading.Event) else cancel or (lambda: False)
+        cancelled = as_question(cancel)
         box = (region or Region()).within(volume.array.shape).as_slices()
         part = volume.array[box]
         stack = self._stack(volume, part.shape)
         paper = self.mode == "paper"
         with clock("measure"):
             scale = fit_intensity(self.preprocessing.intensity, volume.array, exact=paper)
-            warnings = self._warnings(volume)
+            warnings = self._warnings(scale)
 
         source = stack.to_stack(part)
         shape = (source.shape[1], source.shape[2])
@@ -223,21 +223,17 @@ class Segmenter:
                 hint="Choose another model, or ask for any modality (--any-modality) if you know better.",
             )
 
-    def _warnings(self, volume: Volume) -> list[str]:
+    def _warnings(self, scale: IntensityScale) -> list[str]:
         """What a person should know before trusting the result."""
         found = []
-        array = volume.array
-        if array.dtype.kind == "f":
-            bad = array.size - int(np.count_nonzero(np.isfinite(array)))
-            if bad:
-                found.append(f"{bad} voxels are not finite numbers; they are labelled as background.")
-        if isinstance(self.preprocessing.intensity, Window) and self.bundle.config.modality == "CT":
-            low = float(np.nanmin(array))
-            if low > _AIR_OR_FAT_HU:
-                found.append(
-                    f"This model expects CT in Hounsfield units, but no voxel lies below {low:g}: check that the "
-                    "volume is a CT and was not rescaled."
-                )
+        if scale.not_finite:
+            found.append(f"{scale.not_finite} voxels are not finite numbers; they are labelled as background.")
+        in_hounsfield = isinstance(self.preprocessing.intensity, Window) and self.bundle.config.modality == "CT"
+        if in_hounsfield and scale.minimum > _AIR_OR_FAT_HU:
+            found.append(
+                f"This model expects CT in Hounsfield units, but no voxel lies below {scale.minimum:g}: check that "
+                "the volume is a CT and was not rescaled."
+            )
         return found
 
 

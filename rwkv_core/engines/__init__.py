@@ -54,12 +54,11 @@ def make_engine(
     if engine not in ENGINES:
         raise DeviceError(f"There is no engine named {engine!r}.", hint=f"Choose from: {', '.join(ENGINES)}.")
     chosen = choose_device("cpu" if device == "auto" and engine == "openvino" else device)
-    suits_openvino = isinstance(network, RWKVUNet) and chosen.type == "cpu"
-    reason = why_unavailable("openvino")
-    if engine == "openvino" and not suits_openvino:
-        reason = "it runs RWKV-UNet on the CPU only"
-    if engine == "openvino" and reason:
+    reason = "it runs RWKV-UNet on the CPU only"
+    if isinstance(network, RWKVUNet) and chosen.type == "cpu":
+        reason = why_unavailable("openvino")
+        if engine != "torch" and not reason:
+            return OpenVINOEngine(network, size)
+    if engine == "openvino":
         raise DeviceError(f"The engine openvino cannot be used: {reason}.", hint="Choose the engine auto or torch.")
-    if engine != "torch" and not reason and isinstance(network, RWKVUNet) and chosen.type == "cpu":
-        return OpenVINOEngine(network, size)
     return TorchEngine(network, chosen)
