@@ -1,6 +1,6 @@
 """The run that made the shipped brain model: RWKV-UNet-T on generated slices.
 
-    python -m rwkv_core.training.brain LABEL_MAPS -o RUN [--steps N] [--resume]
+    python -m rwkv_core.training.brain LABEL_MAPS -o RUN [--steps N] [--init BUNDLE] [--resume]
 
 reads the classes and preprocessing from the shipped config.json, keeps a checkpoint in RUN, and writes the finished
 bundle to RUN/bundle. LABEL_MAPS is SynthSeg's folder of training label maps. A stopped run goes on with `--resume`; a
@@ -17,16 +17,17 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
 from rwkv_core.bundle import new_network, read_bundle, write_bundle
 from rwkv_core.bundle_config import BundleConfig, Spacing
-from rwkv_core.store import SHIPPED, Origin, record_origin
+from rwkv_core.models.rwkv_unet import RWKVUNet
+from rwkv_core.store import SHIPPED, Origin, load_bundle, record_origin
 from rwkv_core.training.synthesis import SliceGenerator, read_label_maps
 
-SHAPES = ((128, 128), (112, 144), (144, 112), (160, 112), (112, 160), (128, 128), (96, 160))
+SHAPES = ((160, 160), (144, 176), (176, 144), (192, 128), (128, 192), (160, 160), (128, 208))
 """Heights and widths of the batches, of about equal area, so that the network learns no fixed size."""
 
 WARM_UP, DECAY = 300, 0.35
@@ -45,7 +46,8 @@ class GeneratedBatches(IterableDataset[tuple[Tensor, Tensor]]):
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         worker = torch.utils.data.get_worker_info()
-        seed = 1000 * self.seed + (worker.id if worker else 0)
+        rank = distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+        seed = 1000 * self.seed + 100 * rank + (worker.id if worker else 0)
         generate = SliceGenerator(self.label_maps, self.classes, self.pixel, seed)
         for height, width in itertools.cycle(SHAPES):
             yield generate(self.batch, height, width)
@@ -54,9 +56,9 @@ class GeneratedBatches(IterableDataset[tuple[Tensor, Tensor]]):
 class BrainTraining(lightning.LightningModule):
     """Cross entropy + soft Dice, AdamW; warm-up, constant rate, linear decay."""
 
-    def __init__(self, config: BundleConfig, steps: int, rate: float):
+    def __init__(self, network: RWKVUNet, steps: int, rate: float):
         super().__init__()
-        self.network = new_network(config)
+        self.network = network
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.steps, self.rate = steps, rate
 
@@ -89,6 +91,15 @@ def soft_dice(logits: Tensor, label: Tensor) -> Tensor:
     return dice[1:][present].mean() if present.any() else logits.sum() * 0 + 1
 
 
+def with_pixel(config: BundleConfig, pixel: float) -> BundleConfig:
+    """The same bundle for slices of another pixel size, mm."""
+    assert config.preprocessing and isinstance(config.preprocessing.resampling, Spacing)
+    resampling = config.preprocessing.resampling.model_copy(update={"pixel": pixel})
+    return config.model_copy(
+        update={"preprocessing": config.preprocessing.model_copy(update={"resampling": resampling})}
+    )
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Command line of the module; see its first docstring."""
     parser = argparse.ArgumentParser(prog="python -m rwkv_core.training.brain", description=__doc__.split("\n")[0])
@@ -98,21 +109,31 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=1, help="processes that generate images")
+    parser.add_argument("--workers", type=int, default=1, help="processes that generate images, for each device")
+    parser.add_argument("--devices", type=int, default=1, help="GPUs, or processes on the CPU")
+    parser.add_argument("--pixel", type=float, help="pixel size, mm; None for the shipped bundle's")
+    parser.add_argument("--init", help="bundle to start from, such as default; None starts from random weights")
     parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     options = parser.parse_args(arguments)
 
     config = read_bundle(SHIPPED / "default").config
+    if options.pixel:
+        config = with_pixel(config, options.pixel)
     lightning.seed_everything(options.seed)
     last = options.output / "last.ckpt"
     if last.exists() and not options.resume:
         parser.error(f"{options.output} already holds a run; add --resume, or choose another folder")
     data = GeneratedBatches(options.label_maps, config, options.batch, options.seed + last.exists())
     loader = DataLoader(data, batch_size=None, num_workers=options.workers)
-    module = BrainTraining(config, options.steps, options.rate)
+    network = load_bundle(options.init).network if options.init else new_network(config)
+    network.train().requires_grad_(True)
+    module = BrainTraining(network, options.steps, options.rate)
     average = EMAWeightAveraging(decay=0.998)
     trainer = lightning.Trainer(
         max_steps=options.steps,
+        devices=options.devices,
+        strategy="ddp" if options.devices > 1 else "auto",
+        use_distributed_sampler=False,
         precision="bf16-mixed",
         gradient_clip_val=1.0,
         logger=CSVLogger(options.output, name="", version="log"),
@@ -126,14 +147,17 @@ def main(arguments: list[str] | None = None) -> None:
     trainer.fit(module, loader, ckpt_path=last if options.resume else None)
     record = {
         "data": "slices generated from SynthSeg's 20 label maps (Billot et al. 2023); no scan was used",
-        "slices": trainer.global_step * options.batch,
+        "started_from": options.init or "random weights",
+        "slices": trainer.global_step * options.batch * options.devices,
         "steps": trainer.global_step,
-        "batch": options.batch,
+        "batch": options.batch * options.devices,
         "pixels_per_slice": SHAPES[0][0] * SHAPES[0][1],
         "optimizer": f"AdamW {options.rate}, weight decay 0.01, warm-up {WARM_UP} steps, linear decay over the "
         f"last {DECAY:.0%} of the steps; exponential moving average 0.998 of the weights",
         "loss": "cross entropy + soft Dice",
     }
+    if not trainer.is_global_zero:
+        return
     finished = config.model_copy(update={"training": record})
     bundle = write_bundle(options.output / "bundle", finished, module.network, half=True)
     record_origin(bundle.folder, Origin("trained"))

@@ -191,7 +191,7 @@ class SliceGenerator:
         sigma = self._uniform(0, 0.7, batch, 2)
         axis = torch.arange(2, device=self.device) == self._integers(2, batch)[:, None]
         coarse = axis & self._chance(0.25, batch, 1)
-        sigma = torch.where(coarse, self._uniform(0.7, 1.6, batch, 2), sigma)
+        sigma = torch.where(coarse, self._uniform(0.7, 2.2, batch, 2), sigma)
         image = _blur(image, sigma)
         shading = self._smooth_noise(batch, 1, height, width, knots=(2, 5))[:, 0] * self._uniform(0, 0.25, batch, 1, 1)
         noise = self._normal(batch, height, width) * self._uniform(0, 8, batch, 1, 1)
@@ -237,10 +237,10 @@ class SliceGenerator:
 
 def _blur(image: Tensor, sigma: Tensor) -> Tensor:
     """Gaussian blur of (B, H, W) with a standard deviation per image and axis, (B, 2) pixels."""
-    offset = torch.arange(-4, 5, device=image.device)
+    offset = torch.arange(-6, 7, device=image.device)
     kernel = torch.exp(-0.5 * (offset / sigma.clamp_min(0.05)[..., None]) ** 2)
-    kernel = kernel / kernel.sum(-1, keepdim=True)  # (B, 2, 9)
+    kernel = kernel / kernel.sum(-1, keepdim=True)  # (B, 2, 13)
     batch = len(image)
-    padded = F.pad(image[None], (4, 4, 4, 4), mode="replicate")
+    padded = F.pad(image[None], (6, 6, 6, 6), mode="replicate")
     padded = F.conv2d(padded, kernel[:, 0][:, None, :, None], groups=batch)
     return F.conv2d(padded, kernel[:, 1][:, None, None, :], groups=batch)[0]
