@@ -113,6 +113,7 @@ class Tasks:
             ijk_to_ras=geometry_of(volume.ijk_to_ras @ corner),
             classes=tuple(_entry(one) for one in result.classes),
             device=str(ready.segmenter.engine.device),
+            engine=ready.segmenter.engine.name,
             timings={**parts.timings, "load": ready.timings["total"], "write": written},
             count=parts.count,
             orientation=result.orientation,
