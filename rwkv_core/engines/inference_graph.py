@@ -282,13 +282,14 @@ class _Decoder(nn.Module):
         super().__init__()
         weight, bias = _folded(block.conv)
         self.skip: nn.Module | None = None
+        own_bias: Tensor | None = bias
         if skip is not None:
             matrix, (back, offset) = weight.flatten(1), _parts(skip)
             assert offset is not None
             own = matrix.shape[1] - len(back)
             self.skip = _conv((matrix[:, own:] @ back.flatten(1))[:, :, None, None], bias + matrix[:, own:] @ offset)
-            weight, bias = weight[:, :own], None
-        self.conv = _conv(weight, bias)
+            weight, own_bias = weight[:, :own], None
+        self.conv = _conv(weight, own_bias)
         self.local = _conv_like(block.conv_local)
         self.project = _conv_like(block.proj)
 
