@@ -138,12 +138,24 @@ class Preprocessing(_Strict):
         return orientations
 
 
+class Islands(_Strict):
+    """What counts as a part of its own when islands are removed.
+
+    Attributes:
+        bridge: mm; what hangs on the largest part by no more than a bridge up to twice as thick is an island too.
+        loose: label values that connect nothing, such as fluid around an organ.
+    """
+
+    bridge: Annotated[float, Field(ge=0)] = 0.0
+    loose: tuple[int, ...] = ()
+
+
 class BundleConfig(_Strict):
     """The contents of config.json.
 
     Attributes:
         kind: "segmentation", or "encoder" for weights that are only a starting point of training.
-        remove_islands: in a whole volume, keep only the largest connected part of all classes together.
+        remove_islands: in a whole volume, keep only the largest connected part of all classes together; None keeps all.
         training: free-form record of how the weights came to be.
     """
 
@@ -158,7 +170,7 @@ class BundleConfig(_Strict):
     modality: Literal["CT", "MR", "any"]
     classes: tuple[SegmentClass, ...] = ()
     preprocessing: Preprocessing | None = None
-    remove_islands: bool = False
+    remove_islands: Islands | None = None
     training: dict[str, Any] = {}
     licence: Annotated[str, Field(min_length=1)]
     citation: str = ""

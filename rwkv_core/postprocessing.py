@@ -1,31 +1,53 @@
 """Cleaning a labelmap after the network: what slices that do not know of each other get wrong. All in place."""
 
+from collections.abc import Sequence
+
 import numpy as np
+import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
 Labelmap = NDArray[np.unsignedinteger]
 
+_LOOSE = 2.0
+"""mm around what stays in which other labels stay too: what opening took off it, and loose labels."""
 _TRUNCATE = 3.0
 """Standard deviations after which the Gaussian ends."""
 _SLAB_VOXELS = 2_000_000
 """Smoothing takes a volume in slabs of about this many voxels, so that memory does not grow with it."""
 
 
-def remove_islands(labelmap: Labelmap) -> int:
+def remove_islands(
+    labelmap: Labelmap, spacing: tuple[float, float, float], bridge: float = 0.0, loose: Sequence[int] = ()
+) -> int:
     """Keep the largest connected part of all labels together, and set the rest to background.
 
-    For structures that belong together, like those of one brain: a part away from them all is a false finding. Voxels
-    are connected through their faces.
+    For structures that belong together, like those of one brain: a part away from them all is a false finding, and so
+    is one that hangs on them by a thin bridge, like an eye. Voxels are connected through their faces.
 
     Args:
         labelmap: (K, J, I), 0 is background.
+        spacing: (K, J, I), mm.
+        bridge: mm; bridges up to twice as thick do not count.
+        loose: labels that connect nothing. They stay where they touch what stays.
 
     Returns:
         The number of voxels removed.
     """
     inside = labelmap[_box_of(labelmap)]
-    return _keep_largest(inside, inside != 0)
+    if not inside.size:
+        return 0
+    solid = ~np.isin(inside, [0, *loose])
+    if bridge <= 0:
+        core = _largest(solid)
+    else:
+        core = _largest(_distance(np.pad(~solid, 1, constant_values=True), spacing)[1:-1, 1:-1, 1:-1] > bridge)
+    if not core.any():  # nothing is so thick
+        return 0
+    reach = bridge + _LOOSE if bridge > 0 or loose else 0.0
+    removed = (inside != 0) & ~(core if reach == 0 else _distance(core, spacing) <= reach)
+    inside[removed] = 0
+    return int(np.count_nonzero(removed))
 
 
 def keep_largest_parts(labelmap: Labelmap) -> int:
@@ -102,14 +124,29 @@ def _smoothed(labels: Labelmap, sigmas: list[float], reach: list[int]) -> Labelm
 
 def _keep_largest(labelmap: Labelmap, mask: NDArray[np.bool_]) -> int:
     """Set to background what `mask` has beside its largest connected part."""
+    removed = mask & ~_largest(mask)
+    labelmap[removed] = 0
+    return int(np.count_nonzero(removed))
+
+
+def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The largest connected part of `mask`."""
     parts, count = ndimage.label(mask)
     if count < 2:
-        return 0
+        return mask
     sizes = count_labels(parts, count)
     sizes[0] = 0
-    mask &= parts != sizes.argmax()
-    labelmap[mask] = 0
-    return int(np.count_nonzero(mask))
+    found: NDArray[np.bool_] = parts == sizes.argmax()
+    return found
+
+
+def _distance(mask: NDArray[np.bool_], spacing: tuple[float, float, float]) -> NDArray[np.float32]:
+    """mm from every voxel to the nearest one of `mask`; 0 within."""
+    image = sitk.GetImageFromArray(mask.astype(np.uint8))
+    image.SetSpacing(spacing[::-1])
+    distance = sitk.SignedMaurerDistanceMap(image, squaredDistance=False, useImageSpacing=True)
+    found: NDArray[np.float32] = np.maximum(sitk.GetArrayFromImage(distance), 0)
+    return found
 
 
 def _boxes(labelmap: Labelmap) -> dict[int, tuple[slice, ...]]:

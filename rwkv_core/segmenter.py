@@ -337,5 +337,8 @@ class PreparedVolume:
             if cancelled():
                 raise CancelledError
             keep_largest_parts(labels)
-        elif islands == "bundle" and whole and self.segmenter.bundle.config.remove_islands:
-            remove_islands(labels)
+        elif islands == "bundle" and whole and (asked := self.segmenter.bundle.config.remove_islands) is not None:
+            if cancelled():
+                raise CancelledError
+            i, j, k = self.volume.spacing
+            remove_islands(labels, (k, j, i), asked.bridge, asked.loose)

@@ -7,6 +7,8 @@ from scipy import ndimage
 from rwkv_core import postprocessing
 from rwkv_core.postprocessing import count_labels, keep_largest_parts, remove_islands, smooth_labels
 
+UNIT = (1.0, 1.0, 1.0)
+
 
 def blocks(dtype=np.uint8):
     """Two touching structures, a second part of each, and one part of a third alone."""
@@ -24,10 +26,47 @@ def test_islands_are_removed_from_all_labels_together():
     expected = labels.copy()
     expected[2:4, 24:27, 3:6] = expected[5:6, 25:28, 20:24] = expected[0:2, 0:3, 29:32] = 0
     before = np.count_nonzero(labels)
-    assert remove_islands(labels) == before - np.count_nonzero(expected)
+    assert remove_islands(labels, UNIT) == before - np.count_nonzero(expected)
     assert np.array_equal(labels, expected)
-    assert remove_islands(labels) == 0
-    assert remove_islands(np.zeros((3, 4, 5), np.uint8)) == 0
+    assert remove_islands(labels, UNIT) == 0
+    assert remove_islands(np.zeros((3, 4, 5), np.uint8), UNIT) == 0
+
+
+@pytest.mark.parametrize("spacing", [UNIT, (2.0, 1.0, 1.0)])
+def test_what_hangs_by_a_thin_bridge_is_an_island(spacing):
+    step = int(spacing[0])
+    brain, eye, bridge = np.s_[4:28:step, 6:34, 6:34], np.s_[8:20:step, 8:20, 42:54], np.s_[12:16:step, 12:16, 34:42]
+    labels = np.zeros((32 // step, 40, 60), np.uint8)
+    for place, label in ((brain, 1), (eye, 2), (bridge, 3)):
+        labels[(slice(place[0].start // step, place[0].stop // step), *place[1:])] = label
+    kept = labels == 1
+    apart = labels.copy()
+    remove_islands(apart, spacing, bridge=3.0)
+    assert not (apart == 2).any()
+    assert np.count_nonzero(apart == 1) > 0.95 * np.count_nonzero(kept)  # corners are rounded off
+    assert (apart[kept] <= 1).all()
+    together = labels.copy()
+    remove_islands(together, spacing, bridge=1.0)
+    assert np.count_nonzero(together == 2) > 0.9 * np.count_nonzero(labels == 2)
+
+
+def test_loose_labels_connect_nothing_and_stay_around_what_stays():
+    labels = np.zeros((20, 30, 50), np.uint8)
+    labels[4:16, 5:25, 5:25] = 1
+    labels[4:16, 5:25, 25:40] = 7  # fluid
+    labels[4:16, 5:15, 40:48] = 2
+    remove_islands(labels, UNIT, loose=(7,))
+    assert (labels[4:16, 5:25, 5:25] == 1).all()
+    assert (labels[4:16, 5:25, 25:27] == 7).all()
+    assert not labels[:, :, 27:].any()
+
+
+def test_structures_thinner_than_the_bridge_are_left_alone():
+    labels = np.zeros((20, 30, 50), np.uint8)
+    labels[10, 5:25, 5:25] = 1
+    before = labels.copy()
+    assert remove_islands(labels, UNIT, bridge=3.0) == 0
+    assert np.array_equal(labels, before)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

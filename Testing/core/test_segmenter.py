@@ -129,7 +129,7 @@ def test_islands_are_removed_from_whole_volumes_of_models_that_ask_for_it():
     channel = (array * 4).astype(int)
     cleaned = np.where(channel == 4, 0, channel)
     volume = Volume(array, RAS)
-    asked = Segmenter(with_network(config(remove_islands=True), BandNetwork()), "cpu")
+    asked = Segmenter(with_network(config(remove_islands={}), BandNetwork()), "cpu")
     assert np.array_equal(asked.segment(volume).labelmap, cleaned)
     part = Region.parse(":,:,0:8")
     assert np.array_equal(asked.segment(volume, part).labelmap, channel)
