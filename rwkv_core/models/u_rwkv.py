@@ -59,6 +59,8 @@ class URWKV(nn.Module):
         in_channels: channels of the volume.
     """
 
+    architecture = "u-rwkv"
+
     def __init__(self, variant: str, num_classes: int, in_channels: int = 1):
         super().__init__()
         if variant not in VARIANTS:

@@ -126,6 +126,7 @@ def main(arguments: list[str] | None = None) -> None:
     data = GeneratedBatches(options.label_maps, config, options.batch, options.seed + last.exists())
     loader = DataLoader(data, batch_size=None, num_workers=options.workers)
     network = load_bundle(options.init).network if options.init else new_network(config)
+    assert isinstance(network, RWKVUNet)
     network.train().requires_grad_(True)
     module = BrainTraining(network, options.steps, options.rate)
     average = EMAWeightAveraging(decay=0.998)
