@@ -53,7 +53,7 @@ def bi_wkv_separable(decay: Tensor, first: Tensor, key: Tensor, value: Tensor) -
     with torch.autocast(key.device.type, enabled=False):
         precision = torch.float64 if value.dtype == torch.float64 else torch.float32
         w, u, k, v = (x.to(precision) for x in (decay, first, key, value))
-        tokens = k.shape[1]
+        tokens = int(k.shape[1])  # a tensor while a graph is traced
         n = row_length(tokens, 2 if tokens <= _TWO_LEVELS else 3)
         rows = -(-tokens // n)
 
@@ -80,7 +80,7 @@ def bi_wkv_separable(decay: Tensor, first: Tensor, key: Tensor, value: Tensor) -
 
 def _before(x: Tensor, step: Tensor) -> Tensor:
     """(..., C, m): the sum of all that precede, each times exp(step * (distance - 1)); `step` is (C, 1)."""
-    length = x.shape[-1]
+    length = int(x.shape[-1])
     n = length if length <= _ONE_LEVEL else row_length(length)
     rows = -(-length // n)
     index = torch.arange(n, device=x.device, dtype=x.dtype)
