@@ -1,7 +1,10 @@
 """Which networks exist, by name, without importing torch."""
 
-ARCHITECTURES = {"rwkv-unet": ("T", "S", "B")}
+ARCHITECTURES = {"rwkv-unet": ("T", "S", "B"), "u-rwkv": ("T", "S")}
 """Architecture to its variants."""
 
+VOLUMETRIC = frozenset({"u-rwkv"})
+"""Architectures whose input is a block of voxels rather than a slice."""
+
 STRIDE = 16
-"""Height and width of a network's input are multiples of this."""
+"""Every side of a network's input is a multiple of this."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from rwkv_core.models import RWKVUNet
+    from rwkv_core.models import Network
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -38,7 +38,7 @@ class Bundle:
     config: BundleConfig
 
     @cached_property
-    def network(self) -> "RWKVUNet":
+    def network(self) -> "Network":
         """The network with its weights, float32, in evaluation mode.
 
         Raises:
@@ -54,15 +54,17 @@ class Bundle:
         self._load(network)
         return network.eval()
 
-    def load_encoder(self, network: "RWKVUNet") -> None:
-        """Copy this bundle's encoder into `network`, of the same variant and any class count, in place.
+    def load_encoder(self, network: "Network") -> None:
+        """Copy this bundle's encoder into `network`, of the same kind and size and any class count, in place.
 
         Raises:
-            BundleError: when the variant differs, or the weights file is missing, damaged, or does not fit config.json.
+            BundleError: when the architecture or variant differs, or the weights file is missing, damaged, or does
+                not fit config.json.
         """
-        if network.variant != self.config.variant:
+        own = (self.config.architecture, self.config.variant)
+        if (network.architecture, network.variant) != own:
             raise BundleError(
-                f"{self.config.id} is of variant {self.config.variant} and does not fit variant {network.variant}."
+                f"{self.config.id} is {' '.join(own)} and does not fit {network.architecture} {network.variant}."
             )
         self._load(network.encoder, prefix=ENCODER_PREFIX)
 
@@ -142,7 +144,7 @@ def read_bundle(folder: Path) -> Bundle:
     return Bundle(folder, parse_config(text, str(path)))
 
 
-def new_network(config: BundleConfig) -> "RWKVUNet":
+def new_network(config: BundleConfig) -> "Network":
     """The network that `config` describes, with fresh weights."""
     from rwkv_core.models import build_network
 
@@ -151,7 +153,7 @@ def new_network(config: BundleConfig) -> "RWKVUNet":
     )
 
 
-def write_bundle(folder: Path, config: BundleConfig, network: "RWKVUNet", half: bool = False) -> Bundle:
+def write_bundle(folder: Path, config: BundleConfig, network: "Network", half: bool = False) -> Bundle:
     """Write a bundle, whole or not at all; an older one in its place is replaced.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from rwkv_core.architectures import ARCHITECTURES, STRIDE
+from rwkv_core.architectures import ARCHITECTURES, STRIDE, VOLUMETRIC
 from rwkv_core.errors import BundleError
 
 _OPPOSITE = {"R": "L", "L": "R", "A": "P", "P": "A", "S": "I", "I": "S"}
@@ -110,6 +110,25 @@ class Spacing(_Strict):
     interpolation: Literal["linear", "cubic"] = "linear"
 
 
+_Side = Annotated[int, Field(gt=0, multiple_of=STRIDE)]
+_Millimetres = Annotated[float, Field(gt=0, description="mm")]
+
+
+class Patches(_Strict):
+    """The volume is resampled to `spacing`, and blocks of `size` voxels of it go through a volumetric network.
+
+    Attributes:
+        spacing: distance of slices, rows and columns, mm.
+        size: slices, rows and columns of a block.
+        overlap: share of a block that the next one repeats.
+    """
+
+    method: Literal["patches"]
+    spacing: tuple[_Millimetres, _Millimetres, _Millimetres]
+    size: tuple[_Side, _Side, _Side]
+    overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.5
+
+
 class Preprocessing(_Strict):
     """From a volume to the network's input.
 
@@ -124,7 +143,7 @@ class Preprocessing(_Strict):
 
     orientations: Annotated[tuple[str, ...], Field(min_length=1)]
     intensity: Annotated[Window | Percentile | ZScore | SliceMinMax, Field(discriminator="method")]
-    resampling: Annotated[Stretch | Spacing, Field(discriminator="method")]
+    resampling: Annotated[Stretch | Spacing | Patches, Field(discriminator="method")]
     restore: Literal["logits", "nearest"] = "logits"
     average: bool = False
 
@@ -189,6 +208,14 @@ class BundleConfig(_Strict):
             raise ValueError(f"variant must be one of {', '.join(variants)}")
         if self.kind == "segmentation" and (not self.classes or self.preprocessing is None):
             raise ValueError("a segmentation bundle needs classes and preprocessing")
+        if self.preprocessing is not None:
+            blocks = isinstance(self.preprocessing.resampling, Patches)
+            if blocks != (self.architecture in VOLUMETRIC):
+                takes = "blocks" if self.architecture in VOLUMETRIC else "slices"
+                raise ValueError(
+                    f"{self.architecture} takes {takes}, so the resampling method must "
+                    f"{'be' if takes == 'blocks' else 'not be'} patches"
+                )
         for what in ("value", "name"):
             found = [getattr(c, what) for c in self.classes]
             repeated = sorted({str(f) for f in found if found.count(f) > 1})

@@ -21,7 +21,7 @@ from rwkv_core.bundle import CONFIG_FILE, WEIGHTS_FILE, Bundle, new_network, rea
 from rwkv_core.bundle_config import BundleConfig, config_text, problems_in_words
 from rwkv_core.catalogue import Catalogue
 from rwkv_core.errors import BundleError, CheckpointError, StorageError
-from rwkv_core.models import load_published
+from rwkv_core.models import RWKVUNet, load_published
 from rwkv_core.models.published import unwrap
 from rwkv_core.models.rwkv_unet import VARIANTS
 from rwkv_core.store import Origin, install, require_absent, require_space, sha256_of, staging, user_store
@@ -96,7 +96,9 @@ def import_checkpoint(
     if not overwrite:
         require_absent(config.id, store)
     require_space(store, sum(t.numel() * 4 for t in tensors.values()), f"The import of {config.id}")
-    network = load_published(new_network(config), tensors)
+    network = new_network(config)
+    assert isinstance(network, RWKVUNet)  # `inspect` knows no other
+    load_published(network, tensors)
     with staging(config.id, store) as folder:
         write_bundle(folder / "new", config, network)
         return install(folder / "new", config.id, Origin("imported", file=path.name, sha256=sha256), store)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rwkv_core.architectures import STRIDE
-from rwkv_core.bundle_config import Preprocessing, Stretch
+from rwkv_core.bundle_config import Patches, Preprocessing, Stretch
 from rwkv_core.errors import InputError
 
 _LARGEST_SIDE = 2048
@@ -60,13 +60,16 @@ def make_resampler(
     if isinstance(method, Stretch):
         inner = (method.height, method.width)
         return SliceResampler(shape, inner, inner, method.interpolation, method.align_corners, config.restore)
-    rows, columns = (max(1, round(n * mm / method.pixel)) for n, mm in zip(shape, spacing, strict=True))
+    pixels = method.spacing[1:] if isinstance(method, Patches) else (method.pixel, method.pixel)
+    rows, columns = (max(1, round(n * mm / pixel)) for n, mm, pixel in zip(shape, spacing, pixels, strict=True))
     if max(rows, columns) > _LARGEST_SIDE:
         raise InputError(
             f"A slice would cover {shape[0] * spacing[0]:.0f} x {shape[1] * spacing[1]:.0f} mm "
             f"({spacing[0]:g} x {spacing[1]:g} mm pixels), far beyond what this model was made for.",
             hint="Check the spacing of the volume, or segment a region.",
         )
+    if isinstance(method, Patches):  # blocks are cut later
+        return SliceResampler(shape, (rows, columns), (rows, columns), "linear", False, config.restore)
     size = (-(-rows // STRIDE) * STRIDE, -(-columns // STRIDE) * STRIDE)
     return SliceResampler(shape, (rows, columns), size, method.interpolation, False, config.restore)
 

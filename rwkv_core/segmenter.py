@@ -11,8 +11,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from rwkv_core.block_pass import CONTEXT, BlockPass
 from rwkv_core.bundle import Bundle
-from rwkv_core.bundle_config import Preprocessing, SegmentClass, Spacing, Window
+from rwkv_core.bundle_config import Patches, Preprocessing, SegmentClass, Spacing, Window
 from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.engines import choose_device, make_engine
 from rwkv_core.errors import BundleError, CancelledError, InputError
@@ -257,13 +258,14 @@ class PreparedVolume:
         clock = Clock()
         cancelled = as_question(cancel)
         box = (region or Region()).within(volume.array.shape).as_slices()
-        stacks = self.segmenter.stacks(volume, volume.array[box].shape)
+        seen = self._with_context(box)
+        stacks = self.segmenter.stacks(volume, volume.array[seen].shape)
         values = self.segmenter.values
         labelmap = np.zeros(volume.array.shape, values.dtype)
         soft = np.zeros((len(values), *volume.array.shape), np.float16) if probabilities else None
         report = progress or (lambda done, total: None)
         if len(stacks) == 1:
-            slices = self._label(stacks[0], labelmap, soft, box, report, cancelled, clock)
+            slices = self._label(stacks[0], labelmap, soft, box, seen, report, cancelled, clock)
         else:
             i, j, k = volume.spacing
             averaging = Averaging(stacks, partial(self._pass, clock), values, (k, j, i))
@@ -287,12 +289,16 @@ class PreparedVolume:
         labelmap: NDArray[np.unsignedinteger],
         soft: NDArray[np.float16] | None,
         box: Box,
+        seen: Box,
         progress: Callable[[int, int], None],
         cancelled: Callable[[], bool],
         clock: Clock,
     ) -> int:
-        """Label one stack of slices, in place; returns their number."""
-        work = self._pass(clock, stack, box)
+        """Label `box` in place, looking at `seen`, as one stack of slices; returns their number."""
+        blocks = self.segmenter.preprocessing.resampling
+        work: SlicePass | BlockPass = self._pass(clock, stack, seen)
+        if isinstance(blocks, Patches):
+            work = BlockPass(**vars(work), distance=stack.spacing[0], blocks=blocks)
         total, done = len(work.source), 0
 
         def advance(slices: int) -> None:
@@ -300,12 +306,32 @@ class PreparedVolume:
             done += slices
             progress(done, total)
 
-        finish = work.into_labels(stack.to_stack(labelmap[box]), self.segmenter.values)
-        if soft is not None:
-            finish = both(finish, work.into_probabilities([stack.to_stack(one[box]) for one in soft]))
+        labels, chances = labelmap[seen], None if soft is None else soft[(slice(None), *seen)]
+        if seen != box:  # what was only looked at stays as it is
+            labels, chances = np.zeros_like(labels), None if chances is None else np.zeros_like(chances)
+        finish = work.into_labels(stack.to_stack(labels), self.segmenter.values)
+        if chances is not None:
+            finish = both(finish, work.into_probabilities([stack.to_stack(one) for one in chances]))
         progress(0, total)
         work.run(finish, advance, cancelled)
+        if seen != box:
+            inner = tuple(slice(b.start - s.start, b.stop - s.start) for b, s in zip(box, seen, strict=True))
+            labelmap[box] = labels[inner]
+            if soft is not None and chances is not None:
+                soft[(slice(None), *box)] = chances[(slice(None), *inner)]
         return total
+
+    def _with_context(self, box: Box) -> Box:
+        """The box, and around it what a volumetric network needs to see."""
+        blocks = self.segmenter.preprocessing.resampling
+        if not isinstance(blocks, Patches):
+            return box
+        i, j, k = self.volume.spacing
+        sides = []
+        for side, mm, length in zip(box, (k, j, i), self.volume.array.shape, strict=True):
+            margin = math.ceil(CONTEXT * max(blocks.spacing) / mm)
+            sides.append(slice(max(0, side.start - margin), min(length, side.stop + margin)))
+        return sides[0], sides[1], sides[2]
 
     def _pass(self, clock: Clock, stack: SliceStack, box: Box) -> SlicePass:
         """The slices of a part of the volume, ready to go through the network."""

@@ -57,8 +57,8 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class SlicePass:
-    """Slices and all that takes them through the network.
+class Pass:
+    """Slices and all that takes them to the network and back.
 
     Attributes:
         source: (S, R, C), the voxels as a stack of slices.
@@ -69,29 +69,6 @@ class SlicePass:
     resampler: Resampler
     engine: Engine
     clock: Clock
-
-    def run(self, finish: Finish, advance: Callable[[int], None], cancelled: Callable[[], bool], step: int = 1) -> None:
-        """Take every slice, or every `step`-th, through the network.
-
-        Args:
-            finish: takes the logits, such as `into_labels` and `into_probabilities` make it.
-            advance: told of each number of slices that are done, in order.
-            cancelled: asked before each batch.
-            step: distance of the slices.
-
-        Raises:
-            CancelledError: when `cancelled` said so.
-        """
-        batches = self._batches(step)
-        count = len(range(0, len(self.source), step))
-        run_pipeline(
-            batches,
-            self._prepare,
-            lambda inputs: self.clock.around("network", self.engine.map(inputs, count)),
-            finish,
-            lambda batch: advance(len(range(*batch.indices(len(self.source))))),
-            cancelled,
-        )
 
     def into_labels(self, target: NDArray[np.unsignedinteger], values: NDArray[np.unsignedinteger]) -> Finish:
         """Put the label of every voxel into `target` (S, R, C); `values` has one for each channel."""
@@ -116,11 +93,39 @@ class SlicePass:
 
         return finish
 
-    def _prepare(self, batch: slice) -> Tensor:
+    def prepare(self, batch: slice) -> Tensor:
         """Input (B, 1, H, W) of the network."""
         with self.clock("prepare"):
             slices = torch.from_numpy(self.source[batch].astype(np.float32, order="C")).to(self.engine.device)
             return self.resampler.to_network(self.scale(slices), self.scale.padding)
+
+
+@dataclass(frozen=True)
+class SlicePass(Pass):
+    """A pass of slices, each by itself."""
+
+    def run(self, finish: Finish, advance: Callable[[int], None], cancelled: Callable[[], bool], step: int = 1) -> None:
+        """Take every slice, or every `step`-th, through the network.
+
+        Args:
+            finish: takes the logits, such as `into_labels` and `into_probabilities` make it.
+            advance: told of each number of slices that are done, in order.
+            cancelled: asked before each batch.
+            step: distance of the slices.
+
+        Raises:
+            CancelledError: when `cancelled` said so.
+        """
+        batches = self._batches(step)
+        count = len(range(0, len(self.source), step))
+        run_pipeline(
+            batches,
+            self.prepare,
+            lambda inputs: self.clock.around("network", self.engine.map(inputs, count)),
+            finish,
+            lambda batch: advance(len(range(*batch.indices(len(self.source))))),
+            cancelled,
+        )
 
     def _batches(self, step: int) -> list[slice]:
         height, width = self.resampler.size

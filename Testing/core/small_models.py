@@ -61,5 +61,5 @@ class BandNetwork(nn.Module):
 
     def forward(self, image):
         self.seen.append(tuple(image.shape))
-        centres = torch.arange(5).view(1, 5, 1, 1) / 4
+        centres = torch.arange(5).view(1, 5, *[1] * (image.ndim - 2)) / 4
         return -100 * (image - centres) ** 2

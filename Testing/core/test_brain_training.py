@@ -6,8 +6,12 @@ import SimpleITK as sitk
 import torch
 
 from rwkv_core import load_bundle
+from rwkv_core.bundle_config import config_text
+from rwkv_core.training.block_synthesis import BlockGenerator
 from rwkv_core.training.brain import main, soft_dice
 from rwkv_core.training.synthesis import SliceGenerator, read_label_maps
+
+from core.small_models import config
 
 IDS = [0, 24, 502, 2, 3, 41, 42]  # air, fluid, skull, white matter and cortex of both sides
 CLASSES = [(2, 41), (3, 42), (24,)]
@@ -96,6 +100,32 @@ def test_image_shows_what_the_label_says(folder):
     assert better > 24
 
 
+def test_blocks_show_what_their_labels_say(folder):
+    generate = BlockGenerator(read_label_maps(folder), CLASSES, spacing=1.5, seed=3)
+    image, label = generate.blocks(12, 16, 32, 24)
+    assert image.shape == (12, 1, 16, 32, 24)
+    assert label.shape == (12, 16, 32, 24)
+    assert 0 <= image.min() <= image.max() <= 1
+    assert set(label.unique().tolist()) == {0, 1, 2, 3}
+    better = 0
+    for one, truth in zip(image[:, 0], label, strict=True):
+        within = torch.stack([one[truth == c].var(correction=0) * (truth == c).sum() for c in truth.unique()]).sum()
+        better += bool(within / truth.numel() < 0.8 * one.var(correction=0))
+    assert better > 8
+
+
+def test_blocks_lie_as_axial_stacks_do(folder):
+    """Columns run toward the left: the right of the head, class 2, comes first wherever a block shows both."""
+    classes = [(3, 2), (42, 41)]
+    generator = BlockGenerator(read_label_maps(folder), classes, spacing=1.0, seed=3)
+    generator._uniform = lambda low, high, *shape: torch.full(shape, (low + high) / 2)  # no random pose
+    _, label = generator.blocks(2, 16, 16, 48)
+    columns = torch.arange(48.0)
+    for one in label:
+        sides = [columns[None, None].expand_as(one)[one == side].mean() for side in (1, 2)]
+        assert sides[1] < sides[0]
+
+
 def test_soft_dice_is_one_for_the_truth_and_low_for_its_opposite():
     label = torch.randint(0, 3, (2, 16, 16), generator=torch.Generator().manual_seed(0))
     truth = 50 * torch.nn.functional.one_hot(label, 3).permute(0, 3, 1, 2).float()
@@ -109,7 +139,7 @@ def test_a_run_ends_with_a_bundle_and_goes_on_where_it_stopped(folder, tmp_path)
     arguments = [str(folder), "-o", str(run), "--batch", "1", "--workers", "0"]
     main([*arguments, "--steps", "2"])
     first = load_bundle(run / "bundle")
-    assert first.config.training["slices"] == 2
+    assert first.config.training["images"] == 2
     before = first.network.state_dict()
     with pytest.raises(SystemExit):  # never over an older run
         main([*arguments, "--steps", "2"])
@@ -119,3 +149,18 @@ def test_a_run_ends_with_a_bundle_and_goes_on_where_it_stopped(folder, tmp_path)
     after = second.network.state_dict()
     learned = "encoder.stage1.0.norm.running_mean"  # in float32: matrices are rounded to half precision in the bundle
     assert not torch.equal(before[learned], after[learned])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_volumetric_network_is_trained_on_blocks(folder, tmp_path):
+    patches = {"method": "patches", "spacing": (2.0, 2.0, 2.0), "size": (16, 32, 32)}
+    described = config(resampling=patches, architecture="u-rwkv", values=(1, 2)).model_dump(mode="json")
+    for one, ids in zip(described["classes"], CLASSES, strict=False):
+        one["freesurfer"] = ids
+    file = tmp_path / "config.json"
+    file.write_text(config_text(config().model_validate(described)))
+    main([str(folder), "-o", str(tmp_path / "run"), "--config", str(file), "--steps", "1", "--batch", "1"])
+    bundle = load_bundle(tmp_path / "run" / "bundle")
+    assert bundle.config.architecture == "u-rwkv"
+    assert bundle.config.training["pixels_per_image"] == 16 * 32 * 32
+    bundle.verify()

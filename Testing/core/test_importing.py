@@ -96,7 +96,7 @@ def test_encoder_file_becomes_an_encoder_bundle(tmp_path):
     expected = load_published(build_network("rwkv-unet", variant="T", num_classes=3), _tensors("encoder", "T"))
     assert torch.equal(network.encoder.stage4[1].att.key.weight, expected.encoder.stage4[1].att.key.weight)
     assert torch.equal(network.final_conv.weight, head)
-    with pytest.raises(BundleError, match="does not fit variant S"):
+    with pytest.raises(BundleError, match="does not fit rwkv-unet S"):
         load_bundle("encoder-t").load_encoder(build_network("rwkv-unet", variant="S", num_classes=3))
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from rwkv_core.engines.inference_graph import SAFE_EXPONENT, InferenceGraph
 from rwkv_core.errors import DeviceError
-from rwkv_core.models import RWKVUNet
+from rwkv_core.models import URWKV, RWKVUNet
 
 
 class TorchEngine:
@@ -20,7 +20,8 @@ class TorchEngine:
         self.network = network.eval().to(device)
         self._graph = inference_graph(network) if device.type == "cpu" else None
         if device.type != "mps" and self._graph is None:
-            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            packed = _channels_last(5 if isinstance(network, URWKV) else 4)
+            self.network.to(memory_format=packed)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def __call__(self, batch: Tensor) -> Tensor:
@@ -33,14 +34,14 @@ class TorchEngine:
             batch = batch.to(self.device)
             return torch.cat([self._one(self._graph, slice_) for slice_ in batch.split(1)])
         try:
-            return self.network(batch.to(self.device, memory_format=torch.channels_last)).float()
+            return self.network(batch.to(self.device, memory_format=_channels_last(batch.ndim))).float()
         except torch.cuda.OutOfMemoryError:
             pass  # outside the handler, so that the failed attempt's tensors are freed first
         torch.cuda.empty_cache()
         if len(batch) == 1:
             raise DeviceError(
-                f"{torch.cuda.get_device_name(self.device)} has too little free memory for one slice of "
-                f"{batch.shape[2]} x {batch.shape[3]} pixels.",
+                f"{torch.cuda.get_device_name(self.device)} has too little free memory for one input of "
+                f"{' x '.join(map(str, batch.shape[2:]))}.",
                 hint="Close other programs that use the GPU, or choose the device cpu.",
             )
         return torch.cat([self(half) for half in batch.chunk(2)])
@@ -53,6 +54,10 @@ class TorchEngine:
         """Slice by slice, so that memory does not grow with the batch."""
         logits, key_range = graph(image)
         return logits if key_range <= SAFE_EXPONENT else self.network(image)
+
+
+def _channels_last(dimensions: int) -> torch.memory_format:
+    return torch.channels_last_3d if dimensions == 5 else torch.channels_last
 
 
 def inference_graph(network: nn.Module) -> InferenceGraph | None:

@@ -51,6 +51,8 @@ class RWKVUNet(nn.Module):
         in_channels: 1 (grey-scale, repeated to the three channels of the stem) or 3.
     """
 
+    architecture = "rwkv-unet"
+
     def __init__(self, variant: str, num_classes: int, in_channels: int = 1):
         super().__init__()
         if variant not in VARIANTS:

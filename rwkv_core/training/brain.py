@@ -1,14 +1,15 @@
-"""The run that made the shipped brain model: RWKV-UNet-T on generated slices.
+"""The run that made the shipped brain model: RWKV-UNet-T on generated slices, or U-RWKV on generated blocks.
 
-    python -m rwkv_core.training.brain LABEL_MAPS -o RUN [--steps N] [--init BUNDLE] [--resume]
+    python -m rwkv_core.training.brain LABEL_MAPS -o RUN [--config CONFIG] [--steps N] [--init BUNDLE] [--resume]
 
-reads the classes and preprocessing from the shipped config.json, keeps a checkpoint in RUN, and writes the finished
-bundle to RUN/bundle. LABEL_MAPS is SynthSeg's folder of training label maps. A stopped run goes on with `--resume`; a
-larger or smaller `--steps` then moves the end of the learning rate's schedule.
+reads the network, classes and preprocessing from the shipped config.json or another one, keeps a checkpoint in RUN, and
+writes the finished bundle to RUN/bundle. LABEL_MAPS is SynthSeg's folder of training label maps. A stopped run goes on
+with `--resume`; a larger or smaller `--steps` then moves the end of the learning rate's schedule.
 """
 
 import argparse
 import itertools
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,10 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
 from rwkv_core.bundle import new_network, read_bundle, write_bundle
-from rwkv_core.bundle_config import BundleConfig, Spacing
-from rwkv_core.models.rwkv_unet import RWKVUNet
+from rwkv_core.bundle_config import BundleConfig, Patches, Spacing, parse_config
+from rwkv_core.models import Network, RWKVUNet
 from rwkv_core.store import SHIPPED, Origin, load_bundle, record_origin
+from rwkv_core.training.block_synthesis import BlockGenerator
 from rwkv_core.training.synthesis import SliceGenerator, read_label_maps
 
 SHAPES = ((160, 160), (144, 176), (176, 144), (192, 128), (128, 192), (160, 160), (128, 208))
@@ -35,19 +37,33 @@ WARM_UP, DECAY = 300, 0.35
 
 
 class GeneratedBatches(IterableDataset[tuple[Tensor, Tensor]]):
-    """Endless batches of generated slices; every loader worker draws its own."""
+    """Endless batches of generated slices or blocks; every loader worker draws its own.
+
+    Raises:
+        ValueError: for a config whose slices are stretched to one size, or whose blocks have different spacings.
+    """
 
     def __init__(self, folder: Path, config: BundleConfig, batch: int, seed: int):
-        assert config.preprocessing and isinstance(config.preprocessing.resampling, Spacing)
+        assert config.preprocessing is not None
+        grid = config.preprocessing.resampling
+        if isinstance(grid, Spacing):
+            self.pixel, self.block = grid.pixel, None
+        elif isinstance(grid, Patches) and len(set(grid.spacing)) == 1:
+            self.pixel, self.block = grid.spacing[0], grid.size
+        else:
+            raise ValueError("the images are generated at one spacing; the config must ask for that")
         self.label_maps = read_label_maps(folder)
         self.classes = [c.freesurfer for c in config.classes]
-        self.pixel = config.preprocessing.resampling.pixel
         self.batch, self.seed = batch, seed
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         worker = torch.utils.data.get_worker_info()
         rank = distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
         seed = 1000 * self.seed + 100 * rank + (worker.id if worker else 0)
+        if self.block is not None:
+            blocks = BlockGenerator(self.label_maps, self.classes, self.pixel, seed)
+            while True:
+                yield blocks.blocks(self.batch, *self.block)
         generate = SliceGenerator(self.label_maps, self.classes, self.pixel, seed)
         for height, width in itertools.cycle(SHAPES):
             yield generate(self.batch, height, width)
@@ -56,10 +72,11 @@ class GeneratedBatches(IterableDataset[tuple[Tensor, Tensor]]):
 class BrainTraining(lightning.LightningModule):
     """Cross entropy + soft Dice, AdamW; warm-up, constant rate, linear decay."""
 
-    def __init__(self, network: RWKVUNet, steps: int, rate: float):
+    def __init__(self, network: Network, steps: int, rate: float):
         super().__init__()
         self.network = network
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if isinstance(network, RWKVUNet):
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.steps, self.rate = steps, rate
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
@@ -105,6 +122,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m rwkv_core.training.brain", description=__doc__.split("\n")[0])
     parser.add_argument("label_maps", type=Path, help="SynthSeg's training_label_maps folder")
     parser.add_argument("-o", "--output", type=Path, required=True, help="run folder")
+    parser.add_argument("--config", type=Path, help="config.json of the model to train; None for the shipped one")
     parser.add_argument("--steps", type=int, default=7000)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=1.5e-3)
@@ -117,6 +135,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
 
     config = read_bundle(SHIPPED / "default").config
+    if options.config:
+        config = parse_config(options.config.read_bytes(), str(options.config))
     if options.pixel:
         config = with_pixel(config, options.pixel)
     lightning.seed_everything(options.seed)
@@ -145,13 +165,14 @@ def main(arguments: list[str] | None = None) -> None:
         default_root_dir=options.output,
     )
     trainer.fit(module, loader, ckpt_path=last if options.resume else None)
+    size = math.prod(data.block or SHAPES[0])
     record = {
-        "data": "slices generated from SynthSeg's 20 label maps (Billot et al. 2023); no scan was used",
+        "data": "images generated from SynthSeg's 20 label maps (Billot et al. 2023); no scan was used",
         "started_from": options.init or "random weights",
-        "slices": trainer.global_step * options.batch * options.devices,
+        "images": trainer.global_step * options.batch * options.devices,
         "steps": trainer.global_step,
         "batch": options.batch * options.devices,
-        "pixels_per_slice": SHAPES[0][0] * SHAPES[0][1],
+        "pixels_per_image": size,
         "optimizer": f"AdamW {options.rate}, weight decay 0.01, warm-up {WARM_UP} steps, linear decay over the "
         f"last {DECAY:.0%} of the steps; exponential moving average 0.998 of the weights",
         "loss": "cross entropy + soft Dice",

@@ -19,7 +19,8 @@ from torch.nn import functional as F
 PLANES = ("SPL", "AIL", "LIP")
 """Directions toward which slices, rows and columns run in an axial, a coronal and a sagittal image."""
 
-_TOWARD = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
+TOWARD = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
+"""Axes of the label maps."""
 _FIRST_EXTRACEREBRAL_ID = 500
 _CSF_ID = 24
 
@@ -121,7 +122,7 @@ class SliceGenerator:
         """Label indices of slices in random pose; three layers through the slice's thickness."""
         which = self._integers(len(self.source.maps), batch)
         low, high = self.source.brain[which].unbind(1)  # (B, 3)
-        planes = torch.tensor([[_TOWARD[letter] for letter in plane] for plane in PLANES], device=self.device)
+        planes = torch.tensor([[TOWARD[letter] for letter in plane] for plane in PLANES], device=self.device)
         axes = planes[self._integers(len(PLANES), batch)].float()  # (B, 3 = slice, row, column, 3 = x, y, z)
 
         along = self._uniform(-0.53, 0.53, batch, 1) * (high - low)  # a little beyond the brain on both sides

@@ -8,7 +8,8 @@ Lay the T tokens out in rows of length n, token t = r n + c. With a = exp(-w), t
 
 So the rows are summed once with each of two weightings, the sums are mixed over the rows by a triangular Toeplitz
 matrix, and spread again. Cost O(T sqrt(T)) multiply-adds per channel in matrix products, exact to rounding. The rows
-need not be rows of the image: any n does, sqrt(T) is cheapest.
+need not be rows of the image: any n does, sqrt(T) is cheapest. Many rows, as of a volume, are themselves laid out in
+rows: three levels, O(T cbrt(T)).
 """
 
 import math
@@ -19,6 +20,11 @@ from torch.nn import functional as F
 
 # exp() of this is 1e26, its inverse 1e-26: sums of such terms stay far from float32's limits (3e38, 1e-38).
 _SAFE_EXPONENT = 60.0
+
+_TWO_LEVELS = 1500
+"""Tokens above which three levels take less time."""
+_ONE_LEVEL = 64
+"""Rows up to which one product takes less time than two."""
 
 
 def fits_float32(decay: Tensor, first: Tensor, key: Tensor) -> bool:
@@ -36,9 +42,9 @@ def fits_float32(decay: Tensor, first: Tensor, key: Tensor) -> bool:
     return bool(torch.stack([lightest_self.max(), u.max(), growth.max()]).max() < _SAFE_EXPONENT)
 
 
-def row_length(tokens: int) -> int:
-    """Divisor of `tokens` nearest above sqrt(tokens), or about sqrt(tokens), with padding, when none is close."""
-    root = math.isqrt(max(tokens - 1, 0)) + 1
+def row_length(tokens: int, levels: int = 2) -> int:
+    """Divisor of `tokens` nearest above their root, or about the root, with padding, when none is close."""
+    root = math.isqrt(max(tokens - 1, 0)) + 1 if levels == 2 else round(tokens ** (1 / levels))
     return next((n for n in range(root, 2 * root + 1) if tokens % n == 0), root)
 
 
@@ -47,8 +53,8 @@ def bi_wkv_separable(decay: Tensor, first: Tensor, key: Tensor, value: Tensor) -
     with torch.autocast(key.device.type, enabled=False):
         precision = torch.float64 if value.dtype == torch.float64 else torch.float32
         w, u, k, v = (x.to(precision) for x in (decay, first, key, value))
-        tokens = k.shape[1]
-        n = row_length(tokens)
+        tokens = int(k.shape[1])  # a tensor while a graph is traced
+        n = row_length(tokens, 2 if tokens <= _TWO_LEVELS else 3)
         rows = -(-tokens // n)
 
         k = k.transpose(1, 2)  # (B, C, T)
@@ -57,21 +63,33 @@ def bi_wkv_separable(decay: Tensor, first: Tensor, key: Tensor, value: Tensor) -
         grid = F.pad(x, (0, rows * n - tokens)).unflatten(3, (rows, n))  # (2, B, C, rows, n)
 
         column = torch.arange(n, device=k.device, dtype=precision)
-        row = torch.arange(rows, device=k.device, dtype=precision)
         step = -w[:, None]  # log a
         from_left, from_right = torch.exp(step * column), torch.exp(step * (n - 1 - column))  # (C, n)
         within = _toeplitz(step, column, 1.0, both_sides=True)  # (C, n, n)
-        between = _toeplitz(step, row, float(n), both_sides=False)  # (C, rows, rows), from above
 
         same_row = grid @ within
-        sums_above = grid @ from_right[:, :, None]  # (2, B, C, rows, 1)
-        sums_below = grid @ from_left[:, :, None]
-        above = (between @ sums_above) * from_left[:, None, :]
-        below = (between.transpose(1, 2) @ sums_below) * from_right[:, None, :]
+        sums_above = (grid @ from_right[:, :, None])[..., 0]  # (2, B, C, rows)
+        sums_below = (grid @ from_left[:, :, None])[..., 0]
+        above = _before(sums_above, step * n)[..., None] * from_left[:, None, :]
+        below = _before(sums_below.flip(3), step * n).flip(3)[..., None] * from_right[:, None, :]
         others = (same_row + above + below).flatten(3)[..., :tokens]
 
         numerator, denominator = others + torch.exp(u)[:, None] * x
         return (numerator / denominator).transpose(1, 2).to(value.dtype)
+
+
+def _before(x: Tensor, step: Tensor) -> Tensor:
+    """(..., C, m): the sum of all that precede, each times exp(step * (distance - 1)); `step` is (C, 1)."""
+    length = int(x.shape[-1])
+    n = length if length <= _ONE_LEVEL else row_length(length)
+    rows = -(-length // n)
+    index = torch.arange(n, device=x.device, dtype=x.dtype)
+    grid = F.pad(x, (0, rows * n - length)).unflatten(-1, (rows, n))  # (..., C, rows, n)
+    result = grid @ _toeplitz(step, index, 1.0, both_sides=False).transpose(1, 2)
+    if rows > 1:
+        sums = (grid @ torch.exp(step * (n - 1 - index))[:, :, None])[..., 0]  # (..., C, rows)
+        result = result + _before(sums, step * n)[..., None] * torch.exp(step * index)[:, None, :]
+    return result.flatten(-2)[..., :length]
 
 
 def _toeplitz(step: Tensor, index: Tensor, stride: float, both_sides: bool) -> Tensor:
