@@ -148,7 +148,7 @@ def main(arguments: list[str] | None = None) -> None:
     network = load_bundle(options.init).network if options.init else new_network(config)
     network.train().requires_grad_(True)
     module = BrainTraining(network, options.steps, options.rate)
-    average = EMAWeightAveraging(decay=0.998)
+    average = EMAWeightAveraging(decay=min(0.998, 1 - 5 / options.steps))  # the first weights are forgotten by the end
     trainer = lightning.Trainer(
         max_steps=options.steps,
         devices=options.devices,
@@ -174,7 +174,7 @@ def main(arguments: list[str] | None = None) -> None:
         "batch": options.batch * options.devices,
         "pixels_per_image": size,
         "optimizer": f"AdamW {options.rate}, weight decay 0.01, warm-up {WARM_UP} steps, linear decay over the "
-        f"last {DECAY:.0%} of the steps; exponential moving average 0.998 of the weights",
+        f"last {DECAY:.0%} of the steps; exponential moving average of the weights",
         "loss": "cross entropy + soft Dice",
     }
     if not trainer.is_global_zero:
