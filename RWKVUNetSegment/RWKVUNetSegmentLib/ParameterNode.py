@@ -1,0 +1,115 @@
+"""The user's choices, saved with the scene, and what they mean for the logics."""
+
+import enum
+from typing import Annotated, Any
+
+import slicer
+from slicer.i18n import tr as _
+from slicer.parameterNodeWrapper import Minimum, WithinRange, parameterNodeWrapper
+
+from RWKVUNetSegmentLib.RegionOfInterest import sliceRange
+from RWKVUNetSegmentLib.SegmentationLogic import SegmentationParameters
+from RWKVUNetSegmentLib.SliceDirection import SliceDirection, axisOf
+from rwkv_core.errors import InputError
+
+
+class Region(enum.Enum):
+    """Which part of the volume to segment."""
+
+    WHOLE = "whole"
+    SLICE = "slice"
+    RANGE = "range"
+    ROI = "roi"
+
+    def label(self) -> str:
+        return {
+            Region.WHOLE: _("Whole volume"),
+            Region.SLICE: _("Current slice"),
+            Region.RANGE: _("Range of slices"),
+            Region.ROI: _("Box (ROI)"),
+        }[self]
+
+
+class LargestPart(enum.Enum):
+    """Whether only the largest connected part of every structure is kept."""
+
+    MODEL = "model"
+    YES = "yes"
+    NO = "no"
+
+    def label(self) -> str:
+        return {
+            LargestPart.MODEL: _("As the model recommends"),
+            LargestPart.YES: _("Yes"),
+            LargestPart.NO: _("No"),
+        }[self]
+
+    def keepLargest(self) -> bool | None:
+        """As `SegmentationParameters.keepLargest`."""
+        return {LargestPart.MODEL: None, LargestPart.YES: True, LargestPart.NO: False}[self]
+
+
+@parameterNodeWrapper
+class RWKVUNetSegmentParameterNode:
+    """What the panel shows and the scene keeps.
+
+    firstSlice and lastSlice count from 1, as people do; a last slice beyond the volume means its end.
+    """
+
+    inputVolume: slicer.vtkMRMLScalarVolumeNode
+    outputSegmentation: slicer.vtkMRMLSegmentationNode
+    model: str = "default"
+    device: str = "auto"
+    engine: str = "auto"
+    region: Region = Region.WHOLE
+    sliceView: slicer.vtkMRMLSliceNode
+    sliceDirection: SliceDirection = SliceDirection.AXIAL
+    firstSlice: Annotated[int, Minimum(1)] = 1
+    lastSlice: Annotated[int, Minimum(1)] = 100000
+    roi: slicer.vtkMRMLMarkupsROINode
+    keepLargest: LargestPart = LargestPart.MODEL
+    smoothing: Annotated[float, WithinRange(0.0, 5.0)] = 0.0
+    show3D: bool = False
+    batchInputFolder: str = ""
+    batchOutputFolder: str = ""
+
+
+def parametersOf(node: RWKVUNetSegmentParameterNode) -> SegmentationParameters:
+    """What to segment and how, as chosen.
+
+    Raises:
+        InputError: when the region is not chosen, or lies outside the volume.
+    """
+    return SegmentationParameters(
+        inputVolume=node.inputVolume,
+        outputSegmentation=node.outputSegmentation,
+        region=_regionOf(node) if node.inputVolume else None,
+        show3D=node.show3D,
+        **settingsOf(node),
+    )
+
+
+def settingsOf(node: RWKVUNetSegmentParameterNode) -> dict[str, Any]:
+    """The choices that hold for single volumes and batches alike."""
+    return {
+        "model": node.model,
+        "device": node.device,
+        "engine": node.engine,
+        "keepLargest": node.keepLargest.keepLargest(),
+        "smoothing": node.smoothing,
+    }
+
+
+def _regionOf(node: RWKVUNetSegmentParameterNode) -> Any:
+    if node.region is Region.SLICE:
+        if node.sliceView is None:
+            raise InputError(_("Choose under Advanced the view whose slice is to be segmented."))
+        return node.sliceView
+    if node.region is Region.ROI:
+        if node.roi is None:
+            raise InputError(_("Choose or create a box (ROI) under Advanced."))
+        return node.roi
+    if node.region is Region.RANGE:
+        axis, count = axisOf(node.inputVolume, node.sliceDirection)
+        return sliceRange(node.inputVolume, axis, node.firstSlice - 1, min(node.lastSlice, count) - 1)
+    return None
