@@ -1,4 +1,4 @@
-"""The module: its description, panel, logic and self test. What they do is in RWKVUNetSegmentLib, a file per subject."""
+"""The module: description, panel, logic, self test. What they do is in RWKVUNetSegmentLib, one file per subject."""
 
 import sys
 import unittest

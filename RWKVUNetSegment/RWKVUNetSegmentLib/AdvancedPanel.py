@@ -7,13 +7,13 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from rwkv_core.errors import InputError, RWKVUNetError
+from rwkv_core.worker.protocol import DevicesResult, Offer
 from RWKVUNetSegmentLib.InputVolume import isValid
 from RWKVUNetSegmentLib.Panel import Panel
 from RWKVUNetSegmentLib.ParameterNode import Region
 from RWKVUNetSegmentLib.RegionOfInterest import currentSlice
 from RWKVUNetSegmentLib.SliceDirection import axisOf
-from rwkv_core.errors import InputError, RWKVUNetError
-from rwkv_core.worker.protocol import DevicesResult, Offer
 
 
 class AdvancedPanel(Panel):

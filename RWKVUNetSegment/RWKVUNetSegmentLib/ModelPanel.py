@@ -6,10 +6,10 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from RWKVUNetSegmentLib import ModelDescription, TimeInWords
-from RWKVUNetSegmentLib.Panel import Panel
 from rwkv_core.errors import CancelledError, RWKVUNetError
 from rwkv_core.worker.protocol import ModelEntry, Progress
+from RWKVUNetSegmentLib import ModelDescription, TimeInWords
+from RWKVUNetSegmentLib.Panel import Panel
 
 _ICONS = Path(__file__).resolve().parents[1] / "Resources" / "Icons"
 

@@ -7,10 +7,10 @@ import slicer
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import Minimum, WithinRange, parameterNodeWrapper
 
+from rwkv_core.errors import InputError
 from RWKVUNetSegmentLib.RegionOfInterest import sliceRange
 from RWKVUNetSegmentLib.SegmentationLogic import SegmentationParameters
 from RWKVUNetSegmentLib.SliceDirection import SliceDirection, axisOf
-from rwkv_core.errors import InputError
 
 
 class Region(enum.Enum):

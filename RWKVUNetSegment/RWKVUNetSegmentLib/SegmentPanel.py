@@ -3,12 +3,12 @@
 import slicer
 from slicer.i18n import tr as _
 
+from rwkv_core.errors import RWKVUNetError
 from RWKVUNetSegmentLib import TimeInWords
 from RWKVUNetSegmentLib.InputVolume import modalityOf
 from RWKVUNetSegmentLib.Panel import Panel
 from RWKVUNetSegmentLib.ParameterNode import parametersOf
 from RWKVUNetSegmentLib.SegmentationLogic import RunProgress, RunState, SegmentationResult
-from rwkv_core.errors import RWKVUNetError
 
 
 class SegmentPanel(Panel):
