@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import ctk
 import slicer
 from slicer.i18n import tr as _
 
@@ -18,6 +19,8 @@ class BatchPanel(Panel):
     def setup(self) -> None:
         self.result: BatchResult | None = None
         ui = self.ui
+        for path in (ui.batchInputPath, ui.batchOutputPath):
+            path.filters = ctk.ctkPathLineEdit.Dirs
         ui.batchProgressBar.visible = False
         ui.batchInputPath.connect("currentPathChanged(QString)", self.onInputChanged)
         ui.batchOutputPath.connect("currentPathChanged(QString)", self.onOutputChanged)
