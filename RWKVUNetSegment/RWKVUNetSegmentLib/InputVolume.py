@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
+from slicer.i18n import tr as _
 from vtk.util import numpy_support
 
-from RWKVUNetSegmentLib.Matrices import toNumpy
 from rwkv_core.errors import InputError
-from slicer.i18n import tr as _
+from RWKVUNetSegmentLib.Matrices import toNumpy
 
 _HOUNSFIELD = "[hnsf'U]"
 """UCUM code of Hounsfield units."""
@@ -96,8 +96,8 @@ def _reasonAgainst(node: Any) -> str:
         return _("{name} is a label map, not an image. Choose a CT or MR volume.").format(name=name)
     if sequence := _sequenceOf(node):
         return _(
-            "{name} shows one time point of the sequence {sequence}, and changes with it. In the Data module, clone it, "
-            "and segment the clone."
+            "{name} shows one time point of the sequence {sequence}, and changes with it. In the Data module, clone "
+            "it, and segment the clone."
         ).format(name=name, sequence=sequence)
     image = node.GetImageData()
     if image is None or image.GetPointData().GetScalars() is None or 0 in image.GetDimensions():

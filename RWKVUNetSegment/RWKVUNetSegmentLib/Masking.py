@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import slicer
+from slicer.i18n import tr as _
 from vtk.util import numpy_support
 
 from RWKVUNetSegmentLib.SegmentLayers import Grid, maskOf
-from slicer.i18n import tr as _
 
 EDITOR_TAG = "RWKVUNetSegment"
 """Singleton tag of this module's own segment editor node."""
@@ -75,7 +75,7 @@ def editableArea(node: Any, volume: Any, grid: Grid, ownIDs: Collection[str]) ->
             low, high = editor.GetSourceVolumeIntensityMaskRange()
             warnings.append(
                 _(
-                    "Only voxels with intensities from {low:g} to {high:g} were changed (Masking of the Segment Editor)."
+                    "Only voxels with intensities from {low:g} to {high:g} were changed (Segment Editor: Masking)."
                 ).format(low=low, high=high)
             )
         for part in parts:
@@ -92,6 +92,7 @@ def union(node: Any, segmentIDs: Iterable[str], grid: Grid) -> np.ndarray:
 
 
 def visibleSegmentIDs(node: Any) -> list[str]:
+    """Segments that are shown in any view."""
     display = node.GetDisplayNode()
     return [
         one for one in node.GetSegmentation().GetSegmentIDs() if display is None or display.GetSegmentVisibility(one)

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import vtk
+from slicer.i18n import tr as _
 
-from RWKVUNetSegmentLib.InputVolume import InputVolume
-from RWKVUNetSegmentLib.Matrices import toNumpy
 from rwkv_core.errors import InputError
 from rwkv_core.worker.protocol import Box, Range, Slices
-from slicer.i18n import tr as _
+from RWKVUNetSegmentLib.InputVolume import InputVolume
+from RWKVUNetSegmentLib.Matrices import toNumpy
 
 _MAX_TILT_DEGREES = 20.0
 """A view tilted further than this against the volume's slices shows none of them."""
@@ -32,6 +32,7 @@ class RegionOfInterest:
 
 
 def wholeVolume() -> RegionOfInterest:
+    """All of it."""
     return RegionOfInterest()
 
 

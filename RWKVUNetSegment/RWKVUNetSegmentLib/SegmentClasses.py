@@ -44,6 +44,6 @@ def newSegment(one: ClassEntry) -> Any:
 
 
 def _codes(entry: str) -> tuple[tuple[str, str], ...]:
-    """Scheme and value of category, type and modifier of a serialized terminology entry; its meanings are only words."""
-    codes = [(part.split("^") + ["", ""])[:2] for part in entry.split("~")[1:4]]
+    """Scheme and value of category, type and modifier of a serialized entry; the meanings are only words."""
+    codes = [[*part.split("^"), "", ""][:2] for part in entry.split("~")[1:4]]
     return tuple((scheme, value) for scheme, value in codes)

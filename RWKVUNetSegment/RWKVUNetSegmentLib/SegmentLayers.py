@@ -74,6 +74,7 @@ def firstVoxelOf(layer: Any) -> tuple[int, int, int]:
 
 
 def isEmpty(layer: Any) -> bool:
+    """Whether there is no layer, or one without voxels."""
     return layer is None or layer.GetPointData().GetScalars() is None or 0 in layer.GetDimensions()
 
 

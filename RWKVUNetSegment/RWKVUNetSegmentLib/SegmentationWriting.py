@@ -1,6 +1,6 @@
 """A labelmap into a segmentation node, with respect for what is there.
 
-- Segments of the same class (name and terminology) are updated in place and keep their ids; all others stay as they are.
+- Segments of the same class (name and terminology) are updated in place and keep their ids; others stay as they are.
 - The masking of every segment editor that has the node open is obeyed: editable area and intensity range.
 - A segment whose status is "Completed" is locked: it neither gains nor loses a voxel. (Slicer has no other lock.)
 - Other segments lose voxels only if the overwrite mode of this module's own editor node says so; it starts as "none".
@@ -13,7 +13,10 @@ from typing import Any
 
 import numpy as np
 import slicer
+from slicer.i18n import tr as _
 
+from rwkv_core.errors import InputError
+from rwkv_core.worker.protocol import Box, ClassEntry, Slices
 from RWKVUNetSegmentLib import Masking
 from RWKVUNetSegmentLib.InputVolume import InputVolume, worldMatrix
 from RWKVUNetSegmentLib.SegmentClasses import findSegments, newSegment
@@ -29,9 +32,6 @@ from RWKVUNetSegmentLib.SegmentLayers import (
     widened,
 )
 from RWKVUNetSegmentLib.UndoHistory import UndoHistory
-from rwkv_core.errors import InputError
-from rwkv_core.worker.protocol import Box, ClassEntry, Slices
-from slicer.i18n import tr as _
 
 _SURFACE = "Closed surface"
 """vtkSegmentationConverter.GetClosedSurfaceRepresentationName()."""
@@ -86,7 +86,7 @@ class SegmentationWriter:
         self.history.addEditor(editorWidget)
 
     def editorNode(self) -> Any:
-        """This module's vtkMRMLSegmentEditorNode, for an embedded editor; made when there is none, overwrite mode none."""
+        """This module's vtkMRMLSegmentEditorNode, for an embedded editor. A new one has the overwrite mode none."""
         scene = slicer.mrmlScene
         node = scene.GetSingletonNode(Masking.EDITOR_TAG, "vtkMRMLSegmentEditorNode")
         if node is None:
@@ -248,7 +248,7 @@ class SegmentationWriter:
             inside = np.zeros(grid.shape, bool)
             inside[part.index] = True
             area = inside if area is None else area & inside
-        for value, segmentID in known.items():
+        for segmentID in known.values():
             if segmentID in locked:
                 mine = maskOf(segmentation.GetSegment(segmentID), grid)
                 area = ~mine if area is None else area & ~mine

@@ -8,22 +8,22 @@ Everything happens in the main thread; callbacks come from the event loop, never
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
-import qt
 import slicer
+from slicer.i18n import tr as _
 
-from RWKVUNetSegmentLib.PythonEnvironment import pythonProgram
-from RWKVUNetSegmentLib.WorkerLog import WorkerLog
-from RWKVUNetSegmentLib.WorkerProcess import WorkerProcess, slot
 from rwkv_core.errors import CancelledError, RWKVUNetError, StorageError
 from rwkv_core.worker.conversation import Answer, Ticket
 from rwkv_core.worker.errors import WorkerDiedError, WorkerError
 from rwkv_core.worker.launch import worker_program
 from rwkv_core.worker.protocol import HelloResult, Progress, Request
-from slicer.i18n import tr as _
+from RWKVUNetSegmentLib.EventLoop import inTurns, later, tell
+from RWKVUNetSegmentLib.PythonEnvironment import pythonProgram
+from RWKVUNetSegmentLib.WorkerLog import WorkerLog
+from RWKVUNetSegmentLib.WorkerProcess import WorkerProcess
 
 
 class WorkerState:
@@ -62,15 +62,15 @@ class WorkerTicket:
         if self.done:
             return
         if isinstance(answer, Progress):
-            _call(self._onProgress, answer)
+            tell(self._onProgress, answer)
             return
         self.done = True
         if not isinstance(answer, RWKVUNetError):
-            _call(self._onResult, answer)
+            tell(self._onResult, answer)
         elif self.cancelled and isinstance(answer, WorkerDiedError):  # that is how it was cancelled
-            _call(self._onError, CancelledError())
+            tell(self._onError, CancelledError())
         else:
-            _call(self._onError, answer)
+            tell(self._onError, answer)
 
 
 class WorkerClient:
@@ -141,7 +141,7 @@ class WorkerClient:
             ticket.sent = self._running().ask(request, lambda answer: self._answer(ticket, answer))
         except RWKVUNetError as error:
             failure = error
-            qt.QTimer.singleShot(0, slot(lambda: self._answer(ticket, failure)))
+            later(lambda: self._answer(ticket, failure))
         self._tell()
         return ticket
 
@@ -157,40 +157,14 @@ class WorkerClient:
         Returns:
             A function that gives up: then, neither callback comes, and the file is gone.
         """
-        given_up = [False]
         try:
             process = self._running()
         except RWKVUNetError as error:
-            failure = error
-            qt.QTimer.singleShot(0, slot(lambda: None if given_up[0] else _call(onError, failure)))
-            return lambda: given_up.__setitem__(0, True)
-        steps = process.folder.put_in_steps(array)
+            return inTurns(_failing(error), onDone, onError)
+        return inTurns(_whileAlive(process, array), onDone, onError)
 
-        def step() -> None:
-            if given_up[0]:
-                return
-            if process.death is not None:
-                steps.close()
-                _call(onError, process.death)
-                return
-            try:
-                next(steps)
-            except StopIteration as end:
-                _call(onDone, end.value)
-            except RWKVUNetError as error:
-                _call(onError, error)
-            else:
-                qt.QTimer.singleShot(0, slot(step))
-
-        def giveUp() -> None:
-            given_up[0] = True
-            steps.close()
-
-        qt.QTimer.singleShot(0, slot(step))
-        return giveUp
-
-    def take(self, name: str) -> Any:
-        """An array of a result, and delete its file. To be called from `onResult`, while the process is there.
+    def read(self, name: str) -> Any:
+        """An array of a result, mapped from its file and read-only. To be asked for from `onResult`; then `discard` it.
 
         Raises:
             InputError: when there is no such file.
@@ -198,7 +172,7 @@ class WorkerClient:
         """
         if self._process is None:
             raise WorkerDiedError(_("The segmentation process has ended."))
-        return self._process.folder.take(name)
+        return self._process.folder.get(name)
 
     def discard(self, name: str) -> None:
         """Delete an array's file, if it is there."""
@@ -222,7 +196,7 @@ class WorkerClient:
             if not ticket.done and process.death is None:
                 process.kill(_("The segmentation process was ended, because it did not stop when it was told to."))
 
-        qt.QTimer.singleShot(int(1000 * self._graceSeconds), slot(insist))
+        later(insist, self._graceSeconds)
 
     def kill(self, reason: str) -> None:
         """End the worker and its whole process tree at once. Requests are answered by an error that says `reason`."""
@@ -287,7 +261,7 @@ class WorkerClient:
                     )
                 )
 
-        qt.QTimer.singleShot(int(1000 * self._startSeconds), slot(lookAfterIt))
+        later(lookAfterIt, self._startSeconds)
         return process
 
     def _answer(self, ticket: WorkerTicket, answer: Answer) -> None:
@@ -306,14 +280,23 @@ class WorkerClient:
         if state != self._told:
             self._told = state
             for callback in list(self._callbacks):
-                _call(callback)
+                tell(callback)
 
 
-def _call(callback: Callable[..., object] | None, *arguments: Any) -> None:
-    """Call a listener; what it raises goes to the log, so that neither Qt nor other listeners suffer."""
-    if callback is None:
-        return
+def _whileAlive(process: WorkerProcess, array: Any) -> Generator[float, None, str]:
+    """Write an array into a process's folder, for as long as there is one."""
+    steps = process.folder.put_in_steps(array)
     try:
-        callback(*arguments)
-    except Exception:
-        logging.exception("RWKVUNetSegment: a callback failed")
+        while process.death is None:
+            try:
+                yield next(steps)
+            except StopIteration as end:
+                return str(end.value)
+        raise process.death
+    finally:
+        steps.close()
+
+
+def _failing(error: RWKVUNetError) -> Generator[None, None, str]:
+    yield
+    raise error

@@ -3,6 +3,7 @@
 import itertools
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 KEPT = 5
@@ -25,10 +26,8 @@ class WorkerLog:
     def __init__(self, folder: Path, name: str):
         folder.mkdir(parents=True, exist_ok=True)
         for old in sorted(folder.glob(f"{name}-*.log"), key=_age)[: -(KEPT - 1)]:
-            try:
+            with suppress(OSError):  # Windows, while somebody reads it
                 old.unlink(missing_ok=True)
-            except OSError:
-                pass  # Windows, while somebody reads it
         stamp = time.strftime("%Y%m%d-%H%M%S")
         self.path = folder / f"{name}-{stamp}-{os.getpid()}-{next(_numbers)}.log"
         self.path.touch(mode=0o600)

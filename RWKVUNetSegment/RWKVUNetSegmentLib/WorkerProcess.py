@@ -1,36 +1,22 @@
 """One worker process on QProcess: its streams, its private folder, its end."""
 
-import logging
 import os
 from collections.abc import Callable, Sequence
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import qt
 
-from RWKVUNetSegmentLib.WorkerLog import WorkerLog
 from rwkv_core.errors import RWKVUNetError
 from rwkv_core.worker.arrays import PrivateFolder
 from rwkv_core.worker.conversation import Answer, Conversation, Ticket
 from rwkv_core.worker.errors import WorkerDiedError, death_of
 from rwkv_core.worker.launch import kill_tree, worker_environment, worker_options
 from rwkv_core.worker.protocol import CancelRequest, HelloRequest, HelloResult, Progress, Request
+from RWKVUNetSegmentLib.EventLoop import slot
+from RWKVUNetSegmentLib.WorkerLog import WorkerLog
 
 _END_MILLISECONDS = 5000
-
-
-def slot(function: Callable[..., None]) -> Callable[..., None]:
-    """For what Qt calls: an exception goes to the log instead of into the event loop."""
-
-    @wraps(function)
-    def guarded(*arguments: Any) -> None:
-        try:
-            function(*arguments)
-        except Exception:
-            logging.exception("RWKVUNetSegment: %s failed", function.__qualname__)
-
-    return guarded
 
 
 class WorkerProcess:
