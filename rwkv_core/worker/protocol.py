@@ -328,8 +328,9 @@ class SegmentRequest(Request[SegmentResult]):
         outputs: which arrays to write.
         any_modality: segment also when the volume's modality is not the model's.
         islands: "remove" keeps the largest part of every class, "keep" keeps all; "bundle" does what the model's
-            config asks for.
-        smoothing: standard deviation in mm of the Gaussian that smooths all labels jointly; 0 for none.
+            config asks for, in whole volumes. Single slices keep all, because they do not show what hangs together.
+        smoothing: standard deviation in mm of the Gaussian that smooths all labels jointly; 0 for none. Single slices
+            are smoothed without their neighbours.
     """
 
     volume: VolumeFile
