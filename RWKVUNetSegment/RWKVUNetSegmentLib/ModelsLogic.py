@@ -1,4 +1,4 @@
-"""The models: which there are, download, import, remove. With a worker of its own, so that a download blocks nothing."""
+"""The models: which there are, download, import, remove. With a worker of its own: a download blocks nothing."""
 
 from collections.abc import Callable
 from pathlib import Path

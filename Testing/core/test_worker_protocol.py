@@ -28,6 +28,7 @@ from rwkv_core.worker.protocol import (
     DownloadRequest,
     DownloadResult,
     Failure,
+    FilePair,
     HelloRequest,
     HelloResult,
     ImportRequest,
@@ -38,10 +39,14 @@ from rwkv_core.worker.protocol import (
     ModelsRequest,
     ModelsResult,
     Offer,
+    PlanRequest,
+    PlanResult,
     Progress,
     Range,
     RemoveRequest,
     RemoveResult,
+    SegmentFileRequest,
+    SegmentFileResult,
     SegmentRequest,
     SegmentResult,
     ShutdownRequest,
@@ -76,6 +81,10 @@ REQUESTS = [
     DownloadRequest(id=8, bundle="synapse-b", repo="owner/name", revision="abc1234"),
     ImportRequest(id=9, path="modèles/ü软 x.pth", bundle="synapse-b"),
     RemoveRequest(id=10, bundle="synapse-b"),
+    PlanRequest(id=12, input="/scans ü软", output="/results"),
+    SegmentFileRequest(
+        id=13, input="/scans ü软/a.nii.gz", output="/results/a.seg.nrrd", bundle="default", smoothing=0.5
+    ),
     ShutdownRequest(id=11),
 ]
 REPLIES = [
@@ -134,6 +143,18 @@ REPLIES = [
     DownloadResult(id=8, bundle="a", folder="/home/a"),
     ImportResult(id=9, bundle="a", folder="/home/a"),
     RemoveResult(id=10, bundle="a"),
+    PlanResult(id=12, files=(FilePair(input="/a.nii", output="/b.seg.nrrd", done=True),)),
+    SegmentFileResult(
+        id=13,
+        output="/b.seg.nrrd",
+        volumes_ml={"Brain": 1500.0},
+        classes=(ClassEntry(value=1, name="Brain", color=(1, 2, 3)),),
+        device="cpu",
+        engine="torch",
+        timings={"read": 0.5},
+        count=3,
+        warnings=(),
+    ),
     ShutdownResult(id=11),
 ]
 

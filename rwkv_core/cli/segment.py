@@ -12,18 +12,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from rwkv_core.errors import InputError, RWKVUNetError
-from rwkv_core.volume import (
-    INPUT_EXTENSIONS,
-    OUTPUT_EXTENSIONS,
-    Region,
-    check_output,
-    find_volumes,
-    is_dicom_folder,
-    read_volume,
-    write_segmentation,
-    write_volume,
-)
+from rwkv_core.batch import plan, stem
+from rwkv_core.errors import RWKVUNetError
+from rwkv_core.volume import OUTPUT_EXTENSIONS, Region, check_output, read_volume, write_segmentation, write_volume
 
 if TYPE_CHECKING:
     from rwkv_core.segmenter import Segmenter
@@ -99,39 +90,6 @@ def run(options: argparse.Namespace) -> int:
     return int(any(outcome.status == "failed" for outcome in outcomes))
 
 
-def plan(inputs: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
-    """Pairs of input and output.
-
-    Raises:
-        InputError: when a folder holds no volume, or two inputs would be written to one file.
-    """
-    sources = []
-    for path in inputs:
-        if path.is_dir() and not is_dicom_folder(path):
-            found = find_volumes(path)
-            if not found:
-                raise InputError(
-                    f"{path} holds no volume.", hint=f"Give a folder of DICOM or of {', '.join(INPUT_EXTENSIONS)}."
-                )
-            sources += found
-        else:
-            sources.append(path)
-    extension = next((e for e in OUTPUT_EXTENSIONS if output.name.lower().endswith(e)), None)
-    if extension and not output.is_dir():
-        if len(sources) > 1:
-            raise InputError(f"{len(sources)} volumes cannot go into one file.", hint="Give a folder with -o.")
-        return [(sources[0], output)]
-    jobs = [(source, output / f"{_stem(source)}.seg.nrrd") for source in sources]
-    targets = [target for _, target in jobs]
-    twice = sorted({str(s) for s, t in jobs if targets.count(t) > 1})
-    if twice:
-        raise InputError(
-            f"These inputs have one name and would overwrite each other's result: {', '.join(twice)}.",
-            hint="Segment them in separate runs, with different output folders.",
-        )
-    return jobs
-
-
 def _segment_one(
     segmenter: "Segmenter",
     source: Path,
@@ -158,7 +116,7 @@ def _segment_one(
         )
         progress.update(task, description=f"{source.name}: writing")
         if result.probabilities is not None:
-            soft = target.with_name(f"{_stem(target)}_probabilities.nii.gz")
+            soft = target.with_name(f"{stem(target)}_probabilities.nii.gz")
             write_volume(soft, result.probabilities, result.ijk_to_ras)
         write_segmentation(target, result.labelmap, result.ijk_to_ras, result.classes)  # last: its presence means done
         outcome.status = "done"
@@ -204,12 +162,3 @@ def _progress(console: Console) -> Progress:
         console=console,
         transient=True,
     )
-
-
-def _stem(path: Path) -> str:
-    """The file's name without its extension, or the folder's name."""
-    lower = path.name.lower()
-    for extension in sorted((*INPUT_EXTENSIONS, *OUTPUT_EXTENSIONS), key=len, reverse=True):
-        if lower.endswith(extension) and not path.is_dir():
-            return path.name[: -len(extension)]
-    return path.name

@@ -30,7 +30,7 @@ Output = Literal["labelmap", "probabilities"]
 Mode = Literal["best", "paper"]
 Islands = Literal["bundle", "remove", "keep"]
 ModelState = Literal["shipped", "installed", "needs download", "not published", "broken"]
-Stage = Literal["library", "weights", "device", "segment", "write", "download", "import"]
+Stage = Literal["library", "weights", "device", "read", "segment", "write", "download", "import"]
 Found = Literal["running", "queued", "none"]
 
 
@@ -268,6 +268,42 @@ class RemoveResult(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FilePair:
+    """A volume on disk (file or DICOM folder), and the file that its segmentation goes to; `done`: it is there."""
+
+    input: str
+    output: str
+    done: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanResult(Result):
+    """What there is to do, in order."""
+
+    files: tuple[FilePair, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentFileResult(Result):
+    """A segmentation was written.
+
+    Attributes:
+        output: as asked.
+        volumes_ml: volume of each class in millilitres, by name.
+        classes, device, engine, timings, count, warnings: as `SegmentResult`; timings also have "read".
+    """
+
+    output: str
+    volumes_ml: dict[str, float]
+    classes: tuple[ClassEntry, ...]
+    device: str
+    engine: str
+    timings: dict[str, float]
+    count: int
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class CancelResult(Result):
     """`found` says what was cancelled: a request that ran, one that waited, or none (unknown or already answered)."""
 
@@ -387,6 +423,35 @@ class RemoveRequest(Request[RemoveResult]):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlanRequest(Request[PlanResult]):
+    """Find the volumes in the folder `input`; their segmentations go to the folder `output`. Paths are absolute."""
+
+    input: str
+    output: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentFileRequest(Request[SegmentFileResult]):
+    """Read a volume from disk, segment it, write the file: what `rwkv-unet segment` does with one.
+
+    Attributes:
+        input: file or DICOM folder, absolute.
+        output: .seg.nrrd or another that the command line writes; appears whole, or not at all.
+        bundle, device, engine, mode, any_modality, islands, smoothing: as `SegmentRequest`.
+    """
+
+    input: str
+    output: str
+    bundle: str
+    device: str = "auto"
+    engine: str = "auto"
+    mode: Mode = "best"
+    any_modality: bool = False
+    islands: Islands = "bundle"
+    smoothing: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class CancelRequest(Request[CancelResult]):
     """End the request of the id `request`: it is answered by an error of kind "cancelled", unless it was just done."""
 
@@ -403,7 +468,7 @@ class Progress:
     """How far a request is.
 
     Attributes:
-        stage: "library" (torch is imported), "weights", "device", "segment", "write", "download", "import".
+        stage: "library" (torch is imported), "weights", "device", "read", "segment", "write", "download", "import".
         done, total: slices in stage "segment", bytes in stage "download", else 0 of 0.
         seconds_left: an estimate for the stage; None while there is none.
     """
@@ -440,6 +505,8 @@ REQUESTS: dict[str, type[AnyRequest]] = {
     "devices": DevicesRequest,
     "load": LoadRequest,
     "segment": SegmentRequest,
+    "plan": PlanRequest,
+    "segment-file": SegmentFileRequest,
     "models": ModelsRequest,
     "download": DownloadRequest,
     "import": ImportRequest,
@@ -454,6 +521,8 @@ RESULTS: dict[str, type[Result]] = {
     "devices": DevicesResult,
     "load": LoadResult,
     "segment": SegmentResult,
+    "plan": PlanResult,
+    "segment-file": SegmentFileResult,
     "models": ModelsResult,
     "download": DownloadResult,
     "import": ImportResult,
