@@ -1,5 +1,6 @@
 """slicer.app (a stand-in for qSlicerApplication) and its start: a scene, real logics, a home folder of its own."""
 
+import atexit
 import os
 import shutil
 import stat
@@ -8,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import slicer
-from bench import fonts, io_manager, layout, logics, share_folder
+from bench import fonts, io_manager, layout, logics, qt_module, share_folder
 from bench.dialog_answers import ShownDialog, dialogs
 from bench.pyside import QtCore, QtWidgets
 from bench.standins import signal, standin
@@ -51,6 +52,29 @@ class qSlicerCommandOptions(QtCore.QObject):
 
 
 @standin
+class qSlicerExtensionsManagerModel(QtCore.QObject):
+    """Installs nothing: `_installable` are the extensions that a test's server has, `_installed` those that are there."""
+
+    extensionInstalled = signal("QString")
+
+    def __init__(self, parent):
+        super().__init__(parent)
+        self._installed, self._installable = set(), set()
+
+    installedExtensions = QtCore.Property("QStringList", lambda self: sorted(self._installed))
+
+    def isExtensionInstalled(self, name):
+        return name in self._installed
+
+    def installExtensionFromServer(self, name, restart=True, update=True):
+        if name not in self._installable:
+            return False
+        self._installed.add(name)
+        self.extensionInstalled.emit(name)
+        return True
+
+
+@standin
 class qSlicerMainWindow(QtWidgets.QMainWindow):
     """Never shown by tests; slicer.util shows messages only where there is one."""
 
@@ -87,7 +111,8 @@ class qSlicerApplication(QtWidgets.QApplication):
         for folder in (cls.temporaryPath, cls.cachePath, cls.extensionsInstallPath):
             os.makedirs(folder)
         self._scene, self._logic, self._remote = _scene(home)
-        self._io, self._moduleManager = io_manager.CoreIOManager(), qSlicerModuleManager()
+        self._io, self._moduleManager = io_manager.qSlicerCoreIOManager(), qSlicerModuleManager()
+        self._extensions = qSlicerExtensionsManagerModel(self)
         self._commandOptions = qSlicerCommandOptions(self)
 
     def mrmlScene(self):
@@ -106,6 +131,9 @@ class qSlicerApplication(QtWidgets.QApplication):
 
     def moduleManager(self):
         return self._moduleManager
+
+    def extensionsManagerModel(self):
+        return self._extensions
 
     def layoutManager(self):
         return self._layoutManager
@@ -174,12 +202,11 @@ def _installPythonSlicer(folder):
 
 def start():
     """Starts the application in a new home folder, which goes with the process; returns slicer.app."""
-    import atexit
-
     home = Path(tempfile.mkdtemp(prefix="bench-slicer-"))
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     share_folder.write(home / SHARE)
     _installPythonSlicer(home / "bin")
+    qt_module.useSettingsIn(home / "settings")
     application = qSlicerApplication()
     application.setStyle("Fusion")
     fonts.useReadableFont(application)

@@ -28,7 +28,7 @@ STORABLE = {
 }
 
 
-class CoreIOManager:
+class qSlicerCoreIOManager:
     """Stand-in for qSlicerCoreIOManager."""
 
     isStandIn = True

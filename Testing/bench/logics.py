@@ -27,7 +27,7 @@ LOGICS = {
 }
 
 
-class LoadableModule:
+class qSlicerLoadableModule:
     """Stand-in for a C++ module: its name, and its real logic."""
 
     isStandIn = True
@@ -54,7 +54,7 @@ def register(applicationLogic, scene, share):
         applicationLogic.SetModuleLogic(name, logic)
         if name == "Colors":
             applicationLogic.SetColorLogic(logic)
-        setattr(slicer.modules, name.lower(), LoadableModule(name, logic))
+        setattr(slicer.modules, name.lower(), qSlicerLoadableModule(name, logic))
 
 
 def nameExtensionModules():

@@ -2,7 +2,6 @@
 and never installs. `installed` are the calls of pip_install; `failure` is raised by the next one, as pip would fail."""
 
 import importlib.metadata
-import sys
 import types
 
 import slicer
@@ -108,11 +107,11 @@ def clear():
         record.clear()
 
 
-PUBLIC = "load_requirements pip_check pip_ensure pip_install pip_uninstall isPipInstallInProgress".split()
-
-
-def install():
-    module = types.ModuleType("slicer.packaging", __doc__)
-    for name in PUBLIC:
-        setattr(module, name, globals()[name])
-    sys.modules["slicer.packaging"] = slicer.packaging = module
+PUBLIC = (
+    "load_requirements",
+    "pip_check",
+    "pip_ensure",
+    "pip_install",
+    "pip_uninstall",
+    "isPipInstallInProgress",
+)

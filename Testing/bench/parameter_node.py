@@ -1,18 +1,18 @@
 """slicer.parameterNodeWrapper (a stand-in written after Slicer's: same names, same storage in the parameter node).
 
-Types: bool, int, float, str, pathlib paths, Enum, MRML nodes and unions of them. Annotations: Default, WithinRange,
-Minimum, Maximum, Choice, Exclude, Decimals, SingleStep. Parameter packs, lists, dicts and colours are not offered.
+Types: bool, int, float, str, pathlib paths, Enum, MRML nodes. Annotations: Default, WithinRange,
+Minimum, Maximum, Choice, Exclude, Decimals, SingleStep. Unions, parameter packs, lists, dicts and colours are not offered.
 """
 
 import dataclasses
 import enum
 import pathlib
-import types
 import typing
 
 import slicer
 import vtk
 from bench import parameter_node_gui
+from bench.parameter_node_gui import Decimals, SingleStep
 
 SlicerParameterNamePropertyName = "SlicerParameterName"
 PATHS = (pathlib.Path, pathlib.PosixPath, pathlib.WindowsPath, pathlib.PurePath)
@@ -97,13 +97,9 @@ class Parameter:
         if typing.get_origin(hint) is typing.Annotated:
             hint, *annotations = typing.get_args(hint)
             self.annotations = tuple(annotations)
-        if typing.get_origin(hint) in (typing.Union, types.UnionType):
-            self.classes = tuple(t for t in typing.get_args(hint) if t is not type(None))
-        else:
-            self.classes = (hint,)
-        self.type, self.isNode = self.classes[0], all(map(isNodeClass, self.classes))
-        isEnum = isinstance(self.type, type) and issubclass(self.type, enum.Enum)
-        if not self.isNode and (len(self.classes) > 1 or not (self.type in (bool, int, float, str, *PATHS) or isEnum)):
+        self.type, self.isNode = hint, isNodeClass(hint)
+        isEnum = isinstance(hint, type) and issubclass(hint, enum.Enum)
+        if not (self.isNode or isEnum or hint in (bool, int, float, str, *PATHS)):
             raise TypeError(f"The bench's parameterNodeWrapper does not offer {self.unalteredType} ('{self.name}')")
 
     def default(self):
@@ -115,10 +111,11 @@ class Parameter:
         return next(iter(self.type)) if issubclass(self.type, enum.Enum) else self.type()
 
     def validate(self, value):
-        accepted = (int, float) if self.type is float else self.classes
+        accepted = (int, float) if self.type is float else (self.type,)
         if value is None and not self.isNode:
             raise ValueError(f"'{self.name}' must not be None")
-        if value is not None and not any(issubclass(type(value), cls) for cls in accepted):
+        isBool = type(value) is bool and self.type is not bool  # Slicer takes it for an int, and fails when it reads it
+        if value is not None and (isBool or not any(issubclass(type(value), cls) for cls in accepted)):
             raise TypeError(f"'{self.name}' must be of type {accepted}, is {type(value)} {value!r}")
         for annotation in self.annotations:
             if isinstance(annotation, Validator):
@@ -256,7 +253,15 @@ def isParameterNodeWrapper(classOrObject):
     return getattr(classOrObject, "_is_parameter_node_wrapper", False)
 
 
-PUBLIC = (
-    "Choice Default Exclude Maximum Minimum SlicerParameterNamePropertyName Validator WithinRange "
-    "isParameterNodeWrapper parameterNodeWrapper"
-).split()
+PUBLIC = {
+    "Decimals": Decimals,
+    "SingleStep": SingleStep,
+    "SlicerParameterNamePropertyName": SlicerParameterNamePropertyName,
+    **{
+        member.__name__: member
+        for member in (
+            *(Validator, WithinRange, Minimum, Maximum, Choice, Exclude, Default),
+            *(parameterNodeWrapper, isParameterNodeWrapper),
+        )
+    },
+}

@@ -140,7 +140,7 @@ class Path(Connector):
 
 class Node(Connector):
     def prepare(self):
-        self.widget.nodeTypes = tuple(cls().GetClassName() for cls in self.parameter.classes)
+        self.widget.nodeTypes = (self.parameter.type().GetClassName(),)
 
     def signal(self):
         return self.widget.currentNodeChanged
