@@ -22,6 +22,7 @@ from RWKVUNetSegmentLib import SampleData
 from RWKVUNetSegmentLib.AdvancedPanel import AdvancedPanel
 from RWKVUNetSegmentLib.BatchLogic import BatchLogic, BatchResult
 from RWKVUNetSegmentLib.BatchPanel import BatchPanel
+from RWKVUNetSegmentLib.ChosenNodes import ChosenNodes
 from RWKVUNetSegmentLib.InputsPanel import InputsPanel
 from RWKVUNetSegmentLib.InstallationLogic import InstallationLogic
 from RWKVUNetSegmentLib.ModelPanel import ModelPanel
@@ -72,6 +73,7 @@ class RWKVUNetSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNode: RWKVUNetSegmentParameterNode | None = None
         self._guiTag: int | None = None
         self._updating = False
+        self._chosenNodes = ChosenNodes(self.updateFromState)
 
     def setup(self) -> None:
         ScriptedLoadableModuleWidget.setup(self)
@@ -93,8 +95,9 @@ class RWKVUNetSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def cleanup(self) -> None:
         """Slicer quits, or the module is reloaded."""
-        self.removeObservers()
         self.setParameterNode(None)
+        self._chosenNodes.cleanup()
+        self.removeObservers()
         for panel in self.panels:
             panel.cleanup()
         if self.logic is not None:
@@ -149,14 +152,17 @@ class RWKVUNetSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if node is not None:
             self._guiTag = node.connectGui(self.ui)
             self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self.onParameterNodeModified)
+        self._chosenNodes.watch(self._parameterNode)
         self.updateFromState()
 
     def onParameterNodeModified(self, caller: Any = None, event: Any = None) -> None:
+        self._chosenNodes.watch(self._parameterNode)
         self.updateFromState()
 
     def updateFromState(self) -> None:
-        """Let every section show what is. What a section changes in doing so is shown by the round that goes on."""
+        """Let every section show what is. What a section changes in doing so is shown in a second round."""
         if self._updating:
+            self._chosenNodes.later()
             return
         self._updating = True
         try:
