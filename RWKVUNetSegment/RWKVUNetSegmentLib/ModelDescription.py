@@ -30,6 +30,7 @@ def stateInWords(model: ModelEntry) -> str:
 
 
 def modalityInWords(model: ModelEntry) -> str:
+    """CT, MR, or Any for a model that takes both."""
     return _("Any") if model.modality == "any" else model.modality
 
 
@@ -60,4 +61,4 @@ def description(model: ModelEntry) -> str:
     table = "".join(
         f'<tr><td style="padding-right:6px"><b>{name}</b></td><td>{text}</td></tr>' for name, text in rows if text
     )
-    return f"{escape(model.description)}<table>{table}</table>"
+    return f"<b>{escape(model.title)}</b><br>{escape(model.description)}<table>{table}</table>"

@@ -8,7 +8,10 @@ from RWKVUNetSegmentLib import TimeInWords
 from RWKVUNetSegmentLib.InputVolume import modalityOf
 from RWKVUNetSegmentLib.Panel import Panel
 from RWKVUNetSegmentLib.ParameterNode import parametersOf
+from RWKVUNetSegmentLib.SampleData import SAMPLE_NAME
 from RWKVUNetSegmentLib.SegmentationLogic import RunProgress, RunState, SegmentationResult
+
+_NAMES = {"cpu": "CPU", "cuda": "NVIDIA GPU", "mps": "Apple GPU", "torch": "PyTorch", "openvino": "OpenVINO"}
 
 
 class SegmentPanel(Panel):
@@ -33,7 +36,7 @@ class SegmentPanel(Panel):
         if self.parameterNode is None:
             return False, _("The scene is closed.")
         if self.parameterNode.inputVolume is None:
-            return False, _("Choose a volume. Sample Data has one to try: RWKV-UNet head.")
+            return False, _("Choose a volume. Sample Data has one to try: {sample}.").format(sample=SAMPLE_NAME)
         try:
             possible, reason = parametersOf(self.parameterNode).isValid()
         except RWKVUNetError as error:
@@ -68,11 +71,11 @@ class SegmentPanel(Panel):
             return _("Cancelled. Nothing was changed.")
         if result.state == RunState.FAILED:
             return str(result.error)
-        engine = f"{result.device}, {result.engine}" if result.engine else result.device
-        done = _("Done in {duration}: {count} structures ({engine}).").format(
+        names = (result.device.partition(":")[0], result.engine)
+        done = _("Done in {duration} ({where}). Structures: {count}.").format(
             duration=TimeInWords.seconds(result.timings.get("total", 0.0)),
+            where=", ".join(_NAMES.get(name, name) for name in names if name),
             count=len(result.segmentIDs),
-            engine=engine,
         )
         return " ".join([done, *result.warnings])
 

@@ -21,6 +21,7 @@ else:
     import bench
 
     bench.start()
+    from module.panel import opened, state, ui, volume  # noqa: F401 (fixtures)
 
 
 def pytest_report_header():

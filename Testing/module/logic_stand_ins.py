@@ -7,11 +7,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from bench.modules import OpenedModule
+
+from rwkv_core.errors import CancelledError
+from rwkv_core.worker.protocol import ClassEntry, DevicesResult, ModelEntry, Offer
 from RWKVUNetSegmentLib.BatchLogic import BatchResult
 from RWKVUNetSegmentLib.InstallationLogic import Requirement, RequirementState
 from RWKVUNetSegmentLib.SegmentationLogic import RunProgress, RunState, SegmentationResult
-from rwkv_core.errors import CancelledError
-from rwkv_core.worker.protocol import ClassEntry, DevicesResult, ModelEntry, Offer
 
 BRAIN = (
     ClassEntry(value=1, name="White matter", color=(235, 230, 220)),

@@ -23,7 +23,9 @@ def build(tmp_path_factory):
     if program is None:
         pytest.skip("needs cmake >= 3.28 (pip install cmake)")
     folder = tmp_path_factory.mktemp("build")
-    options = [f"-D{language}_COMPILER_{fact}=1" for language in ("CMAKE_C", "CMAKE_CXX") for fact in ("FORCED", "ID_RUN")]
+    options = [
+        f"-D{language}_COMPILER_{fact}=1" for language in ("CMAKE_C", "CMAKE_CXX") for fact in ("FORCED", "ID_RUN")
+    ]
     compilers = [f"-D{language}_COMPILER={program}" for language in ("CMAKE_C", "CMAKE_CXX")]  # nothing is compiled
     source = ["-S", str(ROOT), "-B", str(folder), f"-DSlicer_DIR={STAND_IN}"]
     run(program, *source, *options, *compilers)
@@ -56,7 +58,8 @@ def test_everything_of_the_module_ships_and_nothing_else(build):
 def test_the_installed_library_finds_the_shipped_model_and_the_sample(build):
     library = build / "installed" / "lib"
     code = (
-        "import sys, pathlib; sys.path.insert(0, sys.argv[1]); import rwkv_core; from rwkv_core.bundle import read_bundle\n"
+        "import sys, pathlib; sys.path.insert(0, sys.argv[1])\n"
+        "import rwkv_core; from rwkv_core.bundle import read_bundle\n"
         "home = pathlib.Path(rwkv_core.__file__).parent\n"
         "print(home, read_bundle(home / 'bundles' / 'default').config.id, (home / 'sample' / 'ch2.nii.gz').is_file())"
     )
@@ -74,7 +77,7 @@ def test_the_installed_library_finds_the_shipped_model_and_the_sample(build):
 def test_tests_for_ctest_exist(build):
     scripts = [Path(line) for line in (build / "unittests.txt").read_text().splitlines()]
     assert scripts and all(script.is_file() for script in scripts)
-    in_slicer = {path for path in (ROOT / "RWKVUNetSegment" / "Testing").rglob("*Test.py")}
+    in_slicer = set((ROOT / "RWKVUNetSegment" / "Testing").rglob("*Test.py"))
     assert in_slicer <= set(scripts)
 
 
