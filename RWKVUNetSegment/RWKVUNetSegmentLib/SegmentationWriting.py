@@ -92,8 +92,8 @@ class SegmentationWriter:
         if node is None:
             node = slicer.vtkMRMLSegmentEditorNode()
             node.SetSingletonTag(Masking.EDITOR_TAG)
+            node = scene.AddNode(node)  # which gives it Slicer's defaults
             node.SetOverwriteMode(slicer.vtkMRMLSegmentEditorNode.OverwriteNone)
-            node = scene.AddNode(node)
         return node
 
     def newNode(self, volume: Any) -> Any:
@@ -107,7 +107,10 @@ class SegmentationWriter:
         hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
         if hierarchy and hierarchy.GetItemByDataNode(volume):
             parent = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(volume))
-            hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), parent)
+            if item := hierarchy.GetItemByDataNode(node):
+                hierarchy.SetItemParent(item, parent)
+            else:  # where Slicer's plugins have not made one
+                hierarchy.CreateItem(parent, node)
         return node
 
     def write(self, node: Any, volume: Any, part: LabelledPart) -> Written:
