@@ -10,8 +10,20 @@ from vtk.util import numpy_support
 
 from RWKVUNetSegmentLib.SegmentLayers import Grid, maskOf
 
-EDITOR_TAG = "RWKVUNetSegment"
-"""Singleton tag of this module's own segment editor node."""
+_OURS = "RWKVUNetSegment.Editor"
+"""Attribute of this module's own segment editor node. No singleton: closing the scene would reset its overwrite mode."""
+
+
+def ownEditorNode(scene: Any) -> Any:
+    """This module's segment editor node; a new one, with the overwrite mode none, when the scene has none."""
+    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSegmentEditorNode")):
+        node = scene.GetNthNodeByClass(index, "vtkMRMLSegmentEditorNode")
+        if node.GetAttribute(_OURS):
+            return node
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
+    node.SetAttribute(_OURS, "1")
+    node.SetOverwriteMode(node.OverwriteNone)
+    return node
 
 
 def editorNodesOf(node: Any) -> list[Any]:
@@ -27,7 +39,7 @@ def editorNodesOf(node: Any) -> list[Any]:
 def overwriteMode(node: Any) -> int:
     """Which other segments may lose voxels. This module's own editor says so; when it is not in use: none."""
     for editor in editorNodesOf(node):
-        if editor.GetSingletonTag() == EDITOR_TAG:
+        if editor.GetAttribute(_OURS):
             return int(editor.GetOverwriteMode())
     return int(slicer.vtkMRMLSegmentEditorNode.OverwriteNone)
 

@@ -87,14 +87,7 @@ class SegmentationWriter:
 
     def editorNode(self) -> Any:
         """This module's vtkMRMLSegmentEditorNode, for an embedded editor. A new one has the overwrite mode none."""
-        scene = slicer.mrmlScene
-        node = scene.GetSingletonNode(Masking.EDITOR_TAG, "vtkMRMLSegmentEditorNode")
-        if node is None:
-            node = slicer.vtkMRMLSegmentEditorNode()
-            node.SetSingletonTag(Masking.EDITOR_TAG)
-            node = scene.AddNode(node)  # which gives it Slicer's defaults
-            node.SetOverwriteMode(slicer.vtkMRMLSegmentEditorNode.OverwriteNone)
-        return node
+        return Masking.ownEditorNode(slicer.mrmlScene)
 
     def newNode(self, volume: Any) -> Any:
         """A segmentation node named "<volume> segmentation", in the volume's transform and subject hierarchy folder."""
