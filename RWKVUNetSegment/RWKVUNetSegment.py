@@ -85,12 +85,11 @@ class RWKVUNetSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panels = tuple(panel(self.ui, self.logic) for panel in PANELS)
         self.logic.onStateChanged = self.updateFromState
         self.logic.models.addCallback(self.updateFromState)
-        self.logic.installation.addCallback(self.onInstallationChanged)
+        self.logic.installation.addCallback(self.updateFromState)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
-        self.onInstallationChanged()
         self.initializeParameterNode()
 
     def cleanup(self) -> None:
@@ -105,6 +104,7 @@ class RWKVUNetSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def enter(self) -> None:
         self.initializeParameterNode()
+        self.logic.installation.refresh()
 
     def exit(self) -> None:
         if self._parameterNode is not None:
@@ -126,11 +126,6 @@ class RWKVUNetSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onSceneEndImport(self, caller: Any, event: Any) -> None:
         if self.parent.isEntered:
             self.initializeParameterNode()
-
-    def onInstallationChanged(self) -> None:
-        if self.logic.installation.isValid()[0]:
-            self.logic.models.refresh()
-        self.updateFromState()
 
     def initializeParameterNode(self) -> None:
         """Show the scene's choices; with none yet, take its first volume."""

@@ -32,13 +32,17 @@ class ModelPanel(Panel):
         ui.openFolderButton.connect("clicked()", self.onOpenFolder)
         ui.downloadProgressBar.visible = False
         self.logic.models.addCallback(self.onModelsChanged)
+        self.logic.installation.addCallback(self.onInstallationChanged)
         self.onModelsChanged()
 
     def cleanup(self) -> None:
         self.logic.models.removeCallback(self.onModelsChanged)
+        self.logic.installation.removeCallback(self.onInstallationChanged)
 
-    def refresh(self) -> None:
-        """Ask for the list: the module was entered, or the packages were installed."""
+    def onInstallationChanged(self) -> None:
+        """The module was entered, or something was installed: only then can the list be had, and may have changed."""
+        if not self.logic.installation.isValid()[0]:
+            return
         self._refreshError = ""
         self.logic.models.refresh(onDone=self.onModelsChanged, onError=self.onRefreshError)
 
@@ -67,6 +71,7 @@ class ModelPanel(Panel):
             item.setToolTip(2, model.reason or model.origin)
             item.setData(0, qt.Qt.UserRole, model.id)
             tree.addTopLevelItem(item)
+        tree.visible = bool(self.logic.models.models)
         tree.blockSignals(wasBlocked)
         self.updateFromState()
 

@@ -89,8 +89,7 @@ def roiBox(volume: Any, roi: Any) -> RegionOfInterest:
         InputError: when the ROI is not placed yet, or lies outside the volume.
     """
     given = InputVolume.fromNode(volume)
-    size = np.zeros(3)
-    roi.GetSize(size)
+    size = np.array(roi.GetSize())
     if min(size) <= 0 or roi.GetNumberOfDefinedControlPoints() < 1:
         raise InputError(
             _("The ROI {roi} is not placed.").format(roi=roi.GetName()), hint=_("Place it in a slice view first.")

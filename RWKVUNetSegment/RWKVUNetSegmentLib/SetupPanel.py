@@ -41,7 +41,8 @@ class SetupPanel(Panel):
                 text, icon = _("Not installed (optional)"), "StateUnavailable"
             item = qt.QTreeWidgetItem()
             item.setText(0, requirement.title)
-            item.setText(1, f"{text}: {requirement.why}" if requirement.why else text)
+            missing = requirement.state == RequirementState.MISSING  # the button below says what to do
+            item.setText(1, text if missing or not requirement.why else f"{text}: {requirement.why}")
             item.setIcon(1, qt.QIcon(str(_ICONS / f"{icon}.png")))
             item.setToolTip(1, requirement.why)
             tree.addTopLevelItem(item)
@@ -92,5 +93,8 @@ class SetupPanel(Panel):
                 return
             openvino = installation.openvinoOffered and self.ui.openvinoCheckBox.checked
             complete, reason = installation.install(openvino=openvino)
+            self.logic.segmentation.client.kill(
+                _("Software was installed.")
+            )  # the next run starts with what is there now
             if not complete and reason and not installation.restartPending:
                 slicer.util.errorDisplay(reason, _("Installation"))

@@ -22,7 +22,7 @@ test_slicer_names.py holds them against a list made from Slicer's and CTK's sour
 """
 
 from bench.dialog_answers import dialogs
-from bench.event_loop import process_events, quit_application, wait_until
+from bench.event_loop import process_events, quit_application, settle, wait_until
 from bench.recording import records
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "process_events",
     "quit_application",
     "records",
+    "settle",
     "slice_png",
     "start",
     "threed_png",

@@ -59,6 +59,9 @@ class qSlicerExtensionsManagerModel(QtCore.QObject):
 
     def __init__(self, parent):
         super().__init__(parent)
+        self._clear()
+
+    def _clear(self):
         self._installed, self._installable = set(), set()
 
     installedExtensions = QtCore.Property("QStringList", lambda self: sorted(self._installed))
@@ -66,7 +69,7 @@ class qSlicerExtensionsManagerModel(QtCore.QObject):
     def isExtensionInstalled(self, name):
         return name in self._installed
 
-    def installExtensionFromServer(self, name, restart=True, update=True):
+    def installExtensionFromServer(self, name, restart=True, update=False):
         if name not in self._installable:
             return False
         self._installed.add(name)
@@ -137,9 +140,6 @@ class qSlicerApplication(QtWidgets.QApplication):
 
     def layoutManager(self):
         return self._layoutManager
-
-    def mainWindow(self):
-        return self._window
 
     def commandOptions(self):
         return self._commandOptions

@@ -35,6 +35,20 @@ def wait_until(condition, timeout=30.0, what=None):
         ticks.stop()
 
 
+def settle(widget, quiet=0.3, timeout=20.0):
+    """Turns the event loop until the widget has looked the same for `quiet` seconds; gives its picture, a QImage."""
+    last = [widget.grab().toImage(), time.monotonic()]
+
+    def isQuiet():
+        image = widget.grab().toImage()
+        if image != last[0]:
+            last[:] = image, time.monotonic()
+        return time.monotonic() - last[1] > quiet
+
+    wait_until(isQuiet, timeout, "The widget does not come to rest.")
+    return last[0]
+
+
 def quit_application():
     """Quits as Slicer does: aboutToQuit is emitted, and what is connected to it runs. The application can go on."""
     application = QtWidgets.QApplication.instance()

@@ -4,93 +4,13 @@ import slicer
 import vtk
 from bench.pyside import QtCore
 from bench.standins import standin
+from bench.view_widgets import qMRMLSliceWidget, qMRMLThreeDWidget
 
 SLICES = {
     "Red": ("Axial", (0.95, 0.29, 0.15)),
     "Green": ("Coronal", (0.43, 0.69, 0.29)),
     "Yellow": ("Sagittal", (0.93, 0.84, 0.3)),
 }
-
-
-@standin
-class qMRMLSliceView(QtCore.QObject):
-    def __init__(self, parent):
-        super().__init__(parent)
-        self._widget = parent
-
-    def mrmlSliceNode(self):
-        return self._widget.mrmlSliceNode()
-
-    def scheduleRender(self):
-        pass
-
-    def forceRender(self):
-        pass
-
-
-@standin
-class qMRMLSliceWidget(QtCore.QObject):
-    def __init__(self, logic, parent):
-        super().__init__(parent)
-        self._logic, self._view = logic, qMRMLSliceView(self)
-
-    def sliceLogic(self):
-        return self._logic
-
-    logic = sliceLogic
-
-    def mrmlSliceNode(self):
-        return self._logic.GetSliceNode()
-
-    def mrmlSliceCompositeNode(self):
-        return self._logic.GetSliceCompositeNode()
-
-    def sliceView(self):
-        return self._view
-
-    viewWidget = sliceView
-
-    def fitSliceToBackground(self):
-        self._logic.FitSliceToBackground()
-
-
-@standin
-class qMRMLThreeDView(QtCore.QObject):
-    resets = 0
-
-    def __init__(self, parent):
-        super().__init__(parent)
-        self._widget = parent
-
-    def mrmlViewNode(self):
-        return self._widget.mrmlViewNode()
-
-    def resetFocalPoint(self):
-        slicer.app.layoutManager()._focus(self._widget.mrmlViewNode())
-
-    def resetCamera(self, *_):
-        self.resetFocalPoint()
-
-    def scheduleRender(self):
-        pass
-
-    def forceRender(self):
-        pass
-
-
-@standin
-class qMRMLThreeDWidget(QtCore.QObject):
-    def __init__(self, node, parent):
-        super().__init__(parent)
-        self._node, self._view = node, qMRMLThreeDView(self)
-
-    def mrmlViewNode(self):
-        return self._node
-
-    def threeDView(self):
-        return self._view
-
-    viewWidget = threeDView
 
 
 @standin
@@ -101,7 +21,7 @@ class qSlicerLayoutManager(QtCore.QObject):
         super().__init__(parent)
         scene, logic = slicer.mrmlScene, slicer.app.applicationLogic()
         slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene)
-        self._sliceLogics, self._viewLogics, self._focusListeners = vtk.vtkCollection(), vtk.vtkCollection(), []
+        self._sliceLogics, self._viewLogics = vtk.vtkCollection(), vtk.vtkCollection()
         logic.SetSliceLogics(self._sliceLogics)
         logic.SetViewLogics(self._viewLogics)
         self._slices = {name: self._slice(name, *look) for name, look in SLICES.items()}
@@ -110,7 +30,7 @@ class qSlicerLayoutManager(QtCore.QObject):
         viewLogic.SetMRMLScene(scene)
         node = viewLogic.AddViewNode("1")
         self._viewLogics.AddItem(viewLogic)
-        self._threeD, self._paused = qMRMLThreeDWidget(node, self), 0
+        self._threeD = qMRMLThreeDWidget(node)
 
     @staticmethod
     def _singleton(className, tag, name):
@@ -132,7 +52,7 @@ class qSlicerLayoutManager(QtCore.QObject):
         node.SetOrientation(orientation)
         logic.SetMRMLScene(scene)
         logic.SetSliceNode(node)
-        return qMRMLSliceWidget(logic, self)
+        return qMRMLSliceWidget(logic)
 
     def mrmlScene(self):
         return slicer.mrmlScene
@@ -155,18 +75,19 @@ class qSlicerLayoutManager(QtCore.QObject):
         return self._viewLogics
 
     def resetThreeDViews(self):
-        self._focus(self._threeD.mrmlViewNode())
+        self._threeD.threeDView().resetFocalPoint()
 
     def resetSliceViews(self):
         for widget in self._slices.values():
             widget.fitSliceToBackground()
 
+    def _views(self):
+        return [*(widget.sliceView() for widget in self._slices.values()), self._threeD.threeDView()]
+
     def pauseRender(self):
-        self._paused += 1
+        for view in self._views():
+            view.pauseRender()
 
     def resumeRender(self):
-        self._paused -= 1
-
-    def _focus(self, viewNode):
-        for listener in self._focusListeners:
-            listener(viewNode)
+        for view in self._views():
+            view.resumeRender()

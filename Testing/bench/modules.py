@@ -31,7 +31,7 @@ class qSlicerScriptedLoadableModuleWidget(qSlicerWidget):
 
     isEntered = QtCore.Property(bool, lambda self: self._entered)
 
-    def setPythonSource(self, path, className=""):
+    def _setPythonSource(self, path, className=""):
         self._path = Path(path)
         name = self._path.stem
         module = sys.modules.get(name) or _load(self._path)
@@ -43,12 +43,12 @@ class qSlicerScriptedLoadableModuleWidget(qSlicerWidget):
     def self(self):
         return self._self
 
-    def setup(self):
+    def _setup(self):
         self._self.setup()
 
     def reload(self):
-        self.setPythonSource(self._path)
-        self.setup()
+        self._setPythonSource(self._path)
+        self._setup()
 
     def enter(self):
         self._entered = True
@@ -95,9 +95,9 @@ class qSlicerScriptedLoadableModule(QtCore.QObject):
     def createNewWidgetRepresentation(self):
         widget = qSlicerScriptedLoadableModuleWidget()
         widget.setObjectName(self.name + "ModuleWidget")
-        widget.setPythonSource(str(self._path))
+        widget._setPythonSource(str(self._path))
         widget.setMRMLScene(slicer.mrmlScene)
-        widget.setup()
+        widget._setup()
         return widget
 
 

@@ -6,7 +6,8 @@ import sys
 
 import slicer
 import vtk
-from bench.event_loop import process_events
+from bench.event_loop import settle
+from bench.pyside import QtGui
 from vtk.util.numpy_support import vtk_to_numpy
 
 if sys.platform.startswith("linux"):
@@ -15,6 +16,7 @@ if sys.platform.startswith("linux"):
 SLICE_MANAGERS = (
     "vtkMRMLVolumeGlyphSliceDisplayableManager",
     "vtkMRMLModelSliceDisplayableManager",
+    "vtkMRMLCrosshairDisplayableManager",
     "vtkMRMLSegmentationsDisplayableManager2D",
     "vtkMRMLMarkupsDisplayableManager",
     "vtkMRMLOrientationMarkerDisplayableManager",
@@ -24,6 +26,7 @@ THREED_MANAGERS = (
     "vtkMRMLViewDisplayableManager",
     "vtkMRMLModelDisplayableManager",
     "vtkMRMLThreeDReformatDisplayableManager",
+    "vtkMRMLCrosshairDisplayableManager3D",
     "vtkMRMLSegmentationsDisplayableManager3D",
     "vtkMRMLMarkupsDisplayableManager",
     "vtkMRMLOrientationMarkerDisplayableManager",
@@ -33,8 +36,8 @@ THREED_MANAGERS = (
 class RenderedView:
     """An off-screen window with the displayable managers of one view node; `pixels()` renders it."""
 
-    def __init__(self, node, factory, managers, size):
-        self.node = node
+    def __init__(self, node, factory, managers, style, size):
+        self.node, self.style = node, style
         self.window, self.renderer = vtk.vtkRenderWindow(), vtk.vtkRenderer()
         self.window.SetOffScreenRendering(1)
         self.window.SetMultiSamples(0)
@@ -42,6 +45,8 @@ class RenderedView:
         self.window.AddRenderer(self.renderer)
         self.interactor = vtk.vtkGenericRenderWindowInteractor()
         self.interactor.SetRenderWindow(self.window)
+        self.interactor.SetInteractorStyle(vtk.vtkInteractorStyleUser())  # not VTK's own camera; `style` acts below
+        self.interactor.EnableRenderOff()  # drawn when somebody looks
         self.interactor.Initialize()
         instance = factory.GetInstance()
         instance.SetMRMLApplicationLogic(slicer.app.applicationLogic())
@@ -51,6 +56,12 @@ class RenderedView:
         self.group = slicer.vtkMRMLDisplayableManagerGroup()
         self.group.Initialize(instance, self.renderer)
         self.group.SetMRMLDisplayableNode(node)
+        style.SetDisplayableManagers(self.group)
+        style.SetInteractor(self.interactor)
+
+    def resize(self, width, height):
+        self.window.SetSize(width, height)
+        self.interactor.SetSize(width, height)
 
     def pixels(self):
         """The picture as an array (rows, columns, 3) of bytes, first row on top."""
@@ -63,15 +74,12 @@ class RenderedView:
         columns, rows, _ = image.GetDimensions()
         return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(rows, columns, -1)[::-1].copy()
 
-    def write(self, path):
+    def image(self):
+        """The picture as a QImage."""
         pixels = self.pixels()
-        from PySide6 import QtGui
-
         rows, columns, _ = pixels.shape
         picture = QtGui.QImage(pixels.tobytes(), columns, rows, 3 * columns, QtGui.QImage.Format.Format_RGB888)
-        if not picture.save(str(path)):
-            raise OSError(f"Cannot write {path}")
-        return pixels
+        return picture.copy()  # owns its bytes
 
     def close(self):
         self.group.SetMRMLDisplayableNode(None)
@@ -82,24 +90,27 @@ class SliceView(RenderedView):
     """One slice of the volumes that the slice logic's composite node names, segmentations and markups over it."""
 
     def __init__(self, logic, size):
-        self.logic = logic
-        node = logic.GetSliceNode()
-        node.SetDimensions(size[0], size[1], 1)
-        super().__init__(node, slicer.vtkMRMLSliceViewDisplayableManagerFactory, SLICE_MANAGERS, size)
+        self.logic, style = logic, slicer.vtkMRMLSliceViewInteractorStyle()
+        style.SetSliceLogic(logic)
+        factory = slicer.vtkMRMLSliceViewDisplayableManagerFactory
+        super().__init__(logic.GetSliceNode(), factory, SLICE_MANAGERS, style, size)
         self.renderer.GetActiveCamera().ParallelProjectionOn()
-        mapper, self._actor = vtk.vtkImageMapper(), vtk.vtkActor2D()
-        mapper.SetColorWindow(255)
-        mapper.SetColorLevel(127.5)
-        mapper.SetInputConnection(logic.GetImageDataConnection())
-        self._actor.SetMapper(mapper)
+        self._mapper, self._actor = vtk.vtkImageMapper(), vtk.vtkActor2D()
+        self._mapper.SetColorWindow(255)
+        self._mapper.SetColorLevel(127.5)
+        self._actor.SetMapper(self._mapper)
         self._actor.GetProperty().SetDisplayLocationToBackground()
-        self._mapper = mapper
+        self.resize(*size)
+
+    def resize(self, width, height):
+        super().resize(width, height)
+        self.logic.ResizeSliceNode(width, height)
 
     def pixels(self):
         connection = self.logic.GetImageDataConnection()
-        self._mapper.SetInputConnection(connection)
         self.renderer.RemoveViewProp(self._actor)
         if connection is not None:  # none where no volume is shown
+            self._mapper.SetInputConnection(connection)
             self.renderer.AddViewProp(self._actor)
         return super().pixels()
 
@@ -108,7 +119,9 @@ class ThreeDView(RenderedView):
     """The scene's surfaces and markups from the view's camera."""
 
     def __init__(self, node, size):
-        super().__init__(node, slicer.vtkMRMLThreeDViewDisplayableManagerFactory, THREED_MANAGERS, size)
+        factory = slicer.vtkMRMLThreeDViewDisplayableManagerFactory
+        style = slicer.vtkMRMLThreeDViewInteractorStyle()
+        super().__init__(node, factory, THREED_MANAGERS, style, size)
         self.renderer.SetGradientBackground(1)
         self.renderer.SetBackground(node.GetBackgroundColor())
         self.renderer.SetBackground2(node.GetBackgroundColor2())
@@ -116,6 +129,12 @@ class ThreeDView(RenderedView):
     def focus(self):
         self.renderer.ResetCamera()
         self.renderer.ResetCameraClippingRange()
+
+
+def _write(view, path):
+    if not view.image().save(str(path)):
+        raise OSError(f"Cannot write {path}")
+    return view.pixels()
 
 
 def slice_png(path, volume=None, orientation="Axial", offset=None, size=(400, 400)):
@@ -132,7 +151,7 @@ def slice_png(path, volume=None, orientation="Axial", offset=None, size=(400, 40
     if offset is not None:
         logic.SetSliceOffset(offset)
     try:
-        return view.write(path)
+        return _write(view, path)
     finally:
         view.close()
 
@@ -147,18 +166,17 @@ def threed_png(path, size=(400, 400), azimuth=0.0, elevation=0.0):
     camera.OrthogonalizeViewUp()
     view.focus()
     try:
-        return view.write(path)
+        return _write(view, path)
     finally:
         view.close()
 
 
 def grab(widget, path, size=None):
-    """Writes a picture of the widget; `size` in pixels, else its preferred one."""
+    """Writes a picture of the widget once it has come to rest; `size` in pixels, else its preferred one."""
     widget.resize(*(size or (max(400, widget.sizeHint().width()), widget.sizeHint().height())))
     wasVisible = widget.visible
     widget.show()
-    process_events()
-    if not widget.grab().save(str(path)):
+    if not settle(widget).save(str(path)):
         raise OSError(f"Cannot write {path}")
     if not wasVisible:
         widget.hide()

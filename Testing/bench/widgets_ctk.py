@@ -145,7 +145,10 @@ class ctkFittedTextBrowser(QtWidgets.QTextBrowser):
 
     def __init__(self, parent=None):
         super().__init__(parent)
-        self.setSizePolicy(QtWidgets.QSizePolicy.Expanding, QtWidgets.QSizePolicy.Minimum)
+        policy = QtWidgets.QSizePolicy(QtWidgets.QSizePolicy.Expanding, QtWidgets.QSizePolicy.Fixed)
+        policy.setHeightForWidth(True)
+        self.setSizePolicy(policy)
+        self.setVerticalScrollBarPolicy(Qt.ScrollBarAlwaysOff)
         self.textChanged.connect(self.updateGeometry)
 
     def setCollapsibleText(self, text):
@@ -157,16 +160,22 @@ class ctkFittedTextBrowser(QtWidgets.QTextBrowser):
     def setCollapsiblePlainText(self, text):
         self.setPlainText(text)
 
-    def sizeHint(self):
-        document = self.document().clone()
-        document.setTextWidth(self.viewport().width)
-        return QtCore.QSize(120, int(document.size.height()) + 2 * self.frameWidth + 2)
+    def heightForWidth(self, width):
+        document = self.document.clone()
+        document.setTextWidth(width - 2 * self.frameWidth)
+        return int(document.size.height()) + 2 * self.frameWidth + 1
 
-    minimumSizeHint = sizeHint
+    def sizeHint(self):
+        width = self.width if self.testAttribute(Qt.WA_Resized) else 400
+        return QtCore.QSize(width, self.heightForWidth(width))
+
+    def minimumSizeHint(self):
+        return QtCore.QSize(80, self.sizeHint().height())
 
     def resizeEvent(self, event):
         super().resizeEvent(event)
-        self.updateGeometry()
+        if event.size().width() != event.oldSize().width():
+            self.updateGeometry()
 
 
 @standin

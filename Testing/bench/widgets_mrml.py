@@ -1,5 +1,6 @@
 """Stand-ins for the qMRML and qSlicer widgets, driven by the real scene (their members are Slicer's own)."""
 
+import vtk
 from bench.pyside import QtCore, QtWidgets
 from bench.standins import field, signal, standin
 from bench.widgets_ctk_values import ctkDoubleSpinBox, ctkRangeWidget, ctkSliderWidget
@@ -20,24 +21,30 @@ class _SceneWidget(QtWidgets.QWidget):
 
 
 @standin
-class qMRMLWidget(_SceneWidget):
+class qSlicerWidget(QtWidgets.QWidget):
     mrmlSceneChanged = signal("vtkMRMLScene*")
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._scene = None
 
     def setMRMLScene(self, scene):
         if scene is not self._scene:
-            super().setMRMLScene(scene)
+            self._scene = scene
             self.mrmlSceneChanged.emit(scene)
 
 
 @standin
-class qSlicerWidget(qMRMLWidget):
-    pass
+class qMRMLWidget(qSlicerWidget):
+    def mrmlScene(self):
+        return self._scene
 
 
 class _NodeWidget(_SceneWidget):
     """Follows the nodes of a scene; `_refresh` is called when one is added, removed, renamed or hidden."""
 
     _SCENE_EVENTS = ("NodeAddedEvent", "NodeRemovedEvent", "EndCloseEvent", "EndImportEvent", "EndBatchProcessEvent")
+    _NODE_EVENT = vtk.vtkCommand.ModifiedEvent
 
     def __init__(self, parent=None):
         super().__init__(parent)
@@ -80,11 +87,8 @@ class _NodeWidget(_SceneWidget):
             observed.RemoveObserver(tag)
         for identifier, node in wanted.items():
             if identifier not in self._nodeTags:
-                tag = node.AddObserver("ModifiedEvent", lambda *_: self._renamed())
+                tag = node.AddObserver(self._NODE_EVENT, lambda *_: self._refresh())
                 self._nodeTags[identifier] = (node, tag)
-
-    def _renamed(self):
-        self._refresh()
 
     def _refresh(self):
         raise NotImplementedError
@@ -244,6 +248,7 @@ class qMRMLNodeComboBox(_NodeWidget):
 class qMRMLSegmentSelectorWidget(_NodeWidget):
     currentNodeChanged = signal("vtkMRMLNode*")
     currentSegmentChanged = signal("QString")
+    _NODE_EVENT = vtk.vtkCommand.AnyEvent  # segments come, go and are renamed by events of their own
 
     def __init__(self, parent=None):
         super().__init__(parent)

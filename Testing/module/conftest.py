@@ -59,6 +59,7 @@ def clean():
     bench.records.clear()
     bench.dialogs.clear()
     packaging.clear()
+    bench.start().extensionsManagerModel()._clear()
     yield
     bench.process_events()
     errors, unanswered = bench.records.errors(), list(bench.dialogs.answers)

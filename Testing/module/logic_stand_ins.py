@@ -75,6 +75,9 @@ class Installation(Callbacks):
         self.ready, self.installs = True, []
         self.answer = (True, "")
 
+    def refresh(self):
+        self.changed()
+
     def states(self):
         state, why = (RequirementState.READY, "2.9.0") if self.ready else (RequirementState.MISSING, "")
         return (
@@ -155,8 +158,8 @@ class Segmentation:
     """`begun` are the runs; the test drives them on."""
 
     def __init__(self):
-        self.begun, self.shown3D = [], []
-        self.client = SimpleNamespace(logPath=None, logTail=lambda: "the end of the log")
+        self.begun, self.shown3D, self.killed = [], [], []
+        self.client = SimpleNamespace(logPath=None, logTail=lambda: "the end of the log", kill=self.killed.append)
         self.writer = SimpleNamespace(show3D=lambda node, shown=True: self.shown3D.append((node, shown)))
 
     @property

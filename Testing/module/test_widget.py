@@ -128,6 +128,7 @@ def test_after_the_installation_setup_goes_to_the_end_and_the_models_are_asked_f
     assert layout.indexOf(ui.setupCollapsibleButton) == layout.count() - 2
     assert ui.setupCollapsibleButton.collapsed
     assert opened.logic.models.refreshed > before
+    assert opened.logic.segmentation.killed  # a worker from before knows nothing of what was installed
 
 
 def test_failed_installation_is_said_and_can_be_repeated(opened, ui):

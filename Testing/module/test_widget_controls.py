@@ -170,7 +170,12 @@ class Controls:
         start_batch(ui, tmp_path)
         table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode")
         opened.logic.batch.finish(state=RunState.COMPLETED, table=table)
-        ui.showTableButton.click()
+        layouts, manager = [], type(slicer.app.layoutManager())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(manager, "layout", slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView, raising=False)
+            patch.setattr(manager, "setLayout", lambda self, layout: layouts.append(layout), raising=False)
+            ui.showTableButton.click()
+        assert layouts == [slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpTableView]
         assert slicer.app.applicationLogic().GetSelectionNode().GetActiveTableID() == table.GetID()
 
     def openvinoCheckBox(self, opened, ui, state, volume):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import slicer
 import vtk
+
 from rwkv_core.catalogue import load_catalogue
 from rwkv_core.errors import InputError
 from rwkv_core.worker.housekeeping import class_entry
