@@ -129,7 +129,7 @@ class SliceResampler:
 
     def _enlarged_labels(self, logits: Tensor) -> Tensor:
         """Labels (R, C) of one slice's logits (classes, H, W), enlarged channel by channel: each fits the cache."""
-        return _running_argmax(len(logits), lambda channel: self._enlarge(logits[None, channel : channel + 1])[0, 0])
+        return running_argmax(len(logits), lambda channel: self._enlarge(logits[None, channel : channel + 1])[0, 0])
 
     def _nearest(self, axis: int) -> Tensor:
         """Index in `inner` of every pixel of `shape` along one axis."""
@@ -169,10 +169,10 @@ def _largest(logits: Tensor) -> Tensor:
     """Channel with the largest logit: (B, classes, H, W) to (B, H, W), uint8 or int64."""
     if logits.device.type != "cpu":
         return logits.argmax(1)
-    return torch.stack([_running_argmax(len(one), one.__getitem__) for one in logits])
+    return torch.stack([running_argmax(len(one), one.__getitem__) for one in logits])
 
 
-def _running_argmax(channels: int, logits_of: Callable[[int], Tensor]) -> Tensor:
+def running_argmax(channels: int, logits_of: Callable[[int], Tensor]) -> Tensor:
     """Arg-max over channels that come one after another; torch's own takes ten times as long on a CPU.
 
     Args:

@@ -1,29 +1,28 @@
 """Whole volumes: slices in, labelmap out, a few at a time."""
 
-import threading
+import math
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from rwkv_core.bundle import Bundle
-from rwkv_core.bundle_config import Preprocessing, SegmentClass, Window
+from rwkv_core.bundle_config import Preprocessing, SegmentClass, Spacing, Window
 from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.engines import choose_device, make_engine
 from rwkv_core.errors import BundleError, CancelledError, InputError
 from rwkv_core.intensity import IntensityScale, fit_intensity
-from rwkv_core.pipeline import run_pipeline
+from rwkv_core.plane_averaging import Averaging, Box
 from rwkv_core.postprocessing import count_labels, keep_largest_parts, remove_islands, smooth_labels
-from rwkv_core.preprocessing import Resampler, make_resampler
+from rwkv_core.preprocessing import make_resampler
+from rwkv_core.slice_pass import Clock, SlicePass, both
 from rwkv_core.store import load_bundle
-from rwkv_core.volume import Region, SliceStack, Volume, choose_stack, size_in_words
+from rwkv_core.volume import Region, SliceStack, Volume, choose_stack, fine_stacks, size_in_words
 
 Islands = Literal["bundle", "remove", "keep"]
 
@@ -33,8 +32,12 @@ _NARROWEST = 2
 _AIR_OR_FAT_HU = -20
 """Every CT of a body holds fat (-100 HU), lung or air; a volume without any is none, or not in Hounsfield units."""
 
-_PIXELS_PER_BATCH = {"cpu": 150_000, "mps": 400_000, "cuda": 1_600_000}
-"""Network input pixels in one batch: enough to keep the device busy, little enough to stay in memory."""
+_FINE = 2.0
+"""Pixels of slices that are averaged, as multiples of the network's."""
+_LEAST_PIXELS = 32
+"""Rows and columns of slices that are averaged; thinner ones, as of a slab, show too little."""
+_MOST_AVERAGED = 1_500_000_000
+"""Bytes of probabilities that averaging may have to keep; a larger volume is segmented in one plane."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Segmentation:
         timings: seconds per stage: "measure" (intensity statistics), "prepare", "network", "restore", "finish"
             (smoothing, islands), "total". Preparing and restoring run beside the network, so the sum exceeds the total.
         slices: number of slices that went through the network.
-        orientation: the slices' orientation, as in `Preprocessing.orientations`.
+        orientation: the slices' orientation, as in `Preprocessing.orientations`; of several, joined by "+".
         warnings: sentences about the input that a person should read.
     """
 
@@ -159,8 +162,22 @@ class Segmenter:
         }
         return replace(result, timings=timings)
 
-    def stack(self, volume: Volume, shape: tuple[int, ...]) -> SliceStack:
-        """Order of slices for a part of `volume` of this (K, J, I) shape."""
+    def stacks(self, volume: Volume, shape: tuple[int, ...]) -> list[SliceStack]:
+        """Orders of slices for a part of `volume` of this (K, J, I) shape: one, or several whose answers are averaged.
+
+        Slices are averaged where their pixels are at most twice as large as those of the network's input, and the
+        probabilities fit in memory.
+        """
+        config = self.preprocessing
+        best = self._best_stack(volume, shape)
+        kept = math.prod(shape) * len(self.values) * np.float16().nbytes
+        if not config.average or not isinstance(config.resampling, Spacing) or kept > _MOST_AVERAGED:
+            return [best]
+        pixel = _FINE * config.resampling.pixel
+        fine = fine_stacks(volume.ijk_to_ras, shape, config.orientations, pixel, _LEAST_PIXELS)
+        return [best, *(stack for stack in fine if stack != best)] if best in fine else [best]
+
+    def _best_stack(self, volume: Volume, shape: tuple[int, ...]) -> SliceStack:
         stack = choose_stack(volume.ijk_to_ras, shape, self.preprocessing.orientations)
         if min(stack.shape[1:]) < _NARROWEST:
             raise InputError(
@@ -236,50 +253,67 @@ class PreparedVolume:
         """
         if smoothing < 0:
             raise InputError(f"The smoothing must not be negative, and it is {smoothing:g} mm.")
-        segmenter, volume = self.segmenter, self.volume
-        clock = _Clock()
+        volume = self.volume
+        clock = Clock()
         cancelled = as_question(cancel)
         box = (region or Region()).within(volume.array.shape).as_slices()
-        part = volume.array[box]
-        stack = segmenter.stack(volume, part.shape)
-        source = stack.to_stack(part)
-        shape = (source.shape[1], source.shape[2])
-        resampler = make_resampler(segmenter.preprocessing, shape, stack.spacing[1:], segmenter.mode == "paper")
-        values = segmenter.values
+        stacks = self.segmenter.stacks(volume, volume.array[box].shape)
+        values = self.segmenter.values
         labelmap = np.zeros(volume.array.shape, values.dtype)
         soft = np.zeros((len(values), *volume.array.shape), np.float16) if probabilities else None
-        work = _Slices(
-            source,
-            stack.to_stack(labelmap[box]),
-            [stack.to_stack(one[box]) for one in soft] if soft is not None else [],
-            values,
-            self.scale,
-            resampler,
-            segmenter.engine.device,
-            clock,
-        )
-        if progress:
-            progress(0, len(source))
-        run_pipeline(
-            _batches(len(source), resampler.size, segmenter.engine.device),
-            work.prepare,
-            lambda inputs: clock.around("network", segmenter.engine.map(inputs, len(source))),
-            work.finish,
-            lambda batch: progress(batch.stop, len(source)) if progress else None,
-            cancelled,
-        )
+        report = progress or (lambda done, total: None)
+        if len(stacks) == 1:
+            slices = self._label(stacks[0], labelmap, soft, box, report, cancelled, clock)
+        else:
+            i, j, k = volume.spacing
+            averaging = Averaging(stacks, partial(self._pass, clock), values, (k, j, i))
+            slices = averaging.run(labelmap, soft, box, report, cancelled)
         with clock("finish"):
-            self._clean(labelmap[box], part, cancelled, region is None, islands, smoothing)
+            self._clean(labelmap[box], volume.array[box], cancelled, region is None, islands, smoothing)
         return Segmentation(
             labelmap=labelmap,
             ijk_to_ras=volume.ijk_to_ras,
-            classes=segmenter.bundle.config.classes,
+            classes=self.segmenter.bundle.config.classes,
             probabilities=soft,
             timings=clock.seconds(),
-            slices=len(source),
-            orientation=stack.code,
-            warnings=segmenter.warnings(self.scale),
+            slices=slices,
+            orientation="+".join(stack.code for stack in stacks),
+            warnings=self.segmenter.warnings(self.scale),
         )
+
+    def _label(
+        self,
+        stack: SliceStack,
+        labelmap: NDArray[np.unsignedinteger],
+        soft: NDArray[np.float16] | None,
+        box: Box,
+        progress: Callable[[int, int], None],
+        cancelled: Callable[[], bool],
+        clock: Clock,
+    ) -> int:
+        """Label one stack of slices, in place; returns their number."""
+        work = self._pass(clock, stack, box)
+        total, done = len(work.source), 0
+
+        def advance(slices: int) -> None:
+            nonlocal done
+            done += slices
+            progress(done, total)
+
+        finish = work.into_labels(stack.to_stack(labelmap[box]), self.segmenter.values)
+        if soft is not None:
+            finish = both(finish, work.into_probabilities([stack.to_stack(one[box]) for one in soft]))
+        progress(0, total)
+        work.run(finish, advance, cancelled)
+        return total
+
+    def _pass(self, clock: Clock, stack: SliceStack, box: Box) -> SlicePass:
+        """The slices of a part of the volume, ready to go through the network."""
+        segmenter = self.segmenter
+        source = stack.to_stack(self.volume.array[box])
+        shape = (source.shape[1], source.shape[2])
+        resampler = make_resampler(segmenter.preprocessing, shape, stack.spacing[1:], segmenter.mode == "paper")
+        return SlicePass(source, self.scale, resampler, segmenter.engine, clock)
 
     def _clean(
         self,
@@ -305,81 +339,3 @@ class PreparedVolume:
             keep_largest_parts(labels)
         elif islands == "bundle" and whole and self.segmenter.bundle.config.remove_islands:
             remove_islands(labels)
-
-
-@dataclass(frozen=True)
-class _Slices:
-    """What happens to slices before and after the network; different batches may be in several threads.
-
-    Attributes:
-        source: (S, R, C), the voxels as a stack of slices.
-        target: likewise, the labelmap's.
-        soft: likewise, one for each channel; empty when probabilities are not asked for.
-        values: label value of each channel.
-    """
-
-    source: NDArray[np.generic]
-    target: NDArray[np.unsignedinteger]
-    soft: list[NDArray[np.float16]]
-    values: NDArray[np.unsignedinteger]
-    scale: IntensityScale
-    resampler: Resampler
-    device: torch.device
-    clock: "_Clock"
-
-    def prepare(self, batch: slice) -> Tensor:
-        """Input (B, 1, H, W) of the network."""
-        with self.clock("prepare"):
-            slices = torch.from_numpy(self.source[batch].astype(np.float32, order="C")).to(self.device)
-            return self.resampler.to_network(self.scale(slices), self.scale.padding)
-
-    def finish(self, batch: slice, logits: Tensor) -> None:
-        """Put labels, and probabilities, into their places."""
-        with self.clock("restore"):
-            labels = np.take(self.values, self.resampler.labels(logits).cpu().numpy())
-            if self.scale.not_finite:
-                labels[~np.isfinite(self.source[batch])] = 0
-            self.target[batch] = labels
-            if self.soft:
-                chances = self.resampler.probabilities(logits).half().cpu().numpy()
-                for channel, one in enumerate(self.soft):
-                    one[batch] = chances[:, channel]
-
-
-def _batches(slices: int, size: tuple[int, int], device: torch.device) -> list[slice]:
-    """Ranges of slices, for inputs of `size`."""
-    batch = max(1, _PIXELS_PER_BATCH[device.type] // (size[0] * size[1]))
-    return [slice(first, min(first + batch, slices)) for first in range(0, slices, batch)]
-
-
-class _Clock:
-    """Sums up seconds per stage, from any thread."""
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
-        self._stages: dict[str, float] = dict.fromkeys(("measure", "prepare", "network", "restore", "finish"), 0.0)
-        self._adding = threading.Lock()
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        seconds = time.perf_counter() - start
-        with self._adding:
-            self._stages[stage] += seconds
-
-    def around(self, stage: str, results: Iterable[Tensor]) -> Generator[Tensor, None, None]:
-        """The same results; the waiting for each counts."""
-        iterator = iter(results)
-        with ExitStack() as stack:
-            if isinstance(iterator, Generator):
-                stack.callback(iterator.close)
-            while True:
-                with self(stage):
-                    result = next(iterator, None)
-                if result is None:
-                    return
-                yield result
-
-    def seconds(self) -> dict[str, float]:
-        return {**self._stages, "total": time.perf_counter() - self._start}
