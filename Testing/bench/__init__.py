@@ -12,13 +12,13 @@
 Tests get this as fixtures from Testing/module/conftest.py. People run `python Testing/bench --volume FILE`: the
 module's panel beside live axial, coronal, sagittal and 3-D views in a window.
 
-Real, from the wheel slicer-core: MRML nodes, scene, storage, the modules' logics (segmentations, terminologies, colours,
-subject hierarchy, segment editor, ...), displayable managers and their rendering, slicer.util. Real, from PySide6: the
-Qt classes, QProcess, timers, settings (in a temporary file).
-Standing in, written by us: PythonQt's semantics (pythonqt), CTK and qMRML widgets (widgets_*), the .ui loader, slicer.app
-and layout manager, module loading, I/O manager, i18n, ScriptedLoadableModule, parameterNodeWrapper, packaging (records,
-never installs), SampleData, the share folder's colours and terms. A stand-in has only members that the true class has:
-test_slicer_names.py holds them against a list made from Slicer's and CTK's sources.
+Real, from the wheel slicer-core: MRML nodes, scene, storage, the modules' logics (segmentations, terminologies,
+colours, subject hierarchy, segment editor, ...), displayable managers and their rendering, slicer.util. Real, from
+PySide6: the Qt classes, QProcess, timers, settings (in a temporary file).
+Standing in, written by us: PythonQt's semantics (pythonqt), CTK and qMRML widgets (widgets_*), the .ui loader,
+slicer.app and layout manager, module loading, I/O manager, i18n, ScriptedLoadableModule, parameterNodeWrapper,
+packaging (records, never installs), SampleData, the share folder's colours and terms. A stand-in has only members that
+the true class has: test_slicer_names.py holds them against a list made from Slicer's and CTK's sources.
 """
 
 from bench.dialog_answers import dialogs

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import slicer
+
 from bench import fonts, io_manager, layout, logics, qt_module, share_folder
 from bench.dialog_answers import ShownDialog, dialogs
 from bench.pyside import QtCore, QtWidgets
@@ -53,7 +54,7 @@ class qSlicerCommandOptions(QtCore.QObject):
 
 @standin
 class qSlicerExtensionsManagerModel(QtCore.QObject):
-    """Installs nothing: `_installable` are the extensions that a test's server has, `_installed` those that are there."""
+    """Installs nothing: `_installable` are the extensions that a test's server has, `_installed` those here."""
 
     extensionInstalled = signal("QString")
 
@@ -112,7 +113,7 @@ class qSlicerApplication(QtWidgets.QApplication):
         cls.temporaryPath, cls.cachePath = str(home / "temporary"), str(home / "cache")
         cls.extensionsInstallPath = str(home / "extensions")
         for folder in (cls.temporaryPath, cls.cachePath, cls.extensionsInstallPath):
-            os.makedirs(folder)
+            Path(folder).mkdir(parents=True)
         self._scene, self._logic, self._remote = _scene(home)
         self._io, self._moduleManager = io_manager.qSlicerCoreIOManager(), qSlicerModuleManager()
         self._extensions = qSlicerExtensionsManagerModel(self)

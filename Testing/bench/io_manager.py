@@ -1,7 +1,6 @@
 """slicer.app.coreIOManager() (a stand-in over the real storage nodes and logics): what slicer.util's load*, saveNode,
 exportNode, loadScene and saveScene call."""
 
-import os
 from pathlib import Path
 
 import slicer
@@ -51,7 +50,7 @@ class qSlicerCoreIOManager:
     def loadNodes(self, fileType, properties, nodes=None, messages=None):
         path = str(properties["fileName"])
         messages = messages or slicer.vtkMRMLMessageCollection()
-        if not os.path.exists(path):
+        if not Path(path).exists():
             messages.AddMessage(vtk.vtkCommand.ErrorEvent, f"file not found: {path}")
             return False
         if fileType == "SceneFile":
@@ -139,7 +138,7 @@ class qSlicerCoreIOManager:
         if not path.endswith(".mrml"):
             return bool(slicer.app.applicationLogic().SaveSceneToSlicerDataBundleDirectory(path, screenShot))
         scene.SetURL(path)
-        scene.SetRootDirectory(os.path.dirname(os.path.abspath(path)))
+        scene.SetRootDirectory(str(Path(path).absolute().parent))
         return bool(scene.Commit(path))
 
     def saveNodes(self, fileType, properties, messages=None):

@@ -1,7 +1,8 @@
-"""slicer.app.layoutManager() (a stand-in for the widgets; slice nodes, view node and their logics are the real ones)."""
+"""slicer.app.layoutManager() (a stand-in for the widgets; slice nodes, view node and their logics are real)."""
 
 import slicer
 import vtk
+
 from bench.pyside import QtCore
 from bench.standins import standin
 from bench.view_widgets import qMRMLSliceWidget, qMRMLThreeDWidget

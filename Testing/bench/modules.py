@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import slicer
+
 from bench.pyside import QtCore, QtGui, QtWidgets
 from bench.standins import field, standin
 from bench.widgets_mrml import qSlicerWidget

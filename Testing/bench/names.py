@@ -1,4 +1,4 @@
-"""Reads the list of Slicer's names (names_from_sources.py), and answers whether a class or a Python module has a member."""
+"""Reads the list of Slicer's names (names_from_sources.py); tells whether a class or a Python module has a member."""
 
 from pathlib import Path
 

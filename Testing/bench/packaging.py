@@ -3,6 +3,7 @@ and never installs. `installed` are the calls of pip_install; `failure` is raise
 
 import importlib.metadata
 import types
+from pathlib import Path
 
 import slicer
 from packaging.requirements import Requirement
@@ -14,7 +15,7 @@ failures = []
 
 
 def load_requirements(path):
-    with open(path, encoding="utf-8") as file:
+    with Path(path).open(encoding="utf-8") as file:
         lines = [line.strip() for line in file]
     return [Requirement(line) for line in lines if line and not line.startswith(("#", "-"))]
 

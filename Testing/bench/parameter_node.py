@@ -1,7 +1,7 @@
 """slicer.parameterNodeWrapper (a stand-in written after Slicer's: same names, same storage in the parameter node).
 
 Types: bool, int, float, str, pathlib paths, Enum, MRML nodes. Annotations: Default, WithinRange,
-Minimum, Maximum, Choice, Exclude, Decimals, SingleStep. Unions, parameter packs, lists, dicts and colours are not offered.
+Minimum, Maximum, Choice, Exclude, Decimals, SingleStep. Not offered: unions, parameter packs, lists, dicts, colours.
 """
 
 import dataclasses
@@ -11,6 +11,7 @@ import typing
 
 import slicer
 import vtk
+
 from bench import parameter_node_gui
 from bench.parameter_node_gui import Decimals, SingleStep
 

@@ -13,8 +13,8 @@ import sys
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 os.environ["PYSIDE6_OPTION_PYTHON_ENUM"] = "2"
 
-import shiboken6  # noqa: E402
-from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets  # noqa: E402
+import shiboken6
+from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
 
 __all__ = ["QtCore", "QtGui", "QtUiTools", "QtWidgets", "shiboken6"]
 

@@ -104,7 +104,7 @@ def hasSignal(sender, text):
     for cls in type(sender).__mro__:
         if name in cls.__dict__.get("trueSignals", {}):
             return _normalized(text) in cls.trueSignals[name]
-    meta = sender.metaObject()
+    meta = type(sender).staticMetaObject  # sender.metaObject() would die with the sender, for all of its class
     if meta.indexOfSignal(_normalized(text)) >= 0:
         return True
     own = [cls for cls in type(sender).__mro__ if not isNative(cls) and name in cls.__dict__]

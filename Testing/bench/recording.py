@@ -1,4 +1,4 @@
-"""What went wrong quietly: Slicer prints these things in its Python console and goes on; a test asserts that there were none."""
+"""What went wrong quietly: Slicer prints it in its Python console and goes on; tests assert there were none."""
 
 import contextlib
 import dataclasses

@@ -1,11 +1,12 @@
-"""slicer.i18n and slicer.ScriptedLoadableModule (stand-ins: the wheel does not bring these two Python files of Slicer)."""
+"""slicer.i18n and slicer.ScriptedLoadableModule (stand-ins: the wheel lacks these two Python files of Slicer)."""
 
 import importlib
 import logging
-import os
 import unittest
+from pathlib import Path
 
 import slicer
+
 from bench.pyside import QtGui, QtWidgets
 
 
@@ -19,7 +20,7 @@ def translate(context, text):
 
 
 def getContext(sourceFile):
-    return os.path.basename(sourceFile).removesuffix(".py")
+    return Path(sourceFile).name.removesuffix(".py")
 
 
 class ScriptedLoadableModule:
@@ -32,13 +33,13 @@ class ScriptedLoadableModule:
         parent.categories, parent.dependencies, parent.contributors = [], [], []
         for extension in (".svg", ".png"):
             icon = self.resourcePath(f"Icons/{self.moduleName}{extension}")
-            if os.path.isfile(icon):
+            if Path(icon).is_file():
                 parent.icon = QtGui.QIcon(icon)
                 break
         slicer.__dict__.setdefault("selfTests", {})[self.moduleName] = self.runTest
 
     def resourcePath(self, filename):
-        return os.path.join(os.path.dirname(self.parent.path), "Resources", filename)
+        return str(Path(self.parent.path).parent / "Resources" / filename)
 
     def getDefaultModuleDocumentationLink(self, docPage=None):
         url = (
@@ -70,7 +71,7 @@ class ScriptedLoadableModuleWidget:
         slicer.app.moduleManager().connect("moduleAboutToBeUnloaded(QString)", self._onModuleAboutToBeUnloaded)
 
     def resourcePath(self, filename):
-        return os.path.join(os.path.dirname(slicer.util.modulePath(self.moduleName)), "Resources", filename)
+        return str(Path(slicer.util.modulePath(self.moduleName)).parent / "Resources" / filename)
 
     def setup(self):
         """Adds nothing: the developer's Reload & Test section is no part of a module's panel."""
@@ -127,7 +128,7 @@ class ScriptedLoadableModuleTest(unittest.TestCase):
     def delayDisplay(self, message, requestedDelay=None, msec=None):
         slicer.util.delayDisplay(message, self.messageDelay)
 
-    def takeScreenshot(self, name, description, type=-1):
+    def takeScreenshot(self, name, description, type=-1):  # noqa: A002 (Slicer's name)
         self.delayDisplay(description)
 
     def runTest(self):

@@ -7,9 +7,11 @@ the places of their stand-ins, so that the tests can be held against them.
 import os
 import sys
 import types
+from pathlib import Path
 
 import slicer
 import slicer.util
+
 from bench import qt_module
 
 
@@ -56,7 +58,7 @@ def start():
     sys.modules["ctk"] = ctk
     source = os.environ.get("BENCH_SLICER_SOURCE")
     if source:
-        slicer.__path__.append(os.path.join(source, "Base", "Python", "slicer"))
+        slicer.__path__.append(str(Path(source, "Base", "Python", "slicer")))
     else:
         _pythonStandIns()
     _module("packaging", packaging, _members(packaging, packaging.PUBLIC))

@@ -1,4 +1,4 @@
-"""qt.QUiLoader: makes the stand-ins that a .ui file names, and connects what PySide6 cannot (signals with MRML types)."""
+"""qt.QUiLoader: makes the stand-ins that a .ui file names; connects what PySide6 cannot (signals with MRML types)."""
 
 import xml.etree.ElementTree as ElementTree
 
@@ -81,7 +81,7 @@ class QUiLoader(QtUiTools.QUiLoader):
                 key, value = declared.get("name"), declared[0].tag
                 if declared.get("stdset") == "0":
                     continue
-                if owner.metaObject().indexOfProperty(key) < 0:
+                if type(owner).staticMetaObject.indexOfProperty(key) < 0:
                     records.unknownAttributes.append(f".ui property '{key}' of {element.get('class')} '{name}'")
                     continue
                 stored = _STORED.get(type(owner.property(key)))

@@ -10,6 +10,7 @@ import dataclasses
 import xml.etree.ElementTree as ElementTree
 
 import slicer
+
 from bench.logics import LOGICS
 from bench.names import Names, qtClass
 

@@ -6,9 +6,10 @@ import sys
 
 import slicer
 import vtk
+from vtk.util.numpy_support import vtk_to_numpy
+
 from bench.event_loop import settle
 from bench.pyside import QtGui
-from vtk.util.numpy_support import vtk_to_numpy
 
 if sys.platform.startswith("linux"):
     os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")  # renders with and without a display

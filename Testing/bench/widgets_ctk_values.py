@@ -1,7 +1,6 @@
 """Stand-ins for the CTK widgets that hold a number, two numbers or a path."""
 
-import os
-
+from pathlib import Path
 
 from bench.pyside import QtCore, QtGui, QtWidgets
 from bench.standins import field, signal, standin
@@ -262,7 +261,7 @@ class ctkPathLineEdit(QtWidgets.QWidget):
 
     def _edited(self, path):
         self.currentPathChanged.emit(path)
-        self.validInputChanged.emit(os.path.exists(path))
+        self.validInputChanged.emit(Path(path).exists())
 
     currentPath = QtCore.Property(str, lambda self: self._combo.currentText, lambda self, v: self.setCurrentPath(v))
     label = field(str, "")

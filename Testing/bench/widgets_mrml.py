@@ -1,6 +1,7 @@
 """Stand-ins for the qMRML and qSlicer widgets, driven by the real scene (their members are Slicer's own)."""
 
 import vtk
+
 from bench.pyside import QtCore, QtWidgets
 from bench.standins import field, signal, standin
 from bench.widgets_ctk_values import ctkDoubleSpinBox, ctkRangeWidget, ctkSliderWidget
@@ -299,7 +300,7 @@ class qMRMLSegmentSelectorWidget(_NodeWidget):
         self._nodes.setCurrentNodeID(identifier)
 
     def currentSegmentID(self):
-        return self._segments.currentData() if self._segments.currentIndex >= 0 else ""
+        return self._segments.currentData if self._segments.currentIndex >= 0 else ""
 
     def setCurrentSegmentID(self, identifier):
         self._segments.setCurrentIndex(self._segments.findData(identifier))

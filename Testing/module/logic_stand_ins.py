@@ -6,13 +6,14 @@ The tests that press Segment use the real ones.
 from pathlib import Path
 from types import SimpleNamespace
 
-from bench.modules import OpenedModule
-
 from rwkv_core.errors import CancelledError
-from rwkv_core.worker.protocol import ClassEntry, DevicesResult, ModelEntry, Offer
+from rwkv_core.worker.content import ClassEntry, ModelEntry, Offer
+from rwkv_core.worker.protocol import DevicesResult
 from RWKVUNetSegmentLib.BatchLogic import BatchResult
 from RWKVUNetSegmentLib.InstallationLogic import Requirement, RequirementState
 from RWKVUNetSegmentLib.SegmentationLogic import RunProgress, RunState, SegmentationResult
+
+from bench.modules import OpenedModule
 
 BRAIN = (
     ClassEntry(value=1, name="White matter", color=(235, 230, 220)),

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import bench
 import numpy as np
 import pytest
 import slicer
 
+import bench
 from module import logic_stand_ins as stand_ins
 
 MODULE = Path(__file__).parents[2] / "RWKVUNetSegment" / "RWKVUNetSegment.py"

@@ -3,17 +3,17 @@
 import os
 import signal
 
-import bench
 import numpy as np
 import pytest
 import slicer
 
 from rwkv_core.errors import InputError
+from rwkv_core.worker.content import Box, Range
 from rwkv_core.worker.errors import WorkerDiedError
-from rwkv_core.worker.protocol import Box, Range
 from RWKVUNetSegmentLib.RegionOfInterest import RegionOfInterest
 from RWKVUNetSegmentLib.SegmentationLogic import RunState, SegmentationLogic
 
+import bench
 from core.worker_helpers import noise
 from core.worker_stand_ins import PROGRAM
 from module.workers import SAMPLE, isThere, leftFolders, newClient, ownSettings, smallModel, volumeNode, warm

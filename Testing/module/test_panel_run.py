@@ -1,10 +1,10 @@
 """Press Segment: the panel with its real logics, a real worker and the shipped model, on a piece of the sample."""
 
-import bench
 import pytest
 import slicer
 import vtk
 
+import bench
 from module.panel import MODULE
 
 SAMPLE = MODULE.parents[1] / "rwkv_core" / "sample" / "ch2.nii.gz"

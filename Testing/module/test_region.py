@@ -6,7 +6,7 @@ import slicer
 import vtk
 
 from rwkv_core.errors import InputError
-from rwkv_core.worker.protocol import Box, Range, Slices
+from rwkv_core.worker.content import Box, Range, Slices
 from RWKVUNetSegmentLib.Matrices import toVTK
 from RWKVUNetSegmentLib.RegionOfInterest import RegionOfInterest, currentSlice, regionFrom, roiBox, sliceRange
 

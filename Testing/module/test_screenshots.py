@@ -6,7 +6,6 @@ drawn by Slicer's own displayable managers.
 
 from pathlib import Path
 
-import bench
 import numpy as np
 import pytest
 import qt
@@ -15,6 +14,7 @@ from PySide6.QtGui import QImage, QPainter
 
 from RWKVUNetSegmentLib.InstalledPackages import PackageState
 
+import bench
 from module.panel import MODULE, choose
 
 ROOT = MODULE.parents[1]

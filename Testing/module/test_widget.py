@@ -6,7 +6,6 @@ The logics stand in (logic_stand_ins), so any state can be had.
 import sys
 from pathlib import Path
 
-import bench
 import pytest
 import slicer
 
@@ -15,6 +14,7 @@ from rwkv_core.worker.protocol import Progress
 from RWKVUNetSegmentLib.BatchLogic import BatchItem, ItemState
 from RWKVUNetSegmentLib.SegmentationLogic import RunState
 
+import bench
 from module.panel import add_result, add_volume, choose, offer_installation, select_model, start_batch
 
 # ---- when a control can be used, and what it says when not

@@ -4,7 +4,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
-import bench
 import pytest
 import slicer
 
@@ -12,6 +11,7 @@ from RWKVUNetSegmentLib.ParameterNode import LargestPart, Region, parametersOf
 from RWKVUNetSegmentLib.SegmentationLogic import RunState
 from RWKVUNetSegmentLib.SliceDirection import SliceDirection
 
+import bench
 from module.panel import MODULE, add_result, add_volume, choose, offer_installation, select_model, start_batch
 
 UI = MODULE.parent / "Resources" / "UI" / "RWKVUNetSegment.ui"

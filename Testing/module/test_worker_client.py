@@ -6,17 +6,18 @@ import signal
 import sys
 from pathlib import Path
 
-import bench
 import numpy as np
 import pytest
 
 from rwkv_core.errors import BundleError, CancelledError, InputError, StorageError
 from rwkv_core.worker.arrays import geometry_of
+from rwkv_core.worker.content import VolumeFile
 from rwkv_core.worker.errors import WorkerDiedError, WorkerError
-from rwkv_core.worker.protocol import DevicesRequest, LoadRequest, SegmentRequest, VolumeFile
+from rwkv_core.worker.protocol import DevicesRequest, LoadRequest, SegmentRequest
 from RWKVUNetSegmentLib.PythonEnvironment import pythonProgram
 from RWKVUNetSegmentLib.WorkerClient import WorkerClient, WorkerState
 
+import bench
 from core.worker_helpers import LONG, noise
 from core.worker_stand_ins import CHILD_ALIVE, GREETING, PROGRAM, SLOW_MODEL
 from module.workers import OBLIQUE, Answers, Fifo, isThere, leftFolders, newClient, ownSettings, smallModel

@@ -7,8 +7,8 @@ import vtk
 
 from rwkv_core.catalogue import load_catalogue
 from rwkv_core.errors import InputError
+from rwkv_core.worker.content import Box, ClassEntry, Code, Range, Slices, Terminology
 from rwkv_core.worker.housekeeping import class_entry
-from rwkv_core.worker.protocol import Box, ClassEntry, Code, Range, Slices, Terminology
 from RWKVUNetSegmentLib.Matrices import toNumpy, toVTK
 from RWKVUNetSegmentLib.SegmentationWriting import LabelledPart, SegmentationWriter
 

@@ -4,7 +4,6 @@ import contextlib
 import os
 from pathlib import Path
 
-import bench
 import numpy as np
 import pytest
 import slicer
@@ -14,6 +13,7 @@ from rwkv_core.worker.protocol import LoadRequest
 from RWKVUNetSegmentLib.Matrices import toVTK
 from RWKVUNetSegmentLib.WorkerClient import WorkerClient
 
+import bench
 from core.worker_helpers import LONG, noise, write_small
 
 SAMPLE = Path(__file__).parents[2] / "rwkv_core" / "sample" / "ch2.nii.gz"
