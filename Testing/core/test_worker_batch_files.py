@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from rwkv_core import Segmenter
 from rwkv_core.errors import CancelledError, InputError
 from rwkv_core.volume import read_volume
 from rwkv_core.worker.client import WorkerClient
 from rwkv_core.worker.protocol import PlanRequest, SegmentFileRequest
 
-from core.worker_helpers import LONG, noise
+from core.worker_helpers import LONG, noise, write_small
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +42,8 @@ def test_a_folder_is_planned_segmented_and_then_done(worker, model, scans):
     result = worker.request(
         SegmentFileRequest(input=first.input, output=first.output, bundle=model, device="cpu"), progress=steps.append
     )
-    assert steps[0].stage == "read"
-    assert steps[-1].stage == "write"
+    assert [one.stage for one in steps if one.stage in ("read", "write")] == ["read", "write"]
+    assert next(one.total for one in reversed(steps) if one.stage == "segment") == 4
     assert result.count == 4
     written = read_volume(Path(first.output)).array
     assert written.shape == (4, 20, 24)
@@ -50,6 +51,16 @@ def test_a_folder_is_planned_segmented_and_then_done(worker, model, scans):
     for one in result.classes:
         assert result.volumes_ml[one.name] == pytest.approx(np.count_nonzero(written == one.value) * spacing_ml)
     assert [one.done for one in files_of(worker, scans)] == [True, False]
+
+
+def test_options_are_those_of_volumes_in_memory(worker, place, scans):
+    lively = write_small(place / "lively files", lively=True, intensity={"method": "zscore"})
+    _, second = files_of(worker, scans)
+    options = {"islands": "remove", "smoothing": 1.5}
+    request = SegmentFileRequest(input=second.input, output=second.output, bundle=lively, device="cpu", **options)
+    worker.request(request)
+    expected = Segmenter(lively, "cpu").segment(read_volume(Path(second.input)), **options).labelmap
+    assert np.array_equal(read_volume(Path(second.output)).array, expected)
 
 
 def test_a_damaged_file_is_told_and_nothing_is_written(worker, model, scans):

@@ -12,8 +12,9 @@ import torch
 
 from rwkv_core.bundle import new_network, write_bundle
 from rwkv_core.worker.arrays import PrivateFolder, geometry_of
+from rwkv_core.worker.content import VolumeFile
 from rwkv_core.worker.launch import worker_environment, worker_options, worker_program
-from rwkv_core.worker.protocol import PROTOCOL, SegmentRequest, VolumeFile
+from rwkv_core.worker.protocol import PROTOCOL, SegmentRequest
 
 from core.golden_weights import fill
 from core.small_models import config

@@ -3,19 +3,26 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rwkv_core.errors import CancelledError
+from rwkv_core.worker.content import FileOutcome, FilePair, Stage
 from rwkv_core.worker.housekeeping import class_entry
 from rwkv_core.worker.jobs import Job
 from rwkv_core.worker.models import Ready
 from rwkv_core.worker.protocol import (
-    FilePair,
+    Failure,
+    HowToSegment,
     PlanRequest,
     PlanResult,
     Progress,
     SegmentFileRequest,
     SegmentFileResult,
+    SegmentFilesRequest,
+    SegmentFilesResult,
 )
+
+if TYPE_CHECKING:
+    from rwkv_core.batch import Outcome, Settings
 
 
 def plan(request: PlanRequest) -> PlanResult:
@@ -34,53 +41,93 @@ def plan(request: PlanRequest) -> PlanResult:
 def segment_file(
     request: SegmentFileRequest,
     job: Job,
-    ready: Callable[[], Ready],
+    model: Ready,
     progress: Callable[[int, int], None],
     send: Callable[[Progress], None],
-) -> SegmentFileResult:
+) -> SegmentFileResult | Failure:
     """Read, segment, write.
 
     Args:
-        ready: gives the model, once the volume was read.
         progress: takes slices done and slices in all.
 
     Raises:
-        InputError: when the volume cannot be read or segmented.
-        StorageError: when the result cannot be written.
+        CancelledError: when the job was cancelled; nothing was written.
     """
-    from rwkv_core.volume import check_output, read_volume, write_segmentation
+    from rwkv_core.batch import segment_file as do
 
-    target = Path(request.output)
-    send(Progress(id=request.id, stage="read"))
-    start = time.perf_counter()
-    volume = read_volume(Path(request.input))
-    check_output(target, volume.ijk_to_ras)
-    seconds = {"read": time.perf_counter() - start}
-    if job.cancelled.is_set():
-        raise CancelledError
-    model = ready()
-    result = model.segmenter.segment(
-        volume,
-        progress=progress,
-        cancel=job.cancelled,
-        any_modality=request.any_modality,
-        islands=request.islands,
-        smoothing=request.smoothing,
-    )
-    if job.cancelled.is_set():
-        raise CancelledError
-    send(Progress(id=request.id, stage="write"))
-    start = time.perf_counter()
-    write_segmentation(target, result.labelmap, result.ijk_to_ras, result.classes)
-    seconds |= {"load": model.timings["total"], "write": time.perf_counter() - start}
+    def tell(stage: str, done: int, total: int) -> None:
+        if stage == "segmenting":
+            progress(done, total)
+        else:
+            send(Progress(id=request.id, stage="read" if stage == "reading" else "write"))
+
+    segmenter = model.segmenter
+    outcome = do(segmenter, Path(request.input), Path(request.output), settings_of(request), tell, job.cancelled)
+    if outcome.error:
+        return Failure(id=request.id, **outcome.error)
     return SegmentFileResult(
         id=request.id,
-        output=str(target),
-        volumes_ml=result.volumes_ml(),
-        classes=tuple(class_entry(one) for one in result.classes),
-        device=str(model.segmenter.engine.device),
-        engine=model.segmenter.engine.name,
-        timings=result.timings | seconds,
-        count=result.slices,
-        warnings=tuple(result.warnings),
+        output=request.output,
+        volumes_ml=outcome.volumes_ml,
+        classes=tuple(class_entry(one) for one in segmenter.bundle.config.classes),
+        device=str(segmenter.engine.device),
+        engine=segmenter.engine.name,
+        timings=outcome.timings | {"load": model.timings["total"]},
+        count=outcome.slices,
+        warnings=tuple(outcome.warnings),
+    )
+
+
+def segment_files(request: SegmentFilesRequest, job: Job, send: Callable[[Progress], None]) -> SegmentFilesResult:
+    """Many, on a Dask cluster.
+
+    Raises:
+        InputError: when Dask is not installed here, or no scheduler answers.
+        CancelledError: when the job was cancelled; finished volumes stay.
+    """
+    from rwkv_core.cluster import segment_on_cluster
+
+    start = time.perf_counter()
+    latest = Progress(id=request.id, stage="wait", total=len(request.files))
+    send(latest)
+
+    def tell(done: int, total: int, workers: int) -> None:
+        nonlocal latest
+        left = (time.perf_counter() - start) / done * (total - done) if done and workers else None
+        stage: Stage = "volumes" if workers else "wait"
+        latest = Progress(id=request.id, stage=stage, done=done, total=total, seconds_left=left)
+        send(latest)
+
+    def finished(_: int, outcome: "Outcome") -> None:
+        send(Progress(id=request.id, stage=latest.stage, done=latest.done, total=latest.total, file=_told(outcome)))
+
+    jobs = [(Path(one.input), Path(one.output)) for one in request.files]
+    segment_on_cluster(request.dask, jobs, settings_of(request), tell, job.cancelled, finished)
+    return SegmentFilesResult(id=request.id)
+
+
+def settings_of(request: HowToSegment) -> "Settings":
+    """What a request asks for, as batches take it."""
+    from rwkv_core.batch import Settings
+
+    return Settings(
+        model=request.bundle,
+        device=request.device,
+        engine=request.engine,
+        mode=request.mode,
+        any_modality=request.any_modality,
+        overwrite=True,  # the client has chosen the files
+        islands=request.islands,
+        smoothing=request.smoothing,
+        average=request.average,
+    )
+
+
+def _told(outcome: "Outcome") -> FileOutcome:
+    error = outcome.error or {}
+    return FileOutcome(
+        output=outcome.output,
+        seconds=outcome.seconds,
+        volumes_ml=outcome.volumes_ml,
+        error=" ".join(part for part in (error.get("message"), error.get("hint")) if part),
     )

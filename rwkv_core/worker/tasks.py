@@ -16,6 +16,7 @@ from rwkv_core.worker.parts import Parts
 from rwkv_core.worker.protocol import (
     DevicesRequest,
     DownloadRequest,
+    Failure,
     ImportRequest,
     LoadRequest,
     LoadResult,
@@ -25,6 +26,7 @@ from rwkv_core.worker.protocol import (
     RemoveRequest,
     Result,
     SegmentFileRequest,
+    SegmentFilesRequest,
     SegmentRequest,
     SegmentResult,
 )
@@ -49,8 +51,8 @@ class Tasks:
         self._send = send
         self._measured: tuple[object, IntensityScale] | None = None
 
-    def answer(self, job: Job) -> Result:
-        """Do what a request asks.
+    def answer(self, job: Job) -> Result | Failure:
+        """Do what a request asks. Of a volume on disk, what is wrong with it comes as a `Failure`.
 
         Raises:
             CancelledError: when the job was cancelled.
@@ -68,7 +70,9 @@ class Tasks:
             return batch_files.plan(request)
         if isinstance(request, SegmentFileRequest):
             bar = _ProgressBar(request.id, [], self._send)
-            return batch_files.segment_file(request, job, lambda: self._ready(request, job), bar, self._send)
+            return batch_files.segment_file(request, job, self._ready(request, job), bar, self._send)
+        if isinstance(request, SegmentFilesRequest):
+            return batch_files.segment_files(request, job, self._send)
         if isinstance(request, ModelsRequest):
             return housekeeping.models(request.id)
         if isinstance(request, DownloadRequest):
@@ -109,6 +113,7 @@ class Tasks:
                 cancel=job.cancelled,
                 islands="keep" if request.slices else request.islands,
                 smoothing=request.smoothing,
+                average=False if request.slices else request.average,
             )
             parts.add(region, result)
             bar.next_part()
