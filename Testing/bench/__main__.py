@@ -1,4 +1,4 @@
-"""python Testing/bench [--sample | --volume FILE] [--screenshot PNG]: the panel beside live views in a window."""
+"""python Testing/bench [--sample | --volume FILE]: the panel beside live views in a window; --help says what else."""
 
 import os
 import sys
@@ -6,9 +6,15 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path[:] = [str(HERE.parent), str(HERE.parents[1]), *(p for p in sys.path if Path(p).resolve() != HERE)]
-if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or not sys.platform.startswith("linux"):
-    os.environ.setdefault("QT_QPA_PLATFORM", {"darwin": "cocoa", "win32": "windows"}.get(sys.platform, "xcb"))
 
-from bench.window import main  # noqa: E402
+from bench import display  # noqa: E402
+
+platform = os.environ.get("QT_QPA_PLATFORM") or display.platform()
+if platform == "xcb" and display.missing():
+    sys.exit(display.missing())
+if platform:
+    os.environ["QT_QPA_PLATFORM"] = platform
+
+from bench.command import main  # noqa: E402
 
 sys.exit(main())

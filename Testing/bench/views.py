@@ -1,8 +1,10 @@
 """Pictures: slice and 3-D views drawn by Slicer's real displayable managers (EGL or Mesa, no display needed), widgets
 by Qt."""
 
+import math
 import os
 import sys
+from pathlib import Path
 
 import slicer
 import vtk
@@ -123,18 +125,49 @@ class ThreeDView(RenderedView):
         factory = slicer.vtkMRMLThreeDViewDisplayableManagerFactory
         style = slicer.vtkMRMLThreeDViewInteractorStyle()
         super().__init__(node, factory, THREED_MANAGERS, style, size)
+        self.renderer.UseFXAAOn()  # depth peeling leaves no room for multi-sampling
+        self.window.SetAlphaBitPlanes(1)
+        self.renderer.SetUseDepthPeeling(node.GetUseDepthPeeling())
         self.renderer.SetGradientBackground(1)
+        self.renderer.DitherGradientOff()  # its noise makes PNG files large
         self.renderer.SetBackground(node.GetBackgroundColor())
         self.renderer.SetBackground2(node.GetBackgroundColor2())
 
     def focus(self):
+        """Shows everything, as Slicer's Center button does: box and labels do not count, and follow."""
+        box, labels = self.node.GetBoxVisible(), self.node.GetAxisLabelsVisible()
+        self._decorate(False, False)
         self.renderer.ResetCamera()
+        self._decorate(box, labels)
+        self.node.InvokeEvent(slicer.vtkMRMLViewNode.ResetFocalPointRequestedEvent)
         self.renderer.ResetCameraClippingRange()
+
+    def _decorate(self, box, labels):
+        modifying = self.node.StartModify()
+        self.node.SetBoxVisible(box)
+        self.node.SetAxisLabelsVisible(labels)
+        self.node.EndModify(modifying)
+
+    def lookFrom(self, azimuth, elevation):
+        """Looks at what is shown, S on top: from anterior at 0 degrees, from the patient's left at 90; from above."""
+        camera = self.renderer.GetActiveCamera()
+        turned, raised = math.radians(azimuth), math.radians(elevation)
+        direction = (-math.sin(turned) * math.cos(raised), math.cos(turned) * math.cos(raised), math.sin(raised))
+        focal, distance = camera.GetFocalPoint(), camera.GetDistance()
+        camera.SetPosition([at + distance * step for at, step in zip(focal, direction, strict=True)])
+        camera.SetViewUp(0.0, 0.0, 1.0)
+        self.focus()
+
+
+def save(image, path):
+    """Writes a QImage; the folder is made where it is missing."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    if not image.save(str(path)):
+        raise OSError(f"Cannot write {path}")
 
 
 def _write(view, path):
-    if not view.image().save(str(path)):
-        raise OSError(f"Cannot write {path}")
+    save(view.image(), path)
     return view.pixels()
 
 
@@ -158,14 +191,9 @@ def slice_png(path, volume=None, orientation="Axial", offset=None, size=(400, 40
 
 
 def threed_png(path, size=(400, 400), azimuth=0.0, elevation=0.0):
-    """Writes the 3-D view, the camera turned by these angles in degrees; returns the pixels."""
+    """Writes the 3-D view from this direction, see ThreeDView.lookFrom; the camera stays there. Returns the pixels."""
     view = ThreeDView(slicer.app.layoutManager().threeDWidget(0).mrmlViewNode(), size)
-    view.focus()
-    camera = view.renderer.GetActiveCamera()
-    camera.Azimuth(azimuth)
-    camera.Elevation(elevation)
-    camera.OrthogonalizeViewUp()
-    view.focus()
+    view.lookFrom(azimuth, elevation)
     try:
         return _write(view, path)
     finally:
@@ -177,7 +205,6 @@ def grab(widget, path, size=None):
     widget.resize(*(size or (max(400, widget.sizeHint().width()), widget.sizeHint().height())))
     wasVisible = widget.visible
     widget.show()
-    if not settle(widget).save(str(path)):
-        raise OSError(f"Cannot write {path}")
+    save(settle(widget), path)
     if not wasVisible:
         widget.hide()
