@@ -16,6 +16,8 @@ SAMPLE = ROOT / "rwkv_core" / "sample" / "ch2.nii.gz"
 PANEL_WIDTH = 450
 FLUID, WHITE_MATTER, CORTEX = "Cerebrospinal fluid", "White matter", "Cortex"
 """From outside, each of these hides what lies in it."""
+OFFSETS = {"Red": 12.0, "Green": -14.0, "Yellow": 14.0}
+"""Slices, in mm, that show most structures."""
 PATIENCE = 400.0
 """Seconds; for a machine that does other things, too."""
 
@@ -43,7 +45,7 @@ def beforeInstallation(folder, width=PANEL_WIDTH):
 
 
 def run(opened, folder):
-    """panel-ready.png, panel-running.png, panel-finished.png; gives volume and segmentation, shown in all views."""
+    """panel-ready.png, panel-running.png; gives volume and segmentation, shown in all views."""
     ui = opened.widget.ui
     event_loop.wait_until(lambda: opened.logic.models.models, PATIENCE)
     volume = slicer.util.loadVolume(str(SAMPLE), {"name": "Head"})
@@ -54,12 +56,13 @@ def run(opened, folder):
     event_loop.wait_until(lambda: ui.progressBar.maximum and ui.progressBar.value > 40, PATIENCE)
     panelPicture(opened.panel, folder / "panel-running.png")
     event_loop.wait_until(lambda: ui.segmentButton.text == "Segment", PATIENCE, lambda: ui.statusLabel.text)
-    panelPicture(opened.panel, folder / "panel-finished.png")
     segmentation = ui.segmentationSelector.currentNode()
     if segmentation is None:
         raise RuntimeError(ui.statusLabel.text)
     ui.show3DButton.click()
     show3D(segmentation, FLUID, 0.0)
+    for name, offset in OFFSETS.items():
+        slicer.app.layoutManager().sliceWidget(name).sliceLogic().SetSliceOffset(offset)
     return volume, segmentation
 
 
@@ -69,15 +72,13 @@ def show3D(segmentation, name, opacity):
     segmentation.GetDisplayNode().SetSegmentVisibility3D(identifier, opacity > 0.0)
 
 
-def result(segmentation, folder):
-    """result-3d.png, with a cortex that lets deep structures be seen; result-axial.png, -coronal.png, -sagittal.png."""
+def surfaces(segmentation, folder):
+    """result-3d.png: through the cortex, the structures inside."""
     show3D(segmentation, WHITE_MATTER, 0.0)
     show3D(segmentation, CORTEX, 0.12)
     views.threed_png(folder / "result-3d.png", size=(900, 700), azimuth=60.0, elevation=15.0)
     show3D(segmentation, WHITE_MATTER, 1.0)
     show3D(segmentation, CORTEX, 1.0)
-    for orientation, offset in (("Axial", 12.0), ("Coronal", -14.0), ("Sagittal", 14.0)):
-        views.slice_png(folder / f"result-{orientation.lower()}.png", None, orientation, offset, (600, 600))
 
 
 def wholeWindow(opened, folder):
@@ -93,6 +94,6 @@ def draw(folder):
     opened = OpenedModule(MODULE)
     opened.enter()
     _, segmentation = run(opened, folder)
-    result(segmentation, folder)
+    surfaces(segmentation, folder)
     wholeWindow(opened, folder)
     opened.close()

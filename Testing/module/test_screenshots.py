@@ -67,12 +67,14 @@ def test_pictures_of_the_documentation(opened):
     """Fourteen structures in their own colours, in every view, beside the panel that made them."""
     _, segmentation = pictures.run(opened, OUT)
     assert segmentation.GetSegmentation().GetNumberOfSegments() == 14
-    pictures.result(segmentation, OUT)
-    pictures.wholeWindow(opened, OUT)
-    for orientation in ("axial", "coronal", "sagittal"):
-        picture = pixels(OUT / f"result-{orientation}.png").astype(int)
+    pictures.panelPicture(opened.panel, OUT / "panel-finished.png")
+    for orientation, name in (("Axial", "Red"), ("Coronal", "Green"), ("Sagittal", "Yellow")):
+        path = OUT / f"result-{orientation.lower()}.png"
+        picture = bench.slice_png(path, None, orientation, pictures.OFFSETS[name], (600, 600)).astype(int)
         coloured = picture.max(axis=2) - picture.min(axis=2) > 30
         assert 0.05 < coloured.mean() < 0.8
+    pictures.surfaces(segmentation, OUT)
+    pictures.wholeWindow(opened, OUT)
     for name in ("result-3d.png", "RWKVUNetSegment.png"):
         assert pixels(OUT / name).std() > 20
         assert (OUT / name).stat().st_size < 400_000, "too large for the extension's page"
