@@ -206,6 +206,7 @@ class RWKVUNetSegmentLogic(ScriptedLoadableModuleLogic):
         """End all work and the worker processes."""
         self.onStateChanged = None
         self.models.cleanup()
+        self.batch.cleanup()
         self.segmentation.cleanup()
 
 

@@ -8,7 +8,8 @@ import slicer
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import InputError, RWKVUNetError
-from rwkv_core.worker.protocol import DevicesResult, Offer
+from rwkv_core.worker.content import Offer
+from rwkv_core.worker.protocol import DevicesResult
 from RWKVUNetSegmentLib.InputVolume import isValid
 from RWKVUNetSegmentLib.Panel import Panel
 from RWKVUNetSegmentLib.ParameterNode import Region
@@ -80,6 +81,9 @@ class AdvancedPanel(Panel):
             return
         self._select(ui.deviceComboBox, node.device)
         self._select(ui.engineComboBox, node.engine)
+        model = self.logic.models.find(node.model)
+        planes = len(model.orientations) if model else 0
+        self.allow(ui.averageComboBox, planes != 1, _("This model was trained on slices of one direction only."))
         parts = {
             Region.SLICE: (ui.viewLabel, ui.viewSelector),
             Region.RANGE: (ui.sliceRangeLabel, ui.sliceRangeWidget),

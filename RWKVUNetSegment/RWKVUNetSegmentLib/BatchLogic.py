@@ -1,9 +1,6 @@
 """Many volumes, one after another: of the scene, or of a folder. What is done is not done again."""
 
-import csv
 import json
-import logging
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,24 +9,26 @@ import slicer
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import CancelledError, RWKVUNetError
-from rwkv_core.files import replacing
-from rwkv_core.worker.protocol import PlanRequest, PlanResult, SegmentFileRequest, SegmentFileResult
-from RWKVUNetSegmentLib.BatchResult import BatchItem, BatchResult, ItemState, updateTable
-from RWKVUNetSegmentLib.EventLoop import later, tell
+from rwkv_core.worker.content import FilePair
+from rwkv_core.worker.protocol import (
+    PlanRequest,
+    PlanResult,
+    Progress,
+    SegmentFileRequest,
+    SegmentFileResult,
+    SegmentFilesRequest,
+)
+from RWKVUNetSegmentLib.BatchResult import BatchItem, BatchResult, ItemState
+from RWKVUNetSegmentLib.BatchRun import BatchRun
+from RWKVUNetSegmentLib.BatchSummary import readSummary, writeSummary
+from RWKVUNetSegmentLib.EventLoop import later
 from RWKVUNetSegmentLib.SegmentationLogic import RunState, SegmentationLogic, SegmentationResult
+from RWKVUNetSegmentLib.SegmentationRun import ISLANDS
 
 __all__ = ["BatchItem", "BatchLogic", "BatchResult", "ItemState"]
 
 _DONE_BY = "RWKVUNetSegment.DoneBy"
 """Attribute of a segmentation node that a batch made: id of the volume, model and settings."""
-
-SUMMARY = "volumes_ml.csv"
-"""File in the output folder: volume of each class in ml, for people, and for the table of a batch that is run again."""
-
-_FILE = "file"
-
-Work = Callable[[BatchItem, Callable[[str], None]], Callable[[], None]]
-"""Starts an item; the function it is given is to be called once with the item's final state. Returns a cancel."""
 
 
 class BatchLogic:
@@ -37,7 +36,7 @@ class BatchLogic:
 
     def __init__(self, logic: SegmentationLogic):
         self._logic = logic
-        self._batches: list[_Batch] = []
+        self._batches: list[BatchRun] = []
 
     def processVolumes(
         self,
@@ -48,6 +47,7 @@ class BatchLogic:
         *,
         overwrite: bool = False,
         engine: str = "auto",
+        average: bool | None = None,
         keepLargest: bool | None = None,
         smoothing: float = 0.0,
         anyModality: bool = False,
@@ -60,7 +60,7 @@ class BatchLogic:
             overwrite: segment again what a batch with this model and these settings has segmented before; the new
                 labels then go into the old segmentation.
         """
-        settings = json.dumps([model, keepLargest, smoothing])
+        settings = json.dumps([model, average, keepLargest, smoothing])
         batch = self._newBatch(_("Segmented volumes"), onProgress, onFinished)
         nodes = {}
         for volume in inputVolumes:
@@ -94,6 +94,7 @@ class BatchLogic:
                 device,
                 waitForCompletion=False,
                 engine=engine,
+                average=average,
                 keepLargest=keepLargest,
                 smoothing=smoothing,
                 anyModality=anyModality,
@@ -117,9 +118,11 @@ class BatchLogic:
         *,
         overwrite: bool = False,
         engine: str = "auto",
+        average: bool | None = None,
         keepLargest: bool | None = None,
         smoothing: float = 0.0,
         anyModality: bool = False,
+        dask: str = "",
         onProgress: Callable[[BatchResult], object] | None = None,
         onFinished: Callable[[BatchResult], object] | None = None,
     ) -> BatchResult:
@@ -128,29 +131,49 @@ class BatchLogic:
         Files are read and written by the worker, so that Slicer neither waits nor fills its memory; the model stays
         warm from one to the next. Run again, it skips what is there.
 
+        Args: as `processVolumes`, and
+            dask: address of a Dask scheduler, or path of its scheduler file: the volumes are shared out among its
+                workers, which must see both folders under the same paths. Progress then counts volumes.
+
         Raises:
             RuntimeError: only when waiting: why nothing could be done at all, such as a folder without volumes.
         """
         source, target = Path(inputFolder).absolute(), Path(outputFolder).absolute()
+        client = self._logic.client
         batch = self._newBatch(_("Segmented files of {folder}").format(folder=source.name), onProgress, onFinished)
-        inputs: dict[int, str] = {}
-        known = _readSummary(target)
+        pairs: dict[str, FilePair] = {}
+        known = readSummary(target)
+        how: dict[str, Any] = {
+            "bundle": str(model),
+            "device": device,
+            "engine": engine,
+            "any_modality": anyModality,
+            "islands": ISLANDS[keepLargest],
+            "smoothing": float(smoothing),
+            "average": average,
+        }
 
         def plan(answer: PlanResult) -> None:
             for one in answer.files:
                 item = BatchItem(_shortName(one.input, source), output=one.output)
-                inputs[id(item)] = one.input
+                pairs[one.output] = one
                 if one.done and not overwrite:
                     item.state = ItemState.SKIPPED
                     item.volumesML = known.get(Path(one.output).name, {})
                 batch.result.items.append(item)
-            batch.start(work)
+            if dask:
+                together()
+            else:
+                batch.start(work)
+
+        def measured(item: BatchItem, volumesML: dict[str, float]) -> None:
+            item.volumesML = volumesML
+            known[Path(item.output).name] = volumesML
+            writeSummary(target, known)
 
         def work(item: BatchItem, over: Callable[[str], None]) -> Callable[[], None]:
             def done(answer: SegmentFileResult) -> None:
-                item.volumesML = answer.volumes_ml
-                known[Path(item.output).name] = answer.volumes_ml
-                _writeSummary(target, known)
+                measured(item, answer.volumes_ml)
                 over(ItemState.DONE)
 
             def failed(error: RWKVUNetError) -> None:
@@ -160,27 +183,40 @@ class BatchLogic:
                 item.error = str(error)
                 over(ItemState.FAILED)
 
-            ticket = self._logic.client.ask(
-                SegmentFileRequest(
-                    input=inputs[id(item)],
-                    output=item.output,
-                    bundle=model,
-                    device=device,
-                    engine=engine,
-                    any_modality=anyModality,
-                    islands={None: "bundle", True: "remove", False: "keep"}[keepLargest],  # type: ignore[arg-type]
-                    smoothing=float(smoothing),
-                ),
+            ticket = client.ask(
+                SegmentFileRequest(input=pairs[item.output].input, output=item.output, **how),
                 onProgress=lambda step: batch.step(step.done, step.total, step.seconds_left),
                 onResult=done,
                 onError=failed,
             )
-            return lambda: self._logic.client.cancel(ticket)
+            return lambda: client.cancel(ticket)
 
-        planning = self._logic.client.ask(
-            PlanRequest(input=str(source), output=str(target)), onResult=plan, onError=batch.fail
-        )
-        batch.cancelItem = lambda: self._logic.client.cancel(planning)
+        def together() -> None:
+            waiting = {item.output: item for item in batch.result.items if item.state == ItemState.WAITING}
+            batch.startElsewhere()
+            if not waiting:
+                batch.finish(RunState.COMPLETED)
+                return
+
+            def step(progress: Progress) -> None:
+                if progress.file:
+                    item = waiting[progress.file.output]
+                    item.seconds, item.error = progress.file.seconds, progress.file.error
+                    if not item.error:
+                        measured(item, progress.file.volumes_ml)
+                    batch.take(item, ItemState.FAILED if item.error else ItemState.DONE)
+                batch.step(progress.done, progress.total, progress.seconds_left)
+
+            ticket = client.ask(
+                SegmentFilesRequest(files=tuple(pairs[output] for output in waiting), dask=dask, **how),
+                onProgress=step,
+                onResult=lambda answer: batch.finish(RunState.COMPLETED),
+                onError=batch.fail,
+            )
+            batch.cancelItem = lambda: client.cancel(ticket)
+
+        planning = client.ask(PlanRequest(input=str(source), output=str(target)), onResult=plan, onError=batch.fail)
+        batch.cancelItem = lambda: client.cancel(planning)
         if waitForCompletion:
             batch.result.wait()
             if batch.result.error:
@@ -197,99 +233,10 @@ class BatchLogic:
         name: str,
         onProgress: Callable[[BatchResult], object] | None,
         onFinished: Callable[[BatchResult], object] | None,
-    ) -> "_Batch":
-        batch = _Batch(name, onProgress, onFinished, self._batches.remove)
+    ) -> "BatchRun":
+        batch = BatchRun(name, onProgress, onFinished, self._batches.remove)
         self._batches.append(batch)
         return batch
-
-
-class _Batch:
-    """Does one item after the other."""
-
-    def __init__(
-        self,
-        name: str,
-        onProgress: Callable[[BatchResult], object] | None,
-        onFinished: Callable[[BatchResult], object] | None,
-        onEnd: Callable[["_Batch"], None],
-    ):
-        self.result = BatchResult(batch=self)
-        self.cancelItem: Callable[[], None] | None = None
-        self._name = name
-        self._onProgress, self._onFinished, self._onEnd = onProgress, onFinished, onEnd
-        self._work: Work | None = None
-        self._cancelled = False
-        self._began = 0.0
-
-    def start(self, work: Work) -> None:
-        """Begin with the first item that is not skipped."""
-        self._work = work
-        self.result.state = RunState.RUNNING
-        self._next()
-
-    def step(self, done: int, total: int, secondsLeft: float | None) -> None:
-        """Take the progress of the running item."""
-        self.result.done, self.result.total, self.result.secondsLeft = done, total, secondsLeft
-        tell(self._onProgress, self.result)
-
-    def fail(self, error: RWKVUNetError) -> None:
-        """Nothing can be done at all."""
-        if isinstance(error, CancelledError):
-            self._finish(RunState.CANCELLED)
-        else:
-            self.result.error = error
-            self._finish(RunState.FAILED)
-
-    def cancel(self) -> None:
-        self._cancelled = True
-        if self.cancelItem:
-            self.cancelItem()
-
-    def forget(self) -> None:
-        self._onProgress = self._onFinished = None
-        self._finish(RunState.CANCELLED)
-
-    def _next(self) -> None:
-        waiting = [n for n, item in enumerate(self.result.items) if item.state == ItemState.WAITING]
-        if self._cancelled:
-            for index in waiting:
-                self.result.items[index].state = ItemState.CANCELLED
-        if self._cancelled or not waiting:
-            self._finish(RunState.CANCELLED if self._cancelled else RunState.COMPLETED)
-            return
-        self.result.current = waiting[0]
-        item = self.result.items[waiting[0]]
-        item.state = ItemState.RUNNING
-        self._began = time.perf_counter()
-        self._show()
-        assert self._work is not None
-        self.cancelItem = self._work(item, lambda state: self._over(item, state))
-
-    def _over(self, item: BatchItem, state: str) -> None:
-        if self.result.finished:
-            return
-        item.state = state
-        item.seconds = time.perf_counter() - self._began
-        self.cancelItem = None
-        if state == ItemState.CANCELLED:
-            self._cancelled = True  # also by a scene that was closed
-        later(self._next)  # each item from a fresh turn: a thousand that fail at once must not nest
-
-    def _finish(self, state: str) -> None:
-        if self.result.finished:
-            return
-        self.result.current = -1
-        self.result.state = state
-        self._show()
-        self._onEnd(self)
-        tell(self._onFinished, self.result)
-        self.result.waiter.finish()
-
-    def _show(self) -> None:
-        self.result.done, self.result.total, self.result.secondsLeft = 0, 0, None
-        if self.result.items:
-            updateTable(self.result, self._name)
-        tell(self._onProgress, self.result)
 
 
 def _earlier(volume: Any, settings: str) -> Any:
@@ -309,24 +256,3 @@ def _shortName(path: str, folder: Path) -> str:
         return Path(path).relative_to(folder).as_posix() or Path(path).name
     except ValueError:
         return Path(path).name
-
-
-def _readSummary(folder: Path) -> dict[str, dict[str, float]]:
-    """Volumes in ml, by file and class; of what an earlier batch wrote."""
-    try:
-        with (folder / SUMMARY).open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        return {row.pop(_FILE): {name: float(value) for name, value in row.items() if value} for row in rows}
-    except (OSError, ValueError, KeyError, TypeError, csv.Error):
-        return {}
-
-
-def _writeSummary(folder: Path, known: dict[str, dict[str, float]]) -> None:
-    classes = dict.fromkeys(name for volumes in known.values() for name in volumes)
-    try:
-        with replacing(folder / SUMMARY) as path, path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, [_FILE, *classes])
-            writer.writeheader()
-            writer.writerows({_FILE: name, **volumes} for name, volumes in known.items())
-    except RWKVUNetError:
-        logging.exception("RWKVUNetSegment: %s was not written", folder / SUMMARY)  # the segmentations are there

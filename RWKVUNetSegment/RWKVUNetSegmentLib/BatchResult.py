@@ -54,8 +54,8 @@ class BatchResult:
         state: a `RunState`: COMPLETED also when single volumes failed.
         error: why nothing could be done at all; else None.
         current: index of the running item, -1 when none runs.
-        done, total: slices of the running item.
-        secondsLeft: for the running item; None while it is not known.
+        done, total: slices of the running item; on a cluster, volumes.
+        secondsLeft: for these; None while it is not known.
     """
 
     items: list[BatchItem] = field(default_factory=list)

@@ -11,7 +11,7 @@ from vtk.util import numpy_support
 from RWKVUNetSegmentLib.SegmentLayers import Grid, maskOf
 
 _OURS = "RWKVUNetSegment.Editor"
-"""Attribute of this module's own segment editor node. No singleton: closing the scene would reset its overwrite mode."""
+"""Attribute of this module's own editor node. No singleton: closing the scene would reset its overwrite mode."""
 
 
 def ownEditorNode(scene: Any) -> Any:

@@ -7,7 +7,8 @@ import slicer
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import CancelledError, RWKVUNetError
-from rwkv_core.worker.protocol import ModelEntry, Progress
+from rwkv_core.worker.content import ModelEntry
+from rwkv_core.worker.protocol import Progress
 from RWKVUNetSegmentLib import ModelDescription, TimeInWords
 from RWKVUNetSegmentLib.Panel import Panel
 

@@ -7,10 +7,10 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import InputError, RWKVUNetError
+from rwkv_core.worker.content import ModelEntry
 from rwkv_core.worker.protocol import (
     DownloadRequest,
     ImportRequest,
-    ModelEntry,
     ModelsRequest,
     ModelsResult,
     Progress,

@@ -30,8 +30,8 @@ class Region(enum.Enum):
         }[self]
 
 
-class LargestPart(enum.Enum):
-    """Whether only the largest connected part of every structure is kept."""
+class Preference(enum.Enum):
+    """For what the model recommends: leave it at that, or say otherwise."""
 
     MODEL = "model"
     YES = "yes"
@@ -39,14 +39,14 @@ class LargestPart(enum.Enum):
 
     def label(self) -> str:
         return {
-            LargestPart.MODEL: _("As the model recommends"),
-            LargestPart.YES: _("Yes"),
-            LargestPart.NO: _("No"),
+            Preference.MODEL: _("As the model recommends"),
+            Preference.YES: _("Yes"),
+            Preference.NO: _("No"),
         }[self]
 
-    def keepLargest(self) -> bool | None:
-        """As `SegmentationParameters.keepLargest`."""
-        return {LargestPart.MODEL: None, LargestPart.YES: True, LargestPart.NO: False}[self]
+    def wanted(self) -> bool | None:
+        """None for what the model recommends."""
+        return {Preference.MODEL: None, Preference.YES: True, Preference.NO: False}[self]
 
 
 @parameterNodeWrapper
@@ -67,7 +67,8 @@ class RWKVUNetSegmentParameterNode:
     firstSlice: Annotated[int, Minimum(1)] = 1
     lastSlice: Annotated[int, Minimum(1)] = 100000
     roi: slicer.vtkMRMLMarkupsROINode
-    keepLargest: LargestPart = LargestPart.MODEL
+    average: Preference = Preference.MODEL
+    keepLargest: Preference = Preference.MODEL
     smoothing: Annotated[float, WithinRange(0.0, 5.0)] = 0.0
     show3D: bool = False
     batchInputFolder: str = ""
@@ -95,7 +96,8 @@ def settingsOf(node: RWKVUNetSegmentParameterNode) -> dict[str, Any]:
         "model": node.model,
         "device": node.device,
         "engine": node.engine,
-        "keepLargest": node.keepLargest.keepLargest(),
+        "average": node.average.wanted(),
+        "keepLargest": node.keepLargest.wanted(),
         "smoothing": node.smoothing,
     }
 

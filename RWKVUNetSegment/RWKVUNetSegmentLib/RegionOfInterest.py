@@ -10,7 +10,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import InputError
-from rwkv_core.worker.protocol import Box, Range, Slices
+from rwkv_core.worker.content import Box, Range, Slices
 from RWKVUNetSegmentLib.InputVolume import InputVolume
 from RWKVUNetSegmentLib.Matrices import toNumpy
 

@@ -6,7 +6,7 @@ from typing import Any
 import slicer
 
 from rwkv_core.volume.seg_nrrd import terminology_entry
-from rwkv_core.worker.protocol import ClassEntry
+from rwkv_core.worker.content import ClassEntry
 
 
 def findSegments(node: Any, classes: Sequence[ClassEntry]) -> dict[int, str]:

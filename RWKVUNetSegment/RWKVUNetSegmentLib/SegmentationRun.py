@@ -12,7 +12,8 @@ from slicer.i18n import tr as _
 
 from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
 from rwkv_core.worker.arrays import geometry_of
-from rwkv_core.worker.protocol import ClassEntry, Progress, SegmentRequest, SegmentResult, VolumeFile
+from rwkv_core.worker.content import ClassEntry, Islands, VolumeFile
+from rwkv_core.worker.protocol import Progress, SegmentRequest, SegmentResult
 from RWKVUNetSegmentLib import InputVolume
 from RWKVUNetSegmentLib.EventLoop import Waiter, inTurns, later, tell
 from RWKVUNetSegmentLib.RegionOfInterest import RegionOfInterest, regionFrom
@@ -21,6 +22,9 @@ from RWKVUNetSegmentLib.WorkerClient import WorkerClient, WorkerTicket
 
 _COUNTED_AT_ONCE = 1 << 22
 """Voxels that are counted in one turn of the event loop: some 10 ms."""
+
+ISLANDS: dict[bool | None, Islands] = {None: "bundle", True: "remove", False: "keep"}
+"""What `keepLargest` means to the worker."""
 
 
 class RunState:
@@ -46,6 +50,8 @@ class SegmentationParameters:
         device: "auto", "cpu", "cuda:0" and so on.
         region: None (all), a `RegionOfInterest`, a ROI node or a slice node.
         engine: "auto", "torch", "openvino".
+        average: average the answers for axial, coronal and sagittal slices, where the voxels are nearly cubic and the
+            model was trained on them; None leaves it to the model. Single slices are never averaged.
         keepLargest: keep only the largest part of each class; None leaves it to the model.
         smoothing: standard deviation in mm, 0 for none.
         anyModality: segment also if the volume's modality is not the model's.
@@ -58,6 +64,7 @@ class SegmentationParameters:
     device: str = "auto"
     region: Any = None
     engine: str = "auto"
+    average: bool | None = None
     keepLargest: bool | None = None
     smoothing: float = 0.0
     anyModality: bool = False
@@ -233,7 +240,6 @@ class SegmentationRun:
         self.result.state = RunState.RUNNING
         self.result.timings["send"] = time.perf_counter() - self._started
         self._step("wait", _("Waiting for another run") if others else _("Starting"))
-        islands = {None: "bundle", True: "remove", False: "keep"}[parameters.keepLargest]
         request = SegmentRequest(
             volume=VolumeFile(
                 file=file, ijk_to_ras=geometry_of(volume.ijkToWorld), name=volume.name, modality=volume.modality
@@ -244,8 +250,9 @@ class SegmentationRun:
             box=region.box,
             slices=region.slices,
             any_modality=parameters.anyModality,
-            islands=islands,  # type: ignore[arg-type]
+            islands=ISLANDS[parameters.keepLargest],
             smoothing=float(parameters.smoothing),
+            average=parameters.average,
         )
         self._ticket = self._client.ask(request, self._onWorkerProgress, self._onResult, self._fail)
         self.result.logPath = self._client.logPath

@@ -16,7 +16,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import InputError
-from rwkv_core.worker.protocol import Box, ClassEntry, Slices
+from rwkv_core.worker.content import Box, ClassEntry, Slices
 from RWKVUNetSegmentLib import Masking
 from RWKVUNetSegmentLib.InputVolume import InputVolume, worldMatrix
 from RWKVUNetSegmentLib.SegmentClasses import findSegments, newSegment

@@ -13,7 +13,7 @@ from rwkv_core.worker.conversation import Answer, Conversation, Ticket
 from rwkv_core.worker.errors import WorkerDiedError, death_of
 from rwkv_core.worker.launch import kill_tree, worker_environment, worker_options
 from rwkv_core.worker.protocol import CancelRequest, HelloRequest, HelloResult, Progress, Request
-from RWKVUNetSegmentLib.EventLoop import slot
+from RWKVUNetSegmentLib.EventLoop import later, slot
 from RWKVUNetSegmentLib.WorkerLog import WorkerLog
 
 _END_MILLISECONDS = 5000
@@ -52,6 +52,7 @@ class WorkerProcess:
         self._log = log
         self._onHello, self._onEnd = onHello, onEnd
         self._reason = ""
+        self._received = b""
         self._conversation = Conversation(self._write, lambda text: log.write(f"[stdout] {text}"))
         self._process = qt.QProcess()
         environment = qt.QProcessEnvironment.systemEnvironment()
@@ -104,11 +105,20 @@ class WorkerProcess:
 
     @slot
     def _onOutput(self) -> None:
-        self._conversation.feed(self._process.readAllStandardOutput().data())
+        waiting = bool(self._received)
+        self._received += self._process.readAllStandardOutput().data()
+        if not waiting:  # listeners may end the process, which it does not bear from within its own signal
+            later(self._takeReceived)
+
+    def _takeReceived(self) -> None:
+        received, self._received = self._received, b""
+        if self.death is None:
+            self._conversation.feed(received)
 
     @slot
     def _onFinished(self, code: int, status: Any = 0) -> None:
-        self._conversation.feed(self._process.readAllStandardOutput().data())
+        self._received += self._process.readAllStandardOutput().data()
+        self._takeReceived()
         if self._reason:
             self._end(WorkerDiedError(self._reason, exit_code=code))
             return

@@ -36,7 +36,7 @@ def model(id_, title, state, modality, classes, **others):
         "repo": "",
         "revision": "",
         "in_channels": 1,
-        "orientations": (),
+        "orientations": ("SPL", "AIL", "LIP"),
     }
     return ModelEntry(id=id_, title=title, state=state, modality=modality, classes=classes, **facts | others)
 
@@ -45,7 +45,7 @@ MODELS = (
     model("default", "Brain structures", "shipped", "MR", BRAIN, origin="shipped", folder="/models/default"),
     model("organs", "Abdominal organs", "needs download", "CT", ORGANS, repo="owner/organs", revision="abc"),
     model("heart", "Heart", "not published", "MR", (), licence="not stated"),
-    model("mine", "My own", "installed", "any", ORGANS, origin="imported from a <b>.pth", folder="/models/mine"),
+    model("mine", "My own", "installed", "any", ORGANS, origin="imported from a <b>.pth", folder="/models/mine", orientations=("SPL",)),
     model("bad", "Damaged one", "broken", "CT", ORGANS, reason="model.safetensors is missing.", folder="/models/bad"),
     model("encoder", "Encoder", "shipped", "any", (), kind="encoder"),
 )
@@ -223,6 +223,9 @@ class Batch:
     def processFolder(self, inputFolder, outputFolder, **options):
         self.calls.append((inputFolder, outputFolder, options))
         return self.result
+
+    def cleanup(self):
+        pass
 
     def progress(self, **facts):
         self._set(facts)

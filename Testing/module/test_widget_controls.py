@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 import slicer
 
-from RWKVUNetSegmentLib.ParameterNode import LargestPart, Region, parametersOf
+from RWKVUNetSegmentLib.ParameterNode import Preference, Region, parametersOf
 from RWKVUNetSegmentLib.SegmentationLogic import RunState
 from RWKVUNetSegmentLib.SliceDirection import SliceDirection
 
@@ -135,10 +135,19 @@ class Controls:
 
     def keepLargestComboBox(self, opened, ui, state, volume):
         found = {}
-        for choice in LargestPart:
+        for choice in Preference:
             choose(ui.keepLargestComboBox, choice.label())
             found[choice] = parametersOf(state).keepLargest
-        assert found == {LargestPart.MODEL: None, LargestPart.YES: True, LargestPart.NO: False}
+        assert found == {Preference.MODEL: None, Preference.YES: True, Preference.NO: False}
+
+    def averageComboBox(self, opened, ui, state, volume):
+        found = {}
+        for choice in Preference:
+            choose(ui.averageComboBox, choice.label())
+            found[choice] = parametersOf(state).average
+        assert found == {Preference.MODEL: None, Preference.YES: True, Preference.NO: False}
+        select_model(ui, "My own")
+        assert not ui.averageComboBox.enabled and "one direction" in ui.averageComboBox.toolTip
 
     def smoothingSlider(self, opened, ui, state, volume):
         ui.smoothingSlider.value = 1.5
