@@ -4,7 +4,7 @@ import slicer
 import vtk
 
 from bench.pyside import QtCore
-from bench.standins import standin
+from bench.standins import field, signal, standin
 from bench.view_widgets import qMRMLSliceWidget, qMRMLThreeDWidget
 
 SLICES = {
@@ -16,7 +16,10 @@ SLICES = {
 
 @standin
 class qSlicerLayoutManager(QtCore.QObject):
-    """Four views: Red (axial), Green (coronal), Yellow (sagittal), and one 3-D view."""
+    """Four views, whatever the layout: Red (axial), Green (coronal), Yellow (sagittal), and one 3-D view."""
+
+    layoutChanged = signal("int")
+    layout = field(int, slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView, "layoutChanged")
 
     def __init__(self, parent):
         super().__init__(parent)
@@ -54,6 +57,9 @@ class qSlicerLayoutManager(QtCore.QObject):
         logic.SetMRMLScene(scene)
         logic.SetSliceNode(node)
         return qMRMLSliceWidget(logic)
+
+    def setLayout(self, layout):
+        self.layout = layout
 
     def mrmlScene(self):
         return slicer.mrmlScene
