@@ -1,23 +1,17 @@
 """A model that averages over three planes, through the worker: previews stay quick, the user may switch it off."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-import torch
 
 from rwkv_core import Segmenter, Volume
-from rwkv_core.bundle import new_network, write_bundle
 from rwkv_core.errors import CancelledError
 from rwkv_core.worker.client import WorkerClient
 from rwkv_core.worker.content import Box, Range, Slices
 from rwkv_core.worker.protocol import SegmentRequest
 
-from core.small_models import config
-from core.worker_helpers import noise, volume_file
+from core.worker_helpers import PLANES, noise, volume_file, write_averaging
 from core.worker_stand_ins import PROGRAM
 
-PLANES = ("SPL", "AIL", "LIP")
 SHAPE = (36, 44, 40)
 
 
@@ -29,12 +23,7 @@ def worker(place):
 
 @pytest.fixture(scope="module")
 def averaging(place):
-    """A small real model whose config.json asks for the average."""
-    plain = config(orientations=PLANES, intensity={"method": "zscore"})
-    small = plain.model_copy(update={"preprocessing": plain.preprocessing.model_copy(update={"average": True})})
-    torch.manual_seed(0)
-    write_bundle(Path(place / "averaging"), small, new_network(small))
-    return str(place / "averaging")
+    return write_averaging(place / "averaging")
 
 
 def segment(worker, model, steps=None, **more):

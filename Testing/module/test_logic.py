@@ -14,7 +14,7 @@ from RWKVUNetSegmentLib.RegionOfInterest import RegionOfInterest
 from RWKVUNetSegmentLib.SegmentationLogic import RunState, SegmentationLogic
 
 import bench
-from core.worker_helpers import noise
+from core.worker_helpers import noise, write_averaging
 from core.worker_stand_ins import PROGRAM
 from module.workers import SAMPLE, isThere, leftFolders, newClient, ownSettings, smallModel, volumeNode, warm
 
@@ -90,7 +90,7 @@ def test_one_call_segments_a_volume(logic, model):
     assert result.state == RunState.COMPLETED
     assert finished == [result]
     assert result.node.GetName() == "scan segmentation"
-    assert [segment for segment in steps if segment in ("send", "segment", "write", "import")][0] == "send"
+    assert steps[0] == "send"
     assert steps[-1] == "import"
     assert result.progress.text
     labels = labelsOf(result, volume)
@@ -167,6 +167,33 @@ def test_options_reach_the_worker(logic, model):
     smooth = logic.process(volume, model=model, keepLargest=True, smoothing=2.0, show3D=True, **SMALL)
     assert not np.array_equal(labelsOf(rough, volume), labelsOf(smooth, volume))
     assert smooth.node.GetSegmentation().ContainsRepresentation("Closed surface")
+
+
+def test_averaging_of_planes_can_be_switched_off(logic, place):
+    """The shipped model's config may ask for it; a preview of one slice never does."""
+    averaging = write_averaging(place / "averaging")
+    volume = volumeNode(noise((36, 44, 40)), ijkToRAS=np.eye(4))
+    view = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceNode")
+    view.SetLayoutName("Red")
+    view.SetOrientationToAxial()
+    view.GetSliceToRAS().SetElement(2, 3, 6.0)
+    view.UpdateMatrices()
+
+    def slicesOf(**options):
+        steps = []
+        logic.process(
+            volume,
+            model=averaging,
+            onProgress=lambda step: steps.append((step.done, step.total)) if step.stage == "segment" else None,
+            **SMALL,
+            **options,
+        )
+        assert steps[-1][0] == steps[-1][1]
+        return steps[-1][1]
+
+    assert slicesOf() > 36 + 44 + 40
+    assert slicesOf(average=False) == 36
+    assert slicesOf(region=view) == 1
 
 
 def test_what_the_worker_refuses_is_told(logic, model):
