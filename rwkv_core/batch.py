@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from rwkv_core.cancellation import Cancel
+from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
 from rwkv_core.volume import (
     INPUT_EXTENSIONS,
@@ -32,6 +32,7 @@ class Settings:
         model: id or folder.
         device, engine, mode: as for `Segmenter`.
         probabilities: also write NAME_probabilities.nii.gz.
+        islands, smoothing, average: as for `Segmenter.segment`.
         overwrite: segment again what is already there.
     """
 
@@ -43,6 +44,9 @@ class Settings:
     probabilities: bool = False
     any_modality: bool = False
     overwrite: bool = False
+    islands: Literal["bundle", "remove", "keep"] = "bundle"
+    smoothing: float = 0.0
+    average: bool | None = None
 
     def segmenter(self) -> "Segmenter":
         """The model, loaded; raises as `Segmenter`."""
@@ -129,12 +133,15 @@ def segment_file(
         CancelledError: when `cancel` said so; nothing was written.
     """
     tell = progress or (lambda stage, done, total: None)
+    asked = as_question(cancel)
     outcome = Outcome(str(source), str(target))
     start = time.perf_counter()
     try:
         tell("reading", 0, 0)
         volume = read_volume(source)
         check_output(target, volume.ijk_to_ras)
+        if asked():
+            raise CancelledError
         result = segmenter.segment(
             volume,
             settings.region,
@@ -142,7 +149,12 @@ def segment_file(
             progress=lambda done, total: tell("segmenting", done, total),
             cancel=cancel,
             any_modality=settings.any_modality,
+            islands=settings.islands,
+            smoothing=settings.smoothing,
+            average=settings.average,
         )
+        if asked():
+            raise CancelledError
         tell("writing", 0, 0)
         if result.probabilities is not None:
             soft = target.with_name(f"{stem(target)}_probabilities.nii.gz")

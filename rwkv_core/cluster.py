@@ -35,6 +35,7 @@ def segment_on_cluster(
     settings: Settings,
     progress: Callable[[int, int, int], None] | None = None,
     cancel: Cancel | None = None,
+    finished: Callable[[int, Outcome], None] | None = None,
 ) -> list[Outcome]:
     """Segment volumes on the workers of a running Dask scheduler.
 
@@ -44,6 +45,7 @@ def segment_on_cluster(
         settings: the device "auto" is chosen by each worker for itself.
         progress: called with (volumes done, volumes in all, workers there are), first with 0 and whenever it changes.
         cancel: asked a few times a second. Volumes in progress stop after their current slices.
+        finished: called with the index of a job and its outcome, soon after it is known; not for skipped ones.
 
     Returns:
         One outcome for each job, in their order. One that an attempt had written before its worker was lost says no
@@ -80,6 +82,8 @@ def segment_on_cluster(
                 for number in [number for number, future in running.items() if future.done()]:
                     # Now, and not in the end: what a worker holds is lost with it.
                     outcomes[number] = _outcome(running.pop(number), *jobs[number])
+                    if finished:
+                        finished(number, outcomes[number])
                 now = (len(jobs) - len(running), len(client.nthreads()))
                 if now != said:
                     said = now
@@ -102,6 +106,11 @@ def _connect(address: str) -> tuple[Any, Any]:
         raise InputError(
             "Dask is not installed here.", hint="pip install 'rwkv-unet-segment[dask]', here and on every worker."
         ) from None
+    if address.endswith(".json") and not Path(address).is_file():  # Dask would wait for it without end
+        raise InputError(
+            f"No Dask scheduler answers: {address} is not there.",
+            hint="Give the file that `dask scheduler --scheduler-file FILE` has written, or the scheduler's address.",
+        )
     options = {"scheduler_file": address} if address.endswith(".json") else {"address": address}
     try:
         return distributed, distributed.Client(**options, timeout=_CONNECT_SECONDS, set_as_default=False)
@@ -148,7 +157,7 @@ def _segment(source: str, target: str, settings: Settings, name: str) -> Outcome
 
     try:
         with _loading:  # of a worker's threads, one loads and the others wait
-            segmenter = _loaded(replace(settings, region=None, probabilities=False))
+            segmenter = _loaded(Settings(settings.model, settings.device, settings.engine, settings.mode))
     except RWKVUNetError as error:
         outcome = Outcome(source, target)
         outcome.fail(error.kind, error.message, error.hint)

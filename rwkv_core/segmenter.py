@@ -152,27 +152,29 @@ class Segmenter:
         any_modality: bool = False,
         islands: Islands = "bundle",
         smoothing: float = 0.0,
+        average: bool | None = None,
     ) -> Segmentation:
         """`prepare` and `PreparedVolume.segment` in one call; arguments and errors are theirs."""
         (region or Region()).within(volume.array.shape)  # told before a large volume is measured
         prepared = self.prepare(volume, any_modality)
-        result = prepared.segment(region, probabilities, progress, cancel, islands, smoothing)
+        result = prepared.segment(region, probabilities, progress, cancel, islands, smoothing, average)
         timings = result.timings | {
             "measure": prepared.seconds,
             "total": prepared.seconds + result.timings["total"],
         }
         return replace(result, timings=timings)
 
-    def stacks(self, volume: Volume, shape: tuple[int, ...]) -> list[SliceStack]:
+    def stacks(self, volume: Volume, shape: tuple[int, ...], average: bool | None = None) -> list[SliceStack]:
         """Orders of slices for a part of `volume` of this (K, J, I) shape: one, or several whose answers are averaged.
 
         Slices are averaged where their pixels are at most twice as large as those of the network's input, and the
-        probabilities fit in memory.
+        probabilities fit in memory. `average` is as for `PreparedVolume.segment`.
         """
         config = self.preprocessing
         best = self._best_stack(volume, shape)
         kept = math.prod(shape) * len(self.values) * np.float16().nbytes
-        if not config.average or not isinstance(config.resampling, Spacing) or kept > _MOST_AVERAGED:
+        wanted = config.average if average is None else average
+        if not wanted or not isinstance(config.resampling, Spacing) or kept > _MOST_AVERAGED:
             return [best]
         pixel = _FINE * config.resampling.pixel
         fine = fine_stacks(volume.ijk_to_ras, shape, config.orientations, pixel, _LEAST_PIXELS)
@@ -232,6 +234,7 @@ class PreparedVolume:
         cancel: Cancel | None = None,
         islands: Islands = "bundle",
         smoothing: float = 0.0,
+        average: bool | None = None,
     ) -> Segmentation:
         """Label every voxel of the volume, or of a region of it.
 
@@ -246,6 +249,8 @@ class PreparedVolume:
             islands: "remove" keeps the largest part of every class, "keep" keeps all; "bundle" does what the model's
                 config asks for, in whole volumes only: a region may well hold several parts.
             smoothing: standard deviation in mm of a Gaussian that smooths all labels jointly, before islands go.
+            average: whether the answers for slices of several orientations are averaged, where all of them are fine;
+                None does what the model's config asks for.
 
         Raises:
             InputError: when the region cannot be segmented as it is, with the reason and what to do.
@@ -259,7 +264,7 @@ class PreparedVolume:
         cancelled = as_question(cancel)
         box = (region or Region()).within(volume.array.shape).as_slices()
         seen = self._with_context(box)
-        stacks = self.segmenter.stacks(volume, volume.array[seen].shape)
+        stacks = self.segmenter.stacks(volume, volume.array[seen].shape, average)
         values = self.segmenter.values
         labelmap = np.zeros(volume.array.shape, values.dtype)
         soft = np.zeros((len(values), *volume.array.shape), np.float16) if probabilities else None

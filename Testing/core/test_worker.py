@@ -14,21 +14,11 @@ from rwkv_core.engines import why_unavailable
 from rwkv_core.errors import BundleError, DeviceError, InputError
 from rwkv_core.worker.arrays import geometry_of
 from rwkv_core.worker.client import WorkerClient
+from rwkv_core.worker.content import Box, Range, Slices, VolumeFile
 from rwkv_core.worker.errors import ProtocolError
 from rwkv_core.worker.lines import encode
 from rwkv_core.worker.models import KEPT
-from rwkv_core.worker.protocol import (
-    MAX_LINE,
-    PROTOCOL,
-    Box,
-    DevicesRequest,
-    HelloRequest,
-    LoadRequest,
-    Range,
-    SegmentRequest,
-    Slices,
-    VolumeFile,
-)
+from rwkv_core.worker.protocol import MAX_LINE, PROTOCOL, DevicesRequest, HelloRequest, LoadRequest, SegmentRequest
 
 from core.worker_helpers import (
     HELLO,

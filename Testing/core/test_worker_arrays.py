@@ -95,13 +95,32 @@ def test_damaged_arrays_are_explained(folder):
 
 
 def test_a_full_disk_leaves_nothing(folder, monkeypatch):
-    def full(file, array, allow_pickle):
+    def full(file, header):
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np.lib.format, "write_array", full)
+    monkeypatch.setattr(np.lib.format, "write_array_header_1_0", full)
     with pytest.raises(StorageError, match="No space left"):
         folder.put(np.zeros(3))
+    assert kept(folder) == []
+
+
+def test_an_array_is_written_piece_by_piece(folder):
+    array = np.arange(60, dtype=np.int16).reshape(10, 2, 3)
+    steps = folder.put_in_steps(array, step_bytes=36)
+    shares = []
+    with pytest.raises(StopIteration) as end:
+        while True:
+            shares.append(next(steps))
+    assert shares == [0.3, 0.6, 0.9, 1.0]
+    assert np.array_equal(folder.take(end.value.value), array)
+
+
+def test_an_array_that_is_given_up_leaves_nothing(folder):
+    steps = folder.put_in_steps(np.zeros((10, 10)), step_bytes=80)
+    next(steps)
+    assert len(kept(folder)) == 1
+    steps.close()
     assert kept(folder) == []
 
 

@@ -12,8 +12,9 @@ import torch
 
 from rwkv_core.bundle import new_network, write_bundle
 from rwkv_core.worker.arrays import PrivateFolder, geometry_of
+from rwkv_core.worker.content import VolumeFile
 from rwkv_core.worker.launch import worker_environment, worker_options, worker_program
-from rwkv_core.worker.protocol import PROTOCOL, SegmentRequest, VolumeFile
+from rwkv_core.worker.protocol import PROTOCOL, SegmentRequest
 
 from core.golden_weights import fill
 from core.small_models import config
@@ -25,6 +26,8 @@ HELLO = {"id": 1, "type": "hello", "protocol": PROTOCOL}
 OBLIQUE = np.array([[-0.9, 0.1, 0, 20], [0.1, 0.9, -0.2, -5], [0, 0.3, 2.9, 7], [0, 0, 0, 1.0]])
 LONG = (160, 8, 8)
 """Shape of a volume whose slices do not fit one batch."""
+PLANES = ("SPL", "AIL", "LIP")
+"""Axial, coronal, sagittal."""
 
 
 def write_small(folder, lively=False, **settings):
@@ -36,6 +39,15 @@ def write_small(folder, lively=False, **settings):
         values = fill({name: value.shape for name, value in network.state_dict().items()})
         network.load_state_dict({name: torch.from_numpy(np.asarray(value)) for name, value in values.items()})
     write_bundle(Path(folder), small, network)
+    return str(folder)
+
+
+def write_averaging(folder):
+    """A model with random weights whose config.json asks for the average over `PLANES`."""
+    plain = config(orientations=PLANES, intensity={"method": "zscore"})
+    small = plain.model_copy(update={"preprocessing": plain.preprocessing.model_copy(update={"average": True})})
+    torch.manual_seed(0)
+    write_bundle(Path(folder), small, new_network(small))
     return str(folder)
 
 

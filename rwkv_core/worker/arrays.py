@@ -12,7 +12,7 @@ import re
 import secrets
 import stat
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_core.errors import InputError, StorageError
-from rwkv_core.worker.protocol import Geometry
+from rwkv_core.worker.content import Geometry
 
 Array = npt.NDArray[Any]
 
@@ -77,18 +77,47 @@ class PrivateFolder:
         Raises:
             StorageError: when the disk is full or not writable; nothing is left behind.
         """
+        steps = self.put_in_steps(array)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return str(end.value)
+
+    def put_in_steps(self, array: Array, step_bytes: int = 1 << 23) -> Generator[float, None, str]:
+        """As `put`, for callers that must not be held up: a generator that writes a piece whenever it is advanced.
+
+        It yields the share that is written, and returns the file's name. Closing it early leaves nothing behind.
+
+        Args:
+            array: with at least one axis; must not change meanwhile.
+            step_bytes: size of a piece, at least one row of the first axis.
+
+        Raises:
+            StorageError: as `put`.
+        """
         name = _new_name()
         partial = self.path / (name + _PARTIAL)
+        rows = max(1, step_bytes * len(array) // max(array.nbytes, 1))
+        complete = False
         try:
             with partial.open("xb") as file:
-                np.lib.format.write_array(file, array, allow_pickle=False)
+                descr = np.lib.format.dtype_to_descr(array.dtype)
+                header = {"descr": descr, "fortran_order": False, "shape": array.shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                for first in range(0, len(array), rows):
+                    file.write(np.ascontiguousarray(array[first : first + rows]).data)
+                    yield min(first + rows, len(array)) / len(array)
             partial.replace(self.path / name)
+            complete = True
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise StorageError(
                 f"An array of {array.nbytes / 1e6:.1f} MB could not be written to {self.path}: {error}.",
                 hint="Free some space on that disk, or set the folder of temporary files (TMPDIR or TEMP) to another.",
             ) from None
+        finally:
+            if not complete:
+                partial.unlink(missing_ok=True)
         return name
 
     def reserve(self, shape: Sequence[int], dtype: npt.DTypeLike) -> tuple[str, Array]:

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rwkv_core.errors import CancelledError
+from rwkv_core.worker.content import ClassEntry, ModelEntry
 from rwkv_core.worker.jobs import Job
 from rwkv_core.worker.protocol import (
-    ClassEntry,
     DownloadRequest,
     DownloadResult,
     ImportRequest,
     ImportResult,
-    ModelEntry,
     ModelsResult,
     Progress,
     RemoveRequest,

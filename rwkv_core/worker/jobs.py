@@ -4,7 +4,8 @@ import threading
 from collections import deque
 from dataclasses import dataclass, field
 
-from rwkv_core.worker.protocol import AnyRequest, Found
+from rwkv_core.worker.content import Found
+from rwkv_core.worker.protocol import AnyRequest
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rwkv_core.errors import CancelledError
-from rwkv_core.worker.protocol import Mode, Stage
+from rwkv_core.worker.content import Mode, Stage
 
 if TYPE_CHECKING:
     from rwkv_core.bundle import Bundle

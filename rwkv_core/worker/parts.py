@@ -8,7 +8,7 @@ import numpy as np
 
 from rwkv_core.errors import InputError
 from rwkv_core.worker.arrays import Array
-from rwkv_core.worker.protocol import Box, Range, Slices
+from rwkv_core.worker.content import Box, Range, Slices
 
 if TYPE_CHECKING:
     from rwkv_core.segmenter import Segmentation

@@ -10,151 +10,34 @@ of the client's choice and a `type`. It is answered by any number of "progress" 
 The first request must be hello. Requests that compute are done one after another, in order; hello and cancel are
 answered at once, even meanwhile. Arrays are files in the folder that the worker was started with (`arrays`).
 
-Here are the messages; `lines` turns them into lines and back.
+Here are the messages, and in `content` what they are about; `lines` turns them into lines and back.
 """
 
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
+
+from rwkv_core.worker.content import (
+    Box,
+    ClassEntry,
+    FileOutcome,
+    FilePair,
+    Found,
+    Geometry,
+    Islands,
+    Mode,
+    ModelEntry,
+    Offer,
+    Output,
+    Slices,
+    Stage,
+    VolumeFile,
+)
 
 PROTOCOL = 2
 """Version of this schema; both ends must have the same."""
 
-MAX_LINE = 1 << 20
-"""Bytes, line feed included."""
-
-Row = tuple[float, float, float, float]
-Geometry = tuple[Row, Row, Row, Row]
-"""IJK to RAS, row by row, in mm."""
-
-Output = Literal["labelmap", "probabilities"]
-Mode = Literal["best", "paper"]
-Islands = Literal["bundle", "remove", "keep"]
-ModelState = Literal["shipped", "installed", "needs download", "not published", "broken"]
-Stage = Literal["library", "weights", "device", "segment", "write", "download", "import"]
-Found = Literal["running", "queued", "none"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Range:
-    """Half-open range of indices; an end of None means the volume's end."""
-
-    first: int = 0
-    end: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Box:
-    """Voxels (i, j, k) of a volume whose array is indexed (K, J, I)."""
-
-    i: Range = Range()
-    j: Range = Range()
-    k: Range = Range()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slices:
-    """Single slices: `indices`, strictly increasing, along one axis of the volume."""
-
-    axis: Literal["I", "J", "K"]
-    indices: tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class VolumeFile:
-    """A volume in the private folder.
-
-    Attributes:
-        file: name of a .npy file (K, J, I) of any integer or float type.
-        name: for messages to people.
-        modality: as in DICOM, such as "CT"; empty when it is not known.
-    """
-
-    file: str
-    ijk_to_ras: Geometry
-    name: str = ""
-    modality: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Code:
-    """A coded concept, as in DICOM."""
-
-    scheme: str
-    value: str
-    meaning: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Terminology:
-    """What a segment is."""
-
-    category: Code
-    type: Code
-    modifier: Code | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassEntry:
-    """One label value; `color` is red, green, blue, each 0 to 255."""
-
-    value: int
-    name: str
-    color: tuple[int, int, int]
-    terminology: Terminology | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelEntry:
-    """One model, here or to be had.
-
-    Attributes:
-        id: as requests name it.
-        reason: what is wrong with a broken one; else empty.
-        modality: what it was made for.
-        variant: "T", "S", "B"; empty when it is not known before a download.
-        classes: what it segments; empty for an encoder.
-        size: bytes of its weights; None when not known.
-        folder: where it lies; empty when it is not here.
-        origin: one line for people: "shipped", "downloaded from owner/name at abc1234", "imported from x.pth",
-            "trained"; empty when it is not here.
-        repo, revision: where it can be downloaded from; empty when nobody said.
-        in_channels: 1 for grey volumes, 3 for colour images.
-        orientations: as `Preprocessing.orientations`: "SPL" stands for axial slices, "stored" for any.
-    """
-
-    id: str
-    title: str
-    description: str
-    state: ModelState
-    reason: str
-    kind: Literal["segmentation", "encoder"]
-    modality: Literal["CT", "MR", "any"]
-    variant: str
-    classes: tuple[ClassEntry, ...]
-    licence: str
-    citation: str
-    size: int | None
-    folder: str
-    origin: str
-    repo: str
-    revision: str
-    in_channels: int
-    orientations: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Offer:
-    """A device or engine.
-
-    Attributes:
-        name: as requests name it: "cuda:0", "openvino".
-        title: for people.
-        unavailable: why it cannot be used; empty when it can.
-    """
-
-    name: str
-    title: str = ""
-    unavailable: str = ""
+MAX_LINE = 1 << 23
+"""Bytes, line feed included: room for the files of a large batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,6 +151,38 @@ class RemoveResult(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlanResult(Result):
+    """What there is to do, in order."""
+
+    files: tuple[FilePair, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentFileResult(Result):
+    """A segmentation was written.
+
+    Attributes:
+        output: as asked.
+        volumes_ml: volume of each class in millilitres, by name.
+        classes, device, engine, timings, count, warnings: as `SegmentResult`.
+    """
+
+    output: str
+    volumes_ml: dict[str, float]
+    classes: tuple[ClassEntry, ...]
+    device: str
+    engine: str
+    timings: dict[str, float]
+    count: int
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentFilesResult(Result):
+    """All volumes are done or given up; what became of each was told with the progress."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CancelResult(Result):
     """`found` says what was cancelled: a request that ran, one that waited, or none (unknown or already answered)."""
 
@@ -319,31 +234,46 @@ class LoadRequest(Request[LoadResult]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentRequest(Request[SegmentResult]):
-    """Segment a volume, or a box or single slices of it; the model is loaded first where that was not done.
+class HowToSegment:
+    """What the requests that segment have in common.
+
+    Attributes:
+        bundle, device, engine, mode: as `LoadRequest`; the model is loaded first where that was not done.
+        any_modality: segment also when the volume's modality is not the model's.
+        islands: "remove" keeps the largest part of every class, "keep" keeps all; "bundle" does what the model's
+            config asks for, in whole volumes.
+        smoothing: standard deviation in mm of the Gaussian that smooths all labels jointly; 0 for none.
+        average: whether the answers for axial, coronal and sagittal slices are averaged, where all of them are fine
+            and the model was trained on them; None does what the model's config asks for.
+    """
+
+    bundle: str
+    device: str = "auto"
+    engine: str = "auto"
+    mode: Mode = "best"
+    any_modality: bool = False
+    islands: Islands = "bundle"
+    smoothing: float = 0.0
+    average: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentRequest(HowToSegment, Request[SegmentResult]):
+    """Segment a volume, or a box or single slices of it.
+
+    Single slices are a preview: they are smoothed without their neighbours, never averaged, and keep their islands,
+    because they do not show what hangs together.
 
     Attributes:
         box: None for the whole volume.
         slices: None, or these slices of the box, which must leave their axis whole.
         outputs: which arrays to write.
-        any_modality: segment also when the volume's modality is not the model's.
-        islands: "remove" keeps the largest part of every class, "keep" keeps all; "bundle" does what the model's
-            config asks for, in whole volumes. Single slices keep all, because they do not show what hangs together.
-        smoothing: standard deviation in mm of the Gaussian that smooths all labels jointly; 0 for none. Single slices
-            are smoothed without their neighbours.
     """
 
     volume: VolumeFile
-    bundle: str
-    device: str = "auto"
-    engine: str = "auto"
-    mode: Mode = "best"
     box: Box | None = None
     slices: Slices | None = None
     outputs: tuple[Output, ...] = ("labelmap",)
-    any_modality: bool = False
-    islands: Islands = "bundle"
-    smoothing: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -387,6 +317,40 @@ class RemoveRequest(Request[RemoveResult]):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlanRequest(Request[PlanResult]):
+    """Find the volumes in the folder `input`; their segmentations go to the folder `output`. Paths are absolute."""
+
+    input: str
+    output: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentFileRequest(HowToSegment, Request[SegmentFileResult]):
+    """Read a volume from disk, segment it, write the file: what `rwkv-unet segment` does with one.
+
+    Attributes:
+        input: file or DICOM folder, absolute.
+        output: .seg.nrrd or another that the command line writes; appears whole, or not at all.
+    """
+
+    input: str
+    output: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentFilesRequest(HowToSegment, Request[SegmentFilesResult]):
+    """Segment volumes on the workers of a running Dask cluster: what `rwkv-unet segment --dask` does.
+
+    Attributes:
+        files: absolute paths, the same on every machine. Those that are `done` are segmented again.
+        dask: address of the scheduler, or the path of its scheduler file (.json).
+    """
+
+    files: tuple[FilePair, ...]
+    dask: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class CancelRequest(Request[CancelResult]):
     """End the request of the id `request`: it is answered by an error of kind "cancelled", unless it was just done."""
 
@@ -403,9 +367,11 @@ class Progress:
     """How far a request is.
 
     Attributes:
-        stage: "library" (torch is imported), "weights", "device", "segment", "write", "download", "import".
-        done, total: slices in stage "segment", bytes in stage "download", else 0 of 0.
+        stage: "library" (torch is imported), "weights", "device", "read", "segment", "write", "download", "import";
+            of a cluster "wait" (it has no worker yet) and "volumes".
+        done, total: slices in stage "segment", bytes in "download", volumes in "wait" and "volumes", else 0 of 0.
         seconds_left: an estimate for the stage; None while there is none.
+        file: what became of one of several files, once for each; None in other messages.
     """
 
     id: int
@@ -413,6 +379,7 @@ class Progress:
     done: int = 0
     total: int = 0
     seconds_left: float | None = None
+    file: FileOutcome | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -440,6 +407,9 @@ REQUESTS: dict[str, type[AnyRequest]] = {
     "devices": DevicesRequest,
     "load": LoadRequest,
     "segment": SegmentRequest,
+    "plan": PlanRequest,
+    "segment-file": SegmentFileRequest,
+    "segment-files": SegmentFilesRequest,
     "models": ModelsRequest,
     "download": DownloadRequest,
     "import": ImportRequest,
@@ -454,6 +424,9 @@ RESULTS: dict[str, type[Result]] = {
     "devices": DevicesResult,
     "load": LoadResult,
     "segment": SegmentResult,
+    "plan": PlanResult,
+    "segment-file": SegmentFileResult,
+    "segment-files": SegmentFilesResult,
     "models": ModelsResult,
     "download": DownloadResult,
     "import": ImportResult,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rwkv_core.errors import CancelledError
-from rwkv_core.worker import facts, housekeeping
+from rwkv_core.worker import batch_files, facts, housekeeping
 from rwkv_core.worker.arrays import PrivateFolder, geometry_of
 from rwkv_core.worker.jobs import Job
 from rwkv_core.worker.models import Models, Ready
@@ -16,13 +16,17 @@ from rwkv_core.worker.parts import Parts
 from rwkv_core.worker.protocol import (
     DevicesRequest,
     DownloadRequest,
+    Failure,
     ImportRequest,
     LoadRequest,
     LoadResult,
     ModelsRequest,
+    PlanRequest,
     Progress,
     RemoveRequest,
     Result,
+    SegmentFileRequest,
+    SegmentFilesRequest,
     SegmentRequest,
     SegmentResult,
 )
@@ -47,8 +51,8 @@ class Tasks:
         self._send = send
         self._measured: tuple[object, IntensityScale] | None = None
 
-    def answer(self, job: Job) -> Result:
-        """Do what a request asks.
+    def answer(self, job: Job) -> Result | Failure:
+        """Do what a request asks. Of a volume on disk, what is wrong with it comes as a `Failure`.
 
         Raises:
             CancelledError: when the job was cancelled.
@@ -62,6 +66,13 @@ class Tasks:
             return self._load(request, job)
         if isinstance(request, SegmentRequest):
             return self._segment(request, job)
+        if isinstance(request, PlanRequest):
+            return batch_files.plan(request)
+        if isinstance(request, SegmentFileRequest):
+            bar = _ProgressBar(request.id, [], self._send)
+            return batch_files.segment_file(request, job, self._ready(request, job), bar, self._send)
+        if isinstance(request, SegmentFilesRequest):
+            return batch_files.segment_files(request, job, self._send)
         if isinstance(request, ModelsRequest):
             return housekeeping.models(request.id)
         if isinstance(request, DownloadRequest):
@@ -93,7 +104,7 @@ class Tasks:
         parts = Parts(volume.array.shape, request.box, request.slices)  # mistakes are told before a model is loaded
         ready = self._ready(request, job)
         prepared = self._prepared(request, volume, ready.segmenter)
-        bar = _ProgressBar(request.id, parts, self._send)
+        bar = _ProgressBar(request.id, parts.runs, self._send)
         for region in parts.regions:
             result = prepared.segment(
                 region,
@@ -102,6 +113,7 @@ class Tasks:
                 cancel=job.cancelled,
                 islands="keep" if request.slices else request.islands,
                 smoothing=request.smoothing,
+                average=False if request.slices else request.average,
             )
             parts.add(region, result)
             bar.next_part()
@@ -147,7 +159,7 @@ class Tasks:
         self._measured = (key, prepared.scale)
         return prepared
 
-    def _ready(self, request: LoadRequest | SegmentRequest, job: Job) -> Ready:
+    def _ready(self, request: LoadRequest | SegmentRequest | SegmentFileRequest, job: Job) -> Ready:
         return self.models.get(
             request.bundle,
             request.device,
@@ -165,14 +177,15 @@ class _ProgressBar:
     for, because the network may see others: those along the axis it was trained for.
     """
 
-    def __init__(self, request_id: int, parts: Parts, send: Callable[[Progress], None]):
+    def __init__(self, request_id: int, runs: list[tuple[int, int]], send: Callable[[Progress], None]):
         self._message = Progress(id=request_id, stage="segment")
-        self._sizes = [end - first for first, end in parts.runs]
+        self._sizes = [end - first for first, end in runs]
         self._part = 0
         self._send = send
-        self._start = time.perf_counter()
+        self._start = 0.0
 
     def __call__(self, done: int, total: int) -> None:
+        self._start = self._start or time.perf_counter()
         if self._sizes:
             size = self._sizes[self._part]
             done, total = sum(self._sizes[: self._part]) + done * size // total, sum(self._sizes)

@@ -1,0 +1,245 @@
+"""The module: description, panel, logic, self test. What they do is in RWKVUNetSegmentLib, one file per subject."""
+
+import sys
+import unittest
+from pathlib import Path
+from typing import Any
+
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+import rwkv_core
+from RWKVUNetSegmentLib import SampleData
+from RWKVUNetSegmentLib.AdvancedPanel import AdvancedPanel
+from RWKVUNetSegmentLib.BatchLogic import BatchLogic, BatchResult
+from RWKVUNetSegmentLib.BatchPanel import BatchPanel
+from RWKVUNetSegmentLib.ChosenNodes import ChosenNodes
+from RWKVUNetSegmentLib.InputsPanel import InputsPanel
+from RWKVUNetSegmentLib.InstallationLogic import InstallationLogic
+from RWKVUNetSegmentLib.ModelPanel import ModelPanel
+from RWKVUNetSegmentLib.ModelsLogic import ModelsLogic
+from RWKVUNetSegmentLib.ParameterNode import RWKVUNetSegmentParameterNode
+from RWKVUNetSegmentLib.SegmentationLogic import SegmentationLogic, SegmentationResult
+from RWKVUNetSegmentLib.SegmentPanel import SegmentPanel
+from RWKVUNetSegmentLib.SetupPanel import SetupPanel
+
+PANELS = (InputsPanel, ModelPanel, SegmentPanel, AdvancedPanel, BatchPanel, SetupPanel)
+"""The sections, from top to bottom."""
+
+LIBRARIES = ("RWKVUNetSegmentLib", "rwkv_core")
+"""Packages whose code is read again when the module is reloaded."""
+
+
+class RWKVUNetSegment(ScriptedLoadableModule):
+    """What Slicer shows of the module before it is opened."""
+
+    def __init__(self, parent: Any):
+        ScriptedLoadableModule.__init__(self, parent)
+        self.parent.title = _("RWKV-UNet Segmentation")
+        self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
+        self.parent.dependencies = ["Segmentations", "SegmentEditor", "SubjectHierarchy"]
+        self.parent.contributors = ["The RWKVUNetSegment developers"]
+        self.parent.helpText = _(
+            "Choose a volume, choose a model, press Segment. The shipped model finds brain structures in MR. "
+            "For research, not for diagnosis. See the {link_start}tutorial{link_end}."
+        ).format(
+            link_start='<a href="https://github.com/RWKVUNetSegment/RWKVUNetSegment/blob/main/docs/tutorial.md">',
+            link_end="</a>",
+        )
+        self.parent.acknowledgementText = _(
+            "The network is RWKV-UNet: Jiang J, Zhang J, Liu W, Gao M, Hu X, Xue Z, Liu Y, Yan S. RWKV-UNet: Improving "
+            "UNet with Long-Range Cooperation for Effective Medical Image Segmentation. arXiv:2501.08458, 2025."
+        )
+        slicer.app.connect("startupCompleted()", SampleData.registerSampleData)
+
+
+class RWKVUNetSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The panel: loads the .ui file, gives every section its logics and the scene's parameter node."""
+
+    def __init__(self, parent: Any = None):
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic: RWKVUNetSegmentLogic | None = None
+        self.panels: tuple[Any, ...] = ()
+        self._parameterNode: RWKVUNetSegmentParameterNode | None = None
+        self._guiTag: int | None = None
+        self._updating = False
+        self._chosenNodes = ChosenNodes(self.updateFromState)
+
+    def setup(self) -> None:
+        ScriptedLoadableModuleWidget.setup(self)
+        uiWidget = slicer.util.loadUI(self.resourcePath("UI/RWKVUNetSegment.ui"))
+        self.layout.addWidget(uiWidget)
+        self.ui = slicer.util.childWidgetVariables(uiWidget)
+        uiWidget.setMRMLScene(slicer.mrmlScene)
+        self.logic = RWKVUNetSegmentLogic()
+        self.panels = tuple(panel(self.ui, self.logic) for panel in PANELS)
+        self.logic.onStateChanged = self.updateFromState
+        self.logic.models.addCallback(self.updateFromState)
+        self.logic.installation.addCallback(self.updateFromState)
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
+        self.initializeParameterNode()
+
+    def cleanup(self) -> None:
+        """Slicer quits, or the module is reloaded."""
+        self.setParameterNode(None)
+        self._chosenNodes.cleanup()
+        self.removeObservers()
+        for panel in self.panels:
+            panel.cleanup()
+        if self.logic is not None:
+            self.logic.cleanup()
+
+    def enter(self) -> None:
+        self.initializeParameterNode()
+        self.logic.installation.refresh()
+
+    def exit(self) -> None:
+        if self._parameterNode is not None:
+            self._parameterNode.disconnectGui(self._guiTag)
+            self._guiTag = None
+
+    def onReload(self) -> None:
+        for name in [name for name in sys.modules if name.partition(".")[0] in LIBRARIES]:
+            del sys.modules[name]  # importing them again is the only order that is always right
+        ScriptedLoadableModuleWidget.onReload(self)
+
+    def onSceneStartClose(self, caller: Any, event: Any) -> None:
+        self.setParameterNode(None)
+
+    def onSceneEndClose(self, caller: Any, event: Any) -> None:
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
+    def onSceneEndImport(self, caller: Any, event: Any) -> None:
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
+    def initializeParameterNode(self) -> None:
+        """Show the scene's choices; with none yet, take its first volume."""
+        self.setParameterNode(self.logic.getParameterNode())
+        if self._parameterNode.inputVolume is None:
+            volume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+            if volume is not None:
+                self._parameterNode.inputVolume = volume
+
+    def setParameterNode(self, node: RWKVUNetSegmentParameterNode | None) -> None:
+        if self._parameterNode is not None:
+            if self._guiTag is not None:
+                self._parameterNode.disconnectGui(self._guiTag)
+                self._guiTag = None
+            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParameterNodeModified)
+        self._parameterNode = node
+        for panel in self.panels:
+            panel.parameterNode = node
+        if node is not None:
+            self._guiTag = node.connectGui(self.ui)
+            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self.onParameterNodeModified)
+        self._chosenNodes.watch(self._parameterNode)
+        self.updateFromState()
+
+    def onParameterNodeModified(self, caller: Any = None, event: Any = None) -> None:
+        self._chosenNodes.watch(self._parameterNode)
+        self.updateFromState()
+
+    def updateFromState(self) -> None:
+        """Let every section show what is. What a section changes in doing so is shown in a second round."""
+        if self._updating:
+            self._chosenNodes.later()
+            return
+        self._updating = True
+        try:
+            for panel in self.panels:
+                panel.updateFromState()
+        finally:
+            self._updating = False
+
+
+class RWKVUNetSegmentLogic(ScriptedLoadableModuleLogic):
+    """What panel, Python console and other modules use.
+
+    logic = slicer.util.getModuleLogic("RWKVUNetSegment")
+    result = logic.process(slicer.util.getNode("MRHead"))
+    """
+
+    def __init__(self) -> None:
+        ScriptedLoadableModuleLogic.__init__(self)
+        self.installation = InstallationLogic()
+        self.models = ModelsLogic()
+        self.segmentation = SegmentationLogic()
+        self.batch = BatchLogic(self.segmentation)
+        self.onStateChanged: Any = None
+
+    def getParameterNode(self) -> RWKVUNetSegmentParameterNode:
+        return RWKVUNetSegmentParameterNode(super().getParameterNode())
+
+    def process(self, inputVolume: Any, *args: Any, **kwargs: Any) -> SegmentationResult:
+        """Segment one volume; see `SegmentationLogic.process`."""
+        return self.segmentation.process(inputVolume, *args, **kwargs)
+
+    def processVolumes(self, inputVolumes: Any, *args: Any, **kwargs: Any) -> BatchResult:
+        """Segment several volumes of the scene; see `BatchLogic.processVolumes`."""
+        return self.batch.processVolumes(inputVolumes, *args, **kwargs)
+
+    def processFolder(self, inputFolder: Any, outputFolder: Any, *args: Any, **kwargs: Any) -> BatchResult:
+        """Segment every scan of a folder; see `BatchLogic.processFolder`."""
+        return self.batch.processFolder(inputFolder, outputFolder, *args, **kwargs)
+
+    def stateChanged(self) -> None:
+        """A run began or ended: the panel, if there is one, shows it."""
+        if self.onStateChanged is not None:
+            self.onStateChanged()
+
+    def cleanup(self) -> None:
+        """End all work and the worker processes."""
+        self.onStateChanged = None
+        self.models.cleanup()
+        self.batch.cleanup()
+        self.segmentation.cleanup()
+
+
+class RWKVUNetSegmentTest(ScriptedLoadableModuleTest):
+    """Runs inside Slicer, by "Reload and Test" and by CTest. Installs nothing: without the packages it is skipped."""
+
+    def setUp(self) -> None:
+        slicer.mrmlScene.Clear()
+
+    def runTest(self) -> None:
+        self.setUp()
+        try:
+            self.test_SampleIsSegmented()
+        except unittest.SkipTest as reason:
+            self.delayDisplay(str(reason))
+
+    def test_SampleIsSegmented(self) -> None:
+        """The sample head, by the shipped model: names, geometry, and a brain of a plausible size."""
+        logic = RWKVUNetSegmentLogic()
+        self.addCleanup(logic.cleanup)
+        installed, reason = logic.installation.isValid()
+        if not installed:
+            self.skipTest(reason)
+        volume = slicer.util.loadVolume(str(Path(rwkv_core.__file__).parent / "sample" / "ch2.nii.gz"))
+        self.delayDisplay(_("The sample is loaded"))
+        result = logic.process(volume)
+        segmentation = result.node.GetSegmentation()
+        self.assertEqual(segmentation.GetNumberOfSegments(), len(result.classes))
+        names = {segmentation.GetNthSegment(i).GetName() for i in range(segmentation.GetNumberOfSegments())}
+        self.assertEqual(names, {entry.name for entry in result.classes})
+        role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+        self.assertEqual(result.node.GetNodeReference(role), volume)
+        brain = sum(result.volumesML.values())
+        self.assertGreater(brain, 1000.0, "ml; the sample's brain has about 1.7 litres")
+        self.assertLess(brain, 2500.0)
+        self.delayDisplay(_("Test passed"))

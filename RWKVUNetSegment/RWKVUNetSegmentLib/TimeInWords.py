@@ -1,0 +1,18 @@
+"""Durations for people."""
+
+from slicer.i18n import tr as _
+
+
+def seconds(value: float) -> str:
+    """E.g. "0.8 s", "12 s", "2 min 5 s"."""
+    if value < 9.95:
+        return _("{seconds:.1f} s").format(seconds=value)
+    whole = round(value)
+    if whole < 60:
+        return _("{seconds} s").format(seconds=whole)
+    return _("{minutes} min {seconds} s").format(minutes=whole // 60, seconds=whole % 60)
+
+
+def secondsLeft(value: float | None) -> str:
+    """E.g. "12 s left"; empty when it is not known."""
+    return "" if value is None else _("{duration} left").format(duration=seconds(max(1, round(value))))

@@ -1,0 +1,99 @@
+"""Draws the pictures of the documentation: the real panel, the real model on the sample head, Slicer's own views."""
+
+import sys
+from pathlib import Path
+from unittest import mock
+
+import slicer
+
+from bench import event_loop, views, window
+from bench.cut_text import cutTexts
+from bench.modules import OpenedModule
+
+ROOT = Path(__file__).parents[2]
+MODULE = ROOT / "RWKVUNetSegment" / "RWKVUNetSegment.py"
+SAMPLE = ROOT / "rwkv_core" / "sample" / "ch2.nii.gz"
+PANEL_WIDTH = 450
+FLUID, WHITE_MATTER, CORTEX = "Cerebrospinal fluid", "White matter", "Cortex"
+"""From outside, each of these hides what lies in it."""
+OFFSETS = {"Red": 12.0, "Green": -14.0, "Yellow": 14.0}
+"""Slices, in mm, that show most structures."""
+PATIENCE = 400.0
+"""Seconds; for a machine that does other things, too."""
+
+
+def panelPicture(panel, path, width=PANEL_WIDTH):
+    """Draws the panel as high as it needs to be; raises ValueError where a text in it is cut off."""
+    views.grab(panel, path, (width, 200))  # the width first: the height of wrapped text depends on it
+    views.grab(panel, path, (width, panel.layout().totalHeightForWidth(width)))
+    cut = cutTexts(panel)
+    if cut:
+        raise ValueError(f"{Path(path).name}, {width} pixels wide: cut off are {cut}")
+
+
+def beforeInstallation(folder, width=PANEL_WIDTH):
+    """panel-setup.png: the panel of a user who has just installed the extension."""
+    sys.path.insert(0, str(MODULE.parent))  # where Slicer puts it when it loads the module
+    from RWKVUNetSegmentLib.InstalledPackages import PackageState
+
+    with mock.patch("RWKVUNetSegmentLib.InstallationLogic.look", lambda requirement: PackageState(missing=True)):
+        opened = OpenedModule(MODULE)
+        opened.enter()
+        panelPicture(opened.panel, folder / "panel-setup.png", width)
+        opened.close()
+        event_loop.process_events()
+
+
+def run(opened, folder):
+    """panel-ready.png, panel-running.png; gives volume and segmentation, shown in all views."""
+    ui = opened.widget.ui
+    event_loop.wait_until(lambda: opened.logic.models.models, PATIENCE)
+    volume = slicer.util.loadVolume(str(SAMPLE), {"name": "Head"})
+    slicer.util.setSliceViewerLayers(background=volume, fit=True)
+    event_loop.process_events()
+    panelPicture(opened.panel, folder / "panel-ready.png")
+    ui.segmentButton.click()
+    event_loop.wait_until(lambda: ui.progressBar.maximum and ui.progressBar.value > 40, PATIENCE)
+    panelPicture(opened.panel, folder / "panel-running.png")
+    event_loop.wait_until(lambda: ui.segmentButton.text == "Segment", PATIENCE, lambda: ui.statusLabel.text)
+    segmentation = ui.segmentationSelector.currentNode()
+    if segmentation is None:
+        raise RuntimeError(ui.statusLabel.text)
+    ui.show3DButton.click()
+    show3D(segmentation, FLUID, 0.0)
+    for name, offset in OFFSETS.items():
+        slicer.app.layoutManager().sliceWidget(name).sliceLogic().SetSliceOffset(offset)
+    return volume, segmentation
+
+
+def show3D(segmentation, name, opacity):
+    identifier = segmentation.GetSegmentation().GetSegmentIdBySegmentName(name)
+    segmentation.GetDisplayNode().SetSegmentOpacity3D(identifier, opacity)
+    segmentation.GetDisplayNode().SetSegmentVisibility3D(identifier, opacity > 0.0)
+
+
+def surfaces(segmentation, folder):
+    """result-3d.png: through the cortex, the structures inside."""
+    show3D(segmentation, WHITE_MATTER, 0.0)
+    show3D(segmentation, CORTEX, 0.12)
+    views.threed_png(folder / "result-3d.png", size=(900, 700), azimuth=60.0, elevation=15.0)
+    show3D(segmentation, WHITE_MATTER, 1.0)
+    show3D(segmentation, CORTEX, 1.0)
+
+
+def wholeWindow(opened, folder):
+    """RWKVUNetSegment.png: panel and views as a user sees them in the end."""
+    shown = window.show(opened, (1500, 800))
+    views.save(event_loop.settle(shown, quiet=1.0, timeout=PATIENCE), folder / "RWKVUNetSegment.png")
+    shown.hide()
+
+
+def draw(folder):
+    """Every picture, into the folder."""
+    beforeInstallation(folder)
+    opened = OpenedModule(MODULE)
+    opened.enter()
+    _, segmentation = run(opened, folder)
+    surfaces(segmentation, folder)
+    wholeWindow(opened, folder)
+    opened.close()

@@ -1,0 +1,91 @@
+"""qt.QUiLoader: makes the stand-ins that a .ui file names; connects what PySide6 cannot (signals with MRML types)."""
+
+import xml.etree.ElementTree as ElementTree
+
+from bench import pythonqt
+from bench.pyside import QtCore, QtUiTools, QtWidgets
+from bench.recording import records
+from bench.standins import standins
+
+_SIMPLE = {"bool": "bool", "number": "number", "double": "number", "string": "text", "stringlist": "list"}
+_STORED = {bool: "bool", int: "number", float: "number", str: "text", tuple: "list", list: "list"}
+
+
+class QUiLoader(QtUiTools.QUiLoader):
+    """Stand-in for the loader of Slicer, which finds the custom widgets in Qt Designer's plugins."""
+
+    def createWidget(self, className, parent=None, name=""):
+        if className in standins:
+            widget = standins[className](parent)
+        elif className.startswith(("ctk", "qMRML", "qSlicer")):
+            records.unknownWidgets.append(f"{className} '{name}'")
+            widget = QtWidgets.QWidget(parent)
+        elif isinstance(getattr(QtWidgets, className, None), type):
+            widget = getattr(QtWidgets, className)(parent)
+        else:
+            widget = super().createWidget(className, parent, name)
+        widget.setObjectName(name)
+        return widget
+
+    def load(self, device, parent=None):
+        tree = ElementTree.fromstring(bytes(device.readAll().data()))
+        own = [c for c in tree.iter("connection") if self._isOwn(tree, c)]
+        for connections in tree.iter("connections"):
+            for connection in own:
+                connections.remove(connection)
+        for element in tree.iter("customwidgets"):
+            element.clear()  # createWidget knows them; PySide6 would look for their base classes
+        buffer = QtCore.QBuffer()
+        buffer.setData(ElementTree.tostring(tree))
+        buffer.open(QtCore.QIODevice.ReadOnly)
+        with pythonqt.childrenIgnored():
+            widget = super().load(buffer, parent)
+        if widget is None:
+            return None
+        for connection in own:
+            self._connect(widget, connection)
+        self._checkProperties(tree, widget)
+        return widget
+
+    @staticmethod
+    def _isOwn(tree, connection):
+        """Whether one end of the connection is a stand-in: those speak of MRML nodes, which PySide6 cannot."""
+        classes = {w.get("name"): w.get("class") for w in tree.iter("widget")}
+        return any(classes.get(connection.findtext(end)) in standins for end in ("sender", "receiver"))
+
+    @staticmethod
+    def _connect(widget, connection):
+        ends = []
+        for end in ("sender", "receiver"):
+            name = connection.findtext(end)
+            found = widget if widget.objectName == name else widget.findChild(QtCore.QObject, name)
+            if found is None:
+                records.failedConnects.append(f".ui connection with an unknown {end} '{name}'")
+                return
+            ends.append(found)
+        slot, _ = pythonqt.signature(connection.findtext("slot"))
+        if not hasattr(ends[1], slot):
+            records.failedConnects.append(f".ui connection to an unknown slot '{slot}' of {ends[1].className()}")
+            return
+        pythonqt.connect(ends[0], connection.findtext("signal"), getattr(ends[1], slot))
+
+    @staticmethod
+    def _checkProperties(tree, widget):
+        """Slicer's loader passes over a property that the class does not have, or of the wrong type; we tell."""
+        for element in tree.iter("widget"):
+            name = element.get("name")
+            owner = widget if widget.objectName == name else widget.findChild(QtWidgets.QWidget, name)
+            if owner is None:
+                continue
+            for declared in element.findall("property"):
+                key, value = declared.get("name"), declared[0].tag
+                if declared.get("stdset") == "0":
+                    continue
+                if type(owner).staticMetaObject.indexOfProperty(key) < 0:
+                    records.unknownAttributes.append(f".ui property '{key}' of {element.get('class')} '{name}'")
+                    continue
+                stored = _STORED.get(type(owner.property(key)))
+                if value in _SIMPLE and stored and _SIMPLE[value] != stored:
+                    records.unknownAttributes.append(
+                        f".ui property '{key}' of {element.get('class')} '{name}' is a {stored}, not a {value}"
+                    )

@@ -1,0 +1,369 @@
+"""Stand-ins for the qMRML and qSlicer widgets, driven by the real scene (their members are Slicer's own)."""
+
+import vtk
+
+from bench.pyside import QtCore, QtWidgets
+from bench.standins import field, signal, standin
+from bench.widgets_ctk_values import ctkDoubleSpinBox, ctkRangeWidget, ctkSliderWidget
+
+
+class _SceneWidget(QtWidgets.QWidget):
+    """Gets the scene through the .ui file's connections, as in Slicer."""
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._scene = None
+
+    def setMRMLScene(self, scene):
+        self._scene = scene
+
+    def mrmlScene(self):
+        return self._scene
+
+
+@standin
+class qSlicerWidget(QtWidgets.QWidget):
+    mrmlSceneChanged = signal("vtkMRMLScene*")
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._scene = None
+
+    def setMRMLScene(self, scene):
+        if scene is not self._scene:
+            self._scene = scene
+            self.mrmlSceneChanged.emit(scene)
+
+
+@standin
+class qMRMLWidget(qSlicerWidget):
+    def mrmlScene(self):
+        return self._scene
+
+
+class _NodeWidget(_SceneWidget):
+    """Follows the nodes of a scene; `_refresh` is called when one is added, removed, renamed or hidden."""
+
+    _SCENE_EVENTS = ("NodeAddedEvent", "NodeRemovedEvent", "EndCloseEvent", "EndImportEvent", "EndBatchProcessEvent")
+    _NODE_EVENT = vtk.vtkCommand.ModifiedEvent
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._sceneTags, self._nodeTags = [], {}
+        self.destroyed.connect(self._releaser())
+
+    def _releaser(self):
+        """Ends the observations without a reference to the widget, which is gone by then."""
+        sceneTags, nodeTags = self._sceneTags, self._nodeTags
+
+        def release():
+            for observed, tag in [*sceneTags, *nodeTags.values()]:
+                observed.RemoveObserver(tag)
+            sceneTags.clear()
+            nodeTags.clear()
+
+        self._release = release
+        return lambda *_: release()
+
+    def setMRMLScene(self, scene):
+        if scene is self._scene:
+            return
+        self._release()
+        super().setMRMLScene(scene)
+        if scene:
+            self._sceneTags += [
+                (scene, scene.AddObserver(getattr(scene, e), self._onScene)) for e in self._SCENE_EVENTS
+            ]
+        self._refresh()
+
+    def _onScene(self, *_):
+        if self._scene and not self._scene.IsBatchProcessing():
+            self._refresh()
+
+    def _watch(self, nodes):
+        """Observes the names of exactly these nodes."""
+        wanted = {node.GetID(): node for node in nodes}
+        for identifier in [i for i in self._nodeTags if i not in wanted]:
+            observed, tag = self._nodeTags.pop(identifier)
+            observed.RemoveObserver(tag)
+        for identifier, node in wanted.items():
+            if identifier not in self._nodeTags:
+                tag = node.AddObserver(self._NODE_EVENT, lambda *_: self._refresh())
+                self._nodeTags[identifier] = (node, tag)
+
+    def _refresh(self):
+        raise NotImplementedError
+
+
+@standin
+class qMRMLNodeComboBox(_NodeWidget):
+    currentNodeChanged = signal("vtkMRMLNode*")
+    currentNodeIDChanged = signal("QString")
+    nodeActivated = signal("vtkMRMLNode*")
+    nodeAdded = signal("vtkMRMLNode*")
+    nodeAddedByUser = signal("vtkMRMLNode*")
+    nodeAboutToBeRemoved = signal("vtkMRMLNode*")
+    currentNodeRenamed = signal("QString")
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._combo, self._shown, self._attributes, self._current = QtWidgets.QComboBox(), [], [], ""
+        row = QtWidgets.QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self._combo)
+        self._combo.activated.connect(self._picked)
+        self._combo.setEnabled(False)
+
+    def _change(self, *_):
+        self._refresh()
+
+    nodeTypes = field("QStringList", (), None, _change)
+    hideChildNodeTypes = field("QStringList", (), None, _change)
+    showChildNodeTypes = field(bool, True, None, _change)
+    showHidden = field(bool, False, None, _change)
+    noneEnabled = field(bool, False, None, _change)
+    noneDisplay = field(str, "None", None, _change)
+    addEnabled = field(bool, True, None, _change)
+    removeEnabled = field(bool, True, None, _change)
+    editEnabled = field(bool, False, None, _change)
+    renameEnabled = field(bool, False, None, _change)
+    baseName = field(str, "")
+    selectNodeUponCreation = field(bool, True)
+    currentNodeID = QtCore.Property(str, lambda self: self._current, lambda self, v: self.setCurrentNodeID(v))
+
+    def setMRMLScene(self, scene):
+        first = self._scene is None and scene is not None
+        super().setMRMLScene(scene)
+        self._combo.setEnabled(scene is not None)
+        if first and not self._current and not self.noneEnabled and self._shown:
+            self.setCurrentNodeID(self._shown[0])
+
+    def addAttribute(self, nodeType, name, value=None):
+        self._attributes.append((nodeType, name, value))
+        self._refresh()
+
+    def removeAttribute(self, nodeType, name):
+        self._attributes = [a for a in self._attributes if a[:2] != (nodeType, name)]
+        self._refresh()
+
+    def _offers(self, node):
+        if node.GetHideFromEditors() and not self.showHidden:
+            return False
+        if any(node.IsA(kind) for kind in self.hideChildNodeTypes):
+            return False
+        if self.showChildNodeTypes:
+            fits = any(node.IsA(kind) for kind in self.nodeTypes)
+        else:
+            fits = node.GetClassName() in self.nodeTypes
+        return fits and all(
+            not node.IsA(kind)
+            or (node.GetAttribute(name) is not None and (value is None or node.GetAttribute(name) == str(value)))
+            for kind, name, value in self._attributes
+        )
+
+    def _refresh(self):
+        if self._scene is None:
+            self._shown = []
+            self._combo.clear()
+            self._setCurrent("")
+            return
+        nodes = [self._scene.GetNthNode(i) for i in range(self._scene.GetNumberOfNodes())]
+        nodes = [node for node in nodes if self._offers(node)]
+        self._watch(nodes)
+        before, self._shown = set(self._shown), ([""] if self.noneEnabled else []) + [node.GetID() for node in nodes]
+        self._combo.clear()
+        for identifier in self._shown:
+            node = self._scene.GetNodeByID(identifier) if identifier else None
+            self._combo.addItem(node.GetName() if node else self.noneDisplay)
+        current = self._nodeByID(self._current)
+        for enabled, text in (
+            (self.renameEnabled and current, "Rename current node"),
+            (self.editEnabled and current, "Edit current node"),
+            (self.removeEnabled and current, "Delete current node"),
+            (self.addEnabled, "Create new " + self._typeLabel()),
+        ):
+            if enabled:
+                self._combo.addItem(text)
+        self._setCurrent(self._current if self._current in self._shown else "")
+        for node in nodes:
+            if node.GetID() not in before and before:
+                self.nodeAdded.emit(node)
+
+    def _typeLabel(self):
+        kind = self.nodeTypes[0] if self.nodeTypes else ""
+        return (self._scene.GetTagByClassName(kind) if kind else None) or kind
+
+    def _nodeByID(self, identifier):
+        return self._scene.GetNodeByID(identifier) if self._scene and identifier else None
+
+    def _setCurrent(self, identifier):
+        self._combo.setCurrentIndex(self._shown.index(identifier) if identifier in self._shown else -1)
+        if identifier != self._current:
+            self._current = identifier
+            self.currentNodeChanged.emit(self.currentNode())
+            self.currentNodeIDChanged.emit(identifier)
+
+    def _picked(self, index):
+        if index < len(self._shown):
+            self._setCurrent(self._shown[index])
+            self.nodeActivated.emit(self.currentNode())
+            return
+        action = self._combo.itemText(index).split()[0]
+        self._setCurrent(self._current)
+        {"Create": self.addNode, "Delete": self.removeCurrentNode}.get(action, lambda: None)()
+
+    def addNode(self, nodeType=None):
+        node = self._scene.AddNewNodeByClass(nodeType or self.nodeTypes[0], self.baseName)
+        self.nodeAddedByUser.emit(node)
+        if self.selectNodeUponCreation:
+            self.setCurrentNode(node)
+        return node
+
+    def removeCurrentNode(self):
+        node = self.currentNode()
+        if node:
+            self.nodeAboutToBeRemoved.emit(node)
+            self._scene.RemoveNode(node)
+
+    def currentNode(self):
+        return self._nodeByID(self._current)
+
+    def setCurrentNode(self, node):
+        self.setCurrentNodeID(node if isinstance(node, str) else node.GetID() if node else "")
+
+    def setCurrentNodeID(self, identifier):
+        identifier = identifier or ""
+        self._setCurrent(identifier if identifier in self._shown else "")
+
+    def setCurrentNodeIndex(self, index):
+        self.setCurrentNodeID([i for i in self._shown if i][index] if index >= 0 else "")
+
+    def nodeCount(self):
+        return len([i for i in self._shown if i])
+
+    def nodeFromIndex(self, index):
+        return self._nodeByID([i for i in self._shown if i][index])
+
+
+@standin
+class qMRMLSegmentSelectorWidget(_NodeWidget):
+    currentNodeChanged = signal("vtkMRMLNode*")
+    currentSegmentChanged = signal("QString")
+    _NODE_EVENT = vtk.vtkCommand.AnyEvent  # segments come, go and are renamed by events of their own
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._nodes, self._segments = qMRMLNodeComboBox(), QtWidgets.QComboBox()
+        self._nodes.nodeTypes, self._nodes.noneEnabled = ["vtkMRMLSegmentationNode"], True
+        self._nodes.addEnabled = self._nodes.removeEnabled = False
+        column = QtWidgets.QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self._nodes)
+        column.addWidget(self._segments)
+        self._nodes.currentNodeChanged.connect(self._nodeChanged)
+        self._segments.currentIndexChanged.connect(
+            lambda *_: self.currentSegmentChanged.emit(self.currentSegmentID() or "")
+        )
+
+    noneEnabled = field(bool, False, None, lambda self, value: self._refresh())
+    segmentationNodeSelectorVisible = field(bool, True, None, lambda self, value: self._nodes.setVisible(value))
+
+    def setMRMLScene(self, scene):
+        super().setMRMLScene(scene)
+        self._nodes.setMRMLScene(scene)
+
+    def _nodeChanged(self, node):
+        self._watch([node] if node else [])
+        self._refresh()
+        self.currentNodeChanged.emit(node)
+
+    def _refresh(self):
+        node, current = self._nodes.currentNode(), self.currentSegmentID()
+        segmentation = node.GetSegmentation() if node else None
+        self._segments.clear()
+        if self.noneEnabled:
+            self._segments.addItem("None", "")
+        for identifier in segmentation.GetSegmentIDs() if segmentation else ():
+            self._segments.addItem(segmentation.GetSegment(identifier).GetName(), identifier)
+        self._segments.setCurrentIndex(max(self._segments.findData(current or ""), 0 if self._segments.count else -1))
+
+    def currentNode(self):
+        return self._nodes.currentNode()
+
+    def currentNodeID(self):
+        return self._nodes.currentNodeID
+
+    def setCurrentNode(self, node):
+        self._nodes.setCurrentNode(node)
+
+    def setCurrentNodeID(self, identifier):
+        self._nodes.setCurrentNodeID(identifier)
+
+    def currentSegmentID(self):
+        return self._segments.currentData if self._segments.currentIndex >= 0 else ""
+
+    def setCurrentSegmentID(self, identifier):
+        self._segments.setCurrentIndex(self._segments.findData(identifier))
+
+    def segmentIDs(self):
+        node = self.currentNode()
+        return tuple(node.GetSegmentation().GetSegmentIDs()) if node else ()
+
+
+@standin
+class qMRMLSliderWidget(ctkSliderWidget):
+    def setMRMLScene(self, scene):
+        pass
+
+
+@standin
+class qMRMLSpinBox(ctkDoubleSpinBox):
+    def setMRMLScene(self, scene):
+        pass
+
+
+@standin
+class qMRMLRangeWidget(ctkRangeWidget):
+    def setMRMLScene(self, scene):
+        pass
+
+
+@standin
+class qMRMLSegmentEditorWidget(_SceneWidget):
+    """Wiring only: the effects and the table of the true one are C++ with Qt."""
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._editorNode = self._segmentation = self._source = None
+        QtWidgets.QVBoxLayout(self).addWidget(QtWidgets.QLabel("Segment Editor (stand-in)"))
+
+    def setMRMLSegmentEditorNode(self, node):
+        self._editorNode = node
+
+    def mrmlSegmentEditorNode(self):
+        return self._editorNode
+
+    def setSegmentationNode(self, node):
+        self._segmentation = node
+
+    def setSourceVolumeNode(self, node):
+        self._source = node
+
+    def segmentationNode(self):
+        return self._segmentation
+
+    def sourceVolumeNode(self):
+        return self._source
+
+
+@standin
+class qMRMLSegmentsTableView(_SceneWidget):
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._segmentation = None
+
+    def setSegmentationNode(self, node):
+        self._segmentation = node
+
+    def segmentationNode(self):
+        return self._segmentation

@@ -1,0 +1,84 @@
+"""Volumes on disk through the worker: planned, segmented, skipped."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from rwkv_core import Segmenter
+from rwkv_core.errors import CancelledError, InputError
+from rwkv_core.volume import read_volume
+from rwkv_core.worker.client import WorkerClient
+from rwkv_core.worker.protocol import PlanRequest, SegmentFileRequest
+
+from core.worker_helpers import LONG, noise, write_small
+
+
+@pytest.fixture(scope="module")
+def worker(place):
+    with WorkerClient(place / "files.log", temporary=place) as client:
+        yield client
+
+
+@pytest.fixture
+def scans(tmp_path):
+    folder = tmp_path / "scans ü软 x"
+    folder.mkdir()
+    for name, shape in (("a.nii.gz", (4, 20, 24)), ("b.nrrd", LONG)):
+        sitk.WriteImage(sitk.GetImageFromArray(noise(shape)), str(folder / name))
+    return folder
+
+
+def files_of(worker, scans):
+    return worker.request(PlanRequest(input=str(scans), output=str(scans.parent / "out"))).files
+
+
+def test_a_folder_is_planned_segmented_and_then_done(worker, model, scans):
+    first, second = files_of(worker, scans)
+    assert [Path(one.output).name for one in (first, second)] == ["a.seg.nrrd", "b.seg.nrrd"]
+    assert not first.done
+    steps = []
+    result = worker.request(
+        SegmentFileRequest(input=first.input, output=first.output, bundle=model, device="cpu"), progress=steps.append
+    )
+    assert [one.stage for one in steps if one.stage in ("read", "write")] == ["read", "write"]
+    assert next(one.total for one in reversed(steps) if one.stage == "segment") == 4
+    assert result.count == 4
+    written = read_volume(Path(first.output)).array
+    assert written.shape == (4, 20, 24)
+    spacing_ml = 1 / 1000
+    for one in result.classes:
+        assert result.volumes_ml[one.name] == pytest.approx(np.count_nonzero(written == one.value) * spacing_ml)
+    assert [one.done for one in files_of(worker, scans)] == [True, False]
+
+
+def test_options_are_those_of_volumes_in_memory(worker, place, scans):
+    lively = write_small(place / "lively files", lively=True, intensity={"method": "zscore"})
+    _, second = files_of(worker, scans)
+    options = {"islands": "remove", "smoothing": 1.5}
+    request = SegmentFileRequest(input=second.input, output=second.output, bundle=lively, device="cpu", **options)
+    worker.request(request)
+    expected = Segmenter(lively, "cpu").segment(read_volume(Path(second.input)), **options).labelmap
+    assert np.array_equal(read_volume(Path(second.output)).array, expected)
+
+
+def test_a_damaged_file_is_told_and_nothing_is_written(worker, model, scans):
+    (scans / "a.nii.gz").write_bytes(b"no volume")
+    first, _ = files_of(worker, scans)
+    with pytest.raises(InputError, match=r"a\.nii\.gz"):
+        worker.request(SegmentFileRequest(input=first.input, output=first.output, bundle=model, device="cpu"))
+    assert not Path(first.output).exists()
+
+
+def test_cancel_writes_nothing(worker, model, scans):
+    _, second = files_of(worker, scans)
+    pending = worker.start(SegmentFileRequest(input=second.input, output=second.output, bundle=model, device="cpu"))
+    with pytest.raises(CancelledError):
+        pending.result(progress=lambda step: pending.cancel() if step.stage == "read" else None)
+    assert not Path(second.output).exists()
+
+
+def test_an_empty_folder_is_told(worker, tmp_path):
+    with pytest.raises(InputError, match="holds no volume"):
+        files_of(worker, tmp_path)

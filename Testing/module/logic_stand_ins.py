@@ -1,0 +1,250 @@
+"""Stand-ins for the module's logics, for tests of the panel alone: they are in any state at once, and do nothing.
+
+The tests that press Segment use the real ones.
+"""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+from rwkv_core.errors import CancelledError
+from rwkv_core.worker.content import ClassEntry, ModelEntry, Offer
+from rwkv_core.worker.protocol import DevicesResult
+from RWKVUNetSegmentLib.BatchLogic import BatchResult
+from RWKVUNetSegmentLib.InstallationLogic import Requirement, RequirementState
+from RWKVUNetSegmentLib.SegmentationLogic import RunProgress, RunState, SegmentationResult
+
+from bench.modules import OpenedModule
+
+BRAIN = (
+    ClassEntry(value=1, name="White matter", color=(235, 230, 220)),
+    ClassEntry(value=2, name="Cortex", color=(205, 62, 78)),
+)
+ORGANS = (ClassEntry(value=1, name="Liver", color=(221, 130, 101)),)
+
+
+def model(id_, title, state, modality, classes, **others):
+    facts = {
+        "description": f"{title}.",
+        "reason": "",
+        "kind": "segmentation",
+        "variant": "T",
+        "licence": "Apache-2.0",
+        "citation": "",
+        "size": 12_700_000,
+        "folder": "",
+        "origin": "",
+        "repo": "",
+        "revision": "",
+        "in_channels": 1,
+        "orientations": ("SPL", "AIL", "LIP"),
+    }
+    return ModelEntry(id=id_, title=title, state=state, modality=modality, classes=classes, **facts | others)
+
+
+MODELS = (
+    model("default", "Brain structures", "shipped", "MR", BRAIN, origin="shipped", folder="/models/default"),
+    model("organs", "Abdominal organs", "needs download", "CT", ORGANS, repo="owner/organs", revision="abc"),
+    model("heart", "Heart", "not published", "MR", (), licence="not stated"),
+    model("mine", "My own", "installed", "any", ORGANS, origin="imported from a <b>.pth", folder="/models/mine", orientations=("SPL",)),
+    model("bad", "Damaged one", "broken", "CT", ORGANS, reason="model.safetensors is missing.", folder="/models/bad"),
+    model("encoder", "Encoder", "shipped", "any", (), kind="encoder"),
+)
+
+
+class Callbacks:
+    def __init__(self):
+        self._callbacks = []
+
+    def addCallback(self, callback):
+        self._callbacks.append(callback)
+
+    def removeCallback(self, callback):
+        self._callbacks.remove(callback)
+
+    def changed(self):
+        for callback in list(self._callbacks):
+            callback()
+
+
+class Installation(Callbacks):
+    """`ready` says whether everything is there; `installs` are the calls."""
+
+    openvinoOffered = restartPending = continuesAfterRestart = False
+
+    def __init__(self):
+        super().__init__()
+        self.ready, self.installs = True, []
+        self.answer = (True, "")
+
+    def refresh(self):
+        self.changed()
+
+    def states(self):
+        state, why = (RequirementState.READY, "2.9.0") if self.ready else (RequirementState.MISSING, "")
+        return (
+            Requirement("pytorch-extension", "PyTorch extension", RequirementState.READY, "installed"),
+            Requirement("torch", "PyTorch", state, why),
+            Requirement("packages", "Python packages", state, why),
+            Requirement("openvino", "OpenVINO", RequirementState.MISSING, "", optional=True),
+        )
+
+    def isValid(self):
+        return (True, "") if self.ready else (False, "PyTorch is missing: press Install in Setup.")
+
+    def install(self, confirm=None, openvino=False):
+        self.installs.append(openvino)
+        self.ready = self.answer[0]
+        self.changed()
+        return self.answer
+
+
+class Models(Callbacks):
+    """The list above; `calls` are the actions, which go on until `finish`."""
+
+    def __init__(self):
+        super().__init__()
+        self.models, self.store, self.busy, self.calls, self.refreshed = MODELS, Path("/nowhere"), "", [], 0
+
+    def find(self, modelID):
+        return next((m for m in self.models if m.id == modelID), None)
+
+    def refresh(self, onDone=None, onError=None):
+        self.refreshed += 1
+
+    def canDownload(self, modelID):
+        return self.find(modelID).state == "needs download", "It is here, or nobody has published it."
+
+    def canRemove(self, modelID):
+        return self.find(modelID).state in ("installed", "broken"), "It is not a model of yours."
+
+    def canSegment(self, modelID, modality=""):
+        found = self.find(modelID)
+        return bool(found and found.state in ("shipped", "installed")), "The model is not on this computer."
+
+    def modalityWarning(self, modelID, modality):
+        made_for = self.find(modelID).modality
+        return f"The model is for {made_for}." if modality and made_for not in ("any", modality) else ""
+
+    def _begin(self, action, *arguments, onProgress=None, onDone=None, onError=None, **_others):
+        self.calls.append((action, *arguments))
+        self.busy, self._onProgress, self._onError = action, onProgress, onError
+        self.changed()
+
+    def download(self, *arguments, **options):
+        self._begin("download", *arguments, **options)
+
+    def importModel(self, *arguments, **options):
+        self._begin("import", *arguments, **options)
+
+    def remove(self, *arguments, **options):
+        self._begin("remove", *arguments, **options)
+
+    def progress(self, progress):
+        self._onProgress(progress)
+
+    def finish(self, error=None):
+        self.busy = ""
+        if error is not None:
+            self._onError(error)
+        self.changed()
+
+    def cancel(self):
+        self.finish(CancelledError("Cancelled."))
+
+    def cleanup(self):
+        pass
+
+
+class Segmentation:
+    """`begun` are the runs; the test drives them on."""
+
+    def __init__(self):
+        self.begun, self.shown3D, self.killed = [], [], []
+        self.client = SimpleNamespace(logPath=None, logTail=lambda: "the end of the log", kill=self.killed.append)
+        self.writer = SimpleNamespace(show3D=lambda node, shown=True: self.shown3D.append((node, shown)))
+
+    @property
+    def running(self):
+        return tuple(run.result for run in self.begun if not run.result.finished)
+
+    def start(self, parameters, onProgress=None, onFinished=None):
+        self.begun.append(Run(SegmentationResult(parameters), onProgress, onFinished))
+        return self.begun[-1].result
+
+    def askDevices(self, onResult, onError):
+        onResult(
+            DevicesResult(
+                id=1,
+                auto="cpu",
+                devices=(
+                    Offer(name="cuda", title="NVIDIA GPU", unavailable="There is no driver."),
+                    Offer(name="cpu", title="x86_64, 2 cores"),
+                ),
+                engines=(Offer(name="torch", title="PyTorch 2.9.0"), Offer(name="openvino", title="OpenVINO")),
+            )
+        )
+
+    def cleanup(self):
+        pass
+
+
+class Run:
+    """One press of Segment."""
+
+    def __init__(self, result, onProgress, onFinished):
+        self.result, self._onProgress, self._onFinished = result, onProgress, onFinished
+        self.cancelled = False
+        result.cancel = self._cancel
+
+    def _cancel(self):
+        self.cancelled = True
+
+    def progress(self, done, total, secondsLeft, text="Segmenting", stage="segment"):
+        self.result.state = RunState.RUNNING
+        self._onProgress(RunProgress(stage, text, done, total, secondsLeft))
+
+    def finish(self, state=RunState.COMPLETED, **facts):
+        for name, value in {"state": state, **facts}.items():
+            setattr(self.result, name, value)
+        self._onFinished(self.result)
+
+
+class Batch:
+    """`calls` are the batches: folders, settings and callbacks."""
+
+    def __init__(self, _segmentation):
+        self.calls, self.result, self.cancelled = [], BatchResult(), 0
+        self.result.state = RunState.RUNNING
+        self.result.cancel = self._cancel
+
+    def _cancel(self):
+        self.cancelled += 1
+
+    def processFolder(self, inputFolder, outputFolder, **options):
+        self.calls.append((inputFolder, outputFolder, options))
+        return self.result
+
+    def cleanup(self):
+        pass
+
+    def progress(self, **facts):
+        self._set(facts)
+        self.calls[-1][2]["onProgress"](self.result)
+
+    def finish(self, **facts):
+        self._set(facts)
+        self.calls[-1][2]["onFinished"](self.result)
+
+    def _set(self, facts):
+        for name, value in facts.items():
+            setattr(self.result, name, value)
+
+
+def openModule(path):
+    """The module on the bench, its logics replaced by the stand-ins."""
+    opened = OpenedModule(path)
+    source = opened.python
+    source.InstallationLogic, source.ModelsLogic = Installation, Models
+    source.SegmentationLogic, source.BatchLogic = Segmentation, Batch
+    opened.enter()
+    return opened

@@ -1,0 +1,334 @@
+"""When the panel's controls can be used, what they say when not, and what the panel shows of a run, a batch, a scene.
+
+The logics stand in (logic_stand_ins), so any state can be had.
+"""
+
+import sys
+from pathlib import Path
+
+import pytest
+import slicer
+
+from rwkv_core.errors import DownloadError, InputError
+from rwkv_core.worker.protocol import Progress
+from RWKVUNetSegmentLib.BatchLogic import BatchItem, ItemState
+from RWKVUNetSegmentLib.SegmentationLogic import RunState
+
+import bench
+from module.panel import add_result, add_volume, choose, offer_installation, select_model, start_batch
+
+# ---- when a control can be used, and what it says when not
+
+
+def test_fresh_panel_asks_for_a_volume(ui):
+    assert not ui.segmentButton.enabled
+    assert ui.segmentButton.toolTip == ui.statusLabel.text
+    assert "volume" in ui.statusLabel.text
+    assert not ui.show3DButton.enabled and ui.show3DButton.toolTip
+    assert ui.setupCollapsibleButton.collapsed
+
+
+def test_first_volume_is_selected_when_it_is_loaded(ui, volume):
+    assert ui.volumeSelector.currentNode() is volume
+    assert ui.segmentButton.enabled
+    assert ui.segmentButton.toolTip == "Segment the volume with the selected model."
+
+
+@pytest.mark.parametrize(
+    ("title", "disabled"),
+    [
+        ("Brain structures", {"downloadButton", "removeButton"}),
+        ("Abdominal organs", {"removeButton", "segmentButton"}),
+        ("Heart", {"downloadButton", "removeButton", "segmentButton"}),
+        ("My own", {"downloadButton"}),
+        ("Damaged one", {"downloadButton", "segmentButton"}),
+    ],
+)
+def test_buttons_follow_the_models_state_and_say_why(ui, volume, title, disabled):
+    select_model(ui, title)
+    buttons = [ui.downloadButton, ui.importButton, ui.removeButton, ui.segmentButton]
+    assert {button.name for button in buttons if not button.enabled} == disabled
+    assert all(button.toolTip for button in buttons)
+
+
+def test_list_shows_modality_and_state_of_what_segments(ui):
+    tree = ui.modelTree
+    lines = [tuple(tree.topLevelItem(i).text(c) for c in range(3)) for i in range(tree.topLevelItemCount)]
+    assert lines == [
+        ("Brain structures", "MR", "Shipped"),
+        ("Abdominal organs", "CT", "Needs download"),
+        ("Heart", "MR", "Not published"),
+        ("My own", "Any", "Imported"),
+        ("Damaged one", "CT", "Damaged"),
+    ]
+
+
+def test_details_name_classes_modality_licence_size_and_what_is_wrong(ui):
+    for text in ("White&nbsp;matter", "Cortex", "#cd3e4e", "MR", "Apache-2.0", "12.7 MB", "Shipped"):
+        assert text in ui.modelDetailsLabel.text
+    select_model(ui, "Damaged one")
+    assert "model.safetensors is missing." in ui.modelDetailsLabel.text
+
+
+def test_model_that_is_not_here_any_more_is_named(opened, ui, state, volume):
+    state.model = "gone"
+    assert "gone" in ui.modelDetailsLabel.text
+    assert not ui.segmentButton.enabled
+
+
+def test_region_shows_only_what_belongs_to_it(ui, opened, volume):
+    ui.advancedCollapsibleButton.collapsed = False
+    opened.panel.show()
+    parts = {
+        "Whole volume": None,
+        "Current slice": "viewSelector",
+        "Range of slices": "sliceRangeWidget",
+        "Box (ROI)": "roiSelector",
+    }
+    for text, shown in parts.items():
+        choose(ui.regionComboBox, text)
+        visible = {name for name in parts.values() if name and not getattr(ui, name).isHidden()}
+        assert visible == ({shown} if shown else set())
+
+
+def test_box_must_be_chosen_before_it_can_be_segmented(ui, volume):
+    choose(ui.regionComboBox, "Box (ROI)")
+    assert not ui.segmentButton.enabled
+    assert "box" in ui.segmentButton.toolTip
+
+
+def test_devices_that_cannot_be_used_are_explained(ui):
+    ui.advancedCollapsibleButton.collapsed = False
+    assert ui.deviceComboBox.itemText(0) == "Automatic (x86_64, 2 cores)"
+    assert ui.deviceComboBox.findText("NVIDIA GPU") < 0
+    assert "There is no driver." in ui.deviceComboBox.toolTip
+
+
+# ---- setup
+
+
+def test_what_is_missing_comes_first_and_open(opened, ui):
+    offer_installation(opened)
+    layout = ui.setupCollapsibleButton.parentWidget().layout()
+    assert layout.indexOf(ui.setupCollapsibleButton) == 0
+    assert not ui.setupCollapsibleButton.collapsed
+    tree = ui.requirementsTree
+    lines = {tree.topLevelItem(i).text(0): tree.topLevelItem(i).text(1) for i in range(tree.topLevelItemCount)}
+    assert lines["PyTorch"] == "Missing"
+    assert lines["OpenVINO"] == "Not installed (optional)"
+    assert "PyTorch is missing" in ui.segmentButton.toolTip and not ui.segmentButton.enabled
+    assert not ui.importButton.enabled
+
+
+def test_after_the_installation_setup_goes_to_the_end_and_the_models_are_asked_for(opened, ui):
+    offer_installation(opened)
+    before = opened.logic.models.refreshed
+    ui.installButton.click()
+    layout = ui.setupCollapsibleButton.parentWidget().layout()
+    assert layout.indexOf(ui.setupCollapsibleButton) == layout.count() - 2
+    assert ui.setupCollapsibleButton.collapsed
+    assert opened.logic.models.refreshed > before
+    assert opened.logic.segmentation.killed  # a worker from before knows nothing of what was installed
+
+
+def test_failed_installation_is_said_and_can_be_repeated(opened, ui):
+    offer_installation(opened)
+    opened.logic.installation.answer = (False, "The download failed. Check the connection.")
+    ui.installButton.click()
+    assert "Check the connection" in bench.dialogs.shown[-1].text
+    assert ui.installButton.enabled
+
+
+def test_pending_restart_is_offered(opened, ui):
+    offer_installation(opened)
+    opened.logic.installation.restartPending = True
+    opened.logic.installation.changed()
+    assert ui.installButton.text == "Restart Slicer"
+    ui.installButton.click()
+    assert bench.dialogs.shown[-1].kind == "restart"
+    assert opened.logic.installation.installs == []
+
+
+# ---- models
+
+
+def test_declined_questions_do_nothing(opened, ui):
+    bench.dialogs.answer("Cancel", "Cancel", "")
+    select_model(ui, "Abdominal organs")
+    ui.downloadButton.click()
+    select_model(ui, "My own")
+    ui.removeButton.click()
+    ui.importButton.click()
+    assert opened.logic.models.calls == []
+
+
+def test_download_shows_how_far_it_is_and_can_be_cancelled(opened, ui):
+    select_model(ui, "Abdominal organs")
+    bench.dialogs.answer("Ok")
+    ui.downloadButton.click()
+    opened.logic.models.progress(Progress(id=1, stage="download", done=3_000_000, total=12_000_000, seconds_left=9.0))
+    assert ui.downloadProgressBar.value == 25
+    assert ui.downloadProgressBar.format == "3.0 MB of 12.0 MB, 9.0 s left"
+    assert ui.downloadButton.text == "Cancel"
+    ui.downloadButton.click()
+    assert ui.downloadButton.text == "Download"
+    assert len(bench.dialogs.shown) == 1  # the question; cancelling is no error
+
+
+def test_failed_download_says_what_to_do(opened, ui):
+    select_model(ui, "Abdominal organs")
+    bench.dialogs.answer("Ok")
+    ui.downloadButton.click()
+    opened.logic.models.finish(DownloadError("The server does not answer.", hint="Check the proxy."))
+    assert bench.dialogs.shown[-1].text == "The server does not answer. Check the proxy."
+    assert ui.downloadButton.enabled
+
+
+def test_config_stands_for_its_folder_when_it_is_imported(opened, ui):
+    bench.dialogs.answer("/files/model/config.json")
+    ui.importButton.click()
+    assert opened.logic.models.calls == [("import", Path("/files/model"))]
+
+
+# ---- a run
+
+
+def test_segment_becomes_cancel_and_shows_slices_stage_and_seconds(opened, ui, volume):
+    ui.segmentButton.click()
+    run = opened.logic.segmentation.begun[0]
+    assert ui.segmentButton.text == "Cancel" and ui.segmentButton.enabled
+    assert not ui.volumeSelector.enabled
+    run.progress(90, 181, 12.4)
+    assert (ui.progressBar.value, ui.progressBar.maximum, ui.progressBar.format) == (90, 181, "%v of %m slices")
+    assert ui.statusLabel.text == "Segmenting, 12 s left"
+    assert not ui.progressBar.isHidden()
+    ui.segmentButton.click()
+    assert run.cancelled
+    assert not ui.segmentButton.enabled and ui.statusLabel.text == "Cancelling…"
+    run.progress(91, 181, 12.0)
+    assert ui.statusLabel.text == "Cancelling…"
+    run.finish(RunState.CANCELLED)
+    assert ui.segmentButton.text == "Segment" and ui.segmentButton.enabled
+    assert ui.progressBar.isHidden()
+    assert "Cancelled" in ui.statusLabel.text
+    assert not bench.dialogs.shown
+
+
+def test_result_is_selected_and_described(opened, ui, state, volume):
+    ui.segmentButton.click()
+    node = add_result(volume)
+    opened.logic.segmentation.begun[0].finish(
+        node=node, segmentIDs={1: "liver"}, timings={"total": 6.24}, device="cpu", engine="openvino", warnings=["Odd."]
+    )
+    assert state.outputSegmentation is node
+    assert ui.statusLabel.text == "Done in 6.2 s (CPU, OpenVINO). Structures: 1. Odd."
+    assert ui.show3DButton.enabled and ui.editButton.enabled
+    ui.segmentButton.click()
+    assert opened.logic.segmentation.begun[1].result.parameters.outputSegmentation is node
+
+
+def test_failure_shows_message_hint_and_the_end_of_the_log(opened, ui, volume):
+    ui.segmentButton.click()
+    opened.logic.segmentation.begun[0].finish(RunState.FAILED, error=InputError("It broke.", hint="Do this."))
+    shown = bench.dialogs.shown[-1]
+    assert (shown.text, shown.detailedText) == ("It broke. Do this.", "the end of the log")
+    assert ui.segmentButton.enabled
+
+
+def test_model_for_another_modality_asks_first(opened, ui, volume, monkeypatch):
+    monkeypatch.setattr("RWKVUNetSegmentLib.SegmentPanel.modalityOf", lambda node: "CT")
+    bench.dialogs.answer("Cancel")
+    ui.segmentButton.click()
+    assert opened.logic.segmentation.begun == []
+    bench.dialogs.answer("Ok")
+    ui.segmentButton.click()
+    assert opened.logic.segmentation.begun[0].result.parameters.anyModality
+    assert "The model is for MR." in bench.dialogs.shown[0].text
+
+
+def test_another_volume_does_not_write_into_this_ones_segmentation(ui, state, volume):
+    state.outputSegmentation = add_result(volume)
+    other = add_volume("other")
+    ui.volumeSelector.setCurrentNode(other)
+    ui.volumeSelector.nodeActivated.emit(other)
+    assert state.outputSegmentation is None
+
+
+# ---- a batch
+
+
+def test_batch_says_what_is_missing(ui, volume, tmp_path):
+    assert not ui.batchButton.enabled and "scans" in ui.batchButton.toolTip
+    ui.batchInputPath.currentPath = str(tmp_path)
+    assert not ui.batchButton.enabled and "results" in ui.batchButton.toolTip
+
+
+def test_batch_shows_where_it_is_and_can_be_cancelled(opened, ui, volume, tmp_path):
+    start_batch(ui, tmp_path)
+    batch = opened.logic.batch
+    items = [BatchItem("a.nii", ItemState.DONE), BatchItem("b.nii", ItemState.RUNNING)]
+    batch.progress(items=items, current=1, done=5, total=20, secondsLeft=3.0)
+    assert ui.batchStatusLabel.text == "Scan 2 of 2: b.nii, 3.0 s left"
+    assert (ui.batchProgressBar.value, ui.batchProgressBar.maximum) == (5, 20)
+    ui.batchButton.click()
+    assert batch.cancelled == 1
+    items[1].state = ItemState.CANCELLED
+    batch.finish(state=RunState.CANCELLED)
+    assert ui.batchStatusLabel.text == "1 segmented, 1 cancelled"
+    assert ui.batchButton.text == "Segment the folder"
+
+
+# ---- scene and module
+
+
+def test_choices_are_saved_and_loaded_with_the_scene(opened, ui, volume, tmp_path):
+    ui.smoothingSlider.value = 2.5
+    select_model(ui, "My own")
+    choose(ui.regionComboBox, "Range of slices")
+    ui.lastSliceSpinBox.value = 4
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    slicer.mrmlScene.Clear()
+    assert ui.smoothingSlider.value == 0.0
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    assert ui.smoothingSlider.value == 2.5
+    assert ui.regionComboBox.currentText == "Range of slices"
+    assert ui.lastSliceSpinBox.value == 4
+    assert ui.modelTree.currentItem().text(0) == "My own"
+    assert ui.volumeSelector.currentNode().GetName() == "scan"
+
+
+def test_closed_scene_leaves_a_fresh_panel(ui, volume):
+    slicer.mrmlScene.Clear()
+    assert ui.volumeSelector.currentNode() is None
+    assert not ui.segmentButton.enabled
+
+
+def test_panel_follows_the_scene_after_another_module_was_open(opened, ui, volume):
+    opened.exit()
+    slicer.mrmlScene.Clear()
+    opened.enter()
+    assert not ui.segmentButton.enabled
+    other = add_volume("other")
+    assert ui.volumeSelector.currentNode() is other
+
+
+@pytest.fixture
+def modules():
+    """What a reload imports anew is forgotten again: the other tests go on with the classes that they know."""
+    before = dict(sys.modules)
+    yield
+    for name in list(sys.modules):
+        if name.partition(".")[0] in ("RWKVUNetSegmentLib", "rwkv_core"):
+            del sys.modules[name]
+    sys.modules.update(before)
+
+
+def test_reload_reads_the_library_again_and_works(modules, opened, volume):
+    before = opened.widget
+    opened.widget.onReload()
+    opened.enter()
+    assert opened.widget is not before
+    assert type(opened.logic.models).__name__ == "ModelsLogic"
+    import RWKVUNetSegmentLib.ModelPanel as fresh
+
+    assert any(isinstance(panel, fresh.ModelPanel) for panel in opened.widget.panels)

@@ -1,0 +1,240 @@
+"""Every control of the panel does what it says. The logics stand in (logic_stand_ins), so any state can be had."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import pytest
+import slicer
+
+from RWKVUNetSegmentLib.ParameterNode import Preference, Region, parametersOf
+from RWKVUNetSegmentLib.SegmentationLogic import RunState
+from RWKVUNetSegmentLib.SliceDirection import SliceDirection
+
+import bench
+from module.panel import MODULE, add_result, add_volume, choose, offer_installation, select_model, start_batch
+
+UI = MODULE.parent / "Resources" / "UI" / "RWKVUNetSegment.ui"
+
+
+class Controls:
+    """One method per control of the .ui file: uses it as a user would, and asserts what comes of it."""
+
+    def volumeSelector(self, opened, ui, state, volume):
+        other = add_volume("other")
+        ui.volumeSelector.setCurrentNode(other)
+        assert state.inputVolume is other
+
+    def segmentationSelector(self, opened, ui, state, volume):
+        node = ui.segmentationSelector.addNode()
+        assert state.outputSegmentation is node
+        assert ui.segmentationSelector.renameEnabled
+
+    def modelTree(self, opened, ui, state, volume):
+        select_model(ui, "My own")
+        assert state.model == "mine"
+        assert "Imported from a &lt;b&gt;.pth" in ui.modelDetailsLabel.text
+
+    def downloadButton(self, opened, ui, state, volume):
+        select_model(ui, "Abdominal organs")
+        bench.dialogs.answer("Ok")
+        ui.downloadButton.click()
+        assert opened.logic.models.calls == [("download", "organs")]
+        assert "12.7 MB" in bench.dialogs.shown[-1].text and "Apache-2.0" in bench.dialogs.shown[-1].text
+
+    def importButton(self, opened, ui, state, volume):
+        bench.dialogs.answer("/files/ü软 x/synapse_b.pth")
+        ui.importButton.click()
+        assert opened.logic.models.calls == [("import", Path("/files/ü软 x/synapse_b.pth"))]
+
+    def removeButton(self, opened, ui, state, volume):
+        select_model(ui, "My own")
+        bench.dialogs.answer("Ok")
+        ui.removeButton.click()
+        assert opened.logic.models.calls == [("remove", "mine")]
+
+    def openFolderButton(self, opened, ui, state, volume):
+        ui.openFolderButton.click()
+        assert bench.records.openedUrls == ["file:///models/default"]
+
+    def segmentButton(self, opened, ui, state, volume):
+        ui.segmentButton.click()
+        assert opened.logic.segmentation.begun[0].result.parameters == parametersOf(state)
+
+    def show3DButton(self, opened, ui, state, volume):
+        state.outputSegmentation = node = add_result(volume)
+        opened.widget.updateFromState()
+        ui.show3DButton.click()
+        ui.show3DButton.click()
+        assert opened.logic.segmentation.shown3D == [(node, True), (node, False)]
+
+    def editButton(self, opened, ui, state, volume):
+        state.outputSegmentation = node = add_result(volume)
+        opened.widget.updateFromState()
+        editor = Editor()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(slicer.util, "selectModule", editor.calls.append)
+            patch.setattr(slicer.modules, "SegmentEditorWidget", SimpleNamespace(editor=editor), raising=False)
+            ui.editButton.click()
+        assert editor.calls == ["SegmentEditor", node, volume]
+
+    def deviceComboBox(self, opened, ui, state, volume):
+        ui.advancedCollapsibleButton.collapsed = False
+        choose(ui.deviceComboBox, "x86_64, 2 cores")
+        assert parametersOf(state).device == "cpu"
+
+    def engineComboBox(self, opened, ui, state, volume):
+        ui.advancedCollapsibleButton.collapsed = False
+        choose(ui.engineComboBox, "OpenVINO")
+        assert parametersOf(state).engine == "openvino"
+
+    def regionComboBox(self, opened, ui, state, volume):
+        choose(ui.regionComboBox, "Current slice")
+        assert state.region is Region.SLICE
+
+    def viewSelector(self, opened, ui, state, volume):
+        choose(ui.regionComboBox, "Current slice")
+        green = slicer.app.layoutManager().sliceWidget("Green").mrmlSliceNode()
+        ui.viewSelector.setCurrentNode(green)
+        assert parametersOf(state).region is green
+
+    def directionComboBox(self, opened, ui, state, volume):
+        choose(ui.regionComboBox, "Range of slices")
+        choose(ui.directionComboBox, "Sagittal")
+        slices = parametersOf(state).region.slices
+        assert state.sliceDirection is SliceDirection.SAGITTAL
+        assert (slices.axis, len(slices.indices)) == ("I", 8) if slices else parametersOf(state).region.box is not None
+
+    def firstSliceSpinBox(self, opened, ui, state, volume):
+        choose(ui.regionComboBox, "Range of slices")
+        ui.firstSliceSpinBox.value = 3
+        assert covered(parametersOf(state).region) == [2, 3, 4, 5]
+
+    def lastSliceSpinBox(self, opened, ui, state, volume):
+        choose(ui.regionComboBox, "Range of slices")
+        assert ui.lastSliceSpinBox.maximum == 6
+        ui.lastSliceSpinBox.value = 2
+        assert covered(parametersOf(state).region) == [0, 1]
+
+    def startHereButton(self, opened, ui, state, volume):
+        choose(ui.regionComboBox, "Range of slices")
+        show_slice(volume, 3)
+        ui.startHereButton.click()
+        assert ui.firstSliceSpinBox.value == 4
+
+    def endHereButton(self, opened, ui, state, volume):
+        choose(ui.regionComboBox, "Range of slices")
+        show_slice(volume, 2)
+        ui.endHereButton.click()
+        assert ui.lastSliceSpinBox.value == 3
+
+    def roiSelector(self, opened, ui, state, volume):
+        choose(ui.regionComboBox, "Box (ROI)")
+        roi = ui.roiSelector.addNode()
+        assert parametersOf(state).region is roi
+
+    def keepLargestComboBox(self, opened, ui, state, volume):
+        found = {}
+        for choice in Preference:
+            choose(ui.keepLargestComboBox, choice.label())
+            found[choice] = parametersOf(state).keepLargest
+        assert found == {Preference.MODEL: None, Preference.YES: True, Preference.NO: False}
+
+    def averageComboBox(self, opened, ui, state, volume):
+        found = {}
+        for choice in Preference:
+            choose(ui.averageComboBox, choice.label())
+            found[choice] = parametersOf(state).average
+        assert found == {Preference.MODEL: None, Preference.YES: True, Preference.NO: False}
+        select_model(ui, "My own")
+        assert not ui.averageComboBox.enabled and "one direction" in ui.averageComboBox.toolTip
+
+    def smoothingSlider(self, opened, ui, state, volume):
+        ui.smoothingSlider.value = 1.5
+        assert parametersOf(state).smoothing == 1.5
+
+    def openLogButton(self, opened, ui, state, volume, tmp_path):
+        log = tmp_path / "log.txt"
+        log.touch()
+        opened.logic.segmentation.client.logPath = log
+        opened.widget.updateFromState()
+        ui.openLogButton.click()
+        assert bench.records.openedUrls == [log.as_uri()]
+
+    def batchInputPath(self, opened, ui, state, volume, tmp_path):
+        ui.batchInputPath.currentPath = str(tmp_path)
+        assert state.batchInputFolder == str(tmp_path)
+
+    def batchOutputPath(self, opened, ui, state, volume, tmp_path):
+        ui.batchOutputPath.currentPath = str(tmp_path)
+        assert state.batchOutputFolder == str(tmp_path)
+
+    def batchButton(self, opened, ui, state, volume, tmp_path):
+        start_batch(ui, tmp_path)
+        scans, results, options = opened.logic.batch.calls[0]
+        assert (scans, results) == (str(tmp_path), str(tmp_path / "results"))
+        assert (options["model"], options["device"], options["waitForCompletion"]) == ("default", "auto", False)
+
+    def showTableButton(self, opened, ui, state, volume, tmp_path):
+        start_batch(ui, tmp_path)
+        table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode")
+        opened.logic.batch.finish(state=RunState.COMPLETED, table=table)
+        layouts, manager = [], type(slicer.app.layoutManager())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(manager, "layout", slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView, raising=False)
+            patch.setattr(manager, "setLayout", lambda self, layout: layouts.append(layout), raising=False)
+            ui.showTableButton.click()
+        assert layouts == [slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpTableView]
+        assert slicer.app.applicationLogic().GetSelectionNode().GetActiveTableID() == table.GetID()
+
+    def openvinoCheckBox(self, opened, ui, state, volume):
+        offer_installation(opened)
+        ui.openvinoCheckBox.checked = False
+        ui.installButton.click()
+        assert opened.logic.installation.installs == [False]
+
+    def installButton(self, opened, ui, state, volume):
+        offer_installation(opened)
+        ui.installButton.click()
+        assert opened.logic.installation.installs == [True]
+
+
+class Editor:
+    def __init__(self):
+        self.calls = []
+
+    def setSegmentationNode(self, node):
+        self.calls.append(node)
+
+    def setSourceVolumeNode(self, node):
+        self.calls.append(node)
+
+
+def covered(region):
+    """Numbers of the axial slices of a region, from 0."""
+    if region.slices:
+        assert region.slices.axis == "K"
+        return list(region.slices.indices)
+    return list(range(region.box.k.first, region.box.k.end))
+
+
+def show_slice(volume, k):
+    logic = slicer.app.layoutManager().sliceWidget("Red").sliceLogic()
+    logic.FitSliceToBackground()
+    logic.SetSliceOffset(volume.GetOrigin()[2] + k)
+
+
+def controls_of_the_ui():
+    """Names of all widgets in the .ui file that a user can operate."""
+    passive = {"QLabel", "QProgressBar", "QWidget", "qMRMLWidget", "ctkCollapsibleButton"}
+    widgets = ElementTree.parse(UI).iter("widget")
+    return sorted(
+        w.get("name") for w in widgets if w.get("class") not in passive and w.get("name") != "requirementsTree"
+    )
+
+
+@pytest.mark.parametrize("name", controls_of_the_ui())
+def test_control_does_what_it_says(name, opened, ui, state, volume, tmp_path):
+    action = getattr(Controls(), name)  # a control without an entry above fails here
+    wanted = action.__code__.co_varnames[1 : action.__code__.co_argcount]
+    action(**{key: value for key, value in locals().items() if key in wanted})
