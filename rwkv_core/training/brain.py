@@ -148,7 +148,9 @@ def main(arguments: list[str] | None = None) -> None:
     network = load_bundle(options.init).network if options.init else new_network(config)
     network.train().requires_grad_(True)
     module = BrainTraining(network, options.steps, options.rate)
-    average = EMAWeightAveraging(decay=min(0.998, 1 - 5 / options.steps))  # the first weights are forgotten by the end
+    average = EMAWeightAveraging(
+        decay=min(0.998, 1 - 5 / (options.steps + 5))
+    )  # the first weights are forgotten by the end
     trainer = lightning.Trainer(
         max_steps=options.steps,
         devices=options.devices,
