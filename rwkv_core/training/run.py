@@ -37,6 +37,9 @@ from rwkv_core.training.starting_point import find_bundle, starting_point
 LARGEST_PATCH = 320
 """Pixels; side of training slices where the recipe leaves the patch open and the data set's slices are larger."""
 
+MOST_CLASSES = 255
+"""Channel numbers of the slice cache are bytes."""
+
 _POLL_SECONDS = 0.5
 
 
@@ -138,6 +141,8 @@ def train(
         stop = stack.enter_context(_stopping(folder, cancel))
         try:
             outcome = _run(job, folder, status, processes, device, stop, store, resume)
+        except CancelledError:  # while slices were prepared
+            outcome = Outcome(False, None, Progress())
         except BaseException as error:
             _tell(status, error)
             raise
@@ -221,6 +226,11 @@ def _run(
         folder.write_json("environment.json", environment(str(fabric.device), fabric.world_size))
     dataset = prepared_dataset(job)
     classes = dataset.segment_classes()
+    if not 0 < len(classes) <= MOST_CLASSES:
+        raise InputError(
+            f"{dataset.path} has {len(classes)} classes; 1 to {MOST_CLASSES} can be trained.",
+            hint="Check that its labels are labels: `rwkv-unet dataset check`.",
+        )
     preprocessing = preprocessing_of(recipe, dataset)
     channels = _channels(recipe, dataset)
     unlabelled = _unlabelled(job)
@@ -423,9 +433,8 @@ def _stopping(folder: RunFolder, cancel: Callable[[], bool]) -> Iterator[Callabl
 
 def _tell(status: Status, error: BaseException) -> None:
     """What ended the run, in status.json and the log."""
-    if isinstance(error, KeyboardInterrupt | CancelledError):
-        LOG.info("Stopped.")
-        status.update(state="stopped", message="Stopped.")
+    if isinstance(error, KeyboardInterrupt):
+        status.update(state="stopped", message="Interrupted; it can be resumed.")
     elif isinstance(error, RWKVUNetError):
         LOG.error("%s", error)
         status.update(state="failed", message=error.message, hint=error.hint)

@@ -83,7 +83,7 @@ def prepared_slices(
     source = [stack.to_stack(channel) for channel in image]
     target = None
     if label is not None:
-        channel_of = np.zeros(max(int(label.max()), *values) + 1, np.uint8)
+        channel_of = np.zeros(max([int(label.max()), *values]) + 1, np.uint8)
         channel_of[list(values)] = np.arange(1, len(values) + 1)
         target = stack.to_stack(label)
     for first in range(0, stack.shape[0], _AT_ONCE):

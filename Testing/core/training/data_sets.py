@@ -9,18 +9,16 @@ from PIL import Image
 BALL, BOX = 1, 2
 
 
-def scene(seed, shape=(6, 48, 40)):
+def scene(seed, shape=(4, 48, 40)):
     """Image float32 and label uint8, (K, J, I); the ball and the box move with the seed."""
     random = np.random.default_rng(seed)
     k, j, i = np.indices(shape)
     size = np.array(shape)
-    centre = size * random.uniform(0.35, 0.65, 3)
-    ball = (
-        ((k - centre[0]) / size[0]) ** 2 + ((j - centre[1]) / size[1]) ** 2 + ((i - centre[2]) / size[2]) ** 2
-    ) < 0.04
+    centre = (size - 1) * random.uniform(0.4, 0.6, 3)
+    ball = sum(((index - c) / s) ** 2 for index, c, s in zip((k, j, i), centre, size, strict=True)) < 0.04
     label = np.where(ball, BALL, 0).astype(np.uint8)
     top, left = random.integers(2, 8, 2)
-    label[1:-1, top : top + 10, left : left + 12] = BOX
+    label[shape[0] // 4 :, top : top + 10, left : left + 12] = BOX
     image = 100.0 * label + random.normal(0, 10, shape)
     return image.astype(np.float32), label
 
