@@ -37,20 +37,25 @@ class Augment:
 
     def __init__(self, settings: Augmentation | None, size: tuple[int, int]):
         self.size = size
-        steps: list[Any] = [
-            SpatialPadd(_BOTH, size, mode="constant"),
-            RandSpatialCropd(_BOTH, size, random_center=True, random_size=False),
-        ]
-        self._transform = Compose([*steps, *(_steps(settings, square=size[0] == size[1]) if settings else [])])
+        self._fit = Compose(
+            [
+                SpatialPadd(_BOTH, size, mode="constant"),
+                RandSpatialCropd(_BOTH, size, random_center=True, random_size=False),
+            ]
+        )
+        self._change = Compose(_steps(settings, square=size[0] == size[1]) if settings else [])
 
     def __call__(self, image: NDArray[np.float32], label: NDArray[np.uint8], seed: int) -> tuple[Tensor, Tensor]:
         """Image (C, H, W) float32 and label (H, W) int64 of a slice (C, R, S) and its label (R, S)."""
-        self._transform.set_random_state(seed=seed % 2**32)
-        sample = {
+        result: Any = {
             "image": torch.from_numpy(np.array(image, np.float32)),
             "label": torch.from_numpy(np.array(label[None], np.float32)),
         }
-        result: Any = self._transform(sample)
+        if label.shape != self.size:
+            self._fit.set_random_state(seed=seed % 2**32)
+            result = self._fit(result)
+        self._change.set_random_state(seed=seed % 2**32)
+        result = self._change(result)
         return _plain(result["image"]).float(), _plain(result["label"])[0].long()
 
 

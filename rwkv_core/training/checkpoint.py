@@ -46,14 +46,7 @@ def save_checkpoint(
         StorageError: when the disk is full or not writable.
     """
     content = {"progress": asdict(progress), "network": network, "optimizer": optimizer, "scaler": scaler}
-    with replacing(path) as temporary:
-        try:
-            with temporary.open("wb") as file:
-                torch.save(content, file)
-                file.flush()
-                os.fsync(file.fileno())  # the name must not reach the disk before the contents
-        except RuntimeError as error:  # torch's writer says so when a write falls short
-            raise OSError(str(error).splitlines()[0]) from None
+    _save(path, content)
 
 
 def save_weights(path: Path, network: dict[str, Any], epoch: int) -> None:
@@ -62,11 +55,7 @@ def save_weights(path: Path, network: dict[str, Any], epoch: int) -> None:
     Raises:
         StorageError: when the disk is full or not writable.
     """
-    with replacing(path) as temporary:
-        try:
-            torch.save({"network": network, "epoch": epoch}, temporary)
-        except RuntimeError as error:
-            raise OSError(str(error).splitlines()[0]) from None
+    _save(path, {"network": network, "epoch": epoch})
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -82,3 +71,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or "network" not in content:
         raise CheckpointError(f"{path} is no checkpoint of a run.")
     return content
+
+
+def _save(path: Path, content: dict[str, Any]) -> None:
+    with replacing(path) as temporary:
+        try:
+            with temporary.open("wb") as file:
+                torch.save(content, file)
+                file.flush()
+                os.fsync(file.fileno())  # the name must not reach the disk before the contents
+        except RuntimeError as error:  # torch's writer says so when a write falls short
+            raise OSError(str(error).splitlines()[0]) from None
