@@ -19,7 +19,8 @@ from monai.networks.nets.basic_unet import BasicUNet
 from monai.networks.nets.dynunet import DynUNet
 from rich.console import Console
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rwkv_core import build_network
 from rwkv_core.training.batches import EpochOrder, TrainingSlices, make_loader
@@ -38,21 +39,32 @@ def plain_u_net() -> nn.Module:
     return BasicUNet(2, 1, CLASSES, features=(64, 128, 256, 512, 1024, 64))
 
 
-def nnu_net() -> nn.Module:
-    """What nnU-Net plans for 2-D slices of this size: six levels, 32 to 512 features, instance norm, deep supervision."""
-    levels = 6
-    return DynUNet(
-        2, 1, CLASSES, kernel_size=[3] * levels, strides=[1, *[2] * (levels - 1)], upsample_kernel_size=[2] * (levels - 1),
-        filters=[min(32 * 2**n, 512) for n in range(levels)], norm_name=("INSTANCE", {"affine": True}),
-        deep_supervision=True, deep_supr_num=levels - 2,
-    )  # fmt: skip
+class NNUNet2D(DynUNet):
+    """What nnU-Net plans for 2-D slices of this size (PlainConvUNet), from its public description.
+
+    Levels down to 7 x 7 pixels, 32 to 512 features, two 3x3 convolutions with instance norm and leaky ReLU a level,
+    strided and transposed convolutions between levels, deep supervision at every resolution but the lowest two.
+    """
+
+    def __init__(self) -> None:
+        levels = 6
+        steps = [1, *[2] * (levels - 1)]
+        features = [min(32 * 2**n, 512) for n in range(levels)]
+        super().__init__(
+            2, 1, CLASSES, [3] * levels, steps, steps[1:], features, norm_name=("INSTANCE", {"affine": True}),
+            deep_supervision=True, deep_supr_num=levels - 3,
+        )  # fmt: skip
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Logits at every supervised resolution, the finest first (MONAI's own enlarges them, nnU-Net does not)."""
+        return [self.output_block(self.skip_layers(image)), *self.heads]
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "RWKV-UNet-T": lambda: build_network("rwkv-unet", variant="T", num_classes=CLASSES),
     "RWKV-UNet-B": lambda: build_network("rwkv-unet", variant="B", num_classes=CLASSES),
     REFERENCE: plain_u_net,
-    "nnU-Net 2-D": nnu_net,
+    "nnU-Net 2-D": NNUNet2D,
 }
 
 
@@ -70,8 +82,11 @@ def make_step(network: nn.Module, device: torch.device, batch: int, precision: s
     def step() -> None:
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
             logits = network(image)
-        heads = logits.unbind(1) if logits.ndim == 5 else (logits,)  # deep supervision: one output a level
-        torch.stack([loss(head, label).total for head in heads]).mean().backward()
+        total = torch.zeros((), device=device)
+        for n, head in enumerate(logits if isinstance(logits, list) else [logits]):
+            there = F.interpolate(label[:, None].float(), head.shape[2:], mode="nearest")[:, 0].long() if n else label
+            total = total + loss(head, there).total / 2**n
+        total.backward()
         optimizer.step()
         optimizer.zero_grad()
         if device.type == "cuda":

@@ -12,7 +12,7 @@ from rich.console import Console
 from rwkv_core.errors import InputError
 
 if TYPE_CHECKING:
-    from rwkv_core.training.run import Job
+    from rwkv_core.training.job import Job
 
 EXTRA_HINT = 'Install them: pip install "rwkv-unet-segment[train]".'
 
@@ -41,6 +41,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--name", help="id of the finished model (default: the name of RUN)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
     parser.add_argument("--devices", type=int, default=1, metavar="N", help="GPUs (or CPU processes) on this machine")
+    parser.add_argument(
+        "--detach", action="store_true", help="leave the run to itself once it has begun: it outlives this terminal"
+    )
     parser.add_argument("--show", action="store_true", help="print the recipe as it would be used, and end")
     parser.set_defaults(func=run)
 
@@ -49,8 +52,6 @@ def run(options: argparse.Namespace) -> int:
     """Train; 0 when the run finished, 130 when it was stopped."""
     require_training()
     from rwkv_core.cli import CANCELLED, OK
-    from rwkv_core.training.devices import is_first_process
-    from rwkv_core.training.run import train
 
     console = Console(highlight=False, soft_wrap=True, stderr=True)
     if options.show:
@@ -59,6 +60,16 @@ def run(options: argparse.Namespace) -> int:
         job = new_job(options, dataset_needed=False)
         print(json.dumps(job.recipe.model_dump(mode="json"), indent=2, ensure_ascii=False))
         return OK
+    if options.detach:
+        from rwkv_core.training.background import start_detached
+
+        process = start_detached(_words(options), options.output)
+        console.print(f"The run has begun (process {process}).\nFolder: {options.output}", markup=False)
+        console.print(f"To stop it, make a file named stop there: {options.output / 'stop'}", markup=False)
+        return OK
+    from rwkv_core.training.devices import is_first_process
+    from rwkv_core.training.run import train
+
     _log_to(console, is_first_process())
     if options.resume:
         if options.preset or options.init:
@@ -84,8 +95,8 @@ def new_job(options: argparse.Namespace, dataset_needed: bool = True) -> "Job":
     Raises:
         InputError: when the data set is missing, or the recipe is not valid.
     """
+    from rwkv_core.training.job import Job
     from rwkv_core.training.recipe import load_recipe
-    from rwkv_core.training.run import Job
 
     if options.dataset is None and dataset_needed:
         raise InputError("No data set was given.", hint="Write rwkv-unet train DATASET -o RUN, or add --resume.")
@@ -95,6 +106,16 @@ def new_job(options: argparse.Namespace, dataset_needed: bool = True) -> "Job":
         str(Path(options.dataset or ".").absolute()), name, recipe,
         str(Path(options.unlabelled).absolute()) if options.unlabelled else None,
     )  # fmt: skip
+
+
+def _words(options: argparse.Namespace) -> list[str]:
+    """The options as arguments of another such command, which does not detach itself."""
+    words = [options.dataset] if options.dataset else []
+    words += ["-o", str(options.output), *(["--resume"] if options.resume else [])]
+    for name in ("preset", "init", "unlabelled", "name", "device", "devices"):
+        if (value := getattr(options, name)) is not None:
+            words.append(f"--{name}={value}")
+    return words + [f"--set={change}" for change in options.changes]
 
 
 def require_training() -> None:

@@ -96,6 +96,14 @@ def choose_precision(precision: str, device: torch.device) -> Precision:
     return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device had too little memory; cuDNN, cuBLAS and Metal say so in their own words."""
+    words = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and ("out of memory" in words or "alloc_failed" in words)
+    )
+
+
 def loader_workers(asked: int | None, processes: Processes, device: torch.device) -> int:
     """Processes that load slices, for each training process: on a CPU few, since the network needs the cores."""
     if asked is not None:

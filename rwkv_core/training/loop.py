@@ -6,7 +6,7 @@ its promises (exact resume, halved batches, a stop after the current step) are a
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -15,16 +15,19 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, distributed
 
+from rwkv_core.bundle_config import SegmentClass
 from rwkv_core.models import RWKVUNet
 from rwkv_core.training.batches import EpochOrder, TrainingSlices, make_loader
 from rwkv_core.training.checkpoint import Progress, load_checkpoint, save_checkpoint, save_weights
-from rwkv_core.training.errors import TrainingError
+from rwkv_core.training.devices import out_of_memory
+from rwkv_core.training.errors import MEMORY_HINT, TrainingError
 from rwkv_core.training.losses import LossParts, SegmentationLoss, consistency, two_views
 from rwkv_core.training.pictures import draw_curve, draw_preview
 from rwkv_core.training.recipe import Recipe
-from rwkv_core.training.run_folder import LOG, RunFolder, Status
+from rwkv_core.training.run_folder import LOG, RunFolder
+from rwkv_core.training.run_status import Status
 from rwkv_core.training.slice_cache import SliceCache
-from rwkv_core.training.validation import Preview, validate
+from rwkv_core.training.validation import Preview, Validation, validate
 
 FIGURES = ("loss", "cross_entropy", "dice_loss", "consistency")
 _CHECK_EVERY = 10
@@ -42,8 +45,7 @@ class Loop:
     Args:
         fabric: launched.
         network: of the run, with its starting weights.
-        names: of the classes, background left out.
-        colors: of the classes, for the preview.
+        classes: in the order of the network's channels, background left out.
         stop: asked after every step.
         workers: processes that load slices.
     """
@@ -56,14 +58,13 @@ class Loop:
         recipe: Recipe,
         cache: SliceCache,
         network: RWKVUNet,
-        names: list[str],
-        colors: list[tuple[int, int, int]],
+        classes: Sequence[SegmentClass],
         size: tuple[int, int],
         stop: Callable[[], bool],
         workers: int,
     ):
         self.fabric, self.folder, self.status, self.recipe, self.cache = fabric, folder, status, recipe, cache
-        self.names, self.colors, self.stop = names, colors, stop
+        self.names, self.colors, self.stop = [c.name for c in classes], [c.color for c in classes], stop
         self.loss = SegmentationLoss(recipe.loss)
         self.progress = Progress()
         if fabric.device.type == "cuda":
@@ -147,6 +148,7 @@ class Loop:
             last = at.step == self.order.steps
             if at.step % _CHECK_EVERY == 0 or last:
                 self._require_number(sums)
+                self.status.update(loss=float(sums[0]) / at.step)
             now = time.perf_counter()
             self._report(at.epoch * self.order.steps + at.step)
             stop, save = self._agreed(self.stop(), now - saved > 60 * self.recipe.checkpoint_minutes)
@@ -171,8 +173,10 @@ class Loop:
             )
             try:
                 return self._in_parts(image, label, number)
-            except torch.OutOfMemoryError:
-                pass  # outside the handler, so that the failed attempt's tensors are freed first
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+            # Outside the handler, so that the failed attempt's tensors are freed first.
             self.optimizer.zero_grad()
             self._use_less_memory()
 
@@ -222,7 +226,7 @@ class Loop:
             raise TrainingError(
                 f"{self.fabric.device} has too little memory for "
                 + (f"{self.share} slices at once." if self.fabric.world_size > 1 else "a part of the batch."),
-                hint="Choose a smaller batch (--set batch=...) or smaller slices, or close other programs that use it.",
+                hint=MEMORY_HINT,
             )
         self.progress.parts = parts
         LOG.warning(
@@ -242,9 +246,7 @@ class Loop:
         improved = False
         start = time.perf_counter()
         if self.cache.of_split("validation"):
-            stop = self.stop if self.fabric.world_size == 1 else lambda: False
-            batch = max(1, -(-self.share // at.parts))
-            result = validate(self.fabric, self.network, self.loss, self.cache, len(self.names) + 1, batch, stop)
+            result = self._validate()
             if result is None:
                 return False
             row |= {"validation_loss": result.loss, "validation_dice": result.mean_dice}
@@ -284,6 +286,18 @@ class Loop:
         self.status.update(epoch=at.epoch, best_dice=max(at.best, 0.0), best_epoch=at.best_epoch, last=row, limit=limit)
         self._draw()
         return True
+
+    def _validate(self) -> Validation | None:
+        """With as many slices at once as in a part of a step; None when it was stopped."""
+        stop = self.stop if self.fabric.world_size == 1 else lambda: False
+        while True:
+            batch = max(1, -(-self.share // self.progress.parts))
+            try:
+                return validate(self.fabric, self.network, self.loss, self.cache, len(self.names) + 1, batch, stop)
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+            self._use_less_memory()
 
     def _checkpoint(self) -> None:
         if self.fabric.is_global_zero:

@@ -2,8 +2,8 @@
 
 config.json       recipe, data set, name: all that `--resume` needs
 environment.json  versions, machine, command line
-status.json       state, epoch, seconds left, process id, heartbeat; rewritten every two seconds
-log.txt           what happened, in sentences
+status.json       state, epoch, seconds left, process id, heartbeat (see run_status); rewritten every two seconds
+log.txt           what happened, in sentences; output.txt: what a detached process printed
 metrics.csv       one row per epoch; curve.png shows it
 preview.png/.npz  a validation slice with label and prediction
 last.ckpt         the state to go on from; best.ckpt the weights with the best validation Dice
@@ -17,31 +17,26 @@ import csv
 import io
 import json
 import logging
-import os
-import platform
-import socket
-import sys
-import threading
-import time
+import shutil
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import filelock
-import torch
 
-from rwkv_core import __version__
 from rwkv_core.errors import InputError, StorageError
 from rwkv_core.files import replacing
+from rwkv_core.training.run_status import LOCK_FILE, STATUS_FILE, STOP_FILE, process_exists
 
 LOG = logging.getLogger("rwkv_core.training")
-HEARTBEAT_SECONDS = 2.0
 
-ACTIVE_STATES = ("preparing", "running", "stopping")
-"""States of a run whose process lives; the others are "finished", "stopped", "failed"."""
+OUTPUT_FILE = "output.txt"
 
-_PACKAGES = ("torch", "lightning", "monai", "numpy", "SimpleITK", "h5py", "pillow", "tensorboard")
+_NOT_YET_A_RUN = {LOCK_FILE, OUTPUT_FILE}
+"""What a folder may hold before its run begins."""
+
+_GOING_SECONDS = 15.0
+"""Time that the loaders of a killed run are given to notice, and to let go of its lock."""
 
 
 class RunFolder:
@@ -49,7 +44,7 @@ class RunFolder:
 
     def __init__(self, path: Path, writes: bool = True):
         self.path, self.writes = path, writes
-        self._lock = filelock.FileLock(path / ".lock", timeout=0)
+        self._lock = filelock.FileLock(path / LOCK_FILE)
         self._handler: logging.Handler | None = None
 
     def __truediv__(self, name: str) -> Path:
@@ -74,7 +69,7 @@ class RunFolder:
             raise InputError(
                 f"{self.path} already holds a run.", hint="Add --resume to go on with it, or choose another folder."
             )
-        if self.path.exists() and (not self.path.is_dir() or any(p.name != ".lock" for p in self.path.iterdir())):
+        if self.path.exists() and (not self.path.is_dir() or {p.name for p in self.path.iterdir()} - _NOT_YET_A_RUN):
             raise InputError(f"{self.path} exists and is not empty.", hint="Choose a new folder for the run.")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -90,7 +85,9 @@ class RunFolder:
         """
         config = self.read_config()
         self._acquire()
-        (self / "stop").unlink(missing_ok=True)
+        (self / STOP_FILE).unlink(missing_ok=True)
+        for half in (*self.path.glob(".rwkv-unet-*"), *self.path.glob(".bundle-*")):  # of a killed process
+            shutil.rmtree(half, ignore_errors=True)
         return config
 
     def read_config(self) -> dict[str, Any]:
@@ -138,118 +135,24 @@ class RunFolder:
         with replacing(self / "metrics.csv") as path:
             path.write_text(text.getvalue(), encoding="utf-8")
 
-    def stop_requested(self) -> bool:
-        """Whether somebody made the file `stop`."""
-        return (self / "stop").exists()
-
     def _acquire(self) -> None:
-        if not self.writes:
-            return
+        pid, host = self._last_process()
+        gone = pid is not None and not process_exists(pid)
         try:
-            self._lock.acquire()
+            self._lock.acquire(timeout=_GOING_SECONDS if gone else 1)
         except filelock.Timeout:
+            whose = f" (process {pid} on {host})" if pid is not None else ""
             raise InputError(
-                f"{self.path} is in use: a run is going on in it{_process_of(self.path)}.",
+                f"{self.path} is in use: a run is going on in it{whose}.",
                 hint="Wait for it, or stop it by making a file named `stop` in the folder.",
             ) from None
         except OSError as error:
             raise StorageError(f"{self.path} cannot be written: {error.strerror}.") from None
 
-
-class Status:
-    """status.json, kept fresh by a thread, so that a long step does not look like a dead process.
-
-    Use as a context manager; `update` changes fields, which are on disk soon, and at once where `now` is set.
-    """
-
-    def __init__(self, folder: RunFolder, **fields: Any):
-        self._folder, self._fields = folder, dict(fields)
-        self._fields |= {"pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}
-        self._guard, self._end = threading.Lock(), threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True, name="status")
-
-    def __enter__(self) -> "Status":
-        self._write()
-        if self._folder.writes:
-            self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        if self._thread.is_alive():
-            self._thread.join()
-        self._write()
-
-    def update(self, now: bool = False, **fields: Any) -> None:
-        with self._guard:
-            self._fields |= fields
-        if now:
-            self._write()
-
-    def _beat(self) -> None:
-        while not self._end.wait(HEARTBEAT_SECONDS):
-            self._write()
-
-    def _write(self) -> None:
-        if not self._folder.writes:
-            return
-        with self._guard:
-            content = {**self._fields, "heartbeat": time.time()}
-            path = self._folder / "status.json"
-            new = path.with_name(".status.json.new")
-            try:
-                new.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-                new.replace(path)
-            except OSError:  # a full disk, or a reader on Windows: the next heartbeat tries again
-                pass
-
-
-def read_status(path: Path) -> dict[str, Any]:
-    """The contents of a run's status.json; empty when there is none. A process that is gone is "interrupted"."""
-    try:
-        status = dict(json.loads((path / "status.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
-    if status.get("state") in ACTIVE_STATES and not _in_use(path):
-        status["state"] = "interrupted"
-    return status
-
-
-def environment(device: str, processes: int) -> dict[str, Any]:
-    """What a run was made with, for environment.json."""
-    found: dict[str, Any] = {
-        "rwkv-unet-segment": __version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "torch threads": torch.get_num_threads(),
-        "device": device,
-        "processes": processes,
-        "command": sys.argv,
-    }
-    for name in _PACKAGES:
+    def _last_process(self) -> tuple[int | None, str]:
+        """Id and machine of the process that wrote status.json last; None where there is none."""
         try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    if device.startswith("cuda"):
-        found |= {"cuda": torch.version.cuda, "gpu": torch.cuda.get_device_name()}
-    return found
-
-
-def _in_use(path: Path) -> bool:
-    lock = filelock.FileLock(path / ".lock", timeout=0)
-    try:
-        with lock:
-            return False
-    except (filelock.Timeout, OSError):
-        return True
-
-
-def _process_of(path: Path) -> str:
-    try:
-        status = json.loads((path / "status.json").read_text(encoding="utf-8"))
-        return f" (process {status['pid']} on {status['host']})"
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+            status = json.loads((self / STATUS_FILE).read_text(encoding="utf-8"))
+            return int(status["pid"]), str(status["host"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None, ""

@@ -20,7 +20,8 @@ from rwkv_core.store import list_bundles
 from rwkv_core.store import load_bundle as from_store
 from rwkv_core.training import checkpoint, loop
 from rwkv_core.training.errors import TrainingError
-from rwkv_core.training.run_folder import RunFolder, read_status
+from rwkv_core.training.run_folder import RunFolder
+from rwkv_core.training.run_status import read_status
 from rwkv_core.volume import read_volume
 
 from core.training.data_sets import nnunet, pictures
