@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from rwkv_core.engines import choose_device
 from rwkv_core.errors import DeviceError, InputError
@@ -44,8 +45,11 @@ def find_processes(wanted: int) -> Processes:
 
 
 def is_first_process() -> bool:
-    """Before processes know of each other: whether this one writes files and messages."""
-    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", "0"))) == "0"
+    """Before processes know of each other: whether this one writes files and messages.
+
+    torchrun sets RANK; our own launcher LOCAL_RANK alone, also within a SLURM job, where all inherit one SLURM_PROCID.
+    """
+    return next((os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), "0") == "0"
 
 
 def make_fabric(device: str, processes: Processes, precision: str, batch: int, loggers: Any = None) -> Fabric:
@@ -82,6 +86,7 @@ def make_fabric(device: str, processes: Processes, precision: str, batch: int, l
         devices=devices,
         num_nodes=processes.machines,
         strategy="ddp" if processes.total > 1 else "auto",
+        plugins=[] if processes.launcher else [LightningEnvironment()],  # a SLURM job without srun is no launcher
         precision=choose_precision(precision, chosen),
         loggers=loggers,
     )

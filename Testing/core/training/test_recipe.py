@@ -9,7 +9,7 @@ from rwkv_core.errors import InputError
 from rwkv_core.models import build_network
 from rwkv_core.training.augmentation import Augment
 from rwkv_core.training.batches import EpochOrder
-from rwkv_core.training.devices import find_processes
+from rwkv_core.training.devices import find_processes, is_first_process
 from rwkv_core.training.loop import cosine_rate
 from rwkv_core.training.losses import SegmentationLoss, consistency, two_views
 from rwkv_core.training.recipe import Augmentation, Loss, load_recipe, preset_names
@@ -202,3 +202,17 @@ def test_processes_are_those_of_the_launcher(monkeypatch):
         monkeypatch.setenv(name, value)
     assert (find_processes(1).local, find_processes(1).machines) == (8, 2)
     assert find_processes(1).total == 16
+
+
+@pytest.mark.parametrize(
+    ("variables", "first"),
+    [({}, True), ({"RANK": "0", "LOCAL_RANK": "0"}, True), ({"RANK": "4", "LOCAL_RANK": "0"}, False),
+     ({"SLURM_PROCID": "3"}, False), ({"SLURM_PROCID": "0", "LOCAL_RANK": "1"}, False)],
+    ids=["alone", "torchrun's first", "torchrun's first on the second machine", "srun's fourth", "ours in a SLURM job"],
+)  # fmt: skip
+def test_one_process_writes(monkeypatch, variables, first):
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert is_first_process() == first

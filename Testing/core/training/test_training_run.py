@@ -69,6 +69,8 @@ def test_a_run_folder_describes_itself(whole, data):
     status = read_status(folder)
     assert (status["state"], status["epoch"], status["seconds_left"]) == ("finished", 3, 0)
     assert status["pid"] == os.getpid()
+    assert status["loss"] == pytest.approx(float(rows[-1]["loss"]))
+    assert status["last"]["epoch"] == 3
     log = (folder / "log.txt").read_text(encoding="utf-8")
     assert "limited by the" in log
     assert "Finished: tiny-organs" in log
@@ -160,15 +162,15 @@ def test_signals_end_a_run_after_its_step(data, tmp_path, number, steps):
     assert (tmp_path / "run" / "last.ckpt").exists()
 
 
-def test_a_batch_that_does_not_fit_is_computed_in_parts(data, tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no memory"), RuntimeError("CUDA error: out of memory")])
+@pytest.mark.parametrize("training", [True, False], ids=["training", "validation"])
+def test_a_batch_that_does_not_fit_is_computed_in_parts(data, tmp_path, monkeypatch, training, error):
     """Stand-in: a network that runs out of memory for more than one slice."""
-    seen = []
     forward = RWKVUNet.forward
 
     def small(self, image):
-        if self.training and len(image) > 1:
-            raise torch.OutOfMemoryError("no memory")
-        seen.append(len(image))
+        if self.training == training and len(image) > 1:
+            raise error
         return forward(self, image)
 
     monkeypatch.setattr(RWKVUNet, "forward", small)
@@ -177,12 +179,14 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts(data, tmp_path, monkeypa
     assert result.progress.parts == 4
     assert "computed in 4 parts" in (tmp_path / "run" / "log.txt").read_text()
 
+
+def test_a_slice_that_does_not_fit_ends_the_run_with_a_word(data, tmp_path, monkeypatch):
     def none(self, image):
         raise torch.OutOfMemoryError("no memory")
 
     monkeypatch.setattr(RWKVUNet, "forward", none)
     with pytest.raises(TrainingError, match="too little memory") as error:
-        run(data, tmp_path / "run2", store=tmp_path / "store", name="other")
+        run(data, tmp_path / "run", store=tmp_path / "store")
     assert "batch" in error.value.hint
 
 
@@ -236,6 +240,19 @@ def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint(data, tmp_path,
     assert read_status(tmp_path / "run")["state"] == "failed"
     monkeypatch.setattr(checkpoint.torch, "save", save)
     assert resume(tmp_path / "run", store=tmp_path / "store").progress.epoch == 3
+
+
+def test_a_full_disk_anywhere_else_is_told_too(data, tmp_path, monkeypatch):
+    """Stand-in: TensorBoard's writer, which knows nothing of our errors."""
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", "events.out")
+
+    monkeypatch.setattr(loop.Fabric, "log_dict", full)
+    with pytest.raises(StorageError, match=r"events\.out cannot be written: No space left") as error:
+        run(data, tmp_path / "run", store=tmp_path / "store", epochs=1)
+    assert "free space" in error.value.hint
+    assert read_status(tmp_path / "run")["state"] == "failed"
 
 
 def test_early_stopping(data, tmp_path):
