@@ -1,10 +1,13 @@
 """Recipes: the paper's numbers, changes of them, and what the parts of a run do with them."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
+from rwkv_core.cli import main
 from rwkv_core.errors import InputError
 from rwkv_core.models import build_network
 from rwkv_core.training.augmentation import Augment
@@ -65,6 +68,15 @@ def test_every_field_can_be_changed():
 def test_wrong_changes_are_named(changes, words):
     with pytest.raises(InputError, match=words):
         load_recipe("synapse", changes)
+
+
+def test_the_command_line_shows_the_recipe_that_it_would_use(tmp_path, capsys):
+    arguments = ["train", "-o", str(tmp_path / "run"), "--preset", "fugc", "--set", "consistency.weight=0.25", "--show"]
+    assert main(arguments) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown == load_recipe("fugc", ["consistency.weight=0.25"]).model_dump(mode="json")
+    assert shown["consistency"]["weight"] == 0.25
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_rate_is_torchs_cosine_annealing():

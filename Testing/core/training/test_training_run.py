@@ -4,7 +4,9 @@ import csv
 import errno
 import json
 import os
+import re
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,6 +78,16 @@ def test_a_run_folder_describes_itself(whole, data):
     assert "Finished: tiny-organs" in log
     assert list((folder / "tensorboard").glob("events*"))
     assert not (folder / "cache").exists()
+
+
+def test_what_a_run_folder_holds_is_documented(whole):
+    folder = whole.bundle.folder.parent.parent / "run"
+    words = (Path(__file__).resolve().parents[3] / "docs" / "training.md").read_text(encoding="utf-8")
+    with (folder / "metrics.csv").open() as file:
+        columns = {re.sub("^dice_(Ball|Box)$", "dice_CLASS", name) for name in next(csv.reader(file))}
+    files = {path.name + "/" * path.is_dir() for path in folder.iterdir()}
+    missing = [name for name in {*read_status(folder), *columns, *files} if f"`{name}`" not in words]
+    assert not missing
 
 
 def test_the_model_is_in_the_list_and_segments(whole, data):
