@@ -17,7 +17,7 @@ class Progress:
 
     Attributes:
         epoch: epochs completed.
-        step: steps completed within the current one.
+        step: steps completed within the current one, of `steps`.
         sums: of the figures of the current epoch's steps, for its row.
         rows: of metrics.csv.
         best: highest validation Dice so far, and its epoch (counted from 1).
@@ -28,6 +28,7 @@ class Progress:
 
     epoch: int = 0
     step: int = 0
+    steps: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     best: float = -1.0

@@ -98,6 +98,8 @@ class Loop:
         self._precision.load_state_dict(content["scaler"])
         if self.progress.key != key:
             LOG.warning("The data set has changed since the run was stopped; it goes on with what is there now.")
+        if self.progress.step and self.progress.steps != self.order.steps:  # another batch, other slices
+            self.progress.step, self.progress.sums = 0, {}
         LOG.info("Resumed in epoch %d at step %d.", self.progress.epoch + 1, self.progress.step)
 
     def run(self, key: str) -> bool:
@@ -107,8 +109,8 @@ class Loop:
             TrainingError: when the loss is no number, or a single slice does not fit the memory.
             StorageError: when a checkpoint cannot be written.
         """
-        self.progress.key = key
         steps = self.order.steps
+        self.progress.key, self.progress.steps = key, steps
         total = self.recipe.epochs * steps
         LOG.info(
             "%d epochs of %d steps of %d slices on %s, %d process%s.",

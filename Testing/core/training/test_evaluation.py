@@ -148,22 +148,23 @@ def model(tmp_path):
 def test_command_line(model, dataset, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = ["evaluate", str(model), str(dataset.path), "--device", "cpu"]
-    assert main([*arguments, "-o", str(out), "--save"]) == 0
-    assert "HD95, mm" in capsys.readouterr().out
+    assert main([*arguments, "-o", str(out), "--save", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
     with (out / "evaluation.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["case"], row["class"]) for row in rows][:3] == [("case0", "Ball"), ("case0", "Box"), ("case1", "Ball")]
     document = json.loads((out / "evaluation.json").read_text())
-    assert document["unit of hd95"] == "mm"
+    assert printed == document
+    assert (document["unit of hd95"], document["mode"]) == ("mm", "best")
     assert set(document["classes"]) == {"Ball", "Box"}
     assert read_volume(out / "segmentations" / "case1.seg.nrrd").array.shape == scene(1)[1].shape
     assert main([*arguments, "--paper"]) == 0
     assert "Methods" in capsys.readouterr().out
-    assert main([*arguments, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["mode"] == "best"
     (dataset.path / "imagesTr" / "case1_0000.nii.gz").write_bytes(b"nothing")
     assert main(arguments) == 1  # the others still count
-    assert "case1 failed" in capsys.readouterr().err
+    words = capsys.readouterr()
+    assert "HD95, mm" in words.out
+    assert "case1 failed" in words.err
     assert main([*arguments, "--split", "test"]) == 1
     assert "no labelled case in the split test" in capsys.readouterr().err
 

@@ -1,6 +1,7 @@
 """Whole runs: what they leave, how they go on, and how they end when something is wrong."""
 
 import csv
+import dataclasses
 import errno
 import json
 import os
@@ -22,6 +23,7 @@ from rwkv_core.store import list_bundles
 from rwkv_core.store import load_bundle as from_store
 from rwkv_core.training import checkpoint, loop
 from rwkv_core.training.errors import TrainingError
+from rwkv_core.training.recipe import changed_recipe
 from rwkv_core.training.run_folder import RunFolder
 from rwkv_core.training.run_status import read_status
 from rwkv_core.volume import read_volume
@@ -137,6 +139,19 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(whole, data, tmp_path,
     assert curve(finished.progress.rows) == curve(whole.progress.rows)
     first, second = whole.bundle.network.state_dict(), finished.bundle.network.state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_another_batch_size_begins_the_stopped_epoch_anew(data, tmp_path, steps):
+    run(data, tmp_path / "run", store=tmp_path / "store", batch=2, epochs=1, cancel=lambda: len(steps) == 3)
+    steps.clear()
+
+    def larger(old):
+        return dataclasses.replace(old, recipe=changed_recipe(old.recipe, ["batch=8"]))
+
+    finished = resume(tmp_path / "run", store=tmp_path / "store", change=larger)
+    assert steps == [0]
+    assert finished.progress.rows[0]["step"] == 1
+    assert finished.progress.rows[0]["loss"] < 2  # of one step, not of the three before
 
 
 def test_stopping_while_slices_are_prepared(data, tmp_path):
