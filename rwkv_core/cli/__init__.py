@@ -22,7 +22,14 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code: 0 all done, 1 something failed, 2 wrong usage, 130 stopped by the user.
     """
-    from rwkv_core.cli import demo, models, segment  # here, so that --version needs nothing else
+    from rwkv_core.cli import (  # here, so that --version needs nothing else
+        dataset,
+        demo,
+        evaluate,
+        models,
+        segment,
+        train,
+    )
 
     for stream in (sys.stdout, sys.stderr):  # a Windows console may not hold every letter of a path
         if hasattr(stream, "reconfigure"):
@@ -34,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"rwkv-unet {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (segment, demo, models):
+    for command in (segment, demo, models, train, evaluate, dataset):
         command.add_parser(subparsers)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.DEBUG if options.debug else logging.ERROR)

@@ -1,0 +1,51 @@
+"""Data sets: one file per format, one description for all (`description`), checks before a run (`checking`)."""
+
+from pathlib import Path
+
+from rwkv_core.errors import InputError
+from rwkv_core.training.datasets.datalist import is_datalist, read_datalist
+from rwkv_core.training.datasets.description import SPLITS, Case, Dataset, LabelClass, Sample, Split
+from rwkv_core.training.datasets.nnunet import is_nnunet, read_nnunet
+from rwkv_core.training.datasets.pairs import is_pairs, read_pairs
+from rwkv_core.training.datasets.slicer_export import is_slicer_export, read_slicer_export
+from rwkv_core.training.datasets.transunet import is_acdc, is_synapse, read_acdc, read_synapse
+
+__all__ = ["SPLITS", "Case", "Dataset", "LabelClass", "Sample", "Split", "open_dataset"]
+
+_LAYOUTS = (
+    "a folder with images/ and labels/ (or masks/), or with NAME.nii.gz and NAME_seg.nii.gz; nnU-Net's raw layout "
+    "(dataset.json, imagesTr, labelsTr); a MONAI datalist (.json); TransUNet's Synapse (train_npz, test_vol_h5); ACDC "
+    "(.h5); or NAME.seg.nrrd beside NAME.nrrd, from Slicer"
+)
+
+
+def open_dataset(path: str | Path, fold: int | None = None) -> Dataset:
+    """Recognise and read the description of a data set; no image is read, but labels are, where nothing names classes.
+
+    Args:
+        path: a folder, or the JSON file of a datalist.
+        fold: for the formats that have folds.
+
+    Raises:
+        InputError: when it is none of the known layouts, with what was expected.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path} does not exist.", hint="Check the path of the data set.")
+    if path.is_file() and path.suffix != ".json":
+        raise InputError(f"{path} is a file, not a data set.", hint=f"Give {_LAYOUTS}.")
+    if path.is_dir() and not any(path.iterdir()):
+        raise InputError(f"The folder {path} is empty.", hint=f"Give {_LAYOUTS}.")
+    if is_synapse(path):
+        return read_synapse(path)
+    if is_acdc(path):
+        return read_acdc(path)
+    if path.is_dir() and is_nnunet(path):
+        return read_nnunet(path, fold)
+    if is_datalist(path):
+        return read_datalist(path, fold)
+    if is_slicer_export(path):
+        return read_slicer_export(path)
+    if is_pairs(path):
+        return read_pairs(path)
+    raise InputError(f"{path} is no data set in a known layout.", hint=f"Give {_LAYOUTS}.")

@@ -1,0 +1,148 @@
+"""nnU-Net's raw layout: ``dataset.json``, ``imagesTr/case_0000.nii.gz`` (one file per channel), ``labelsTr/``.
+
+Both generations of dataset.json are read: version 1 ("labels": value to name, "modality"), version 2 ("labels": name to
+value, "channel_names", "file_ending"). A ``splits_final.json`` in the folder gives the folds.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from rwkv_core.errors import InputError
+from rwkv_core.training.datasets.description import Case, Dataset, LabelClass
+from rwkv_core.training.datasets.files import PICTURE_EXTENSIONS, files_in, read_pair, stem_of
+from rwkv_core.volume import INPUT_EXTENSIONS
+
+DESCRIPTION = "dataset.json"
+_CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
+_EXTENSIONS = (*INPUT_EXTENSIONS, *PICTURE_EXTENSIONS)
+
+
+def is_nnunet(path: Path) -> bool:
+    """Whether a folder looks like this."""
+    images = path / "imagesTr"
+    return (path / DESCRIPTION).is_file() and images.is_dir() and bool(_channels(images))
+
+
+def read_nnunet(path: Path, fold: int | None = None) -> Dataset:
+    """The data set in a folder.
+
+    Args:
+        path: holds dataset.json.
+        fold: of splits_final.json; None leaves the training cases without a split.
+
+    Raises:
+        InputError: when dataset.json is missing, or says what cannot be trained from.
+    """
+    content = read_json(path / DESCRIPTION)
+    cases = _cases(path, "imagesTr", "labelsTr", content, fold)
+    cases += [
+        Case(one.id, one.images, one.label, one.patient, "test")
+        for one in _cases(path, "imagesTs", "labelsTs", content, None)
+    ]
+    if not cases:
+        raise InputError(f"{path / 'imagesTr'} holds no image named like case_0000.nii.gz.")
+    names = content.get("channel_names") or content.get("modality") or {}
+    return Dataset(
+        path,
+        "nnU-Net raw",
+        classes_in(content, path / DESCRIPTION),
+        tuple(cases),
+        read_pair,
+        modality=modality_of(names.values() if isinstance(names, dict) else ()),
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        InputError: when the file is missing or something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}.") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must hold a JSON object.")
+    return content
+
+
+def classes_in(content: dict[str, Any], path: Path) -> tuple[LabelClass, ...]:
+    """The classes that "labels" names, in either direction, ordered by value, without background.
+
+    Raises:
+        InputError: for regions (several values in one class), "ignore", and anything else that is no list of labels.
+    """
+    labels = content.get("labels")
+    if not isinstance(labels, dict) or not labels:
+        raise InputError(f'{path} names no "labels".', hint='Write "labels": {"background": 0, "Liver": 1}.')
+    found: dict[int, str] = {}
+    for key, entry in labels.items():
+        if isinstance(entry, list):
+            raise InputError(
+                f"{path}: the class {key!r} unites several values (region-based training), which is not supported.",
+                hint="Give every value a class of its own.",
+            )
+        value, name = (key, entry) if str(key).lstrip("-").isdecimal() and isinstance(entry, str) else (entry, key)
+        if str(name).lower() == "ignore":
+            raise InputError(f'{path}: an "ignore" label is not supported.', hint="Remove the unlabelled cases.")
+        try:
+            found[int(value)] = str(name)
+        except (TypeError, ValueError):
+            raise InputError(f"{path}: the label {key!r} has no whole number as its value.") from None
+    found.pop(0, None)
+    if any(value < 0 for value in found):
+        raise InputError(f"{path}: label values must not be negative.")
+    return tuple(LabelClass(value, found[value]) for value in sorted(found))
+
+
+def modality_of(names: Any) -> Literal["CT", "MR", "any"]:
+    """From the names of the channels."""
+    words = {str(name).upper() for name in names}
+    if words == {"CT"}:
+        return "CT"
+    mr = ("MR", "T1", "T2", "FLAIR", "ADC", "DWI")
+    return "MR" if words and all(any(part in word for part in mr) for word in words) else "any"
+
+
+def _channels(folder: Path) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in files_in(folder, _EXTENSIONS):
+        if match := _CHANNEL.match(stem_of(path)):
+            found.setdefault(match["case"], []).append(path)
+    return found
+
+
+def _cases(path: Path, images: str, labels: str, content: dict[str, Any], fold: int | None) -> list[Case]:
+    if not (path / images).is_dir():
+        return []
+    by_name = {}
+    if (path / labels).is_dir():
+        by_name = {stem_of(file): file for file in files_in(path / labels, _EXTENSIONS)}
+    validation, train = _fold(path, fold) if fold is not None else (set(), set())
+    return [
+        Case(
+            name,
+            tuple(channels),
+            by_name.get(name),
+            name,
+            "validation" if name in validation else "train" if name in train else None,
+        )
+        for name, channels in _channels(path / images).items()
+    ]
+
+
+def _fold(path: Path, fold: int) -> tuple[set[str], set[str]]:
+    file = path / "splits_final.json"
+    try:
+        splits = json.loads(file.read_text(encoding="utf-8"))
+        return set(splits[fold]["val"]), set(splits[fold]["train"])
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        raise InputError(
+            f"{file} does not give fold {fold}.",
+            hint="nnU-Net writes it among its preprocessed data: copy it here, or leave fold away.",
+        ) from None

@@ -1,0 +1,244 @@
+"""How well a model does on a labelled data set: every case segmented as users segment, and compared with its label."""
+
+import math
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rwkv_core.bundle import Bundle
+from rwkv_core.cancellation import Cancel, as_question
+from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
+from rwkv_core.segmenter import Segmenter
+from rwkv_core.training.datasets import Case, Dataset, LabelClass, Sample, Split
+from rwkv_core.training.metrics import Agreement, agreement
+from rwkv_core.training.pixels import label_pixels
+from rwkv_core.training.slices import one_or_three_channels
+from rwkv_core.volume import Volume, write_segmentation
+
+
+@dataclass(frozen=True)
+class Row:
+    """One class in one case."""
+
+    case: str
+    name: str
+    agreement: Agreement
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Over cases, or over classes of such means; NaN where nothing counts."""
+
+    dice: float
+    hd95: float
+    paper_dice: float
+    paper_hd95: float
+    cases: int
+
+
+@dataclass
+class Evaluation:
+    """All figures of one model on one data set.
+
+    Attributes:
+        spacing_known: False where HD95 is in voxels, since the files have no spacing.
+        failed: cases that could not be segmented, with the reason.
+    """
+
+    model: str
+    dataset: str
+    split: str
+    mode: str
+    classes: list[str]
+    rows: list[Row] = field(default_factory=list)
+    spacing_known: bool = True
+    failed: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def mean_of(self, name: str) -> Mean:
+        """Over the cases."""
+        return _mean([row.agreement for row in self.rows if row.name == name])
+
+    def overall(self) -> Mean:
+        """Over the classes' means, as the paper's tables do."""
+        means = [self.mean_of(name) for name in self.classes]
+        return _averaged(means, len(self.cases))
+
+    @property
+    def cases(self) -> list[str]:
+        return list(dict.fromkeys(row.case for row in self.rows))
+
+
+def evaluate(
+    bundle: Bundle,
+    dataset: Dataset,
+    *,
+    split: Split | Literal["auto", "all"] = "auto",
+    mode: Literal["best", "paper"] = "best",
+    device: str = "auto",
+    save: Path | None = None,
+    channel: int | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+    cancel: Cancel | None = None,
+) -> Evaluation:
+    """Segment the labelled cases of a split and compare.
+
+    Args:
+        split: "auto" is test where the data set has it, else validation, else all.
+        mode: as in `Segmenter`.
+        save: folder for the segmentations, or None.
+        channel: which channel of multi-channel images to use.
+        progress: called with (cases done, cases in all, the next one's id).
+
+    Raises:
+        InputError: when there is no labelled case, or model and data set share no class.
+        BundleError, DeviceError: see `Segmenter`.
+        CancelledError: when `cancel` said so.
+    """
+    start = time.perf_counter()
+    cancelled = as_question(cancel)
+    chosen, cases = _cases(dataset, split)
+    pairs = matched_classes(bundle, dataset)
+    names = [one.name for one, _ in pairs]
+    result = Evaluation(bundle.config.id, str(dataset.path), chosen, mode, names)
+    segment = _segmenting(bundle, mode, device, channel)
+    for n, case in enumerate(cases):
+        if cancelled():
+            raise CancelledError
+        if progress:
+            progress(n, len(cases), case.id)
+        try:
+            sample = dataset.read(case)
+            labelmap = segment(case, sample)
+            if sample.label is None or sample.label.shape != labelmap.shape:
+                raise InputError(
+                    f"{case.id}: image and label differ in size.", hint="`rwkv-unet dataset check` says more."
+                )
+        except CancelledError:
+            raise
+        except RWKVUNetError as error:  # the others still count
+            result.failed[case.id] = error.message
+            continue
+        result.spacing_known &= sample.spacing_known
+        for one, value in pairs:
+            found = agreement(labelmap == value, sample.label == one.value, sample.spacing[::-1])
+            result.rows.append(Row(case.id, one.name, found))
+        if save is not None:
+            write_segmentation(save / f"{case.id}.seg.nrrd", labelmap, sample.ijk_to_ras, bundle.config.classes)
+    if progress:
+        progress(len(cases), len(cases), "")
+    result.seconds = time.perf_counter() - start
+    if not result.rows:
+        raise InputError(
+            f"No case could be evaluated. {next(iter(result.failed))}: {next(iter(result.failed.values()))}",
+            hint="`rwkv-unet dataset check` lists what is wrong.",
+        )
+    return result
+
+
+def matched_classes(bundle: Bundle, dataset: Dataset) -> list[tuple[LabelClass, int]]:
+    """Classes of the data set with the model's label value for them: by name, else by value where no name is shared.
+
+    Raises:
+        InputError: when they share nothing.
+    """
+    by_name = {_key(one.name): one.value for one in bundle.config.classes}
+    pairs = [(one, by_name[_key(one.name)]) for one in dataset.classes if _key(one.name) in by_name]
+    if pairs:
+        return pairs
+    values = {one.value for one in bundle.config.classes}
+    nameless = all(re.fullmatch(r"Class \d+|Foreground", one.name) for one in dataset.classes)
+    if nameless and {one.value for one in dataset.classes} <= values:
+        names = {one.value: one.name for one in bundle.config.classes}
+        return [(LabelClass(one.value, names[one.value]), one.value) for one in dataset.classes]
+    raise InputError(
+        f"{bundle.config.title} and the data set share no class: {_listed(bundle.config.classes)} in the model, "
+        f"{_listed(dataset.classes)} in the data set.",
+        hint="Name the data set's classes as the model's (dataset.json, labels.json or the segments' names).",
+    )
+
+
+def _cases(dataset: Dataset, split: str) -> tuple[str, list[Case]]:
+    labelled = [case for case in dataset.cases if case.label is not None]
+    if split == "auto":
+        present = {case.split for case in labelled}
+        split = "test" if "test" in present else "validation" if "validation" in present else "all"
+    cases = [case for case in labelled if split in ("all", case.split)]
+    if not cases:
+        raise InputError(
+            f"{dataset.path} has no labelled case in the split {split}.", hint="Choose another one with --split."
+        )
+    return split, cases
+
+
+def _segmenting(
+    bundle: Bundle, mode: Literal["best", "paper"], device: str, channel: int | None
+) -> Callable[[Case, Sample], NDArray[np.unsignedinteger]]:
+    """A function from a case to its labelmap (K, J, I)."""
+    if bundle.config.in_channels == 3:
+        return lambda case, sample: label_pixels(
+            bundle, one_or_three_channels(sample, channel, 3), sample, mode, device
+        )
+    segmenter = Segmenter(bundle, device, mode)
+
+    def segment(case: Case, sample: Sample) -> NDArray[np.unsignedinteger]:
+        image = one_or_three_channels(sample, channel, 1)
+        with torch.inference_mode():
+            return segmenter.segment(Volume(image[0], sample.ijk_to_ras, case.id), any_modality=True).labelmap
+
+    return segment
+
+
+def _mean(found: Sequence[Agreement]) -> Mean:
+    return _averaged(found, sum(not math.isnan(one.dice) for one in found))
+
+
+def _averaged(found: Sequence[Agreement | Mean], cases: int) -> Mean:
+    return Mean(
+        _nanmean([one.dice for one in found]),
+        _nanmean([one.hd95 for one in found]),
+        _nanmean([one.paper_dice for one in found]),
+        _nanmean([one.paper_hd95 for one in found]),
+        cases,
+    )
+
+
+def _nanmean(values: Sequence[float]) -> float:
+    finite = [value for value in values if not math.isnan(value)]
+    return float(np.mean(finite)) if finite else math.nan
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[^\w]+|_", " ", name).casefold().strip()
+
+
+def _listed(classes: Sequence[object]) -> str:
+    names = [str(getattr(one, "name", "")) for one in classes]
+    return ", ".join(names[:6]) + (" ..." if len(names) > 6 else "")
+
+
+def records(result: Evaluation) -> Iterator[dict[str, object]]:
+    """One flat record per class and case, for CSV and JSON; figures that do not count are None."""
+    for row in result.rows:
+        one = row.agreement
+        yield {
+            "case": row.case,
+            "class": row.name,
+            "dice": _or_none(one.dice),
+            "hd95": _or_none(one.hd95),
+            "paper_dice": _or_none(one.paper_dice),
+            "paper_hd95": _or_none(one.paper_hd95),
+            "reference_voxels": one.reference_voxels,
+            "predicted_voxels": one.predicted_voxels,
+        }
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,249 @@
+"""Recipe: every number of a training run. Presets are files in presets/, the paper's recipes to the letter.
+
+`load_recipe("synapse", ["batch=12", "loss.dice=1"])` is the preset with two fields changed. A run folder's config.json
+holds the recipe that it used, whole.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rwkv_core.architectures import STRIDE
+from rwkv_core.bundle_config import Preprocessing, problems_in_words
+from rwkv_core.errors import InputError
+
+PRESETS = Path(__file__).with_name("presets")
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Loss(_Strict):
+    """cross_entropy * CE + dice * (1 - soft Dice); the weights a and b of the paper."""
+
+    cross_entropy: Annotated[float, Field(ge=0)] = 0.5
+    dice: Annotated[float, Field(ge=0)] = 0.5
+
+    @model_validator(mode="after")
+    def _some(self) -> "Loss":
+        if self.cross_entropy + self.dice == 0:
+            raise ValueError("one of cross_entropy and dice must be above 0")
+        return self
+
+
+class Augmentation(_Strict):
+    """Random changes of training slices; all off by default. Probabilities are per slice.
+
+    Attributes:
+        turn_and_flip: a turn by 0, 90, 180 or 270 degrees (square slices only; else by 0 or 180), then a flip along
+            rows or columns.
+        flip_rows, flip_columns: a flip alone. Mirrors anatomy: not for classes that are left or right.
+        rotate: by up to `rotate_degrees`.
+        scale: enlarge or shrink by up to `scale_share`.
+        brightness_contrast: times 0.8 to 1.2, contrast about the mean by 0.8 to 1.2.
+        crop: cut out a part of `crop_smallest` to 1 of both sides (half of the draws leave the slice whole, as in the
+            published code) and enlarge it to the whole.
+        gamma: exponent between `gamma_range`.
+        noise: Gaussian, up to `noise_std`.
+        blur: Gaussian, up to `blur_sigma` pixels.
+    """
+
+    turn_and_flip: Probability = 0
+    flip_rows: Probability = 0
+    flip_columns: Probability = 0
+    rotate: Probability = 0
+    rotate_degrees: Annotated[float, Field(gt=0, le=180)] = 30
+    scale: Probability = 0
+    scale_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    brightness_contrast: Probability = 0
+    crop: Probability = 0
+    crop_smallest: Annotated[float, Field(gt=0, le=1)] = 0.8
+    gamma: Probability = 0
+    gamma_range: tuple[float, float] = (0.7, 1.5)
+    noise: Probability = 0
+    noise_std: Annotated[float, Field(gt=0)] = 0.05
+    blur: Probability = 0
+    blur_sigma: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Division(_Strict):
+    """Shares of the patients, for data sets that are not divided."""
+
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    test: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    seed: int = 0
+
+
+class Consistency(_Strict):
+    """Semi-supervised: mean squared error between predictions for two augmentations of an unlabelled slice, undone.
+
+    Attributes:
+        folder: of unlabelled images, or a data set whose labels are not looked at.
+        weight: of this term of the loss.
+        batch: unlabelled slices in every step; None takes as many as labelled ones.
+    """
+
+    folder: str | None = None
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    batch: Annotated[int, Field(gt=0)] | None = None
+
+
+class Recipe(_Strict):
+    """The contents of a preset, and of the "recipe" in a run's config.json.
+
+    Attributes:
+        variant: None takes that of `init`.
+        in_channels: 1 grey, 3 RGB; None takes what the data set has.
+        channel: which channel of a multi-channel image to use, counted from 0.
+        modality: of the finished model; None takes the data set's.
+        preprocessing: as in a bundle; None takes that of the bundle in `init`.
+        pipeline: how slices are resized: "paper" by scipy.ndimage.zoom as published, "best" as a `Segmenter` does.
+        patch: height and width of training slices where they differ in size; larger ones are cropped at random,
+            smaller ones padded. None: the largest slice, at most 320.
+        init: a bundle (id or folder), an encoder bundle, or a published checkpoint (.pth); None: fresh weights.
+        batch: slices in a step, over all processes together.
+        minimum_rate: learning rate at the end of the cosine, which moves once per epoch.
+        early_stopping: epochs without a better validation Dice after which a run ends; None: never.
+        keep: which weights become the bundle: those with the best validation Dice, or the last ones.
+        precision: "auto" is mixed precision where the device has it (bfloat16, else float16), float32 elsewhere.
+        workers: processes that load slices; None: by the number of cores.
+        checkpoint_minutes: time after which a checkpoint is written within an epoch.
+        patient_pattern: regular expression that finds the patient in a case's id.
+        fold: of nnU-Net's splits_final.json, or of a datalist with "fold".
+    """
+
+    description: str = ""
+    variant: Literal["T", "S", "B"] | None = None
+    in_channels: Literal[1, 3] | None = None
+    channel: Annotated[int, Field(ge=0)] | None = None
+    modality: Literal["CT", "MR", "any"] | None = None
+    preprocessing: Preprocessing | None = None
+    pipeline: Literal["best", "paper"] = "best"
+    patch: tuple[int, int] | None = None
+    init: str | None = None
+    epochs: Annotated[int, Field(gt=0)]
+    batch: Annotated[int, Field(gt=0)]
+    learning_rate: Annotated[float, Field(gt=0)]
+    minimum_rate: Annotated[float, Field(ge=0)] = 0
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-3
+    gradient_clip: Annotated[float, Field(gt=0)] | None = None
+    loss: Loss = Loss()
+    augmentation: Augmentation = Augmentation()
+    division: Division = Division()
+    consistency: Consistency | None = None
+    early_stopping: Annotated[int, Field(gt=0)] | None = None
+    keep: Literal["best", "last"] = "best"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    workers: Annotated[int, Field(ge=0)] | None = None
+    seed: int = 1234
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 10
+    patient_pattern: str | None = None
+    fold: Annotated[int, Field(ge=0)] | None = None
+    licence: str = "not stated"
+    citation: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Recipe":
+        if self.preprocessing is None and self.init is None:
+            raise ValueError("preprocessing must be given, or a bundle to start from (init) that has one")
+        if self.patch is not None and any(side <= 0 or side % STRIDE for side in self.patch):
+            raise ValueError(f"patch: height and width must be multiples of {STRIDE}")
+        if self.minimum_rate > self.learning_rate:
+            raise ValueError("minimum_rate must not exceed learning_rate")
+        return self
+
+
+def preset_names() -> list[str]:
+    """The presets that exist."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def load_recipe(preset: str, changes: Sequence[str] = (), **fields: Any) -> Recipe:
+    """A preset with fields changed.
+
+    Args:
+        preset: its name, or the path of a .yaml file of one's own.
+        changes: "key=value" each; keys of nested fields with dots; values as in YAML ("null", "[224, 224]", "1e-4").
+        fields: further changes, by top-level name; None is left out.
+
+    Raises:
+        InputError: when there is no such preset, a change is not understood, or a value is not allowed.
+    """
+    path = PRESETS / f"{preset}.yaml"
+    if preset.endswith((".yaml", ".yml")):
+        path = Path(preset)
+    elif preset not in preset_names():
+        raise InputError(f"There is no preset {preset!r}.", hint=f"Choose from {', '.join(preset_names())}.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"The preset {path} cannot be read: {error.strerror}.") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"The preset {path} is not YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(content, dict):
+        raise InputError(f"The preset {path} must hold fields and values.")
+    for change in changes:
+        _set(content, change)
+    for name, value in fields.items():
+        if value is not None:
+            content[name] = value
+    return checked_recipe(content, str(path.name))
+
+
+def checked_recipe(content: dict[str, Any], source: str) -> Recipe:
+    """The recipe of a dictionary; `source` names it in messages.
+
+    Raises:
+        InputError: naming every field that is wrong.
+    """
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise InputError(
+            f"The recipe ({source}) is not valid: {problems_in_words(error)}.",
+            hint=f"Fields are: {', '.join(Recipe.model_fields)}.",
+        ) from None
+
+
+def changed_recipe(recipe: Recipe, changes: Sequence[str]) -> Recipe:
+    """The recipe with some fields changed, as in `load_recipe`.
+
+    Raises:
+        InputError: when a change is not understood, or a value is not allowed.
+    """
+    content = recipe.model_dump(mode="json")
+    for change in changes:
+        _set(content, change)
+    return checked_recipe(content, "of the run")
+
+
+def _set(content: dict[str, Any], change: str) -> None:
+    key, sign, text = change.partition("=")
+    keys = key.strip().split(".")
+    if not sign or not all(keys):
+        raise InputError(f"--set {change!r} is not understood.", hint="Write key=value, such as epochs=50.")
+    inner = content
+    for name in keys[:-1]:
+        if not isinstance(inner.get(name), dict):
+            inner[name] = {}
+        inner = inner[name]
+    inner[keys[-1]] = _value(text)
+
+
+def _value(text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if isinstance(value, str):  # YAML 1.1 takes 1e-4, without a point, for a word
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

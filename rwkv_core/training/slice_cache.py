@@ -1,0 +1,227 @@
+"""Prepared slices on disk, memory-mapped: made once, then read by the loader as fast as the disk gives them.
+
+cache/images.bin   float32, slice after slice
+cache/labels.bin   uint8, likewise: channel numbers
+cache/index.json   what each slice is; written last, so that a cache with an index is whole
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rwkv_core.bundle_config import Preprocessing
+from rwkv_core.cancellation import Cancel, as_question
+from rwkv_core.errors import CancelledError, InputError, StorageError
+from rwkv_core.files import STORAGE_HINT, replacing
+from rwkv_core.training.datasets.checking import Report, check_whole, read_checked
+from rwkv_core.training.datasets.description import Case, Dataset
+from rwkv_core.training.slices import one_or_three_channels, prepared_slices
+
+_IMAGES, _LABELS, _INDEX = "images.bin", "labels.bin", "index.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class CachedSlice:
+    """One slice.
+
+    Attributes:
+        case, number: where it comes from; slices of a case are numbered in their order.
+        split: "train", "validation" or "test"; "unlabelled" for those of the consistency loss.
+        shape: (C, H, W).
+        image, label: first element in images.bin and labels.bin; label is -1 where there is none.
+        classes: channel numbers that the label shows, background left out.
+    """
+
+    case: str
+    number: int
+    split: str
+    shape: tuple[int, int, int]
+    image: int
+    label: int
+    classes: tuple[int, ...]
+
+
+class SliceCache:
+    """The slices of one folder. Can be sent to another process: the files are mapped where they are first read."""
+
+    def __init__(self, folder: Path, slices: tuple[CachedSlice, ...]):
+        self.folder, self.slices = folder, slices
+        self._images: NDArray[np.float32] | None = None
+        self._labels: NDArray[np.uint8] | None = None
+
+    def __len__(self) -> int:
+        return len(self.slices)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_images": None, "_labels": None}
+
+    def image(self, index: int) -> NDArray[np.float32]:
+        """(C, H, W), read-only, mapped."""
+        if self._images is None:
+            self._images = np.memmap(self.folder / _IMAGES, np.float32, "r")
+        one = self.slices[index]
+        return self._images[one.image : one.image + int(np.prod(one.shape))].reshape(one.shape)
+
+    def label(self, index: int) -> NDArray[np.uint8]:
+        """(H, W), read-only, mapped."""
+        if self._labels is None:
+            self._labels = np.memmap(self.folder / _LABELS, np.uint8, "r")
+        one = self.slices[index]
+        return self._labels[one.label : one.label + one.shape[1] * one.shape[2]].reshape(one.shape[1:])
+
+    def of_split(self, split: str) -> list[int]:
+        """Indices of the slices of one split."""
+        return [n for n, one in enumerate(self.slices) if one.split == split]
+
+    def close(self) -> None:
+        """Give the files back, so that they can be deleted on Windows as well."""
+        self._images = self._labels = None
+
+
+def open_cache(folder: Path, key: str) -> SliceCache | None:
+    """The cache in a folder, if it is whole and was made for this key."""
+    try:
+        content = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        if content["key"] != key:
+            return None
+        slices = tuple(
+            CachedSlice(**{**one, "shape": tuple(one["shape"]), "classes": tuple(one["classes"])})
+            for one in content["slices"]
+        )
+        return SliceCache(folder, slices)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def cache_key(
+    dataset: Dataset,
+    unlabelled: Dataset | None,
+    preprocessing: Preprocessing,
+    paper: bool,
+    channel: int | None,
+    channels: int,
+) -> str:
+    """Changes whenever the prepared slices would: files (size and time), splits, classes, preparation."""
+    files: list[Any] = []
+    for one in (dataset, unlabelled):
+        for case in one.cases if one else ():
+            paths = [*case.images, *([case.label] if case.label else [])]
+            stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in paths if p.exists()]
+            files.append([case.id, case.split, stats])
+    content = [
+        _FORMAT, files, [one.value for one in dataset.classes], preprocessing.model_dump(mode="json"), paper, channel,
+        channels,
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def build_cache(
+    folder: Path,
+    key: str,
+    dataset: Dataset,
+    unlabelled: Dataset | None,
+    preprocessing: Preprocessing,
+    paper: bool,
+    channel: int | None,
+    channels: int,
+    progress: Callable[[int, int], None] | None = None,
+    cancel: Cancel | None = None,
+) -> tuple[SliceCache, Report]:
+    """Check and prepare every case of training and validation, reading each once; an older cache is replaced.
+
+    Args:
+        folder: of the cache.
+        key: see `cache_key`.
+        unlabelled: images for the consistency loss; their labels are not looked at.
+        progress: called with (cases done, cases in all).
+        cancel: asked between cases, or an event that may be set.
+
+    Raises:
+        InputError: when the data set has errors, with all of them.
+        StorageError: when the disk is full, or the folder not writable.
+        CancelledError: when `cancel` said so.
+    """
+    cancelled = as_question(cancel)
+    report = Report()
+    values = tuple(one.value for one in dataset.classes)
+    jobs: list[tuple[Dataset, Case, str]] = [
+        (dataset, case, case.split) for case in dataset.cases if case.split in ("train", "validation")
+    ]
+    if unlabelled:
+        jobs += [(unlabelled, case, "unlabelled") for case in unlabelled.cases]
+    slices: list[CachedSlice] = []
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / _IMAGES).open("wb") as images, (folder / _LABELS).open("wb") as labels:
+            for n, (source, case, split) in enumerate(jobs):
+                if cancelled():
+                    raise CancelledError
+                if progress:
+                    progress(n, len(jobs))
+                _add_case(source, case, split, report, slices, images, labels, preprocessing, values, paper,
+                          channel, channels)  # fmt: skip
+        check_whole(dataset, report)
+        report.raise_errors()
+        if not slices:
+            raise InputError("There is no slice to train with.", hint="Check the data set's splits.")
+        content = {"key": key, "slices": [asdict(one) for one in slices]}
+        with replacing(folder / _INDEX) as path:
+            path.write_text(json.dumps(content), encoding="utf-8")
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        reason = error.strerror or str(error)
+        raise StorageError(f"The slice cache {folder} cannot be written: {reason}.", hint=STORAGE_HINT) from None
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    if progress:
+        progress(len(jobs), len(jobs))
+    return SliceCache(folder, tuple(slices)), report
+
+
+def _add_case(
+    dataset: Dataset,
+    case: Case,
+    split: str,
+    report: Report,
+    slices: list[CachedSlice],
+    images: Any,
+    labels: Any,
+    preprocessing: Preprocessing,
+    values: tuple[int, ...],
+    paper: bool,
+    channel: int | None,
+    channels: int,
+) -> None:
+    """Append the slices of one case to the open files, and what is wrong with it to `report`."""
+    labelled = split != "unlabelled"
+    sample = read_checked(dataset, case, report) if labelled else dataset.read(case)
+    if sample is None or report.errors:  # go on reading, to list all errors at once
+        return
+    try:
+        image = one_or_three_channels(sample, channel, channels)
+        made = prepared_slices(image, sample.label if labelled else None, sample, preprocessing, values, paper)
+        for number, one in enumerate(made):
+            first_label = -1
+            classes: tuple[int, ...] = ()
+            first_image = images.tell() // 4
+            one.image.tofile(images)
+            if one.label is not None:
+                first_label = labels.tell()
+                one.label.tofile(labels)
+                classes = tuple(int(v) for v in np.unique(one.label) if 0 < v <= len(values))
+            channels_, height, width = one.image.shape
+            slices.append(
+                CachedSlice(case.id, number, split, (channels_, height, width), first_image, first_label, classes)
+            )
+    except InputError as error:
+        report.add("error", case.id, error.message, error.hint)

@@ -1,0 +1,129 @@
+"""The network that a run starts with: fresh, from a bundle, or from a published checkpoint."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from rwkv_core.bundle import Bundle
+from rwkv_core.bundle_config import SegmentClass
+from rwkv_core.errors import BundleError, CheckpointError
+from rwkv_core.importing import inspect, read_checkpoint
+from rwkv_core.models import RWKVUNet, build_network, load_published
+from rwkv_core.models.published import unwrap
+from rwkv_core.store import load_bundle
+
+_CHECKPOINTS = (".pth", ".pt", ".bin")
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """A network in training mode, and where its weights came from, in words."""
+
+    network: RWKVUNet
+    record: str
+
+
+def find_bundle(init: str | None) -> Bundle | None:
+    """The bundle that a recipe starts from; None for fresh weights and for checkpoints.
+
+    Raises:
+        BundleError: when there is no such bundle.
+    """
+    if init is None or Path(init).suffix in _CHECKPOINTS:
+        return None
+    return load_bundle(init)
+
+
+def starting_point(
+    init: str | None, variant: str | None, classes: tuple[SegmentClass, ...], in_channels: int
+) -> StartingPoint:
+    """The network for these classes.
+
+    Args:
+        init: bundle (id or folder), checkpoint (.pth), or None.
+        variant: "T", "S", "B", or None for that of `init` ("T" for fresh weights).
+        classes: of the data set, in the order of channels.
+        in_channels: 1 or 3; weights for one fit the other, since the stem takes three.
+
+    Raises:
+        BundleError, CheckpointError: when `init` is missing, damaged, or of another variant.
+    """
+    if init is None:
+        network = build_network(
+            "rwkv-unet", variant=variant or "T", num_classes=1 + len(classes), in_channels=in_channels
+        )
+        return StartingPoint(network, "random weights")
+    if Path(init).suffix in _CHECKPOINTS:
+        return _from_checkpoint(Path(init), variant, classes, in_channels)
+    bundle = load_bundle(init)
+    if variant and variant != bundle.config.variant:
+        raise BundleError(
+            f"{bundle.config.id} is RWKV-UNet-{bundle.config.variant}, and the recipe asks for {variant}.",
+            hint=f"Add --set variant={bundle.config.variant}, or start from another model.",
+        )
+    network = build_network(
+        bundle.config.architecture,
+        variant=bundle.config.variant,
+        num_classes=1 + len(classes),
+        in_channels=in_channels,
+    )
+    if bundle.config.kind == "encoder":
+        bundle.load_encoder(network)
+        return StartingPoint(network, f"the encoder {bundle.config.id}")
+    known = _transplant(bundle.network, network, bundle.config.classes, classes)
+    return StartingPoint(network, f"{bundle.config.id}; output kept for: {', '.join(known) or 'background only'}")
+
+
+def _from_checkpoint(
+    path: Path, variant: str | None, classes: tuple[SegmentClass, ...], in_channels: int
+) -> StartingPoint:
+    tensors = unwrap(read_checkpoint(path))
+    contents = inspect(tensors, path)
+    if variant and variant != contents.variant:
+        raise CheckpointError(
+            f"{path} holds {contents}, and the recipe asks for {variant}.",
+            hint=f"Add --set variant={contents.variant}, or start from another file.",
+        )
+    network = build_network(
+        "rwkv-unet", variant=contents.variant, num_classes=1 + len(classes), in_channels=in_channels
+    )
+    if contents.num_classes is None or contents.num_classes == network.num_classes:
+        load_published(network, tensors)
+    else:
+        published = build_network(
+            "rwkv-unet", variant=contents.variant, num_classes=contents.num_classes, in_channels=in_channels
+        )
+        _transplant(load_published(published, tensors), network, (), classes)
+    return StartingPoint(network, f"{contents} in {path.name}")
+
+
+def _transplant(
+    source: RWKVUNet, target: RWKVUNet, old: tuple[SegmentClass, ...], new: tuple[SegmentClass, ...]
+) -> list[str]:
+    """Copy all weights but those of the head; of the head, background and the classes of equal names.
+
+    Returns:
+        The names of the classes that were kept.
+    """
+    weights = {name: value for name, value in source.state_dict().items() if not name.startswith("final_conv.")}
+    target.load_state_dict(weights, strict=False)
+    channel_of = {_key(one.name): n for n, one in enumerate(old, 1)}
+    kept = []
+    with torch.no_grad():
+        for n, name in enumerate([None, *(one.name for one in new)]):
+            m = 0 if name is None else channel_of.get(_key(name))
+            if m is None:
+                continue
+            target.final_conv.weight[n] = source.final_conv.weight[m]
+            if target.final_conv.bias is not None and source.final_conv.bias is not None:
+                target.final_conv.bias[n] = source.final_conv.bias[m]
+            if name is not None:
+                kept.append(name)
+    return kept
+
+
+def _key(name: str) -> str:
+    """ "Left kidney", "left_kidney" and "Left-Kidney" are one class."""
+    return re.sub(r"[^\w]+|_", " ", name).casefold().strip()
