@@ -45,7 +45,16 @@ MODELS = (
     model("default", "Brain structures", "shipped", "MR", BRAIN, origin="shipped", folder="/models/default"),
     model("organs", "Abdominal organs", "needs download", "CT", ORGANS, repo="owner/organs", revision="abc"),
     model("heart", "Heart", "not published", "MR", (), licence="not stated"),
-    model("mine", "My own", "installed", "any", ORGANS, origin="imported from a <b>.pth", folder="/models/mine", orientations=("SPL",)),
+    model(
+        "mine",
+        "My own",
+        "installed",
+        "any",
+        ORGANS,
+        origin="imported from a <b>.pth",
+        folder="/models/mine",
+        orientations=("SPL",),
+    ),
     model("bad", "Damaged one", "broken", "CT", ORGANS, reason="model.safetensors is missing.", folder="/models/bad"),
     model("encoder", "Encoder", "shipped", "any", (), kind="encoder"),
 )
