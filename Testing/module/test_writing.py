@@ -18,6 +18,7 @@ from module.label_blocks import (  # noqa: F401 (fixtures)
     SHAPE,
     addSegment,
     check,
+    classEntry,
     labels,
     maskOf,
     slicePart,
@@ -235,3 +236,18 @@ def test_a_saved_segmentation_is_known_again(writer, volume, written, tmp_path):
     result = writer.write(loaded, volume, wholePart(labels()[::-1].copy()))
     assert loaded.GetSegmentation().GetNumberOfSegments() == 3
     check(loaded, result, volume, labels()[::-1])
+
+
+def test_fluid_around_an_organ_does_not_hide_it_in_3d(writer, volume):
+    classes = (classEntry(1, "Cortex", "40146001"), classEntry(2, "Cerebrospinal fluid", "65216001"))
+    node = writer.newNode(volume)
+    found = writer.write(node, volume, wholePart(np.minimum(labels(), 2), classes)).segmentIDs
+    display = node.GetDisplayNode()
+    writer.show3D(node)
+    assert display.GetSegmentVisibility3D(found[1])
+    assert not display.GetSegmentVisibility3D(found[2])
+    assert display.GetSegmentVisibility2DFill(found[2])
+    display.SetSegmentVisibility3D(found[2], True)  # the user's choice stays
+    writer.show3D(node, False)
+    writer.show3D(node)
+    assert display.GetSegmentVisibility3D(found[2])
