@@ -157,7 +157,15 @@ class Segmenter:
         """`prepare` and `PreparedVolume.segment` in one call; arguments and errors are theirs."""
         (region or Region()).within(volume.array.shape)  # told before a large volume is measured
         prepared = self.prepare(volume, any_modality)
-        result = prepared.segment(region, probabilities, progress, cancel, islands, smoothing, average)
+        result = prepared.segment(
+            region,
+            probabilities=probabilities,
+            progress=progress,
+            cancel=cancel,
+            islands=islands,
+            smoothing=smoothing,
+            average=average,
+        )
         timings = result.timings | {
             "measure": prepared.seconds,
             "total": prepared.seconds + result.timings["total"],

@@ -39,7 +39,7 @@ class Preference(enum.Enum):
 
     def label(self) -> str:
         return {
-            Preference.MODEL: _("As the model recommends"),
+            Preference.MODEL: _("As recommended"),
             Preference.YES: _("Yes"),
             Preference.NO: _("No"),
         }[self]

@@ -8,6 +8,9 @@ import slicer
 from rwkv_core.volume.seg_nrrd import terminology_entry
 from rwkv_core.worker.content import ClassEntry
 
+_SURROUNDING = {("SCT", "65216001")}
+"""Types of segments: cerebrospinal fluid."""
+
 
 def findSegments(node: Any, classes: Sequence[ClassEntry]) -> dict[int, str]:
     """Segment ids by label value, of the classes that are there.
@@ -28,6 +31,12 @@ def findSegments(node: Any, classes: Sequence[ClassEntry]) -> dict[int, str]:
                 found[one.value] = known[key]
                 break
     return found
+
+
+def surrounds(segment: Any) -> bool:
+    """Whether a segment is fluid around an organ, whose surface would hide the organ."""
+    codes = _codes(segment.GetTerminology() or "")
+    return len(codes) > 1 and codes[1] in _SURROUNDING
 
 
 def newSegment(one: ClassEntry) -> Any:

@@ -19,7 +19,7 @@ from rwkv_core.errors import InputError
 from rwkv_core.worker.content import Box, ClassEntry, Slices
 from RWKVUNetSegmentLib import Masking
 from RWKVUNetSegmentLib.InputVolume import InputVolume, worldMatrix
-from RWKVUNetSegmentLib.SegmentClasses import findSegments, newSegment
+from RWKVUNetSegmentLib.SegmentClasses import findSegments, newSegment, surrounds
 from RWKVUNetSegmentLib.SegmentLayers import (
     LABELMAP,
     Grid,
@@ -35,6 +35,9 @@ from RWKVUNetSegmentLib.UndoHistory import UndoHistory
 
 _SURFACE = "Closed surface"
 """vtkSegmentationConverter.GetClosedSurfaceRepresentationName()."""
+
+_HIDDEN_ONCE = "RWKVUNetSegment.Hidden3D"
+"""Tag of a segment that `show3D` has hidden."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,15 +163,24 @@ class SegmentationWriter:
         self.history.undo(node)
 
     def show3D(self, node: Any, shown: bool = True) -> None:
-        """Show or hide the segments' surfaces in 3-D views."""
+        """Show or hide the segments' surfaces in 3-D views.
+
+        Fluid around an organ is hidden the first time, as it would hide the organ; the user may show it.
+        """
         segmentation = node.GetSegmentation()
+        display = node.GetDisplayNode()
         with slicer.util.NodeModify(node):
             if not shown:
                 segmentation.RemoveRepresentation(_SURFACE)
-            elif segmentation.CreateRepresentation(_SURFACE) and node.GetDisplayNode():
-                node.GetDisplayNode().SetPreferredDisplayRepresentationName3D(_SURFACE)
-                node.GetDisplayNode().SetPreferredDisplayRepresentationName2D(LABELMAP)
-                node.GetDisplayNode().SetVisibility3D(True)
+            elif segmentation.CreateRepresentation(_SURFACE) and display:
+                for segmentID in segmentation.GetSegmentIDs():
+                    segment = segmentation.GetSegment(segmentID)
+                    if surrounds(segment) and not segment.HasTag(_HIDDEN_ONCE):
+                        segment.SetTag(_HIDDEN_ONCE, "1")
+                        display.SetSegmentVisibility3D(segmentID, False)
+                display.SetPreferredDisplayRepresentationName3D(_SURFACE)
+                display.SetPreferredDisplayRepresentationName2D(LABELMAP)
+                display.SetVisibility3D(True)
 
     def _grid(self, node: Any, volume: Any) -> Grid:
         """The volume's voxels in the node's coordinates.

@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "RWKVUNetSegment" / "RWKVUNetSegment.py"
 SAMPLE = ROOT / "rwkv_core" / "sample" / "ch2.nii.gz"
 PANEL_WIDTH = 450
-FLUID, WHITE_MATTER, CORTEX = "Cerebrospinal fluid", "White matter", "Cortex"
-"""From outside, each of these hides what lies in it."""
+WHITE_MATTER, CORTEX = "White matter", "Cortex"
+"""They hide the structures inside."""
 OFFSETS = {"Red": 12.0, "Green": -14.0, "Yellow": 14.0}
 """Slices, in mm, that show most structures."""
 PATIENCE = 400.0
@@ -60,7 +60,6 @@ def run(opened, folder):
     if segmentation is None:
         raise RuntimeError(ui.statusLabel.text)
     ui.show3DButton.click()
-    show3D(segmentation, FLUID, 0.0)
     for name, offset in OFFSETS.items():
         slicer.app.layoutManager().sliceWidget(name).sliceLogic().SetSliceOffset(offset)
     return volume, segmentation

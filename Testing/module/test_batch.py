@@ -13,10 +13,9 @@ from RWKVUNetSegmentLib.BatchSummary import SUMMARY
 from RWKVUNetSegmentLib.EventLoop import later
 from RWKVUNetSegmentLib.SegmentationLogic import RunState, SegmentationLogic
 
-import bench
 from core.worker_helpers import noise
 from core.worker_stand_ins import PROGRAM
-from module.workers import isThere, newClient, ownSettings, smallModel, volumeNode, warm
+from module.workers import isThere, newClient, ownSettings, smallModel, volumeNode, waitUntil, warm
 
 SHORT = (4, 20, 24)
 SMALL = {"device": "cpu", "engine": "torch"}
@@ -138,7 +137,7 @@ def test_no_volumes_at_all(batch):
 def test_cancel_keeps_what_is_done_and_a_second_run_goes_on(batch, model):
     volumes = [scan("one"), volumeNode(name="wait for cancel"), scan("three")]
     result = batch.processVolumes(volumes, model, waitForCompletion=False, **SMALL)
-    bench.wait_until(lambda: result.current == 1 and result.done)
+    waitUntil(lambda: result.current == 1 and result.done)
     result.cancel()
     result.wait()
     assert result.state == RunState.CANCELLED
@@ -154,7 +153,7 @@ def test_closing_the_scene_ends_a_batch_of_its_volumes(place, model):
     result = BatchLogic(logic).processVolumes(
         [volumeNode(name="wait for cancel"), scan("two")], model, waitForCompletion=False, **SMALL
     )
-    bench.wait_until(lambda: result.done)
+    waitUntil(lambda: result.done)
     pid = logic.client.hello.pid
     slicer.mrmlScene.Clear(0)
     result.wait()

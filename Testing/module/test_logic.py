@@ -16,7 +16,7 @@ from RWKVUNetSegmentLib.SegmentationLogic import RunState, SegmentationLogic
 import bench
 from core.worker_helpers import noise, write_averaging
 from core.worker_stand_ins import PROGRAM
-from module.workers import SAMPLE, isThere, leftFolders, newClient, ownSettings, smallModel, volumeNode, warm
+from module.workers import SAMPLE, isThere, leftFolders, newClient, ownSettings, smallModel, volumeNode, waitUntil, warm
 
 SHORT = (6, 20, 24)
 SMALL = {"device": "cpu", "engine": "torch"}
@@ -70,7 +70,7 @@ def start(logic, model, volume, **options):
 
 
 def waitForSlices(result):
-    bench.wait_until(lambda: (result.progress and result.progress.done) or result.finished)
+    waitUntil(lambda: (result.progress and result.progress.done) or result.finished)
     assert not result.finished
 
 
@@ -299,7 +299,7 @@ def test_a_hang_ends_by_cancel(fragile, model, place):
     result.cancel()
     result.wait()
     assert result.state == RunState.CANCELLED
-    bench.wait_until(lambda: not isThere(pid))
+    waitUntil(lambda: not isThere(pid))
 
 
 def test_a_deleted_input_ends_the_run(logic, model):
@@ -308,7 +308,7 @@ def test_a_deleted_input_ends_the_run(logic, model):
     waitForSlices(result)
     slicer.mrmlScene.RemoveNode(volume)
     assert result.state == RunState.CANCELLED
-    bench.wait_until(lambda: logic.client.state == "ready")
+    waitUntil(lambda: logic.client.state == "ready")
 
 
 def test_a_deleted_output_ends_the_run(logic, model):
@@ -318,7 +318,7 @@ def test_a_deleted_output_ends_the_run(logic, model):
     waitForSlices(result)
     slicer.mrmlScene.RemoveNode(node)
     assert result.state == RunState.CANCELLED
-    bench.wait_until(lambda: logic.client.state == "ready")
+    waitUntil(lambda: logic.client.state == "ready")
 
 
 def test_closing_the_scene_ends_the_run_and_the_worker(fragile, model):
@@ -358,6 +358,6 @@ def test_cleanup_leaves_nothing_and_tells_nobody(place, model, shared):
 def test_devices(logic):
     got = []
     logic.askDevices(got.append, got.append)
-    bench.wait_until(lambda: got)
+    waitUntil(lambda: got)
     assert got[0].auto
     assert {one.name for one in got[0].engines} == {"torch", "openvino"}

@@ -20,7 +20,7 @@ from RWKVUNetSegmentLib.WorkerClient import WorkerClient, WorkerState
 import bench
 from core.worker_helpers import LONG, noise
 from core.worker_stand_ins import CHILD_ALIVE, GREETING, PROGRAM, SLOW_MODEL
-from module.workers import OBLIQUE, Answers, Fifo, isThere, leftFolders, newClient, ownSettings, smallModel
+from module.workers import OBLIQUE, Answers, Fifo, isThere, leftFolders, newClient, ownSettings, smallModel, waitUntil
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ LONG_ENOUGH = 60
 def put(client, array):
     names, errors = [], []
     client.put(array, names.append, errors.append)
-    bench.wait_until(lambda: names or errors)
+    waitUntil(lambda: names or errors)
     assert not errors
     return names[0]
 
@@ -67,7 +67,7 @@ def ask(client, model, fault="", shape=LONG):
 
 
 def waitForSlices(answers):
-    bench.wait_until(lambda: any(step.done for step in answers.progress))
+    waitUntil(lambda: any(step.done for step in answers.progress))
 
 
 def test_an_array_goes_there_and_labels_come_back(client, model):
@@ -148,7 +148,7 @@ def test_cancel_during_load(client, model, place):
     slow = shutil.copytree(model, place / SLOW_MODEL, dirs_exist_ok=True)
     answers = Answers()
     ticket = client.ask(LoadRequest(bundle=str(slow), device="cpu", engine="torch"), **answers.callbacks)
-    bench.wait_until(lambda: answers.progress)
+    waitUntil(lambda: answers.progress)
     client.cancel(ticket)
     answers.error(CancelledError)
 
@@ -199,13 +199,13 @@ def test_a_hang_is_killed_with_its_children_after_cancel(place, model, monkeypat
         ticket, hanging = ask(client, model, "hang")
         other = Answers()
         client.ask(DevicesRequest(), **other.callbacks)
-        bench.wait_until(grandchild.hasStarted)
+        waitUntil(grandchild.hasStarted)
         pid = client.hello.pid
         client.cancel(ticket)
         hanging.error(CancelledError)
         assert "did not stop" in other.error(WorkerDiedError).message
-        bench.wait_until(grandchild.hasEnded)
-    bench.wait_until(lambda: not isThere(pid))
+        waitUntil(grandchild.hasEnded)
+    waitUntil(lambda: not isThere(pid))
     assert client.state == WorkerState.STOPPED
     assert not leftFolders(place)
     client.stop()
@@ -284,7 +284,7 @@ def test_a_big_array_is_handed_over_in_small_pieces(client):
 
     client.put(array, names.append, names.append)
     bench_later(count)
-    bench.wait_until(lambda: names)
+    waitUntil(lambda: names)
     assert len(turns) >= 5  # one for each 8 MB
     assert np.array_equal(client.read(names[0]), array)
 
@@ -293,7 +293,7 @@ def test_a_transfer_that_is_given_up_leaves_nothing(client):
     names = []
     giveUp = client.put(np.zeros((40, 512, 512), np.int16), names.append, names.append)
     folder = client._process.folder.path
-    bench.wait_until(lambda: list(folder.iterdir()))
+    waitUntil(lambda: list(folder.iterdir()))
     giveUp()
     bench.process_events()
     assert not list(folder.iterdir())
@@ -307,7 +307,7 @@ def test_a_crash_during_the_transfer_is_told(client):
     got = []
     client.put(np.zeros((40, 512, 512), np.int16), got.append, got.append)
     client.kill("ended by the test")
-    bench.wait_until(lambda: got)
+    waitUntil(lambda: got)
     assert isinstance(got[0], WorkerDiedError)
     assert "ended by the test" in got[0].message
 
@@ -319,7 +319,7 @@ def test_a_full_disk_is_told(client, monkeypatch):
     monkeypatch.setattr(np.lib.format, "write_array_header_1_0", full)
     got = []
     client.put(np.zeros((4, 5, 6)), got.append, got.append)
-    bench.wait_until(lambda: got)
+    waitUntil(lambda: got)
     assert isinstance(got[0], StorageError)
     assert "No space left" in got[0].message
 
