@@ -7,7 +7,7 @@ from rwkv_core.bundle import Bundle, write_bundle
 from rwkv_core.bundle_config import BundleConfig
 from rwkv_core.catalogue import load_catalogue
 from rwkv_core.errors import BundleError
-from rwkv_core.models import RWKVUNet
+from rwkv_core.models import Network
 from rwkv_core.store import SHIPPED, Origin, install, read_origin, record_origin, staging
 from rwkv_core.training.checkpoint import Progress, load_checkpoint
 from rwkv_core.training.inputs import Inputs
@@ -41,7 +41,7 @@ def require_free_name(name: str, output: Path, store: Path) -> None:
         raise BundleError(f"There is already a model named {name}.", hint="Give the new one another name: --name ...")
 
 
-def describe(job: Job, inputs: Inputs, progress: Progress, network: RWKVUNet, started_from: str) -> BundleConfig:
+def describe(job: Job, inputs: Inputs, progress: Progress, network: Network, started_from: str) -> BundleConfig:
     """The config.json of the model."""
     recipe, dataset = job.recipe, inputs.dataset
     kept = progress.best_epoch if recipe.keep == "best" and progress.best_epoch else progress.epoch
@@ -62,7 +62,7 @@ def describe(job: Job, inputs: Inputs, progress: Progress, network: RWKVUNet, st
         id=job.name,
         title=job.name.replace("-", " ").replace("_", " "),
         description=recipe.description or f"Trained on {dataset.path.name}.",
-        architecture="rwkv-unet",
+        architecture=network.architecture,
         variant=network.variant,
         in_channels=3 if inputs.channels == 3 else 1,
         modality=recipe.modality or dataset.modality,
@@ -75,7 +75,7 @@ def describe(job: Job, inputs: Inputs, progress: Progress, network: RWKVUNet, st
 
 
 def write_model(
-    folder: RunFolder, job: Job, inputs: Inputs, progress: Progress, network: RWKVUNet, started_from: str
+    folder: RunFolder, job: Job, inputs: Inputs, progress: Progress, network: Network, started_from: str
 ) -> Bundle | None:
     """Write RUN/bundle: the best weights, or the last ones; of a stopped run, what there is so far, if anything.
 

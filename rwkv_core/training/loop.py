@@ -16,7 +16,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, distributed
 
 from rwkv_core.bundle_config import SegmentClass
-from rwkv_core.models import RWKVUNet
+from rwkv_core.models import Network
 from rwkv_core.training.batches import EpochOrder, TrainingSlices, make_loader
 from rwkv_core.training.checkpoint import Progress, load_checkpoint, save_checkpoint, save_weights
 from rwkv_core.training.devices import out_of_memory
@@ -57,7 +57,7 @@ class Loop:
         status: Status,
         recipe: Recipe,
         cache: SliceCache,
-        network: RWKVUNet,
+        network: Network,
         classes: Sequence[SegmentClass],
         size: tuple[int, int],
         stop: Callable[[], bool],

@@ -10,7 +10,7 @@ from rwkv_core.bundle import Bundle
 from rwkv_core.bundle_config import SegmentClass
 from rwkv_core.errors import BundleError, CheckpointError
 from rwkv_core.importing import inspect, read_checkpoint
-from rwkv_core.models import RWKVUNet, build_network, load_published
+from rwkv_core.models import Network, RWKVUNet, build_network, load_published
 from rwkv_core.models.published import unwrap
 from rwkv_core.store import load_bundle
 
@@ -21,7 +21,7 @@ _CHECKPOINTS = (".pth", ".pt", ".bin")
 class StartingPoint:
     """A network in training mode, and where its weights came from, in words."""
 
-    network: RWKVUNet
+    network: Network
     record: str
 
 
@@ -86,21 +86,17 @@ def _from_checkpoint(
             f"{path} holds {contents}, and the recipe asks for {variant}.",
             hint=f"Add --set variant={contents.variant}, or start from another file.",
         )
-    network = build_network(
-        "rwkv-unet", variant=contents.variant, num_classes=1 + len(classes), in_channels=in_channels
-    )
+    network = RWKVUNet(contents.variant, 1 + len(classes), in_channels)
     if contents.num_classes is None or contents.num_classes == network.num_classes:
         load_published(network, tensors)
     else:
-        published = build_network(
-            "rwkv-unet", variant=contents.variant, num_classes=contents.num_classes, in_channels=in_channels
-        )
-        _transplant(load_published(published, tensors), network, (), classes)
+        published = load_published(RWKVUNet(contents.variant, contents.num_classes, in_channels), tensors)
+        _transplant(published, network, (), classes)
     return StartingPoint(network, f"{contents} in {path.name}")
 
 
 def _transplant(
-    source: RWKVUNet, target: RWKVUNet, old: tuple[SegmentClass, ...], new: tuple[SegmentClass, ...]
+    source: Network, target: Network, old: tuple[SegmentClass, ...], new: tuple[SegmentClass, ...]
 ) -> list[str]:
     """Copy all weights but those of the head; of the head, background and the classes of equal names.
 
