@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from rwkv_core import build_network, make_engine
+from rwkv_core.compiled_cache import CompiledCache
 from rwkv_core.engines import openvino_engine, why_unavailable
-from rwkv_core.engines.compiled_cache import CompiledCache
 from rwkv_core.engines.inference_graph import SAFE_EXPONENT, InferenceGraph, RowColumnWKV
 from rwkv_core.errors import DeviceError
 from rwkv_core.ops import bi_wkv
@@ -210,7 +210,7 @@ def test_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
 
 
 def test_cache_forgets_the_oldest(empty_cache, monkeypatch):
-    monkeypatch.setattr("rwkv_core.engines.compiled_cache._LIMIT_BYTES", 250)
+    monkeypatch.setattr("rwkv_core.compiled_cache._LIMIT_BYTES", 250)
     cache = CompiledCache("openvino")
     for key in ("a", "b", "c"):
         cache.save(key, {"letter": key.encode(), "rest": b"\n" * 40})

@@ -3,7 +3,6 @@
 - ``torch_engine``: eager PyTorch, on CUDA, Apple's MPS and the CPU. Runs every network.
 - ``openvino_engine``: OpenVINO on the CPU. The faster one there, optional.
 - ``inference_graph``: what both run on the CPU: RWKV-UNet rewritten for inference, same function.
-- ``compiled_cache``: compiled networks on disk, so that the second start takes no time.
 - ``availability``: which devices and engines this machine has.
 """
 

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rwkv_core.compiled_cache import CompiledCache
 from rwkv_core.engines import inference_graph as graph_source
-from rwkv_core.engines.compiled_cache import CompiledCache
 from rwkv_core.engines.inference_graph import SAFE_EXPONENT, InferenceGraph
 from rwkv_core.engines.torch_engine import TorchEngine
 from rwkv_core.models import RWKVUNet
