@@ -36,7 +36,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def first_answer(bundle: str, folder: Path, array: np.ndarray, repeats: int) -> tuple[float, float, list[float], float]:
-    """Seconds from the worker's start to its first answer, the processor time of it; those of warm previews; likewise."""
+    """Seconds from a worker's start to its first answer, their processor time; those of warm previews; likewise."""
     start = time.perf_counter()
     with WorkerClient(folder / "worker.log", temporary=folder) as worker:
         file = worker.folder.put(array)

@@ -11,13 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rwkv_core.engines import Engine
+from rwkv_core.engines import Engine, OpenVINOInt8Engine
 from rwkv_core.intensity import IntensityScale
 from rwkv_core.pipeline import run_pipeline
 from rwkv_core.preprocessing import Resampler
 
 _PIXELS_PER_BATCH = {"cpu": 150_000, "mps": 400_000, "cuda": 1_600_000}
 """Network input pixels in one batch: enough to keep the device busy, little enough to stay in memory."""
+
+_TYPICAL = 24
+"""Slices to calibrate an engine with."""
 
 Finish = Callable[[slice, Tensor], None]
 """Takes which slices they are, and their logits; called in several threads at once."""
@@ -82,6 +85,8 @@ class SlicePass:
         Raises:
             CancelledError: when `cancelled` said so.
         """
+        if isinstance(self.engine, OpenVINOInt8Engine):
+            self.engine.calibrate(self.resampler.size, self._typical)
         batches = self._batches(step)
         count = len(range(0, len(self.source), step))
         run_pipeline(
@@ -115,6 +120,12 @@ class SlicePass:
                     target[batch] += chances[:, channel]
 
         return finish
+
+    def _typical(self) -> Tensor:
+        """Slices from all over the stack, as the network gets them."""
+        slices = len(self.source)
+        chosen = np.linspace(0, slices - 1, min(slices, _TYPICAL)).round().astype(int)
+        return torch.cat([self._prepare(slice(index, index + 1)) for index in chosen])
 
     def _prepare(self, batch: slice) -> Tensor:
         """Input (B, 1, H, W) of the network."""

@@ -201,9 +201,9 @@ def test_auto_takes_openvino_for_rwkv_unet_only():
 
 
 def test_unknown_engines_are_told_what_there_is():
-    with pytest.raises(DeviceError, match="auto, openvino, torch"):
+    with pytest.raises(DeviceError, match="auto, cuda, openvino, openvino-int8, torch"):
         make_engine(random_network(), engine="steam")
-    with pytest.raises(DeviceError, match="auto, openvino, torch"):
+    with pytest.raises(DeviceError, match="auto, cuda, openvino, openvino-int8, torch"):
         Segmenter(with_network(config(), QuadrantNetwork()), "cpu", engine="steam")
 
 
@@ -216,7 +216,7 @@ def test_second_start_compiles_nothing(empty_cache, monkeypatch):
     def refuse(*_):
         raise AssertionError("compiled again")
 
-    monkeypatch.setattr(openvino_engine, "_convert", refuse)
+    monkeypatch.setattr(openvino_engine, "convert", refuse)
     made = make_engine(network, "cpu")
     assert torch.equal(made(image), first) and made.name == "openvino"
 
@@ -271,13 +271,13 @@ def test_cache_forgets_the_oldest(empty_cache, monkeypatch):
 @needs_openvino
 def test_disagreement_with_torch_hands_over_to_torch(empty_cache, monkeypatch, caplog):
     network, image = random_network(), picture(2, 1, 32, 32)
-    convert = openvino_engine._convert
+    convert = openvino_engine.convert
 
     def wrong(openvino, graph, example):
         graph.final.bias.add_(0.1)
         return convert(openvino, graph, example)
 
-    monkeypatch.setattr(openvino_engine, "_convert", wrong)
+    monkeypatch.setattr(openvino_engine, "convert", wrong)
     with caplog.at_level(logging.WARNING):
         made = make_engine(network, "cpu", (32, 32))
     assert made.name == "torch" and len(caplog.records) == 1 and "logits differ" in caplog.text
@@ -291,7 +291,7 @@ def test_failure_of_openvino_hands_over_to_torch(empty_cache, monkeypatch, caplo
     def fail(*_):
         raise RuntimeError("unsupported processor")
 
-    monkeypatch.setattr(openvino_engine, "_convert", fail)
+    monkeypatch.setattr(openvino_engine, "convert", fail)
     made = make_engine(random_network(), "cpu")
     for _ in range(2):
         assert made(picture(1, 1, 32, 32)).shape == (1, 5, 32, 32)
