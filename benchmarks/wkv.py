@@ -1,8 +1,8 @@
 """BiWKV on an NVIDIA GPU, our kernel beside the published way to cut the work: python benchmarks/wkv.py [--repeats 50]
 
 The other column is a stand-in: wkv_split.cu, written by us from the description of the published kernel (a block takes
-16 channels and cuts the sequence into 32 parts), not the published code. Both are compiled by NVRTC and timed in turn on the
-same float32 tensors; ours is also timed in float16 and bfloat16. "off by": ours against the stand-in, float32.
+16 channels and cuts the sequence into 32 parts), not the published code. Both are compiled by NVRTC and timed in turn
+on the same float32 tensors; ours is also timed in float16 and bfloat16. "off by": ours against the stand-in, float32.
 """
 
 import argparse

@@ -22,6 +22,9 @@ _PIXELS_PER_BATCH = {"cpu": 150_000, "mps": 400_000, "cuda": 1_600_000}
 _TYPICAL = 24
 """Slices to calibrate an engine with."""
 
+_AS_THEY_ARE = tuple(np.dtype(name) for name in ("uint8", "int8", "int16", "int32"))
+"""Types that torch scales by itself: on the way to a GPU, they are less than float32."""
+
 Finish = Callable[[slice, Tensor], None]
 """Takes which slices they are, and their logits; called in several threads at once."""
 
@@ -130,7 +133,9 @@ class SlicePass:
     def _prepare(self, batch: slice) -> Tensor:
         """Input (B, 1, H, W) of the network."""
         with self.clock("prepare"):
-            slices = torch.from_numpy(self.source[batch].astype(np.float32, order="C")).to(self.engine.device)
+            part = self.source[batch]
+            dtype = part.dtype if part.dtype in _AS_THEY_ARE else np.float32
+            slices = torch.from_numpy(part.astype(dtype, order="C")).to(self.engine.device)
             return self.resampler.to_network(self.scale(slices), self.scale.padding)
 
     def _batches(self, step: int) -> list[slice]:

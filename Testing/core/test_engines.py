@@ -84,6 +84,17 @@ def test_many_slices_give_what_each_gives_alone(engine, slices, caplog):
 
 
 @needs_openvino
+def test_several_slices_at_once_without_anything_in_the_cache(empty_cache, caplog):
+    network = random_network()
+    images = picture(20, 1, 32, 32)
+    with caplog.at_level(logging.INFO):
+        answers = torch.cat(list(make_engine(network, "cpu", engine="openvino").map(images.split(20), 20)))
+    with torch.inference_mode():
+        assert relative_error(answers, network(images)) < 1e-5
+    assert caplog.records == []  # such as that it had to take one after another
+
+
+@needs_openvino
 def test_slices_beyond_float32_among_many_are_left_to_the_network():
     network = random_network()
     with torch.no_grad():

@@ -157,6 +157,7 @@ class OpenVINOEngine:
         logits, key_range = _infer(request, image)
         return logits if key_range <= SAFE_EXPONENT else self._network(image)
 
+    @torch.inference_mode()
     def _load(self, height: int, width: int, options: dict[str, Any]) -> Any:
         """The network compiled for one size, from the cache or anew; checked in either case."""
         openvino = import_openvino()
