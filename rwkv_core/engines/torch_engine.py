@@ -40,7 +40,9 @@ class TorchEngine:
         return map(self, batches)
 
     def _all(self, batch: Tensor) -> Tensor:
-        return self.network(batch.to(self.device, memory_format=torch.channels_last)).float()
+        batch = batch.to(self.device, memory_format=torch.channels_last)
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # whose products have 10 bits
+            return self.network(batch).float()
 
     def _one(self, graph: InferenceGraph, image: Tensor) -> Tensor:
         """Slice by slice, so that memory does not grow with the batch."""
