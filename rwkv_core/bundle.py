@@ -1,7 +1,8 @@
 """A bundle: one folder (or Hub repository) that holds all that is needed to segment with one trained network.
 
 ``config.json`` (see `rwkv_core.bundle_config`) describes it; ``model.safetensors`` holds the weights. The shipped
-model, a download, an imported checkpoint and a fine-tuned run are all bundles.
+model, a download, an imported checkpoint and a fine-tuned run are all bundles. torch is imported when weights are first
+read or written, so that lists of bundles need none.
 """
 
 import shutil
@@ -11,15 +12,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from rwkv_core.bundle_config import BundleConfig, config_text, parse_config
 from rwkv_core.errors import BundleError, StorageError
-from rwkv_core.models import RWKVUNet, build_network
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from rwkv_core.models import RWKVUNet
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -34,7 +38,7 @@ class Bundle:
     config: BundleConfig
 
     @cached_property
-    def network(self) -> RWKVUNet:
+    def network(self) -> "RWKVUNet":
         """The network with its weights, float32, in evaluation mode.
 
         Raises:
@@ -50,7 +54,7 @@ class Bundle:
         self._load(network)
         return network.eval()
 
-    def load_encoder(self, network: RWKVUNet) -> None:
+    def load_encoder(self, network: "RWKVUNet") -> None:
         """Copy this bundle's encoder into `network`, of the same variant and any class count, in place.
 
         Raises:
@@ -73,7 +77,7 @@ class Bundle:
         Raises:
             BundleError: when it is missing, cut short or no safetensors file.
         """
-        with _reading(self.weights_file) as path, safe_open(path, framework="pt"):
+        with _reading(self.weights_file) as path, safe_open(path, framework="np"):
             pass
 
     def verify(self) -> None:
@@ -87,8 +91,11 @@ class Bundle:
         else:
             self._load(new_network(self.config))
 
-    def _load(self, module: torch.nn.Module, prefix: str = "") -> None:
+    def _load(self, module: "torch.nn.Module", prefix: str = "") -> None:
         """Copy the weights whose names begin with `prefix` into `module`; there must be exactly its own."""
+        import torch
+        from safetensors.torch import load_file
+
         with _reading(self.weights_file) as path:
             weights = load_file(path)
         weights = {n.removeprefix(prefix): value for n, value in weights.items() if n.startswith(prefix)}
@@ -135,14 +142,16 @@ def read_bundle(folder: Path) -> Bundle:
     return Bundle(folder, parse_config(text, str(path)))
 
 
-def new_network(config: BundleConfig) -> RWKVUNet:
+def new_network(config: BundleConfig) -> "RWKVUNet":
     """The network that `config` describes, with fresh weights."""
+    from rwkv_core.models import build_network
+
     return build_network(
         config.architecture, variant=config.variant, num_classes=config.num_classes, in_channels=config.in_channels
     )
 
 
-def write_bundle(folder: Path, config: BundleConfig, network: RWKVUNet, half: bool = False) -> Bundle:
+def write_bundle(folder: Path, config: BundleConfig, network: "RWKVUNet", half: bool = False) -> Bundle:
     """Write a bundle, whole or not at all; an older one in its place is replaced.
 
     Args:
@@ -154,6 +163,8 @@ def write_bundle(folder: Path, config: BundleConfig, network: RWKVUNet, half: bo
     Raises:
         StorageError: when the disk is full or not writable.
     """
+    from safetensors.torch import save_file
+
     prefix = ENCODER_PREFIX if config.kind == "encoder" else ""
     weights = {
         name: _stored(value, half)
@@ -186,7 +197,7 @@ def replace_folder(new: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _stored(value: Tensor, half: bool) -> Tensor:
+def _stored(value: "Tensor", half: bool) -> "Tensor":
     value = value.detach().cpu().contiguous()
     return value.half() if half and value.ndim > 1 else value.float()
 

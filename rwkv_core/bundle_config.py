@@ -117,6 +117,8 @@ class Preprocessing(_Strict):
         orientations: allowed orientations of a slice stack, the preferred one first. Three letters: directions toward
             which the slices, rows and columns run, e.g. "SPL" for axial slices as radiologists view them. "stored"
             leaves the volume in its stored order. Among several, the one with the finest pixels is used.
+        average: where slices of several of the orientations are fine (a volume of nearly cubic voxels), segment all of
+            them and average the probabilities.
         restore: how labels return to the volume's grid: logits resized, then arg-max; or arg-max, then nearest.
     """
 
@@ -124,6 +126,7 @@ class Preprocessing(_Strict):
     intensity: Annotated[Window | Percentile | ZScore | SliceMinMax, Field(discriminator="method")]
     resampling: Annotated[Stretch | Spacing, Field(discriminator="method")]
     restore: Literal["logits", "nearest"] = "logits"
+    average: bool = False
 
     @field_validator("orientations")
     @classmethod

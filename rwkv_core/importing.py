@@ -1,7 +1,7 @@
 """Importing models into the store: checkpoints that RWKV-UNet's authors publish, and bundle folders.
 
-A checkpoint (.pth) holds only weights. What its classes mean and how volumes must be prepared comes from the entry of
-the catalogue that it is imported as, or from a config.json of the user's own.
+A checkpoint (.pth, .safetensors) holds only weights. What its classes mean and how volumes must be prepared comes from
+the entry of the catalogue that it is imported as, or from a config.json of the user's own.
 """
 
 import pickle
@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from rwkv_core.bundle import CONFIG_FILE, WEIGHTS_FILE, Bundle, new_network, read_bundle, write_bundle
@@ -42,6 +44,13 @@ class Contents:
     def __str__(self) -> str:
         what = "the encoder of" if self.num_classes is None else "a network for"
         return f"{what} RWKV-UNet-{self.variant}" + (f" with {self.num_classes} classes" if self.num_classes else "")
+
+
+def folder_of_bundle(path: Path) -> Path | None:
+    """The bundle's folder that `path` names: the folder itself, or its weights file; None for a lone checkpoint."""
+    if path.is_dir():
+        return path
+    return path.parent if path.name == WEIGHTS_FILE and (path.parent / CONFIG_FILE).is_file() else None
 
 
 def import_checkpoint(
@@ -130,7 +139,7 @@ def import_bundle(
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The dictionary that a .pth file holds, on the CPU. No code in the file can run.
+    """The dictionary that a .pth or .safetensors file holds, on the CPU. No code in the file can run.
 
     Raises:
         CheckpointError: when there is no such file, it is something else, cut short, or needs code to be read.
@@ -141,6 +150,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from None
     _refuse_known_others(path, start)
+    if path.suffix == ".safetensors":
+        try:
+            return dict(load_file(path))
+        except (SafetensorError, OSError, ValueError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}.", hint=_AGAIN) from None
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -183,10 +197,6 @@ def _refuse_known_others(path: Path, start: bytes) -> None:
         raise CheckpointError(
             f"{path} is a web page, not a checkpoint.",
             hint="Google Drive gives a page where it asks for confirmation: open the link in a browser, and download.",
-        )
-    if start[8:9] == b"{" and path.suffix == ".safetensors":
-        raise CheckpointError(
-            f"{path} is the weights file of a model folder.", hint=f"Import the folder, with its {CONFIG_FILE}."
         )
 
 

@@ -1,5 +1,6 @@
 """Intensity scaling: voxel values to what the network was trained on, as the bundle's config says."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -65,19 +66,12 @@ def fit_intensity(
     Raises:
         InputError: when the volume is constant and the method needs contrast, or no voxel is finite.
     """
-    values, not_finite = array, 0
-    if array.dtype.kind == "f":
-        finite = np.isfinite(array)
-        not_finite = array.size - int(np.count_nonzero(finite))
-        if not_finite == array.size:
-            raise InputError("The volume holds no finite value.", hint="Check how it was made or exported.")
-        if not_finite:
-            values = array[finite]
-    minimum = float(values.min())
+    not_finite, minimum, maximum = _range(array)
+    if not_finite == array.size:
+        raise InputError("The volume holds no finite value.", hint="Check how it was made or exported.")
     scale = partial(IntensityScale, minimum=minimum, not_finite=not_finite)
     if isinstance(method, Window):
         return scale(method.low, method.high - method.low, clipped=True, replacement=method.low)
-    maximum = float(values.max())
     if minimum == maximum:
         raise InputError(
             f"The volume is constant: every voxel is {minimum:g}.", hint="Check that the right volume was chosen."
@@ -91,13 +85,40 @@ def fit_intensity(
             per_slice=True,
         )
     if isinstance(method, ZScore):
-        mean, std = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+        mean, std = _mean_and_deviation(array, array.size - not_finite)
         return scale(mean, std, clipped=False, replacement=minimum)
-    flat = values.reshape(-1)
+    flat = np.ravel(array, order="K")  # a view, also of Fortran order
     sample = flat if exact else flat[:: max(1, flat.size // _SAMPLES)]
+    if not_finite:
+        some = sample[np.isfinite(sample)]
+        sample = some if some.size else flat[np.isfinite(flat)]
     inner = np.percentile(sample, [method.low, method.high])
     low = minimum if method.low == 0 else float(inner[0])
     high = maximum if method.high == 100 else float(inner[1])
     if not low < high:  # nearly all voxels share one value: a few bright ones on an empty background
         low, high = minimum, maximum
     return scale(low, high - low, clipped=True, replacement=minimum)
+
+
+def _finite_parts(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """The finite values, a part of the volume at a time, so that no second volume is made."""
+    flat = np.ravel(array, order="K")  # a view, also of Fortran order
+    for first in range(0, flat.size, _SAMPLES):
+        part = flat[first : first + _SAMPLES]
+        yield part[np.isfinite(part)] if array.dtype.kind == "f" else part
+
+
+def _range(array: NDArray[Any]) -> tuple[int, float, float]:
+    """Number of values that are not finite; least and greatest of the others."""
+    finite, low, high = 0, np.inf, -np.inf
+    for part in _finite_parts(array):
+        if part.size:
+            finite += part.size
+            low, high = min(low, float(part.min())), max(high, float(part.max()))
+    return array.size - finite, low, high
+
+
+def _mean_and_deviation(array: NDArray[Any], count: int) -> tuple[float, float]:
+    mean = sum(float(part.sum(dtype=np.float64)) for part in _finite_parts(array)) / count
+    squares = sum(float(np.square(part.astype(np.float64) - mean).sum()) for part in _finite_parts(array))
+    return mean, float(np.sqrt(squares / count))

@@ -5,6 +5,7 @@ volume's grid before the arg-max, so that borders do not step. `PaperResampler` 
 voxel, for comparison with the paper's figures.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,7 +34,7 @@ class Resampler(Protocol):
         """Scaled slices (B, R, C) to input (B, 1, H, W), float32."""
 
     def labels(self, logits: Tensor) -> Tensor:
-        """Channel with the largest logit, on the volume's grid: (B, classes, H, W) to (B, R, C), int64."""
+        """Channel with the largest logit, on the volume's grid: (B, classes, H, W) to (B, R, C), uint8 or int64."""
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Softmax on the volume's grid: (B, classes, H, W) to (B, classes, R, C)."""
@@ -102,11 +103,13 @@ class SliceResampler:
     def labels(self, logits: Tensor) -> Tensor:
         logits = self._crop(logits)
         if self.restore == "nearest":
-            labels = logits.argmax(1)
+            labels = _largest(logits)
             row = self._nearest(0).to(labels.device)
             column = self._nearest(1).to(labels.device)
             return labels[:, row[:, None], column]
-        # Slice by slice: the enlarged logits of one slice stay in the cache, those of a batch do not.
+        if logits.device.type == "cpu":
+            return torch.stack([self._enlarged_labels(one) for one in logits])
+        # Slice by slice: the enlarged logits of a batch would fill the memory.
         return torch.cat([self._enlarge(one).argmax(1) for one in logits.split(1)])
 
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -123,6 +126,10 @@ class SliceResampler:
         if self.inner == self.shape:
             return logits
         return F.interpolate(logits, size=self.shape, mode="bilinear", align_corners=self.align_corners)
+
+    def _enlarged_labels(self, logits: Tensor) -> Tensor:
+        """Labels (R, C) of one slice's logits (classes, H, W), enlarged channel by channel: each fits the cache."""
+        return running_argmax(len(logits), lambda channel: self._enlarge(logits[None, channel : channel + 1])[0, 0])
 
     def _nearest(self, axis: int) -> Tensor:
         """Index in `inner` of every pixel of `shape` along one axis."""
@@ -145,7 +152,7 @@ class PaperResampler:
         return torch.from_numpy(np.stack(zoomed))[:, None].to(slices.device)
 
     def labels(self, logits: Tensor) -> Tensor:
-        labels = logits.argmax(1).cpu().numpy()
+        labels = _largest(logits).cpu().numpy()
         return torch.from_numpy(np.stack([self._zoom(one, self.size, self.shape, order=0) for one in labels]))
 
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -156,3 +163,32 @@ class PaperResampler:
         if before == after:
             return one
         return ndimage.zoom(one, (after[0] / before[0], after[1] / before[1]), order=order)
+
+
+def _largest(logits: Tensor) -> Tensor:
+    """Channel with the largest logit: (B, classes, H, W) to (B, H, W), uint8 or int64."""
+    if logits.device.type != "cpu":
+        return logits.argmax(1)
+    return torch.stack([running_argmax(len(one), one.__getitem__) for one in logits])
+
+
+def running_argmax(channels: int, logits_of: Callable[[int], Tensor]) -> Tensor:
+    """Arg-max over channels that come one after another; torch's own takes ten times as long on a CPU.
+
+    Args:
+        channels: how many.
+        logits_of: gives the logits of a channel, an array of any shape, float32; the first of equals wins.
+
+    Returns:
+        Same shape; uint8, or int64 for more than 256 channels.
+    """
+    best = logits_of(0).numpy().copy()
+    labels = np.zeros(best.shape, np.uint8 if channels <= 256 else np.int64)
+    higher, marks = np.empty(best.shape, bool), np.empty_like(labels)
+    for channel in range(1, channels):
+        logits = logits_of(channel).numpy()
+        np.greater(logits, best, out=higher)
+        np.multiply(higher, labels.dtype.type(channel), out=marks)
+        np.maximum(labels, marks, out=labels)  # no label so far is as high as this channel's
+        np.maximum(best, logits, out=best)
+    return torch.from_numpy(labels)

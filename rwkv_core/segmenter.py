@@ -1,26 +1,30 @@
 """Whole volumes: slices in, labelmap out, a few at a time."""
 
+import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from rwkv_core.bundle import Bundle
-from rwkv_core.bundle_config import Preprocessing, SegmentClass, Window
+from rwkv_core.bundle_config import Preprocessing, SegmentClass, Spacing, Window
 from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.engines import choose_device, make_engine
 from rwkv_core.errors import BundleError, CancelledError, InputError
 from rwkv_core.intensity import IntensityScale, fit_intensity
-from rwkv_core.postprocessing import remove_islands
-from rwkv_core.preprocessing import Resampler, make_resampler
+from rwkv_core.plane_averaging import Averaging, Box
+from rwkv_core.postprocessing import count_labels, keep_largest_parts, remove_islands, smooth_labels
+from rwkv_core.preprocessing import make_resampler
+from rwkv_core.slice_pass import Clock, SlicePass, both
 from rwkv_core.store import load_bundle
-from rwkv_core.volume import Region, SliceStack, Volume, choose_stack, size_in_words
+from rwkv_core.volume import Region, SliceStack, Volume, choose_stack, fine_stacks, size_in_words
+
+Islands = Literal["bundle", "remove", "keep"]
 
 _NARROWEST = 2
 """Voxels; rows or columns fewer than this are no slice."""
@@ -28,8 +32,12 @@ _NARROWEST = 2
 _AIR_OR_FAT_HU = -20
 """Every CT of a body holds fat (-100 HU), lung or air; a volume without any is none, or not in Hounsfield units."""
 
-_PIXELS_PER_BATCH = {"cpu": 150_000, "mps": 400_000, "cuda": 1_600_000}
-"""Network input pixels in one batch: enough to keep the device busy, little enough to stay in memory."""
+_FINE = 2.0
+"""Pixels of slices that are averaged, as multiples of the network's."""
+_LEAST_PIXELS = 32
+"""Rows and columns of slices that are averaged; thinner ones, as of a slab, show too little."""
+_MOST_AVERAGED = 1_500_000_000
+"""Bytes of probabilities that averaging may have to keep; a larger volume is segmented in one plane."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +50,10 @@ class Segmentation:
         classes: what the values mean.
         probabilities: (1 + len(classes), K, J, I) float16 when asked for, else None; zero outside the region, and as
             the network gave them where islands were removed from the labelmap.
-        timings: seconds per stage: "measure" (intensity statistics), "prepare", "network", "restore", "total".
+        timings: seconds per stage: "measure" (intensity statistics), "prepare", "network", "restore", "finish"
+            (smoothing, islands), "total". Preparing and restoring run beside the network, so the sum exceeds the total.
         slices: number of slices that went through the network.
-        orientation: the slices' orientation, as in `Preprocessing.orientations`.
+        orientation: the slices' orientation, as in `Preprocessing.orientations`; of several, joined by "+".
         warnings: sentences about the input that a person should read.
     """
 
@@ -60,7 +69,7 @@ class Segmentation:
     def volumes_ml(self) -> dict[str, float]:
         """Volume of each class in millilitres, by name."""
         voxel = abs(float(np.linalg.det(self.ijk_to_ras[:3, :3]))) / 1000
-        counts = np.bincount(self.labelmap.reshape(-1), minlength=max(c.value for c in self.classes) + 1)
+        counts = count_labels(self.labelmap, max(c.value for c in self.classes))
         return {c.name: float(counts[c.value]) * voxel for c in self.classes}
 
 
@@ -69,6 +78,8 @@ class Segmenter:
 
         segmenter = Segmenter("default")
         result = segmenter.segment(read_volume("head.nii.gz"))
+
+    or, for several answers about one volume, `segmenter.prepare(volume)` and then `.segment(region)` of the result.
 
     Args:
         bundle: a bundle, its id, or its folder.
@@ -99,13 +110,36 @@ class Segmenter:
             raise BundleError(f"{config.title} ({config.id}) takes RGB images; volumes are grey.")
         if mode not in ("best", "paper"):
             raise ValueError(f'mode must be "best" or "paper", got {mode!r}')
-        choose_device(device)  # a wrong name is told before the weights are read
+        choose_device(device, engine)  # a wrong name is told before the weights are read
         self.preprocessing: Preprocessing = config.preprocessing
         self.mode = mode
         self.engine = make_engine(self.bundle.network, device, engine=engine)
         top = max(c.value for c in config.classes)
         values = [0, *(c.value for c in config.classes)]
-        self._values = np.array(values, np.uint8 if top < 256 else np.uint16)
+        self.values: NDArray[np.unsignedinteger] = np.array(values, np.uint8 if top < 256 else np.uint16)
+
+    def prepare(
+        self, volume: Volume, any_modality: bool = False, measured: IntensityScale | None = None
+    ) -> "PreparedVolume":
+        """Measure a volume once, to ask for several regions or slices of it.
+
+            prepared = segmenter.prepare(volume)
+            preview = prepared.segment(Region(k=(40, 41)))
+
+        Args:
+            volume: scalar, any numeric type, any orientation. Voxels that are not finite become background.
+            any_modality: also when the volume is known to be of another modality than the model's.
+            measured: `PreparedVolume.scale` of the same voxels and model from before, to be spared the measuring.
+
+        Raises:
+            InputError: when the volume cannot be segmented as it is, with the reason and what to do.
+        """
+        if not any_modality:
+            self._check_modality(volume)
+        start = time.perf_counter()
+        if measured is None:
+            measured = fit_intensity(self.preprocessing.intensity, volume.array, exact=self.mode == "paper")
+        return PreparedVolume(self, volume, measured, time.perf_counter() - start)
 
     def segment(
         self,
@@ -115,97 +149,35 @@ class Segmenter:
         progress: Callable[[int, int], None] | None = None,
         cancel: Cancel | None = None,
         any_modality: bool = False,
+        islands: Islands = "bundle",
+        smoothing: float = 0.0,
     ) -> Segmentation:
-        """Label every voxel of `volume`, or of a region of it.
+        """`prepare` and `PreparedVolume.segment` in one call; arguments and errors are theirs."""
+        (region or Region()).within(volume.array.shape)  # told before a large volume is measured
+        prepared = self.prepare(volume, any_modality)
+        result = prepared.segment(region, probabilities, progress, cancel, islands, smoothing)
+        timings = result.timings | {
+            "measure": prepared.seconds,
+            "total": prepared.seconds + result.timings["total"],
+        }
+        return replace(result, timings=timings)
 
-        Memory beyond the volume: the labelmap and a few batches; `probabilities` are the exception. Cost per slice
-        is constant.
+    def stacks(self, volume: Volume, shape: tuple[int, ...]) -> list[SliceStack]:
+        """Orders of slices for a part of `volume` of this (K, J, I) shape: one, or several whose answers are averaged.
 
-        Args:
-            volume: scalar, any numeric type, any orientation. Voxels that are not finite become background.
-            region: box of voxels to segment. Intensities are still measured on the whole volume.
-            probabilities: also return the class probabilities.
-            progress: called with (slices done, slices in all), first with 0.
-            cancel: asked between batches, or an event that may be set.
-            any_modality: segment also when the volume is known to be of another modality than the model's.
-
-        Raises:
-            InputError: when the volume cannot be segmented as it is, with the reason and what to do.
-            CancelledError: when `cancel` said so.
-            DeviceError: when the GPU's memory does not hold one slice.
+        Slices are averaged where their pixels are at most twice as large as those of the network's input, and the
+        probabilities fit in memory.
         """
-        if not any_modality:
-            self._check_modality(volume)
-        clock = _Clock()
-        cancelled = as_question(cancel)
-        box = (region or Region()).within(volume.array.shape).as_slices()
-        part = volume.array[box]
-        stack = self._stack(volume, part.shape)
-        paper = self.mode == "paper"
-        with clock("measure"):
-            scale = fit_intensity(self.preprocessing.intensity, volume.array, exact=paper)
-            warnings = self._warnings(scale)
+        config = self.preprocessing
+        best = self._best_stack(volume, shape)
+        kept = math.prod(shape) * len(self.values) * np.float16().nbytes
+        if not config.average or not isinstance(config.resampling, Spacing) or kept > _MOST_AVERAGED:
+            return [best]
+        pixel = _FINE * config.resampling.pixel
+        fine = fine_stacks(volume.ijk_to_ras, shape, config.orientations, pixel, _LEAST_PIXELS)
+        return [best, *(stack for stack in fine if stack != best)] if best in fine else [best]
 
-        source = stack.to_stack(part)
-        shape = (source.shape[1], source.shape[2])
-        resampler = make_resampler(self.preprocessing, shape, stack.spacing[1:], paper)
-        labelmap = np.zeros(volume.array.shape, self._values.dtype)
-        target = stack.to_stack(labelmap[box])
-        soft = np.zeros((len(self._values), *volume.array.shape), np.float16) if probabilities else None
-        soft_target = [stack.to_stack(one[box]) for one in soft] if soft is not None else []
-
-        total = len(source)
-        batch = max(1, _PIXELS_PER_BATCH[self.engine.device.type] // (resampler.size[0] * resampler.size[1]))
-        if progress:
-            progress(0, total)
-        for first in range(0, total, batch):
-            if cancelled():
-                raise CancelledError
-            last = min(first + batch, total)
-            raw = np.ascontiguousarray(source[first:last])
-            labels, chances = self._run(raw, scale, resampler, clock, probabilities)
-            with clock("restore"):
-                chosen = self._values[labels]
-                if raw.dtype.kind == "f":
-                    chosen[~np.isfinite(raw)] = 0
-                target[first:last] = chosen
-                for channel, one in enumerate(soft_target):
-                    one[first:last] = chances[:, channel]
-            if progress:
-                progress(last, total)
-        if region is None and self.bundle.config.remove_islands:  # a part of a volume may well hold several parts
-            with clock("restore"):
-                remove_islands(labelmap)
-        return Segmentation(
-            labelmap=labelmap,
-            ijk_to_ras=volume.ijk_to_ras,
-            classes=self.bundle.config.classes,
-            probabilities=soft,
-            timings=clock.seconds(),
-            slices=total,
-            orientation=stack.code,
-            warnings=warnings,
-        )
-
-    def _run(
-        self, raw: NDArray[np.generic], scale: IntensityScale, resampler: Resampler, clock: "_Clock", soft: bool
-    ) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
-        """Channel labels (B, R, C), and probabilities (B, classes, R, C) or an empty array, of slices (B, R, C)."""
-        with torch.inference_mode():
-            with clock("prepare"):
-                slices = torch.from_numpy(raw.astype(np.float32)).to(self.engine.device)
-                image = resampler.to_network(scale(slices), scale.padding)
-            with clock("network"):
-                logits = self.engine(image)
-                if logits.is_cuda:
-                    torch.cuda.synchronize(logits.device)
-            with clock("restore"):
-                labels = resampler.labels(logits).cpu().numpy()
-                chances = resampler.probabilities(logits).half().cpu().numpy() if soft else np.empty(0, np.float16)
-        return labels, chances
-
-    def _stack(self, volume: Volume, shape: tuple[int, ...]) -> SliceStack:
-        """Order of slices for a part of `volume` of this (K, J, I) shape."""
+    def _best_stack(self, volume: Volume, shape: tuple[int, ...]) -> SliceStack:
         stack = choose_stack(volume.ijk_to_ras, shape, self.preprocessing.orientations)
         if min(stack.shape[1:]) < _NARROWEST:
             raise InputError(
@@ -223,7 +195,7 @@ class Segmenter:
                 hint="Choose another model, or ask for any modality (--any-modality) if you know better.",
             )
 
-    def _warnings(self, scale: IntensityScale) -> list[str]:
+    def warnings(self, scale: IntensityScale) -> list[str]:
         """What a person should know before trusting the result."""
         found = []
         if scale.not_finite:
@@ -237,18 +209,133 @@ class Segmenter:
         return found
 
 
-class _Clock:
-    """Sums up seconds per stage."""
+@dataclass(frozen=True)
+class PreparedVolume:
+    """A volume that was measured for one model; made by `Segmenter.prepare`.
 
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
-        self._stages: dict[str, float] = dict.fromkeys(("measure", "prepare", "network", "restore"), 0.0)
+    Attributes:
+        scale: of the whole volume's intensities.
+        seconds: that the measuring took.
+    """
 
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self._stages[stage] += time.perf_counter() - start
+    segmenter: Segmenter
+    volume: Volume
+    scale: IntensityScale
+    seconds: float
 
-    def seconds(self) -> dict[str, float]:
-        return {**self._stages, "total": time.perf_counter() - self._start}
+    def segment(
+        self,
+        region: Region | None = None,
+        probabilities: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+        cancel: Cancel | None = None,
+        islands: Islands = "bundle",
+        smoothing: float = 0.0,
+    ) -> Segmentation:
+        """Label every voxel of the volume, or of a region of it.
+
+        Memory beyond the volume: the labelmap and a few batches; `probabilities` are the exception. Cost per slice
+        is constant.
+
+        Args:
+            region: box of voxels to segment. Intensities were still measured on the whole volume.
+            probabilities: also return the class probabilities.
+            progress: called with (slices done, slices in all), first with 0.
+            cancel: asked between batches, or an event that may be set.
+            islands: "remove" keeps the largest part of every class, "keep" keeps all; "bundle" does what the model's
+                config asks for, in whole volumes only: a region may well hold several parts.
+            smoothing: standard deviation in mm of a Gaussian that smooths all labels jointly, before islands go.
+
+        Raises:
+            InputError: when the region cannot be segmented as it is, with the reason and what to do.
+            CancelledError: when `cancel` said so.
+            DeviceError: when the GPU's memory does not hold one slice.
+        """
+        if smoothing < 0:
+            raise InputError(f"The smoothing must not be negative, and it is {smoothing:g} mm.")
+        volume = self.volume
+        clock = Clock()
+        cancelled = as_question(cancel)
+        box = (region or Region()).within(volume.array.shape).as_slices()
+        stacks = self.segmenter.stacks(volume, volume.array[box].shape)
+        values = self.segmenter.values
+        labelmap = np.zeros(volume.array.shape, values.dtype)
+        soft = np.zeros((len(values), *volume.array.shape), np.float16) if probabilities else None
+        report = progress or (lambda done, total: None)
+        if len(stacks) == 1:
+            slices = self._label(stacks[0], labelmap, soft, box, report, cancelled, clock)
+        else:
+            i, j, k = volume.spacing
+            averaging = Averaging(stacks, partial(self._pass, clock), values, (k, j, i))
+            slices = averaging.run(labelmap, soft, box, report, cancelled)
+        with clock("finish"):
+            self._clean(labelmap[box], volume.array[box], cancelled, region is None, islands, smoothing)
+        return Segmentation(
+            labelmap=labelmap,
+            ijk_to_ras=volume.ijk_to_ras,
+            classes=self.segmenter.bundle.config.classes,
+            probabilities=soft,
+            timings=clock.seconds(),
+            slices=slices,
+            orientation="+".join(stack.code for stack in stacks),
+            warnings=self.segmenter.warnings(self.scale),
+        )
+
+    def _label(
+        self,
+        stack: SliceStack,
+        labelmap: NDArray[np.unsignedinteger],
+        soft: NDArray[np.float16] | None,
+        box: Box,
+        progress: Callable[[int, int], None],
+        cancelled: Callable[[], bool],
+        clock: Clock,
+    ) -> int:
+        """Label one stack of slices, in place; returns their number."""
+        work = self._pass(clock, stack, box)
+        total, done = len(work.source), 0
+
+        def advance(slices: int) -> None:
+            nonlocal done
+            done += slices
+            progress(done, total)
+
+        finish = work.into_labels(stack.to_stack(labelmap[box]), self.segmenter.values)
+        if soft is not None:
+            finish = both(finish, work.into_probabilities([stack.to_stack(one[box]) for one in soft]))
+        progress(0, total)
+        work.run(finish, advance, cancelled)
+        return total
+
+    def _pass(self, clock: Clock, stack: SliceStack, box: Box) -> SlicePass:
+        """The slices of a part of the volume, ready to go through the network."""
+        segmenter = self.segmenter
+        source = stack.to_stack(self.volume.array[box])
+        shape = (source.shape[1], source.shape[2])
+        resampler = make_resampler(segmenter.preprocessing, shape, stack.spacing[1:], segmenter.mode == "paper")
+        return SlicePass(source, self.scale, resampler, segmenter.engine, clock)
+
+    def _clean(
+        self,
+        labels: NDArray[np.unsignedinteger],
+        voxels: NDArray[np.generic],
+        cancelled: Callable[[], bool],
+        whole: bool,
+        islands: Islands,
+        smoothing: float,
+    ) -> None:
+        """Smoothing and islands, in place."""
+        if smoothing > 0:
+            if cancelled():
+                raise CancelledError
+            i, j, k = self.volume.spacing
+            smooth_labels(labels, (k, j, i), smoothing)
+            if self.scale.not_finite:
+                for one, given in zip(labels, voxels, strict=True):
+                    one[~np.isfinite(given)] = 0
+        if islands == "remove":
+            if cancelled():
+                raise CancelledError
+            keep_largest_parts(labels)
+        elif islands == "bundle" and whole and self.segmenter.bundle.config.remove_islands:
+            remove_islands(labels)

@@ -8,8 +8,8 @@ import os
 import re
 from dataclasses import dataclass
 
-from rwkv_core.catalogue import Entry
-from rwkv_core.errors import DownloadError, InputError
+from rwkv_core.catalogue import Catalogue, Entry
+from rwkv_core.errors import BundleError, DownloadError, InputError
 
 HUB = "https://huggingface.co"
 
@@ -104,6 +104,25 @@ def find_source(bundle_id: str, entry: Entry | None, command_line: Settings | No
     own_repo = bool((command_line and command_line.repo) or environment.repo)
     endpoint = checked_endpoint(chosen or (None if own_repo else catalogue.endpoint))
     return Source(repo, revision, endpoint, sha256, trusted=bool(chosen) or endpoint == HUB)
+
+
+def source_to_download(bundle_id: str, catalogue: Catalogue, command_line: Settings) -> Source:
+    """Where a download that a person asked for comes from.
+
+    Raises:
+        InputError: when the bundle is shipped and nothing else was asked for, or a setting is malformed.
+        BundleError: when neither the catalogue nor the person knows the bundle.
+    """
+    entry = catalogue.find(bundle_id)
+    if entry is not None and entry.shipped and command_line == Settings():
+        raise InputError(f"{bundle_id} is shipped with the installation; there is nothing to download.")
+    source = find_source(bundle_id, entry, command_line)
+    if entry is None and source.repo is None:
+        raise BundleError(
+            f"There is no model {bundle_id!r} in the catalogue.",
+            hint="`rwkv-unet models list` shows all; for another, say --repo owner/name@COMMIT.",
+        )
+    return source
 
 
 _FIELDS = ("REPO", "REVISION", "ENDPOINT", "SHA256")

@@ -79,7 +79,7 @@ def test_json_says_all_about_a_result(model, scans, tmp_path, capsys):
     assert result["status"] == "done"
     assert result["slices"] == 5
     assert set(result["volumes_ml"]) == {"Class 1", "Class 2", "Class 3", "Class 4"}
-    assert {"measure", "prepare", "network", "restore", "total"} == set(result["timings"])
+    assert {"measure", "prepare", "network", "restore", "finish", "total"} == set(result["timings"])
     array = read_volume(tmp_path / "a.seg.nrrd").array
     assert result["volumes_ml"]["Class 2"] == pytest.approx(np.count_nonzero(array == 2) * 4.5 / 1000)
 

@@ -70,6 +70,55 @@ def test_every_engine_gives_the_logits_of_the_network(engine, variant, in_channe
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("slices", [3, 40])
+def test_many_slices_give_what_each_gives_alone(engine, slices, caplog):
+    network = random_network()
+    made = make_engine(network, "cpu", engine=engine)
+    batches = picture(slices, 1, 48, 32).split(7)
+    answers = list(made.map(iter(batches), slices))
+    assert [len(one) for one in answers] == [len(one) for one in batches]
+    with torch.inference_mode():
+        expected = network(torch.cat(batches))
+    assert relative_error(torch.cat(answers), expected) < 1e-5
+    assert made.name == engine and caplog.records == []
+
+
+@needs_openvino
+def test_slices_beyond_float32_among_many_are_left_to_the_network():
+    network = random_network()
+    with torch.no_grad():
+        network.encoder.stage3[1].att.key.weight.mul_(200)
+    images = picture(20, 1, 32, 32)
+    with torch.inference_mode():
+        answers = torch.cat(list(make_engine(network, "cpu", engine="openvino").map(images.split(4), 20)))
+        for image, answer in zip(images, answers, strict=True):
+            assert torch.equal(answer, network(image[None])[0])
+
+
+@needs_openvino
+def test_failure_with_several_slices_at_once_is_no_failure(empty_cache, monkeypatch):
+    network = random_network()
+    images = picture(20, 1, 32, 32)
+    made = make_engine(network, "cpu", engine="openvino")
+
+    def fail(*_):
+        raise RuntimeError("too little memory for streams")
+
+    monkeypatch.setattr(made, "_load", fail)
+    with torch.inference_mode():
+        assert relative_error(torch.cat(list(made.map(images.split(20), 20))), network(images)) < 1e-5
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_iteration_may_be_left_early(engine):
+    made = make_engine(random_network(), "cpu", engine=engine)
+    images = picture(40, 1, 32, 32)
+    for _ in made.map(images.split(1), 40):
+        break
+    assert len(list(made.map(images.split(20), 40))) == 2
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_sizes_may_change_and_earlier_answers_stay(engine):
     network = random_network()
     made = make_engine(network, "cpu", engine=engine)

@@ -7,11 +7,12 @@ import pickle
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from rwkv_core.bundle import new_network
 from rwkv_core.catalogue import load_catalogue
 from rwkv_core.errors import BundleError, CheckpointError, StorageError
-from rwkv_core.importing import import_bundle, import_checkpoint
+from rwkv_core.importing import folder_of_bundle, import_bundle, import_checkpoint
 from rwkv_core.models import build_network, load_published
 from rwkv_core.store import list_bundles, load_bundle, read_origin
 
@@ -219,9 +220,26 @@ def test_missing_file(tmp_path):
     assert "No such file" in refused(tmp_path / "none.pth").message
 
 
-def test_lone_safetensors_file_points_to_its_folder(tmp_path):
+def test_safetensors_file_is_a_checkpoint_too(tmp_path, home):
+    path = tmp_path / "ü.safetensors"
+    save_file({name: value.contiguous().clone() for name, value in _tensors("october", "T").items()}, path)
+    bundle = import_checkpoint(path, load_catalogue(), name="synapse")
+    assert bundle.config.id == "synapse-t" and read_origin(bundle.folder).file == path.name
+
+
+def test_damaged_safetensors_file_is_refused(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_file({"final_conv.weight": torch.zeros(3)}, path)
+    path.write_bytes(path.read_bytes()[:-9])
+    assert "cannot be read" in refused(path).message
+
+
+def test_weights_file_in_a_folder_stands_for_the_folder(tmp_path):
     folder = write_files(tmp_path / "b")
-    assert "Import the folder" in refused(folder / "model.safetensors").hint
+    assert folder_of_bundle(folder) == folder_of_bundle(folder / "model.safetensors") == folder
+    assert folder_of_bundle(folder / "config.json") is None
+    (folder / "config.json").unlink()
+    assert folder_of_bundle(folder / "model.safetensors") is None
 
 
 @pytest.mark.parametrize(

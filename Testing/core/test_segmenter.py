@@ -1,5 +1,6 @@
 import itertools
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +8,10 @@ import torch
 from scipy import ndimage
 
 from rwkv_core import Region, Segmenter, Volume
+from rwkv_core.bundle_config import Percentile, ZScore
 from rwkv_core.errors import BundleError, CancelledError, DeviceError, InputError
+from rwkv_core.intensity import fit_intensity
+from rwkv_core.preprocessing import make_resampler
 
 from core.small_models import BandNetwork, QuadrantNetwork, config, with_network
 
@@ -133,6 +137,67 @@ def test_islands_are_removed_from_whole_volumes_of_models_that_ask_for_it():
     assert np.array_equal(other.segment(volume).labelmap, channel)
     nothing = asked.segment(Volume(np.full((2, 20, 20), 0.01, np.float32), RAS))
     assert not nothing.labelmap.any()
+
+
+def test_a_volume_is_prepared_once_and_asked_often(monkeypatch):
+    array, channel = levels()
+    segmenter = Segmenter(
+        with_network(config(intensity={"method": "percentile", "low": 0, "high": 100}), BandNetwork()), "cpu"
+    )
+    prepared = segmenter.prepare(Volume(array, RAS))
+
+    def refuse(*_, **__):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr("rwkv_core.segmenter.fit_intensity", refuse)
+    for k in range(6):
+        result = prepared.segment(Region(k=(k, k + 1)))
+        assert np.array_equal(result.labelmap[k], channel[k]) and result.slices == 1
+    assert np.array_equal(prepared.segment().labelmap, channel)
+    again = segmenter.prepare(Volume(array, RAS), measured=prepared.scale)
+    assert np.array_equal(again.segment().labelmap, channel)
+
+
+def test_islands_and_smoothing_on_request():
+    array = np.zeros((8, 40, 40), np.float32)
+    array[2:7, 5:25, 5:20] = 0.5
+    array[0:3, 30:36, 30:36] = 1
+    array[5:7, 32:36, 5:9] = 0.5
+    array[4, 12, 12] = np.nan
+    channel = (np.nan_to_num(array) * 4).astype(int)
+    segmenter = Segmenter(with_network(config(), BandNetwork()), "cpu")
+    cleaned = channel.copy()
+    cleaned[5:7, 32:36, 5:9] = 0
+    assert np.array_equal(segmenter.segment(Volume(array, RAS), islands="remove").labelmap, cleaned)
+    part = segmenter.segment(Volume(array, RAS), Region.parse(":,:,4:8"), islands="remove").labelmap
+    assert np.array_equal(part[4:], cleaned[4:]) and not part[:4].any()
+    smooth = segmenter.segment(Volume(array, RAS), smoothing=2.0).labelmap
+    assert smooth[4, 15, 12] == 2 and smooth[4, 12, 12] == 0  # no value, no label
+    assert not smooth[5:7, 32:36, 5:9].any()
+    with pytest.raises(InputError, match="must not be negative"):
+        segmenter.segment(Volume(array, RAS), smoothing=-1)
+
+
+@pytest.mark.parametrize("classes", [2, 9, 300])
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_labels_are_those_of_the_enlarged_logits(classes, align_corners):
+    logits = torch.randn(2, classes, 28, 24, generator=torch.Generator().manual_seed(0))
+    stretch = {"method": "stretch", "height": 32, "width": 32, "align_corners": align_corners}
+    resampler = make_resampler(config(stretch).preprocessing, (61, 47), (1.0, 1.0))
+    resampler = replace(resampler, inner=(28, 24), size=(28, 24))
+    large = torch.nn.functional.interpolate(logits, size=(61, 47), mode="bilinear", align_corners=align_corners)
+    assert torch.equal(resampler.labels(logits).long(), large.argmax(1))
+
+
+def test_fortran_order_and_constant_slabs_are_measured_as_any_other():
+    array = np.asfortranarray(np.random.default_rng(0).normal(50, 9, (7, 300, 2100)))  # several parts
+    array[0, 0, 0] = np.nan
+    finite = array[np.isfinite(array)]
+    zscore = fit_intensity(ZScore(method="zscore"), array)
+    assert (zscore.not_finite, zscore.minimum) == (1, finite.min())
+    assert np.allclose((zscore.offset, zscore.unit), (finite.mean(), finite.std()))
+    exact = fit_intensity(Percentile(method="percentile", low=1, high=99), array, exact=True)
+    assert np.allclose((exact.offset, exact.offset + exact.unit), np.percentile(finite, [1, 99]))
 
 
 def test_region_outside_is_an_error():

@@ -112,6 +112,7 @@ def test_a_volume_is_segmented_as_in_this_process(worker, model):
     stages = [one.stage for one in seen]
     assert stages == ["library", "segment", "segment", "write"]
     assert [(one.done, one.total) for one in seen if one.stage == "segment"] == [(0, 6), (6, 6)]
+    assert result.engine == loaded.engine
     assert [one.seconds_left for one in seen if one.stage == "segment"] == [None, 0.0]
 
 
@@ -175,6 +176,46 @@ def test_the_second_request_finds_the_model_warm(worker, place):
     os.utime(Path(folder, "config.json"), ns=(stamp + 10**9, stamp + 10**9))
     assert not worker.request(LoadRequest(bundle=folder, device="cpu")).warm
     assert len(segment(worker, folder, noise()).classes) == 2
+
+
+def test_the_engine_can_be_chosen(worker, place):
+    folder = write_small(place / "torch alone")
+    assert worker.request(LoadRequest(bundle=folder, device="cpu", engine="torch")).engine == "torch"
+    result = segment(worker, folder, noise(), engine="torch")
+    assert (result.engine, result.warm) == ("torch", True)
+    with pytest.raises(DeviceError, match="no engine named 'steam'"):
+        worker.request(LoadRequest(bundle=folder, device="cpu", engine="steam"))
+
+
+@pytest.fixture(scope="module")
+def lively(place):
+    return write_small(place / "lively", lively=True, intensity={"method": "zscore"})
+
+
+def test_a_volume_is_measured_once(worker, lively):
+    model = lively
+    request = SegmentRequest(volume=volume_file(worker, noise()), bundle=model, device="cpu")
+    first = worker.request(request)
+    assert len(np.unique(worker.folder.get(first.labelmap))) > 2
+    part = replace(request, slices=Slices(axis="K", indices=(3,)))
+    preview = worker.request(part)
+    assert preview.timings["measure"] < first.timings["measure"]
+    assert np.array_equal(worker.folder.take(preview.labelmap), worker.folder.get(first.labelmap)[3:4])
+    other = noise() * 3 + 50  # as bright and as rich in contrast for a model that measures anew
+    again = replace(part, volume=volume_file(worker, other))
+    assert np.array_equal(worker.folder.take(worker.request(again).labelmap), worker.folder.get(first.labelmap)[3:4])
+
+
+def test_islands_and_smoothing(worker, lively):
+    array = noise((12, 20, 24))
+    plain, volume = Segmenter(lively, "cpu"), Volume(array, OBLIQUE)
+    for options in ({"islands": "remove"}, {"smoothing": 1.5}, {"islands": "remove", "smoothing": 1.5}):
+        result = segment(worker, lively, array, **options)
+        expected = plain.segment(volume, **options).labelmap
+        assert np.array_equal(worker.folder.take(result.labelmap), expected)
+        assert not np.array_equal(expected, plain.segment(volume).labelmap)
+    with pytest.raises(InputError, match="must not be negative"):
+        segment(worker, lively, array, smoothing=-1.0)
 
 
 def test_only_a_few_models_stay_warm(worker, place):

@@ -15,6 +15,7 @@ from rwkv_core.worker.arrays import PrivateFolder, geometry_of
 from rwkv_core.worker.launch import worker_environment, worker_options, worker_program
 from rwkv_core.worker.protocol import PROTOCOL, SegmentRequest, VolumeFile
 
+from core.golden_weights import fill
 from core.small_models import config
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and FIFOs of POSIX")
@@ -26,10 +27,15 @@ LONG = (160, 8, 8)
 """Shape of a volume whose slices do not fit one batch."""
 
 
-def write_small(folder, **settings):
+def write_small(folder, lively=False, **settings):
+    """A model with random weights; a lively one labels noise with all its classes, others with one or two."""
     small = config({"method": "stretch", "height": 32, "width": 32}, **settings)
     torch.manual_seed(0)
-    write_bundle(Path(folder), small, new_network(small))
+    network = new_network(small)
+    if lively:
+        values = fill({name: value.shape for name, value in network.state_dict().items()})
+        network.load_state_dict({name: torch.from_numpy(np.asarray(value)) for name, value in values.items()})
+    write_bundle(Path(folder), small, network)
     return str(folder)
 
 

@@ -86,19 +86,19 @@ FAULTS = {
 
 def main():
     from rwkv_core import store
-    from rwkv_core.segmenter import Segmenter
+    from rwkv_core.segmenter import PreparedVolume
     from rwkv_core.worker import server
     from rwkv_core.worker.jobs import Jobs
 
-    segment, load_bundle, take_next, slowed = Segmenter.segment, store.load_bundle, Jobs.next, []
+    segment, load_bundle, take_next, slowed = PreparedVolume.segment, store.load_bundle, Jobs.next, []
 
-    def faulty_segment(self, volume, region=None, *, progress, **options):
+    def faulty_segment(self, region=None, *, progress, **options):
         def then_fail(done, total):
             progress(done, total)
-            if 0 < done < total and volume.name in FAULTS:
-                FAULTS[volume.name](cancel=options["cancel"])
+            if 0 < done < total and self.volume.name in FAULTS:
+                FAULTS[self.volume.name](cancel=options["cancel"])
 
-        return segment(self, volume, region, progress=then_fail, **options)
+        return segment(self, region, progress=then_fail, **options)
 
     def slow_load(bundle):
         if Path(bundle).name == SLOW_MODEL and not slowed:
@@ -110,7 +110,7 @@ def main():
         Now.jobs, Now.job = self, take_next(self)
         return Now.job
 
-    Segmenter.segment, store.load_bundle, Jobs.next = faulty_segment, slow_load, next_and_tell
+    PreparedVolume.segment, store.load_bundle, Jobs.next = faulty_segment, slow_load, next_and_tell
     print(GREETING, flush=True)
     show_alive(ALIVE)
     return server.main()

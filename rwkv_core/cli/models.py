@@ -13,7 +13,7 @@ from rwkv_core.bundle import CONFIG_FILE, Bundle
 from rwkv_core.bundle_config import BundleConfig, parse_config
 from rwkv_core.catalogue import CATALOGUE_VARIABLE, Catalogue, load_catalogue
 from rwkv_core.errors import BundleError, InputError
-from rwkv_core.sources import Settings, Source, find_source, variable_name
+from rwkv_core.sources import Settings, Source, source_to_download, variable_name
 from rwkv_core.store import HOME_VARIABLE, Status, list_bundles, load_bundle, remove, status, user_store
 
 _STYLES = {"shipped": "green", "installed": "green", "needs download": "yellow", "broken": "bold red"}
@@ -60,7 +60,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _import = actions.add_parser(
         "import",
         parents=[common],
-        help="take in a published checkpoint (.pth) or a model's folder",
+        help="take in a published checkpoint (.pth, .safetensors) or a model's folder",
         description="Reads a checkpoint of RWKV-UNet's authors, or a folder with config.json and model.safetensors.",
     )
     _import.add_argument("path", type=Path, metavar="FILE")
@@ -149,16 +149,8 @@ def run_download(options: argparse.Namespace) -> int:
     """Fetch one bundle, with a progress bar."""
     from rwkv_core.hub import download
 
-    entry = load_catalogue(options.catalogue).find(options.id)
     settings = Settings(options.repo, options.revision, options.endpoint, options.sha256)
-    if entry is not None and entry.shipped and settings == Settings():
-        raise InputError(f"{options.id} is shipped with the installation; there is nothing to download.")
-    source = find_source(options.id, entry, settings)
-    if entry is None and source.repo is None:
-        raise BundleError(
-            f"There is no model {options.id!r} in the catalogue.",
-            hint="`rwkv-unet models list` shows all; for another, say --repo owner/name@COMMIT.",
-        )
+    source = source_to_download(options.id, load_catalogue(options.catalogue), settings)
     console = Console(highlight=False, soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
@@ -175,13 +167,14 @@ def run_download(options: argparse.Namespace) -> int:
 
 def run_import(options: argparse.Namespace) -> int:
     """Take in a checkpoint or a bundle's folder."""
-    from rwkv_core.importing import import_bundle, import_checkpoint
+    from rwkv_core.importing import folder_of_bundle, import_bundle, import_checkpoint
 
     console = Console(highlight=False, soft_wrap=True)
-    if options.path.is_dir():
+    folder = folder_of_bundle(options.path)
+    if folder:
         if options.name or options.config:
             raise InputError("A model's folder describes itself: leave out --as and --config.")
-        bundle = import_bundle(options.path, bundle_id=options.id, overwrite=options.overwrite)
+        bundle = import_bundle(folder, bundle_id=options.id, overwrite=options.overwrite)
     else:
         catalogue = load_catalogue(options.catalogue)
         config = _own_config(options.config) if options.config else None

@@ -3,45 +3,18 @@
 import argparse
 import json
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from rwkv_core.errors import InputError, RWKVUNetError
-from rwkv_core.volume import (
-    INPUT_EXTENSIONS,
-    OUTPUT_EXTENSIONS,
-    Region,
-    check_output,
-    find_volumes,
-    is_dicom_folder,
-    read_volume,
-    write_segmentation,
-    write_volume,
-)
+from rwkv_core.batch import Outcome, Settings, plan, segment_file
+from rwkv_core.volume import OUTPUT_EXTENSIONS, Region
 
-if TYPE_CHECKING:
-    from rwkv_core.segmenter import Segmenter
-
-
-@dataclass
-class Outcome:
-    """What became of one input; the entries of `--json`."""
-
-    input: str
-    output: str
-    status: str = "waiting"  # "done", "skipped", "failed"
-    seconds: float = 0.0
-    timings: dict[str, float] = field(default_factory=dict)
-    slices: int = 0
-    volumes_ml: dict[str, float] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    error: dict[str, str] | None = None
+Job = tuple[Path, Path]
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -68,106 +41,68 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--probabilities", action="store_true", help="also write NAME_probabilities.nii.gz (4-D)")
     parser.add_argument("--any-modality", action="store_true", help="segment even if the modality does not fit")
     parser.add_argument("--overwrite", action="store_true", help="segment again what is already there")
+    parser.add_argument(
+        "--dask", metavar="ADDRESS", help="spread the volumes over a Dask cluster (tcp://HOST:PORT, or its .json file)"
+    )
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON on standard output")
     parser.set_defaults(func=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Segment every input; 0 when all are there in the end, 1 when one failed."""
-    region = Region.parse(options.region) if options.region else None
+    settings = Settings(
+        model=options.model,
+        device=options.device,
+        engine=options.engine,
+        mode=options.mode,
+        region=Region.parse(options.region) if options.region else None,
+        probabilities=options.probabilities,
+        any_modality=options.any_modality,
+        overwrite=options.overwrite,
+    )
     jobs = plan(options.inputs, options.output)
-    outcomes = [Outcome(str(source), str(target)) for source, target in jobs]
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    waiting = []
-    for job, outcome in zip(jobs, outcomes, strict=True):
-        if job[1].exists() and not options.overwrite:
-            outcome.status = "skipped"
-        else:
-            waiting.append((job, outcome))
+    waiting = [job for job in jobs if options.overwrite or not job[1].exists()]
+    done: dict[Job, Outcome] = {}
     if waiting:
-        from rwkv_core.segmenter import Segmenter  # torch takes a second: not needed when all is done
-
-        segmenter = Segmenter(options.model, options.device, options.mode, options.engine)
         with _progress(console) as progress:
-            whole = progress.add_task("volumes", total=len(waiting), visible=len(waiting) > 1)
-            for (source, target), outcome in waiting:
-                task = progress.add_task(source.name, total=None)
-                _segment_one(segmenter, source, target, region, options, outcome, progress, task)
-                progress.remove_task(task)
-                progress.advance(whole)
+            if options.dask:
+                done = _on_cluster(options.dask, waiting, settings, progress)
+            else:
+                done = _one_by_one(waiting, settings, progress)
+    outcomes = [done.get(job) or Outcome(str(job[0]), str(job[1]), "skipped") for job in jobs]
     _report(outcomes, options, console)
     return int(any(outcome.status == "failed" for outcome in outcomes))
 
 
-def plan(inputs: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
-    """Pairs of input and output.
+def _one_by_one(jobs: Sequence[Job], settings: Settings, progress: Progress) -> dict[Job, Outcome]:
+    """On this machine."""
+    segmenter = settings.segmenter()
+    whole = progress.add_task("volumes", total=len(jobs), visible=len(jobs) > 1)
+    outcomes = {}
+    for source, target in jobs:
+        task = progress.add_task(source.name, total=None)
 
-    Raises:
-        InputError: when a folder holds no volume, or two inputs would be written to one file.
-    """
-    sources = []
-    for path in inputs:
-        if path.is_dir() and not is_dicom_folder(path):
-            found = find_volumes(path)
-            if not found:
-                raise InputError(
-                    f"{path} holds no volume.", hint=f"Give a folder of DICOM or of {', '.join(INPUT_EXTENSIONS)}."
-                )
-            sources += found
-        else:
-            sources.append(path)
-    extension = next((e for e in OUTPUT_EXTENSIONS if output.name.lower().endswith(e)), None)
-    if extension and not output.is_dir():
-        if len(sources) > 1:
-            raise InputError(f"{len(sources)} volumes cannot go into one file.", hint="Give a folder with -o.")
-        return [(sources[0], output)]
-    jobs = [(source, output / f"{_stem(source)}.seg.nrrd") for source in sources]
-    targets = [target for _, target in jobs]
-    twice = sorted({str(s) for s, t in jobs if targets.count(t) > 1})
-    if twice:
-        raise InputError(
-            f"These inputs have one name and would overwrite each other's result: {', '.join(twice)}.",
-            hint="Segment them in separate runs, with different output folders.",
-        )
-    return jobs
+        def tell(stage: str, done: int, total: int, name: str = source.name, task: Any = task) -> None:
+            description = name if stage == "segmenting" else f"{name}: {stage}"
+            progress.update(task, description=description, completed=done, total=total or None)
+
+        outcomes[source, target] = segment_file(segmenter, source, target, settings, tell)
+        progress.remove_task(task)
+        progress.advance(whole)
+    return outcomes
 
 
-def _segment_one(
-    segmenter: "Segmenter",
-    source: Path,
-    target: Path,
-    region: Region | None,
-    options: argparse.Namespace,
-    outcome: Outcome,
-    progress: Progress,
-    task: TaskID,
-) -> None:
-    """Read, segment, write; errors end up in `outcome`, so that a batch goes on."""
-    start = time.perf_counter()
-    try:
-        progress.update(task, description=f"{source.name}: reading")
-        volume = read_volume(source)
-        check_output(target, volume.ijk_to_ras)
-        progress.update(task, description=source.name)
-        result = segmenter.segment(
-            volume,
-            region,
-            probabilities=options.probabilities,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
-            any_modality=options.any_modality,
-        )
-        progress.update(task, description=f"{source.name}: writing")
-        if result.probabilities is not None:
-            soft = target.with_name(f"{_stem(target)}_probabilities.nii.gz")
-            write_volume(soft, result.probabilities, result.ijk_to_ras)
-        write_segmentation(target, result.labelmap, result.ijk_to_ras, result.classes)  # last: its presence means done
-        outcome.status = "done"
-        outcome.timings, outcome.slices = result.timings, result.slices
-        outcome.volumes_ml, outcome.warnings = result.volumes_ml(), result.warnings
-    except RWKVUNetError as error:
-        outcome.status = "failed"
-        outcome.error = {"kind": error.kind, "message": error.message, "hint": error.hint}
-    outcome.seconds = time.perf_counter() - start
+def _on_cluster(address: str, jobs: Sequence[Job], settings: Settings, progress: Progress) -> dict[Job, Outcome]:
+    from rwkv_core.cluster import segment_on_cluster
+
+    whole = progress.add_task("connecting", total=len(jobs))
+
+    def tell(done: int, total: int, workers: int) -> None:
+        description = f"volumes, {workers} worker{'s' * (workers != 1)}" if workers else "waiting for workers"
+        progress.update(whole, description=description, completed=done, total=total)
+
+    return dict(zip(jobs, segment_on_cluster(address, jobs, settings, tell), strict=True))
 
 
 def _report(outcomes: Sequence[Outcome], options: argparse.Namespace, console: Console) -> None:
@@ -177,11 +112,11 @@ def _report(outcomes: Sequence[Outcome], options: argparse.Namespace, console: C
         print(json.dumps(document, indent=2, ensure_ascii=False), file=sys.stdout)
     for outcome in outcomes:
         if outcome.status == "done":
-            per_slice = 1000 * outcome.timings["total"] / max(outcome.slices, 1)
-            console.print(
-                f"{outcome.output}  ({outcome.seconds:.1f} s, {outcome.slices} slices, {per_slice:.0f} ms each)",
-                markup=False,
-            )
+            figures = ""
+            if outcome.slices:
+                per_slice = 1000 * outcome.timings["total"] / outcome.slices
+                figures = f"  ({outcome.seconds:.1f} s, {outcome.slices} slices, {per_slice:.0f} ms each)"
+            console.print(f"{outcome.output}{figures}", markup=False)
         for warning in outcome.warnings:
             console.print(f"  Note: {warning}", style="yellow", markup=False)
     skipped = sum(outcome.status == "skipped" for outcome in outcomes)
@@ -204,12 +139,3 @@ def _progress(console: Console) -> Progress:
         console=console,
         transient=True,
     )
-
-
-def _stem(path: Path) -> str:
-    """The file's name without its extension, or the folder's name."""
-    lower = path.name.lower()
-    for extension in sorted((*INPUT_EXTENSIONS, *OUTPUT_EXTENSIONS), key=len, reverse=True):
-        if lower.endswith(extension) and not path.is_dir():
-            return path.name[: -len(extension)]
-    return path.name

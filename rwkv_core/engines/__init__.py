@@ -7,6 +7,7 @@
 - ``availability``: which devices and engines this machine has.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import torch
@@ -35,6 +36,14 @@ class Engine(Protocol):
     def __call__(self, batch: Tensor) -> Tensor:
         """Logits (B, classes, H, W), float32, of a float32 batch (B, C, H, W) from any device, of any size."""
 
+    def map(self, batches: Iterable[Tensor], slices: int) -> Iterator[Tensor]:
+        """Logits of one batch after another; works on several slices at once where that takes less time in all.
+
+        Args:
+            batches: as `__call__` takes them, all of one height and width.
+            slices: how many will come, in all batches together.
+        """
+
 
 def make_engine(
     network: nn.Module, device: str = "auto", size: tuple[int, int] | None = None, engine: str = "auto"
@@ -53,7 +62,7 @@ def make_engine(
     """
     if engine not in ENGINES:
         raise DeviceError(f"There is no engine named {engine!r}.", hint=f"Choose from: {', '.join(ENGINES)}.")
-    chosen = choose_device("cpu" if device == "auto" and engine == "openvino" else device)
+    chosen = choose_device(device, engine)
     reason = "it runs RWKV-UNet on the CPU only"
     if isinstance(network, RWKVUNet) and chosen.type == "cpu":
         reason = why_unavailable("openvino")

@@ -13,8 +13,10 @@ ENGINES = ("auto", "openvino", "torch")
 """What `engine` may name."""
 
 
-def choose_device(device: str) -> torch.device:
-    """The torch device for a name as `make_engine` takes it; raises DeviceError likewise."""
+def choose_device(device: str, engine: str = "auto") -> torch.device:
+    """The torch device for names as `make_engine` takes them; raises DeviceError likewise."""
+    if device == "auto" and engine.startswith("openvino"):
+        return torch.device("cpu")
     if device == "auto":
         for name in ("cuda", "mps"):
             if not why_unavailable(name):

@@ -90,7 +90,7 @@ class InferenceGraph(nn.Module):
         one, two, three, four = maps
         x = self.decoders[0](four)
         for decoder, skip in zip(list(self.decoders)[1:], self.ccm(three, two, one), strict=True):
-            x = decoder(torch.cat([_enlarge(x), skip], dim=1))
+            x = decoder(x, skip)
         return _enlarge(self.final(x)), torch.stack(ranges).amax()
 
 
@@ -272,23 +272,32 @@ class _ChannelMix(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """`DecoderBlock` without its enlargement; `skip` projects the second part of its input."""
+    """`DecoderBlock` without its enlargement, but with that of the block before.
+
+    Its first convolution is one for the map from the block before, in that one's size, and one for the map that `skip`
+    would project.
+    """
 
     def __init__(self, block: DecoderBlock, skip: nn.Conv2d | None):
         super().__init__()
         weight, bias = _folded(block.conv)
+        self.skip: nn.Module | None = None
+        own_bias: Tensor | None = bias
         if skip is not None:
             matrix, (back, offset) = weight.flatten(1), _parts(skip)
             assert offset is not None
             own = matrix.shape[1] - len(back)
-            bias = bias + matrix[:, own:] @ offset
-            weight = torch.cat([matrix[:, :own], matrix[:, own:] @ back.flatten(1)], dim=1)[:, :, None, None]
-        self.conv = _conv(weight, bias)
+            self.skip = _conv((matrix[:, own:] @ back.flatten(1))[:, :, None, None], bias + matrix[:, own:] @ offset)
+            weight, own_bias = weight[:, :own], None
+        self.conv = _conv(weight, own_bias)
         self.local = _conv_like(block.conv_local)
         self.project = _conv_like(block.proj)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.project(F.silu(self.local(F.relu(self.conv(x))))))
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        x = self.conv(x)
+        if self.skip is not None:
+            x = _enlarge(x) + self.skip(skip)
+        return F.relu(self.project(F.silu(self.local(F.relu(x)))))
 
 
 class _Normalise(nn.Module):

@@ -6,6 +6,9 @@ import logging
 import sys
 import threading
 import warnings
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,10 @@ _SIZES_KEPT = 4
 _RELATIVE_ERROR = 1e-3
 _AGREEMENT = 0.999
 _OPTIONS = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+_SEVERAL = {**_OPTIONS, "PERFORMANCE_HINT": "THROUGHPUT", "PERFORMANCE_HINT_NUM_REQUESTS": 4}
+"""Several slices at once, each on some of the cores; four need not much memory and leave little to gain."""
+_WORTH_SEVERAL = 16
+"""Slices from which on getting ready for several at once pays."""
 
 
 class OpenVINOEngine:
@@ -42,6 +49,7 @@ class OpenVINOEngine:
         self.device = torch.device("cpu")
         self._network = network.eval().to(self.device)
         self._requests: dict[tuple[int, int], Any] = {}
+        self._several: tuple[tuple[int, int], Any] | None = None
         self._torch: TorchEngine | None = None
         self._lock = threading.Lock()
         self._weights = ""
@@ -71,20 +79,88 @@ class OpenVINOEngine:
                     self._requests.clear()
         return self._torch(batch)
 
+    def map(self, batches: Iterable[Tensor], slices: int) -> Iterator[Tensor]:
+        """As `Engine`. Every request has its own streams, so that several threads may call it."""
+        sizes: deque[int] = deque()
+
+        def images() -> Iterator[Tensor]:
+            for batch in batches:
+                check_input(batch, self._network.in_channels)
+                sizes.append(len(batch))
+                yield from batch.to(self.device, torch.float32).split(1)
+
+        done: list[Tensor] = []
+        with closing(self._stream(images(), slices)) as results:
+            for logits in results:
+                done.append(logits)
+                if len(done) == sizes[0]:
+                    yield torch.cat(done)
+                    sizes.popleft()
+                    done.clear()
+
+    def _stream(self, images: Iterator[Tensor], count: int) -> Generator[Tensor, None, None]:
+        """Logits of one image after another."""
+        free: list[Any] = []
+        running: deque[tuple[Any, Tensor]] = deque()
+        compiled = None
+        try:
+            for image in images:
+                if compiled is None and count >= _WORTH_SEVERAL and self._torch is None:
+                    compiled = self._compiled_for_several(image)
+                    free = _requests(compiled) if compiled else []
+                if not compiled:
+                    yield self(image)
+                    continue
+                if not free:
+                    yield self._finished(running, free)
+                free[-1].start_async({0: image.contiguous().numpy()})
+                running.append((free.pop(), image))
+            while running:
+                yield self._finished(running, free)
+        finally:
+            for request, _ in running:
+                with suppress(RuntimeError):
+                    request.wait()
+
+    def _finished(self, running: deque[tuple[Any, Tensor]], free: list[Any]) -> Tensor:
+        """Wait for the oldest request; its logits. One that fails is left to `__call__`."""
+        request, image = running.popleft()
+        free.append(request)
+        try:
+            request.wait()
+            logits, key_range = _answer(request)
+        except RuntimeError as error:
+            _LOG.info("OpenVINO could not compute a slice beside others: %s", error)
+            return self(image)
+        with torch.inference_mode():
+            return logits if key_range <= SAFE_EXPONENT else self._network(image)
+
+    def _compiled_for_several(self, image: Tensor) -> Any:
+        """The network compiled for several slices at once, or None when that fails."""
+        size = (image.shape[2], image.shape[3])
+        with self._lock:
+            if self._several is None or self._several[0] != size:
+                self._several = None  # frees the memory first
+                try:
+                    self._several = (size, self._load(*size, _SEVERAL))
+                except Exception as error:  # whatever an optional package does, one slice after another still works
+                    _LOG.info("OpenVINO takes one slice after another: %s", error)
+            return self._several and self._several[1]
+
     def _one(self, image: Tensor) -> Tensor:
         """One slice at a time, with all cores on it: the first answer comes soonest."""
         height, width = image.shape[2:]
         request = self._requests.pop((height, width), None)
         if request is None:
-            request = self._load(height, width)
+            request = self._load(height, width, _OPTIONS).create_infer_request()
         self._requests[height, width] = request  # the most recently used last
         if len(self._requests) > _SIZES_KEPT:
             self._requests.pop(next(iter(self._requests)))
         logits, key_range = _infer(request, image)
         return logits if key_range <= SAFE_EXPONENT else self._network(image)
 
-    def _load(self, height: int, width: int) -> Any:
-        """An infer request for one size, from the cache or compiled; checked in either case."""
+    def _load(self, height: int, width: int, options: dict[str, Any]) -> Any:
+        """The network compiled for one size, from the cache or anew; checked in either case."""
         openvino = _import_openvino()
         core = openvino.Core()
         cache = CompiledCache("openvino")
@@ -93,16 +169,17 @@ class OpenVINOEngine:
         kept = cache.load(key)
         if kept is not None:
             try:  # the options are not part of the blob; without them it runs in bfloat16 where the processor can
-                compiled = core.import_model(io.BytesIO(kept["compiled"]), "CPU", _OPTIONS)
-                return _checked(compiled, example, np.frombuffer(kept["expected"], np.float32))
+                compiled = core.import_model(io.BytesIO(kept["compiled"]), "CPU", options)
+                _check(compiled, example, np.frombuffer(kept["expected"], np.float32))
+                return compiled
             except RuntimeError as error:
                 _LOG.info("the compiled network in the cache is of no use, compiling anew: %s", error)
                 cache.forget(key)
-        compiled = core.compile_model(_convert(openvino, InferenceGraph(self._network), example), "CPU", _OPTIONS)
+        compiled = core.compile_model(_convert(openvino, InferenceGraph(self._network), example), "CPU", options)
         expected = self._network(example).numpy()
-        request = _checked(compiled, example, expected)
+        _check(compiled, example, expected)
         cache.save(key, {"compiled": compiled.export_model().getvalue(), "expected": expected.tobytes()})
-        return request
+        return compiled
 
     def _key(self, openvino: Any, core: Any, height: int, width: int) -> str:
         """Changes with all that the compiled network depends on."""
@@ -113,7 +190,7 @@ class OpenVINOEngine:
                 digest.update(value.contiguous().numpy())
             self._weights = digest.hexdigest()
         processor = core.get_property("CPU", "FULL_DEVICE_NAME")
-        setting = (self._weights, openvino.__version__, processor, _OPTIONS, height, width)
+        setting = (self._weights, openvino.__version__, processor, height, width)
         return hashlib.sha256(repr(setting).encode()).hexdigest()
 
 
@@ -134,21 +211,29 @@ def _convert(openvino: Any, graph: InferenceGraph, example: Tensor) -> Any:
         return openvino.convert_model(traced, example_input=example, input=[*example.shape])
 
 
-def _checked(compiled: Any, example: Tensor, expected: NDArray[np.float32]) -> Any:
-    """An infer request of the compiled network; RuntimeError when it does not answer as torch does."""
-    request = compiled.create_infer_request()
-    logits = _infer(request, example)[0].numpy()
+def _check(compiled: Any, example: Tensor, expected: NDArray[np.float32]) -> None:
+    """RuntimeError when the compiled network does not answer as torch does."""
+    logits = _infer(compiled.create_infer_request(), example)[0].numpy()
     expected = expected.reshape(logits.shape)
     error = float(np.abs(logits - expected).max() / max(expected.std(), 1e-6))
     agreement = float((logits.argmax(1) == expected.argmax(1)).mean())
     if not error < _RELATIVE_ERROR or agreement < _AGREEMENT:
         raise RuntimeError(f"its logits differ by {error:.1e}, and {agreement:.2%} of the labels agree")
-    return request
+
+
+def _requests(compiled: Any) -> list[Any]:
+    """As many infer requests as keep all streams busy, and one that waits."""
+    count = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) + 1
+    return [compiled.create_infer_request() for _ in range(count)]
 
 
 def _infer(request: Any, image: Tensor) -> tuple[Tensor, float]:
-    """Logits (1, classes, H, W) and range of keys, copied out of the request's memory."""
     request.infer({0: image.contiguous().numpy()})
+    return _answer(request)
+
+
+def _answer(request: Any) -> tuple[Tensor, float]:
+    """Logits (1, classes, H, W) and range of keys, copied out of the request's memory."""
     logits, key_range = (request.get_output_tensor(i).data for i in range(2))
     return torch.from_numpy(logits.copy()), float(key_range)
 

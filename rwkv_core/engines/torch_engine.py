@@ -1,5 +1,7 @@
 """The network in eager torch."""
 
+from collections.abc import Iterable, Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -42,6 +44,10 @@ class TorchEngine:
                 hint="Close other programs that use the GPU, or choose the device cpu.",
             )
         return torch.cat([self(half) for half in batch.chunk(2)])
+
+    def map(self, batches: Iterable[Tensor], slices: int) -> Iterator[Tensor]:
+        """As `Engine`: one batch after the other, which keeps the device busy."""
+        return map(self, batches)
 
     def _one(self, graph: InferenceGraph, image: Tensor) -> Tensor:
         """Slice by slice, so that memory does not grow with the batch."""

@@ -248,6 +248,28 @@ def choose_stack(ijk_to_ras: Matrix, shape: Sequence[int], orientations: Sequenc
     return next(stack for stack in usable if stack.spacing[0] * _COARSER >= coarsest)
 
 
+def fine_stacks(
+    ijk_to_ras: Matrix, shape: Sequence[int], orientations: Sequence[str], largest_pixel: float, least_pixels: int
+) -> list[SliceStack]:
+    """Of several allowed orientations, all those whose slices are upright, fine and large enough.
+
+    Args:
+        ijk_to_ras: 4 x 4.
+        shape: of the (K, J, I) array.
+        orientations: as for `slice_stack`.
+        largest_pixel: distance of rows and of columns, mm, that is still fine.
+        least_pixels: rows and columns that a slice must have.
+    """
+    stacks = [_slice_stack(ijk_to_ras, shape, orientation) for orientation in orientations]
+    return [
+        stack
+        for stack in stacks
+        if _in_plane_shear(ijk_to_ras, stack) <= MAX_SHEAR_DEGREES
+        and max(stack.spacing[1:]) <= largest_pixel
+        and min(stack.shape[1:]) >= least_pixels
+    ]
+
+
 def spacing_of(ijk_to_ras: Matrix) -> tuple[float, float, float]:
     """Distance of voxel centres along I, J, K in mm."""
     i, j, k = np.linalg.norm(ijk_to_ras[:3, :3], axis=0).tolist()

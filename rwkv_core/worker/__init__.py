@@ -5,7 +5,8 @@ object a line; arrays travel as files in a private folder; standard error is the
 
 Both ends:        `protocol` (the messages), `schema` (dataclasses to JSON), `arrays` (the folder), `errors`
 Client's end:     `conversation` (what was asked and what came back), `launch` (start and kill), `client` (synchronous)
-Worker's end:     `server` (the loop), `jobs` (the queue), `tasks` (what requests do), `models` (warm ones), `facts`,
+Worker's end:     `server` (the loop), `jobs` (the queue), `tasks` (what requests do), `models` (warm ones),
+                  `housekeeping` (models on disk), `facts`,
                   `failures`, `process` (streams, signals, death of the parent)
 
 The modules of the first two rows need the standard library and numpy alone, and import neither torch nor pydantic.

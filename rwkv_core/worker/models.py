@@ -20,7 +20,7 @@ KEPT = 2
 """Models that stay loaded; with one more, the one that was not used for the longest time is dropped."""
 
 _log = logging.getLogger(__name__)
-_Key = tuple[str, str, str, tuple[tuple[int, int], ...]]
+_Key = tuple[str, str, str, str, tuple[tuple[int, int], ...]]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Ready:
 
 
 class Models:
-    """Segmenters by what they were made from: the bundle's files as they are now, device and mode."""
+    """Segmenters by what they were made from: the bundle's files as they are now, device, engine and mode."""
 
     def __init__(self) -> None:
         self._loaded: OrderedDict[_Key, Segmenter] = OrderedDict()
@@ -47,6 +47,7 @@ class Models:
         self,
         bundle: str,
         device: str,
+        engine: str,
         mode: Mode,
         report: Callable[[Stage], None],
         cancelled: Callable[[], bool],
@@ -56,6 +57,7 @@ class Models:
         Args:
             bundle: id or folder.
             device: as for `Segmenter`.
+            engine: as for `Segmenter`.
             mode: as for `Segmenter`.
             report: called as each stage begins.
             cancelled: asked before each stage.
@@ -81,8 +83,8 @@ class Models:
 
         timings["library"] = time.perf_counter() - begun
         chosen = load_bundle(bundle)
-        place = str(choose_device(device))
-        key = (str(chosen.folder.resolve()), place, mode, _state(chosen))
+        place = str(choose_device(device, engine))
+        key = (str(chosen.folder.resolve()), place, engine, mode, _state(chosen))
         if key in self._loaded:
             self._loaded.move_to_end(key)
             return Ready(self._loaded[key], warm=True, timings=dict.fromkeys(timings, 0.0))
@@ -93,7 +95,7 @@ class Models:
             _ = chosen.network
         timings["weights"] = time.perf_counter() - begun
         begun = begin("device")
-        segmenter = Segmenter(chosen, place, mode)
+        segmenter = Segmenter(chosen, place, mode, engine)
         timings["device"] = time.perf_counter() - begun
         if cancelled():
             raise CancelledError
@@ -109,7 +111,7 @@ class Models:
 
     def _make_room(self, key: _Key) -> None:
         """Before the next one is loaded, so that no more than `KEPT` ever lie in memory."""
-        for old in [one for one in self._loaded if one[:3] == key[:3]]:  # its files have changed since
+        for old in [one for one in self._loaded if one[:-1] == key[:-1]]:  # its files have changed since
             del self._loaded[old]
         while len(self._loaded) >= KEPT:
             self._loaded.popitem(last=False)

@@ -4,8 +4,8 @@ A message is one line: a JSON object in UTF-8, at most `MAX_LINE` bytes, ended b
 of the client's choice and a `type`. It is answered by any number of "progress" replies and then exactly one "result" or
 "error" with its id. An error whose id is null answers a line from which no id could be read.
 
-    > {"type":"hello","id":1,"protocol":1}
-    < {"type":"result","of":"hello","id":1,"protocol":1,"pid":4711,"versions":{"rwkv_core":"0.1.0",...}}
+    > {"type":"hello","id":1,"protocol":2}
+    < {"type":"result","of":"hello","id":1,"protocol":2,"pid":4711,"versions":{"rwkv_core":"0.1.0",...}}
 
 The first request must be hello. Requests that compute are done one after another, in order; hello and cancel are
 answered at once, even meanwhile. Arrays are files in the folder that the worker was started with (`arrays`).
@@ -16,7 +16,7 @@ Here are the messages; `lines` turns them into lines and back.
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Version of this schema; both ends must have the same."""
 
 MAX_LINE = 1 << 20
@@ -28,7 +28,9 @@ Geometry = tuple[Row, Row, Row, Row]
 
 Output = Literal["labelmap", "probabilities"]
 Mode = Literal["best", "paper"]
-Stage = Literal["library", "weights", "device", "segment", "write"]
+Islands = Literal["bundle", "remove", "keep"]
+ModelState = Literal["shipped", "installed", "needs download", "not published", "broken"]
+Stage = Literal["library", "weights", "device", "segment", "write", "download", "import"]
 Found = Literal["running", "queued", "none"]
 
 
@@ -102,6 +104,45 @@ class ClassEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelEntry:
+    """One model, here or to be had.
+
+    Attributes:
+        id: as requests name it.
+        reason: what is wrong with a broken one; else empty.
+        modality: what it was made for.
+        variant: "T", "S", "B"; empty when it is not known before a download.
+        classes: what it segments; empty for an encoder.
+        size: bytes of its weights; None when not known.
+        folder: where it lies; empty when it is not here.
+        origin: one line for people: "shipped", "downloaded from owner/name at abc1234", "imported from x.pth",
+            "trained"; empty when it is not here.
+        repo, revision: where it can be downloaded from; empty when nobody said.
+        in_channels: 1 for grey volumes, 3 for colour images.
+        orientations: as `Preprocessing.orientations`: "SPL" stands for axial slices, "stored" for any.
+    """
+
+    id: str
+    title: str
+    description: str
+    state: ModelState
+    reason: str
+    kind: Literal["segmentation", "encoder"]
+    modality: Literal["CT", "MR", "any"]
+    variant: str
+    classes: tuple[ClassEntry, ...]
+    licence: str
+    citation: str
+    size: int | None
+    folder: str
+    origin: str
+    repo: str
+    revision: str
+    in_channels: int
+    orientations: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Offer:
     """A device or engine.
 
@@ -172,6 +213,7 @@ class SegmentResult(Result):
         slices: as asked; the arrays then hold these slices only, one after another.
         ijk_to_ras: geometry of the box: where its first voxel lies.
         classes: what the labels mean.
+        engine: that computed it, never "auto".
         timings: seconds per stage, as `Segmentation.timings`, and "load", "write".
         count: slices that went through the network.
         orientation: of the slices that the network saw, such as "SPL".
@@ -186,11 +228,43 @@ class SegmentResult(Result):
     ijk_to_ras: Geometry
     classes: tuple[ClassEntry, ...]
     device: str
+    engine: str
     timings: dict[str, float]
     count: int
     orientation: str
     warnings: tuple[str, ...]
     warm: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsResult(Result):
+    """Every model that is here or that the catalogue knows; `store` is the folder of the installed ones."""
+
+    models: tuple[ModelEntry, ...]
+    store: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadResult(Result):
+    """The model `bundle` is in `folder`, whole and verified."""
+
+    bundle: str
+    folder: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportResult(Result):
+    """The model is in `folder`, by the id `bundle`."""
+
+    bundle: str
+    folder: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoveResult(Result):
+    """The model `bundle` is no longer in the store."""
+
+    bundle: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,11 +308,13 @@ class LoadRequest(Request[LoadResult]):
     Attributes:
         bundle: id or folder.
         device: "auto", "cpu", "cuda", "cuda:N", "mps".
+        engine: "auto", or a name from `DevicesResult.engines`.
         mode: as `Segmenter`.
     """
 
     bundle: str
     device: str = "auto"
+    engine: str = "auto"
     mode: Mode = "best"
 
 
@@ -251,16 +327,63 @@ class SegmentRequest(Request[SegmentResult]):
         slices: None, or these slices of the box, which must leave their axis whole.
         outputs: which arrays to write.
         any_modality: segment also when the volume's modality is not the model's.
+        islands: "remove" keeps the largest part of every class, "keep" keeps all; "bundle" does what the model's
+            config asks for, in whole volumes. Single slices keep all, because they do not show what hangs together.
+        smoothing: standard deviation in mm of the Gaussian that smooths all labels jointly; 0 for none. Single slices
+            are smoothed without their neighbours.
     """
 
     volume: VolumeFile
     bundle: str
     device: str = "auto"
+    engine: str = "auto"
     mode: Mode = "best"
     box: Box | None = None
     slices: Slices | None = None
     outputs: tuple[Output, ...] = ("labelmap",)
     any_modality: bool = False
+    islands: Islands = "bundle"
+    smoothing: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsRequest(Request[ModelsResult]):
+    """Which models there are. Uses no network and imports no torch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadRequest(Request[DownloadResult]):
+    """Fetch a model into the store. Progress counts bytes; a cancelled or broken download is continued by the next.
+
+    Attributes:
+        bundle: its id.
+        repo: "owner/name" on the Hub; empty takes what the environment or the catalogue says.
+        revision: commit of the repository; likewise.
+    """
+
+    bundle: str
+    repo: str = ""
+    revision: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportRequest(Request[ImportResult]):
+    """Take a model into the store, as `rwkv-unet models import FILE --as ID` does.
+
+    Attributes:
+        path: a checkpoint (.pth), a weights file or a model's folder.
+        bundle: what a checkpoint is, as `--as`; the id to keep a folder by, empty for its own.
+    """
+
+    path: str
+    bundle: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoveRequest(Request[RemoveResult]):
+    """Delete an installed model."""
+
+    bundle: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,8 +403,8 @@ class Progress:
     """How far a request is.
 
     Attributes:
-        stage: "library" (torch is imported), "weights", "device", "segment", "write".
-        done, total: slices in stage "segment", else 0 of 0.
+        stage: "library" (torch is imported), "weights", "device", "segment", "write", "download", "import".
+        done, total: slices in stage "segment", bytes in stage "download", else 0 of 0.
         seconds_left: an estimate for the stage; None while there is none.
     """
 
@@ -317,6 +440,10 @@ REQUESTS: dict[str, type[AnyRequest]] = {
     "devices": DevicesRequest,
     "load": LoadRequest,
     "segment": SegmentRequest,
+    "models": ModelsRequest,
+    "download": DownloadRequest,
+    "import": ImportRequest,
+    "remove": RemoveRequest,
     "cancel": CancelRequest,
     "shutdown": ShutdownRequest,
 }
@@ -327,6 +454,10 @@ RESULTS: dict[str, type[Result]] = {
     "devices": DevicesResult,
     "load": LoadResult,
     "segment": SegmentResult,
+    "models": ModelsResult,
+    "download": DownloadResult,
+    "import": ImportResult,
+    "remove": RemoveResult,
     "cancel": CancelResult,
     "shutdown": ShutdownResult,
 }

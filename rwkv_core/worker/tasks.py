@@ -8,25 +8,29 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rwkv_core.errors import CancelledError
-from rwkv_core.worker import facts
+from rwkv_core.worker import facts, housekeeping
 from rwkv_core.worker.arrays import PrivateFolder, geometry_of
 from rwkv_core.worker.jobs import Job
 from rwkv_core.worker.models import Models, Ready
 from rwkv_core.worker.parts import Parts
 from rwkv_core.worker.protocol import (
-    ClassEntry,
     DevicesRequest,
+    DownloadRequest,
+    ImportRequest,
     LoadRequest,
     LoadResult,
+    ModelsRequest,
     Progress,
+    RemoveRequest,
     Result,
     SegmentRequest,
     SegmentResult,
 )
-from rwkv_core.worker.schema import from_json
 
 if TYPE_CHECKING:
-    from rwkv_core.bundle_config import SegmentClass
+    from rwkv_core.intensity import IntensityScale
+    from rwkv_core.segmenter import PreparedVolume, Segmenter
+    from rwkv_core.volume import Volume
 
 
 class Tasks:
@@ -41,6 +45,7 @@ class Tasks:
         self.models = Models()
         self._folder = folder
         self._send = send
+        self._measured: tuple[object, IntensityScale] | None = None
 
     def answer(self, job: Job) -> Result:
         """Do what a request asks.
@@ -57,6 +62,14 @@ class Tasks:
             return self._load(request, job)
         if isinstance(request, SegmentRequest):
             return self._segment(request, job)
+        if isinstance(request, ModelsRequest):
+            return housekeeping.models(request.id)
+        if isinstance(request, DownloadRequest):
+            return housekeeping.download(request, job, self._send)
+        if isinstance(request, ImportRequest):
+            return housekeeping.take_in(request, job, self._send)
+        if isinstance(request, RemoveRequest):
+            return housekeeping.remove(request)
         raise TypeError(f"there is no task for {type(request).__name__}")
 
     def _load(self, request: LoadRequest, job: Job) -> LoadResult:
@@ -79,15 +92,16 @@ class Tasks:
         volume = Volume(self._folder.get(given.file), np.array(given.ijk_to_ras), given.name, given.modality)
         parts = Parts(volume.array.shape, request.box, request.slices)  # mistakes are told before a model is loaded
         ready = self._ready(request, job)
+        prepared = self._prepared(request, volume, ready.segmenter)
         bar = _ProgressBar(request.id, parts, self._send)
         for region in parts.regions:
-            result = ready.segmenter.segment(
-                volume,
+            result = prepared.segment(
                 region,
                 probabilities="probabilities" in request.outputs,
                 progress=bar,
                 cancel=job.cancelled,
-                any_modality=request.any_modality,
+                islands="keep" if request.slices else request.islands,
+                smoothing=request.smoothing,
             )
             parts.add(region, result)
             bar.next_part()
@@ -111,19 +125,33 @@ class Tasks:
             box=box,
             slices=request.slices,
             ijk_to_ras=geometry_of(volume.ijk_to_ras @ corner),
-            classes=tuple(_entry(one) for one in result.classes),
+            classes=tuple(housekeeping.class_entry(one) for one in result.classes),
             device=str(ready.segmenter.engine.device),
-            timings={**parts.timings, "load": ready.timings["total"], "write": written},
+            engine=ready.segmenter.engine.name,
+            timings={**parts.timings, "measure": prepared.seconds, "load": ready.timings["total"], "write": written},
             count=parts.count,
             orientation=result.orientation,
             warnings=tuple(result.warnings),
             warm=ready.warm,
         )
 
+    def _prepared(self, request: SegmentRequest, volume: "Volume", segmenter: "Segmenter") -> "PreparedVolume":
+        """The volume, measured now or for an earlier request about the same file.
+
+        Only the measurement is kept: a volume that stays mapped could not be deleted on Windows.
+        """
+        state = (self._folder.path / request.volume.file).stat()
+        key = (request.volume.file, state.st_mtime_ns, state.st_size, request.mode, segmenter.preprocessing.intensity)
+        known = self._measured[1] if self._measured and self._measured[0] == key else None
+        prepared = segmenter.prepare(volume, request.any_modality, known)
+        self._measured = (key, prepared.scale)
+        return prepared
+
     def _ready(self, request: LoadRequest | SegmentRequest, job: Job) -> Ready:
         return self.models.get(
             request.bundle,
             request.device,
+            request.engine,
             request.mode,
             report=lambda stage: self._send(Progress(id=request.id, stage=stage)),
             cancelled=job.cancelled.is_set,
@@ -154,7 +182,3 @@ class _ProgressBar:
 
     def next_part(self) -> None:
         self._part += 1
-
-
-def _entry(one: "SegmentClass") -> ClassEntry:
-    return from_json(ClassEntry, one.model_dump(mode="json", include={"value", "name", "color", "terminology"}))

@@ -1,0 +1,124 @@
+"""Axial, coronal and sagittal answers, averaged."""
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from rwkv_core import Region, Segmenter, Volume
+from rwkv_core.errors import CancelledError
+
+from core.small_models import BandNetwork, QuadrantNetwork, config, with_network
+
+PLANES = ("SPL", "AIL", "LIP")
+OBLIQUE = np.eye(4)
+OBLIQUE[:3, :3] = Rotation.from_euler("xyz", [8, -6, 10], degrees=True).as_matrix()
+
+
+def averaging(orientations=PLANES):
+    """config.json of a model that averages over planes."""
+    one = config(orientations=orientations)
+    return one.model_copy(update={"preprocessing": one.preprocessing.model_copy(update={"average": True})})
+
+
+def block(shape=(70, 60, 50)):
+    """A volume with a block in one corner, and the channels that BandNetwork finds there."""
+    channel = np.zeros(shape, np.int64)
+    channel[5:20, 8:25, 10:22] = 3
+    return channel.astype(np.float32) / 4, channel
+
+
+@pytest.mark.parametrize("matrix", [np.eye(4), OBLIQUE], ids=["upright", "oblique"])
+def test_the_block_is_found_and_only_its_surroundings_go_through_every_plane(matrix):
+    voxels, channel = block()
+    network = BandNetwork()
+    result = Segmenter(with_network(averaging(), network), "cpu", engine="torch").segment(Volume(voxels, matrix))
+    assert np.array_equal(result.labelmap, channel)
+    assert sorted(result.orientation.split("+")) == sorted(PLANES)
+    assert result.slices < sum(voxels.shape)
+    whole = max(shape[-1] * shape[-2] for shape in network.seen)
+    assert sum(shape[-1] * shape[-2] < whole for shape in network.seen) > len(network.seen) / 2
+
+
+def test_the_label_is_that_of_the_mean_of_the_planes_probabilities():
+    volume = Volume(np.zeros((40, 44, 36), np.float32), np.eye(4))
+    mean = 0
+    for plane in PLANES:
+        alone = Segmenter(with_network(config(orientations=(plane,)), QuadrantNetwork()), "cpu", engine="torch")
+        mean = mean + alone.segment(volume, probabilities=True).probabilities.astype(np.float64) / len(PLANES)
+    result = Segmenter(with_network(averaging(), QuadrantNetwork()), "cpu", engine="torch").segment(
+        volume, probabilities=True
+    )
+    assert np.allclose(result.probabilities, mean, atol=2e-3)
+    first, second = np.sort(mean, axis=0)[[-1, -2]]
+    clear = first - second > 0.01
+    assert clear.any()
+    assert np.array_equal(result.labelmap[clear], mean.argmax(0)[clear])
+
+
+@pytest.mark.parametrize(
+    ("spacing", "region"),
+    [((1, 1, 4), None), ((1, 1, 1), Region(k=(10, 11))), ((1, 1, 1), Region(k=(10, 30))), ((1, 1, 1), None)],
+    ids=["thick slices", "one slice", "thin slab", "too large for the memory"],
+)
+def test_one_plane_where_the_others_show_too_little_or_the_memory_is_short(spacing, region, request, monkeypatch):
+    if "memory" in request.node.callspec.id:
+        monkeypatch.setattr("rwkv_core.segmenter._MOST_AVERAGED", 1_000_000)
+    voxels, _ = block()
+    volume = Volume(voxels, np.diag([*spacing, 1.0]))
+    result = Segmenter(with_network(averaging(), BandNetwork()), "cpu", engine="torch").segment(volume, region)
+    plain = Segmenter(with_network(config(orientations=PLANES), BandNetwork()), "cpu", engine="torch")
+    assert result.orientation == "SPL"
+    assert np.array_equal(result.labelmap, plain.segment(volume, region).labelmap)
+
+
+def test_outside_the_region_nothing_is_labelled():
+    voxels, channel = block()
+    region = Region(i=(0, 40), j=(10, 50), k=(0, 60))
+    result = Segmenter(with_network(averaging(), BandNetwork()), "cpu", engine="torch").segment(
+        Volume(voxels, np.eye(4)), region, probabilities=True
+    )
+    outside = np.ones(channel.shape, bool)
+    outside[region.as_slices()] = False
+    assert np.array_equal(result.labelmap, np.where(outside, 0, channel))
+    assert not result.probabilities[:, outside].any()
+    assert np.allclose(result.probabilities[:, ~outside].sum(0), 1, atol=5e-3)
+
+
+def test_what_is_too_small_to_be_seen_at_first_is_found_all_the_same():
+    channel = np.zeros((50, 50, 50), np.int64)
+    channel[21:23, 20:30, 20:30] = 2  # between the slices that are looked at first
+    result = Segmenter(with_network(averaging(), BandNetwork()), "cpu", engine="torch").segment(
+        Volume(channel.astype(np.float32) / 4, np.eye(4))
+    )
+    assert np.array_equal(result.labelmap, channel)
+
+
+def test_voxels_that_are_not_finite_are_background():
+    voxels, channel = block()
+    voxels[10, 12, 12] = np.nan
+    result = Segmenter(with_network(averaging(), BandNetwork()), "cpu", engine="torch").segment(
+        Volume(voxels, np.eye(4))
+    )
+    assert result.labelmap[10, 12, 12] == 0
+    assert (result.labelmap != channel).sum() == 1
+
+
+def test_progress_counts_the_slices_of_all_planes():
+    seen = []
+    result = Segmenter(with_network(averaging(), BandNetwork()), "cpu", engine="torch").segment(
+        Volume(block()[0], np.eye(4)), progress=lambda done, total: seen.append((done, total))
+    )
+    assert seen[0][0] == 0
+    assert seen == sorted(seen, key=lambda one: one[0])
+    assert seen[-1] == (result.slices, result.slices)
+
+
+def test_cancelled_in_the_second_plane():
+    reached = []
+    with pytest.raises(CancelledError):
+        Segmenter(with_network(averaging(), BandNetwork()), "cpu", engine="torch").segment(
+            Volume(block()[0], np.eye(4)),
+            progress=lambda done, total: reached.append(done),
+            cancel=lambda: bool(reached) and reached[-1] > 50,
+        )
+    assert reached[-1] > 50
