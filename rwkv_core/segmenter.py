@@ -73,6 +73,28 @@ class Segmentation:
         return {c.name: float(counts[c.value]) * voxel for c in self.classes}
 
 
+def stacks_of(
+    config: Preprocessing, channels: int, ijk_to_ras: NDArray[np.float64], shape: tuple[int, ...]
+) -> list[SliceStack]:
+    """`Segmenter.stacks` of a model with so many channels, background included.
+
+    Raises:
+        InputError: when there is no slice.
+    """
+    best = choose_stack(ijk_to_ras, shape, config.orientations)
+    if min(best.shape[1:]) < _NARROWEST:
+        raise InputError(
+            f"{size_in_words(shape)} voxels hold no slice for this model: its slices ({best.code}) would be "
+            f"{best.shape[1]} x {best.shape[2]} voxels.",
+            hint="Choose a larger volume or region, or a model for another slice direction.",
+        )
+    kept = math.prod(shape) * channels * np.float16().nbytes
+    if not config.average or not isinstance(config.resampling, Spacing) or kept > _MOST_AVERAGED:
+        return [best]
+    fine = fine_stacks(ijk_to_ras, shape, config.orientations, _FINE * config.resampling.pixel, _LEAST_PIXELS)
+    return [best, *(stack for stack in fine if stack != best)] if best in fine else [best]
+
+
 class Segmenter:
     """One model, ready: made once, used for many volumes.
 
@@ -168,24 +190,7 @@ class Segmenter:
         Slices are averaged where their pixels are at most twice as large as those of the network's input, and the
         probabilities fit in memory.
         """
-        config = self.preprocessing
-        best = self._best_stack(volume, shape)
-        kept = math.prod(shape) * len(self.values) * np.float16().nbytes
-        if not config.average or not isinstance(config.resampling, Spacing) or kept > _MOST_AVERAGED:
-            return [best]
-        pixel = _FINE * config.resampling.pixel
-        fine = fine_stacks(volume.ijk_to_ras, shape, config.orientations, pixel, _LEAST_PIXELS)
-        return [best, *(stack for stack in fine if stack != best)] if best in fine else [best]
-
-    def _best_stack(self, volume: Volume, shape: tuple[int, ...]) -> SliceStack:
-        stack = choose_stack(volume.ijk_to_ras, shape, self.preprocessing.orientations)
-        if min(stack.shape[1:]) < _NARROWEST:
-            raise InputError(
-                f"{size_in_words(shape)} voxels hold no slice for this model: its slices ({stack.code}) would be "
-                f"{stack.shape[1]} x {stack.shape[2]} voxels.",
-                hint="Choose a larger volume or region, or a model for another slice direction.",
-            )
-        return stack
+        return stacks_of(self.preprocessing, len(self.values), volume.ijk_to_ras, shape)
 
     def _check_modality(self, volume: Volume) -> None:
         made_for = self.bundle.config.modality

@@ -11,7 +11,7 @@ from rwkv_core.bundle_config import SegmentClass
 from rwkv_core.cancellation import Cancel
 from rwkv_core.errors import InputError
 from rwkv_core.segmenter import Segmenter
-from rwkv_core.volume import Region, SliceStack, Volume, choose_stack
+from rwkv_core.volume import Region, SliceStack, Volume
 from rwkv_core.volume.geometry import slice_stack
 
 _SIDES = frozenset({"left", "right", "l", "r"})
@@ -83,7 +83,7 @@ def averaged_probabilities(
     Args:
         segmenter: of the model.
         volume: as for `Segmenter.segment`, like the arguments below.
-        planes: over all slice directions that the model allows, rather than the preferred one alone.
+        planes: over all slice directions that the model allows, rather than those it segments such a volume in.
         flips: over the volume and its left-right mirror image.
         region: box of voxels.
         progress: called with (slices done, slices in all) over all views.
@@ -130,12 +130,12 @@ def averaged_probabilities(
 
 
 def _stacks(segmenter: Segmenter, volume: Volume, shape: tuple[int, ...], planes: bool) -> list[SliceStack]:
-    """For a part of this (K, J, I) shape: the preferred order of slices, or one for every plane that is allowed."""
+    """For a part of this (K, J, I) shape: the usual orders of slices, or one for every plane that is allowed."""
     allowed = segmenter.preprocessing.orientations
-    main = choose_stack(volume.ijk_to_ras, shape, allowed)
+    usual = segmenter.stacks(volume, shape)
     if not planes:
-        return [main]
-    by_axis = {main.slice_axis: main}
+        return usual
+    by_axis = {stack.slice_axis: stack for stack in usual}
     for code in allowed:
         stack = slice_stack(volume.ijk_to_ras, shape, code)
         by_axis.setdefault(stack.slice_axis, stack)

@@ -68,7 +68,7 @@ def test_a_grown_head_keeps_what_it_said_and_learns_the_new_class():
 
 
 def test_between_drawn_slices_a_class_is_known_as_far_as_its_border_can_move():
-    disc = torch.zeros(40, 40, dtype=torch.bool)
+    disc = np.zeros((40, 40), bool)
     disc[10:30, 10:30] = True
     extent = Extent([(0.0, disc), (8.0, disc)], (1.0, 1.0))
     inside, outside = extent.at(4.0)
@@ -85,9 +85,9 @@ def test_between_drawn_slices_a_class_is_known_as_far_as_its_border_can_move():
 
 
 def test_an_empty_slice_ends_a_class():
-    disc = torch.zeros(20, 20, dtype=torch.bool)
+    disc = np.zeros((20, 20), bool)
     disc[5:15, 5:15] = True
-    extent = Extent([(0.0, disc), (30.0, disc), (36.0, torch.zeros_like(disc))], (1.0, 1.0))
+    extent = Extent([(0.0, disc), (30.0, disc), (36.0, np.zeros_like(disc))], (1.0, 1.0))
     assert not extent.at(34.0)[1].all()
     assert extent.at(37.0)[1].all()
     assert not extent.at(-20.0)[1].all()

@@ -68,7 +68,7 @@ def test_a_class_that_is_off_leaves_background():
 
 @pytest.mark.parametrize("threshold", [0, -0.1, 1.1])
 def test_thresholds_out_of_range_are_refused(threshold):
-    with pytest.raises(ValueError, match="class 7"):
+    with pytest.raises(InputError, match="class 7"):
         labels_from_probabilities(chances((1, 0, 0)), VALUES, {7: threshold})
 
 

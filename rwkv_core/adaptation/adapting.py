@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rwkv_core.adaptation.corrections import SliceIndex, slices_mask
-from rwkv_core.adaptation.extent import Extent
+from rwkv_core.adaptation.extent import extent_map
 from rwkv_core.adaptation.finetuning import FineTuning, Recipe
 from rwkv_core.adaptation.growing import fit_new_channels, grown_config, grown_network
 from rwkv_core.adaptation.pool import Lesson
@@ -27,8 +27,8 @@ from rwkv_core.intensity import fit_intensity
 from rwkv_core.models import RWKVUNet
 from rwkv_core.volume import Volume
 
-_ANCHORS = 16
-"""Untouched slices that remind the network of what it knew."""
+_ANCHORS = 12
+"""Slices in each plane that remind the network of what it knew."""
 
 _NO_TRUST = 0.6
 """Dice of a class in the corrected slices at which the untouched model's word on it counts no more."""
@@ -120,12 +120,13 @@ def adapt(
 
     where = choose_device(device)
     scale = fit_intensity(preprocessing.intensity, volume.array)
-    maker = SampleMaker(volume, preprocessing, scale, config.classes, labelmap, known)
+    extents = [extent_map(labelmap, one.value, slices, volume.spacing) for one in new_classes]
+    maker = SampleMaker(volume, preprocessing, scale, config.classes, labelmap, known, extents)
     own = [sample for sample in map(maker.of_slice, sorted(set(slices))) if sample is not None]
     if not own:
         raise unread_planes(slices)
     others = maker.others(_ANCHORS)
-    lessons = _lessons(bundle.network, own, others, len(new_classes), where, cancelled)
+    lessons = _lessons(bundle.network, own, others, where, cancelled)
     network = grown_network(bundle.network, len(new_classes)).to(where)
     fit_new_channels(
         network, len(new_classes), [one.image[None].to(where) for one in own], [one.labels[None] for one in own]
@@ -173,27 +174,17 @@ def _lessons(
     teacher: RWKVUNet,
     own: Sequence[Sample],
     others: Sequence[Sample],
-    new: int,
     device: torch.device,
     cancelled: Callable[[], bool],
 ) -> list[Lesson]:
     """The user's slices, and untouched ones with what the model said about them before."""
-    extents = _extents(own, others, new)
     answers = _answers(teacher, [*own, *others], device, cancelled)
     trust = _trust(own, answers)
     lessons = []
     for sample, answer in zip([*own, *others], answers, strict=True):
         free = 1 - sample.target.sum(0, keepdim=True)  # what lies outside the volume is background as well
-        size = sample.image.shape[1:]
-        hints, open_ = torch.zeros(new, *size), torch.zeros(1, *size)
-        if not sample.corrected:
-            for channel, extent in enumerate(extents):
-                if extent is None:
-                    open_[:] = 1
-                    continue
-                inside, outside = extent.at(sample.position)
-                hints[channel] = inside * free[0]
-                open_[0] = torch.maximum(open_[0], (~inside & ~outside).float())
+        hints = sample.inside * free
+        open_ = (sample.open.sum(0, keepdim=True) > 0.5).float()
         anchor = answer * trust[answer.argmax(0)] * free * (1 - hints.sum(0, keepdim=True).clamp(max=1))
         lessons.append(Lesson(sample.image, sample.target, anchor, open_, hints, sample.corrected))
     return lessons
@@ -229,15 +220,3 @@ def _trust(own: Sequence[Sample], answers: Sequence[Tensor]) -> Tensor:
         sizes += torch.bincount(labels[fair], minlength=channels) + torch.bincount(named[fair], minlength=channels)
     dice = torch.where(sizes > 0, 2 * overlap / sizes.clamp_min(1), 1.0)
     return ((dice - _NO_TRUST) / (1 - _NO_TRUST)).clamp(0, 1).square()
-
-
-def _extents(own: Sequence[Sample], others: Sequence[Sample], new: int) -> list[Extent | None]:
-    """What the corrected slices say about each new class in the slices `others`, which are of one stack."""
-    extents: list[Extent | None] = []
-    for channel in range(new):
-        same = [one for one in own if others and one.plane == others[0].plane]
-        first = same[0].target.shape[0] - new if same else 0
-        masks: list[tuple[float, Tensor]] = [(one.position, one.labels == first + channel) for one in same]
-        drawn = any(bool(mask.any()) for _, mask in masks)
-        extents.append(Extent(masks, same[0].pixel) if drawn else None)
-    return extents

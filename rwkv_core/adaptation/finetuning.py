@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from rwkv_core.adaptation.augmentation import Augmentation
 from rwkv_core.adaptation.pool import Kept, Lesson, cut, keep, whole
 from rwkv_core.errors import CancelledError
 from rwkv_core.models import RWKVUNet
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,8 @@ class Recipe:
     encoder: float = 2e-4
     whole_share: float = 0.25
     crop: int = 96
-    corrected: int = 6
-    others: int = 2
+    corrected: int = 5
+    others: int = 3
     views: float = 2.0
     anchor: float = 1.0
     decoder_steps: int = 400
@@ -142,7 +145,8 @@ class FineTuning:
     def _pool(self) -> list[Kept]:
         area = max(one.image[0].numel() for one in self.own + self.others)
         views = max(8, int(self.recipe.views * 1e6 / area))
-        lessons = [*islice(cycle(self.own), views * 2 // 3), *islice(cycle(self.others), views // 3)]
+        others = self._choose(self.others, len(self.others))
+        lessons = [*islice(cycle(self.own), views // 2), *islice(cycle(others), views // 2)]
         pool = []
         for lesson in lessons:
             if self.cancelled():
@@ -157,7 +161,7 @@ class FineTuning:
         with self._autocast():
             return self.network(images.to(self.device, memory_format=torch.channels_last)).float(), maps
 
-    def _choose(self, among: Sequence, count: int) -> list:
+    def _choose(self, among: Sequence[T], count: int) -> list[T]:
         """`count` at random; no entry twice while there are enough."""
         if not among:
             return []

@@ -68,7 +68,8 @@ def _centres(lesson: Lesson, maps: Tensor) -> list[Tensor]:
     """The pixels of the new classes, and all that are not background; what there is not is left out."""
     channels, old = len(lesson.target), len(lesson.anchor)
     target, anchor = maps[:channels], maps[channels : channels + old]
-    wanted = [target[old:].sum(0), target[1:].sum(0) + anchor[1:].sum(0)]
+    hints = maps[channels + old + 1 :]
+    wanted = [target[old:].sum(0) + hints.sum(0), target[1:].sum(0) + anchor[1:].sum(0)]
     found = [torch.nonzero(one > 0.5) for one in wanted]
     return [one for one in found if len(one)] or [torch.tensor([[size // 2 for size in maps.shape[1:]]])]
 

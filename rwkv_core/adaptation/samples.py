@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -9,11 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rwkv_core.adaptation.corrections import AXES, SliceIndex
+from rwkv_core.adaptation.extent import INSIDE, OPEN, OUTSIDE
 from rwkv_core.bundle_config import Preprocessing, SegmentClass
 from rwkv_core.errors import InputError
 from rwkv_core.intensity import IntensityScale
 from rwkv_core.preprocessing import SliceResampler, make_resampler
-from rwkv_core.volume import SliceStack, Volume, choose_stack
+from rwkv_core.segmenter import stacks_of
+from rwkv_core.volume import SliceStack, Volume
 from rwkv_core.volume.geometry import slice_stack
 
 
@@ -24,18 +27,16 @@ class Sample:
     Attributes:
         image: (1, H, W) float32, network input.
         target: (channels, H, W) float32, share of every class in a pixel; all zero where the truth is not known.
+        inside: (new channels, H, W) float32, share of a pixel that is known to be of a new class.
+        open: likewise, where nobody can know whether it is.
         corrected: whether it is one of the user's slices.
-        position: mm along the slices' axis.
-        plane: orientation of the slices, as in `SliceStack.code`.
-        pixel: (row, column) distance of the network's pixels, mm.
     """
 
     image: Tensor
     target: Tensor
+    inside: Tensor
+    open: Tensor
     corrected: bool
-    position: float
-    plane: str
-    pixel: tuple[float, float]
 
     @property
     def labels(self) -> Tensor:
@@ -53,6 +54,7 @@ class SampleMaker:
         classes: all that the samples shall tell apart, in the order of the channels.
         truth: (K, J, I), the user's labelmap; values that no class has count as background.
         known: (K, J, I), where `truth` is the truth.
+        extents: (K, J, I) for every new class, as from `extent_map`.
     """
 
     def __init__(
@@ -63,12 +65,13 @@ class SampleMaker:
         classes: Sequence[SegmentClass],
         truth: NDArray[np.unsignedinteger],
         known: NDArray[np.bool_],
+        extents: Sequence[NDArray[np.uint8]],
     ):
         self.volume, self.preprocessing, self.scale = volume, preprocessing, scale
-        self.truth, self.known = truth, known
+        self.truth, self.known, self.extents = truth, known, extents
         self.values = [0, *(c.value for c in classes)]
-        self.main = choose_stack(volume.ijk_to_ras, volume.array.shape, preprocessing.orientations)
-        """The order of slices in which the whole volume is segmented."""
+        self.stacks = stacks_of(preprocessing, len(self.values), volume.ijk_to_ras, volume.array.shape)
+        """The orders of slices in which the whole volume is segmented."""
 
     def of_slice(self, one: SliceIndex) -> Sample | None:
         """The user's slice, or None where the model does not read that plane."""
@@ -80,15 +83,27 @@ class SampleMaker:
         return self._sample(stack, size - 1 - one.index if stack.flips[0] else one.index, corrected=True)
 
     def others(self, count: int) -> list[Sample]:
-        """Up to `count` slices of the whole volume's stack, evenly spread, that are not wholly known."""
-        known = self.main.to_stack(self.known).all(axis=(1, 2))
-        free = np.flatnonzero(~known)
-        chosen = free[np.linspace(0, len(free) - 1, min(count, len(free))).round().astype(int)] if len(free) else []
-        return [self._sample(self.main, int(index), corrected=False) for index in chosen]
+        """Up to `count` slices of each of the volume's stacks that are not wholly known, the stacks taking turns.
+
+        Two thirds of them pass through what there is to learn, evenly spread; the others lie anywhere.
+        """
+        new = np.zeros(self.truth.shape, bool)
+        for extent in self.extents:
+            new |= extent != OUTSIDE
+        if not self.extents:
+            new = self.known & (self.truth != 0)
+        found = []
+        for stack in self.stacks:
+            free = ~stack.to_stack(self.known).all(axis=(1, 2))
+            near = stack.to_stack(new).any(axis=(1, 2))
+            chosen = {*_spread(free & near, count * 2 // 3), *_spread(free, count - count * 2 // 3)}
+            found.append([self._sample(stack, index, False) for index in sorted(chosen)])
+        return [one for turn in zip_longest(*found) for one in turn if one is not None]
 
     def _stack(self, axis: int) -> SliceStack | None:
-        if self.main.slice_axis == axis:
-            return self.main
+        for stack in self.stacks:
+            if stack.slice_axis == axis:
+                return stack
         for code in self.preprocessing.orientations:
             stack = slice_stack(self.volume.ijk_to_ras, self.volume.array.shape, code)
             if stack.slice_axis == axis:
@@ -101,18 +116,26 @@ class SampleMaker:
         truth, known = stack.to_stack(self.truth)[index], stack.to_stack(self.known)[index]
         layers = np.stack([(truth == value) for value in self.values])
         layers[0] |= ~layers.any(0)
-        shares = torch.from_numpy((layers & known).astype(np.float32))
+        new = np.full((len(self.extents), *truth.shape), OUTSIDE)
+        for channel, extent in enumerate(self.extents):
+            new[channel] = stack.to_stack(extent)[index]
+        maps = np.concatenate([layers & known, new == INSIDE, new == OPEN]).astype(np.float32)
+        shares = resampler.to_network(torch.from_numpy(maps), 0.0)[:, 0].clamp(0, 1)
+        target, inside, open_ = shares.split([len(layers), len(new), len(new)])
         return Sample(
             image=resampler.to_network(self.scale(torch.from_numpy(raw)[None]), self.scale.padding)[0],
-            target=resampler.to_network(shares, 0.0)[:, 0].clamp(0, 1),
+            target=target,
+            inside=inside,
+            open=open_,
             corrected=corrected,
-            position=index * stack.spacing[0],
-            plane=stack.code,
-            pixel=(
-                stack.spacing[1] * stack.shape[1] / resampler.inner[0],
-                stack.spacing[2] * stack.shape[2] / resampler.inner[1],
-            ),
         )
+
+
+def _spread(wanted: NDArray[np.bool_], count: int) -> list[int]:
+    """Up to `count` of the indices at which `wanted` is true."""
+    indices = np.flatnonzero(wanted)
+    places = np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int)
+    return [int(one) for one in indices[places]]
 
 
 def _resampler(config: Preprocessing, shape: tuple[int, int], spacing: tuple[float, float]) -> SliceResampler:

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from rwkv_core.errors import InputError
+
 
 def smooth_across_slices(probabilities: NDArray[np.float16], axis: int, sigma: float) -> NDArray[np.float16]:
     """Gaussian mean over neighbouring slices, which a network that sees one slice at a time does not agree with.
@@ -46,14 +48,17 @@ def labels_from_probabilities(
         (K, J, I), uint8 or uint16.
 
     Raises:
-        ValueError: for a threshold out of range, or values that do not fit the channels.
+        InputError: for a threshold out of range, or a class that there is not.
+        ValueError: for values that do not fit the channels.
     """
     thresholds = thresholds or {}
     if len(values) + 1 != len(probabilities):
         raise ValueError(f"{len(values)} class values for {len(probabilities) - 1} channels beside the background")
     for value, threshold in thresholds.items():
         if not 0 < threshold <= 1:
-            raise ValueError(f"the threshold of class {value} must lie above 0 and up to 1, got {threshold:g}")
+            raise InputError(f"The threshold of class {value} must lie above 0 and up to 1, and it is {threshold:g}.")
+    if unknown := {*thresholds, *off} - set(values):
+        raise InputError(f"There is no class {min(unknown)} in this result.")
     labelmap = np.zeros(probabilities.shape[1:], np.uint8 if max(values, default=0) < 256 else np.uint16)
     for k in range(len(labelmap)):  # slab by slab: the working copies stay small
         layer = probabilities[:, k].astype(np.float32)

@@ -2,14 +2,18 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rwkv_core.cancellation import Cancel, as_question
-from rwkv_core.errors import CancelledError
+from rwkv_core.errors import CancelledError, InputError
+from rwkv_core.postprocessing import keep_largest_parts, remove_islands, smooth_labels
 from rwkv_core.refining.parts import fill_holes, keep_largest_part, keep_part_at, remove_small_parts
 from rwkv_core.refining.probabilities import labels_from_probabilities, smooth_across_slices
+
+Islands = Literal["keep", "together", "each"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +24,8 @@ class Refinement:
         smoothing: standard deviation in mm over which neighbouring slices are averaged.
         thresholds: probability from which a voxel belongs to the class, above 0 and up to 1.
         off: classes that are not wanted.
+        label_smoothing: standard deviation in mm of a Gaussian that smooths all labels jointly, as in `Segmenter`.
+        islands: "together" keeps the largest part of all labels together, "each" that of every class.
         keep_at: voxels (K, J, I); of the class found there, only the part that holds the voxel stays.
         keep_largest: classes of which only the largest part stays.
         smallest: mm3; smaller parts of any class go.
@@ -29,6 +35,8 @@ class Refinement:
     smoothing: float = 0.0
     thresholds: Mapping[int, float] = field(default_factory=dict)
     off: Collection[int] = ()
+    label_smoothing: float = 0.0
+    islands: Islands = "keep"
     keep_at: Sequence[tuple[int, int, int]] = ()
     keep_largest: Collection[int] = ()
     smallest: float = 0.0
@@ -57,7 +65,8 @@ def refine(
         (K, J, I), uint8 or uint16.
 
     Raises:
-        InputError: when `keep_at` names a voxel without a class (after the steps before it), or one outside.
+        InputError: when a number is out of range, or `keep_at` names a voxel without a class (after the steps before
+            it), or one outside.
         CancelledError: when `cancel` said so.
     """
     cancelled = as_question(cancel)
@@ -66,10 +75,20 @@ def refine(
         if cancelled():
             raise CancelledError
 
+    if refinement.smoothing < 0 or refinement.smallest < 0:
+        raise InputError("The smoothing and the smallest size of a part must not be negative.")
     check()
     chances = smooth_across_slices(probabilities, slice_axis, refinement.smoothing / spacing[2 - slice_axis])
     check()
     labelmap = labels_from_probabilities(chances, values, refinement.thresholds, refinement.off)
+    if refinement.label_smoothing > 0:
+        check()
+        i, j, k = spacing
+        smooth_labels(labelmap, (k, j, i), refinement.label_smoothing)
+        labelmap[~probabilities.any(0)] = 0  # what was not segmented
+    if refinement.islands != "keep":
+        check()
+        (remove_islands if refinement.islands == "together" else keep_largest_parts)(labelmap)
     for voxel in refinement.keep_at:
         check()
         keep_part_at(labelmap, voxel)

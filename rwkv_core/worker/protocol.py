@@ -30,7 +30,7 @@ Output = Literal["labelmap", "probabilities"]
 Mode = Literal["best", "paper"]
 Islands = Literal["bundle", "remove", "keep"]
 ModelState = Literal["shipped", "installed", "needs download", "not published", "broken"]
-Stage = Literal["library", "weights", "device", "segment", "write", "download", "import"]
+Stage = Literal["library", "weights", "device", "segment", "write", "download", "import", "learn"]
 Found = Literal["running", "queued", "none"]
 
 
@@ -219,6 +219,7 @@ class SegmentResult(Result):
         orientation: of the slices that the network saw, such as "SPL".
         warnings: sentences about the input that a person should read.
         warm: the model was ready before the request.
+        kept: whether the probabilities are kept, as asked; they are not where they take too much memory.
     """
 
     labelmap: str | None
@@ -234,6 +235,7 @@ class SegmentResult(Result):
     orientation: str
     warnings: tuple[str, ...]
     warm: bool
+    kept: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,6 +333,7 @@ class SegmentRequest(Request[SegmentResult]):
             config asks for, in whole volumes. Single slices keep all, because they do not show what hangs together.
         smoothing: standard deviation in mm of the Gaussian that smooths all labels jointly; 0 for none. Single slices
             are smoothed without their neighbours.
+        keep: keep the probabilities for the requests in `protocol_interactive`, which name this one's id.
     """
 
     volume: VolumeFile
@@ -344,6 +347,7 @@ class SegmentRequest(Request[SegmentResult]):
     any_modality: bool = False
     islands: Islands = "bundle"
     smoothing: float = 0.0
+    keep: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -403,8 +407,9 @@ class Progress:
     """How far a request is.
 
     Attributes:
-        stage: "library" (torch is imported), "weights", "device", "segment", "write", "download", "import".
-        done, total: slices in stage "segment", bytes in stage "download", else 0 of 0.
+        stage: "library" (torch is imported), "weights", "device", "segment", "write", "download", "import",
+            "learn".
+        done, total: slices in stage "segment", bytes in "download", percent in "learn", else 0 of 0.
         seconds_left: an estimate for the stage; None while there is none.
     """
 
