@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import chain, cycle, islice
 from typing import TypeVar
 
 import torch
@@ -15,6 +15,10 @@ from rwkv_core.errors import CancelledError
 from rwkv_core.models import RWKVUNet
 
 T = TypeVar("T")
+
+_MOST_VIEWS = 64
+_POOL_SHARE = 0.4
+"""Of the first part's time, that may be spent on the views."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,7 @@ class FineTuning:
 
     def _crops(self, start: float, end: float) -> Callable[[], tuple[Tensor, Tensor]]:
         """Batches of crops from the pool, which is filled here."""
-        pool = self._pool()
+        pool = self._pool(start + _POOL_SHARE * (end - start))
         own, others = [one for one in pool if one.corrected], [one for one in pool if not one.corrected]
 
         def batch() -> tuple[Tensor, Tensor]:
@@ -142,15 +146,17 @@ class FineTuning:
 
         return batch
 
-    def _pool(self) -> list[Kept]:
+    def _pool(self, enough: float) -> list[Kept]:
+        """Random views of the lessons, the user's and the others in turn; no more once the clock shows `enough`."""
         area = max(one.image[0].numel() for one in self.own + self.others)
-        views = max(8, int(self.recipe.views * 1e6 / area))
-        others = self._choose(self.others, len(self.others))
-        lessons = [*islice(cycle(self.own), views // 2), *islice(cycle(others), views // 2)]
-        pool = []
-        for lesson in lessons:
+        views = min(max(8, int(self.recipe.views * 1e6 / area)), _MOST_VIEWS)
+        kinds = [kind for kind in (self.own, self._choose(self.others, len(self.others))) if kind]
+        pool: list[Kept] = []
+        for lesson in islice(chain.from_iterable(zip(*map(cycle, kinds), strict=True)), views):
             if self.cancelled():
                 raise CancelledError
+            if len(pool) >= len(kinds) and time.perf_counter() > enough:
+                break
             with self._autocast():
                 pool.append(keep(self.network, lesson, self.augment, self.clipped, self.device))
         return pool

@@ -131,7 +131,7 @@ class SampleMaker:
         )
 
 
-def _spread(wanted: NDArray[np.bool_], count: int) -> list[int]:
+def _spread(wanted: NDArray[np.bool_] | np.bool_, count: int) -> list[int]:
     """Up to `count` of the indices at which `wanted` is true."""
     indices = np.flatnonzero(wanted)
     places = np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int)

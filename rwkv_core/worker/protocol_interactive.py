@@ -125,7 +125,8 @@ class PropagateResult(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class RefineRequest(Request[RefineResult]):
-    """Change a kept result without running the network. As it stands, it gives the result as it was.
+    """Change a kept result without running the network. As it stands, it gives the result as it was, but for voxels
+    in which two classes are equally probable in half precision.
 
     The steps are done in the order of the fields; classes are named by their values.
 
