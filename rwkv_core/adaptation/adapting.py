@@ -75,7 +75,6 @@ def adapt(
     title: str,
     seconds: float = 55.0,
     device: str = "auto",
-    mirror: bool = False,
     recipe: Recipe | None = None,
     progress: Callable[[int, int], None] | None = None,
     cancel: Cancel | None = None,
@@ -92,7 +91,6 @@ def adapt(
         title: of the adapted model.
         seconds: to be done in, about; what it takes to get ready and to stop comes on top.
         device: as for `rwkv_core.engines.make_engine`.
-        mirror: learn from mirror images too. Only where no class is bound to a side.
         recipe: how to learn.
         progress: called with (percent done, 100).
         cancel: asked at every step, or an event that may be set.
@@ -132,7 +130,7 @@ def adapt(
         network, len(new_classes), [one.image[None].to(where) for one in own], [one.labels[None] for one in own]
     )
     left = seconds - (time.perf_counter() - start)
-    training = FineTuning(network, lessons, scale.clipped, mirror, max(left, 1.0), recipe, progress, cancelled)
+    training = FineTuning(network, lessons, scale.clipped, max(left, 1.0), recipe, progress, cancelled)
     training.run()
     if cancelled():
         raise CancelledError

@@ -10,12 +10,10 @@ class Augmentation:
 
     Args:
         seed: of the random numbers.
-        mirror: whether images may be flipped left to right.
     """
 
-    def __init__(self, seed: int, mirror: bool = False):
+    def __init__(self, seed: int):
         self.random = torch.Generator().manual_seed(seed)
-        self.mirror = mirror
 
     def __call__(self, image: Tensor, maps: Tensor, clipped: bool) -> tuple[Tensor, Tensor]:
         """Images (B, 1, H, W) and what belongs to their pixels (B, M, H, W), both in the same new pose.
@@ -40,9 +38,6 @@ class Augmentation:
             torch.stack([sin * stretch[:, 0] * aspect, cos * stretch[:, 1], shift[:, 1]], 1),
         ]
         affine = torch.stack(rows, 1)  # (B, 2, 3)
-        if self.mirror:
-            flipped = self._uniform(0, 1, batch) < 0.5
-            affine[:, 0, :2] = torch.where(flipped[:, None], -affine[:, 0, :2], affine[:, 0, :2])
         grid = F.affine_grid(affine, [batch, 1, height, width], align_corners=False)
         knots = torch.randn(batch, 2, 6, 6, generator=self.random) * 0.015
         bend = F.interpolate(knots, size=(height, width), mode="bicubic", align_corners=True)

@@ -60,7 +60,6 @@ class FineTuning:
         network: head already grown; on its device.
         lessons: with at least one of the user's slices.
         clipped: whether images lie in [0, 1].
-        mirror: whether left and right may be exchanged.
         seconds: time to be done in.
         recipe: how.
         progress: called with (done, 100).
@@ -72,7 +71,6 @@ class FineTuning:
         network: RWKVUNet,
         lessons: Sequence[Lesson],
         clipped: bool,
-        mirror: bool,
         seconds: float,
         recipe: Recipe,
         progress: Callable[[int, int], None] | None,
@@ -82,7 +80,7 @@ class FineTuning:
         self.own = [one for one in lessons if one.corrected]
         self.others = [one for one in lessons if not one.corrected]
         self.channels, self.old = len(lessons[0].target), len(lessons[0].anchor)
-        self.augment = Augmentation(recipe.seed, mirror)
+        self.augment = Augmentation(recipe.seed)
         self.random = torch.Generator().manual_seed(recipe.seed)
         self.device = network.final_conv.weight.device
         self.seconds, self.progress, self.cancelled = seconds, progress, cancelled
