@@ -7,7 +7,7 @@ import torch
 from rwkv_core import build_network
 from rwkv_core.adaptation.augmentation import Augmentation
 from rwkv_core.adaptation.corrections import SliceIndex, edited_slices, keep_slices, slices_mask
-from rwkv_core.adaptation.extent import Extent
+from rwkv_core.adaptation.extent import Extent, belief_map
 from rwkv_core.adaptation.growing import fit_new_channels, grown_network
 from rwkv_core.adaptation.propagation import propagate
 from rwkv_core.errors import InputError
@@ -67,30 +67,50 @@ def test_a_grown_head_keeps_what_it_said_and_learns_the_new_class():
     assert (found[target == 4] == 4).float().mean() > 0.8
 
 
-def test_between_drawn_slices_a_class_is_known_as_far_as_its_border_can_move():
-    disc = np.zeros((40, 40), bool)
-    disc[10:30, 10:30] = True
-    extent = Extent([(0.0, disc), (8.0, disc)], (1.0, 1.0))
-    inside, outside = extent.at(4.0)
-    assert inside[20, 20]
-    assert not inside[11, 20]
-    assert not outside[11, 20]
-    assert outside[2, 20]
-    assert not outside[8, 20]
+def disc(size=40, first=10, last=30):
+    mask = np.zeros((size, size), bool)
+    mask[first:last, first:last] = True
+    return mask
+
+
+def test_between_drawn_slices_a_class_is_believed_where_its_border_is_far():
+    extent = Extent([(0.0, disc()), (8.0, disc())], (1.0, 1.0))
+    middle = extent.at(4.0)
+    assert middle[20, 20] == 1
+    assert 0 < middle[11, 20] < 1
+    assert -1 < middle[9, 20] < 0
+    assert middle[2, 20] == -1
+    assert (np.abs(extent.at(1.0)) >= np.abs(middle)).all()  # nearer to a drawn slice, more is certain
     for far in (-8.5, 16.5):  # beyond the gap between the drawn slices
-        inside, outside = extent.at(far)
-        assert not inside.any()
-        assert outside.all()
-    assert not extent.at(12.0)[1].all()
+        assert (extent.at(far) == -1).all()
+    assert 0 < extent.at(12.0)[20, 20] < extent.at(9.0)[20, 20] < 1
+
+
+def test_shapes_between_drawn_slices_are_interpolated():
+    extent = Extent([(0.0, disc(40, 4, 14)), (8.0, disc(40, 4, 34))], (1.0, 1.0))
+    assert np.count_nonzero(extent.at(0.0) > 0) == 100
+    assert 100 < np.count_nonzero(extent.at(2.0) > 0) < np.count_nonzero(extent.at(6.0) > 0) < 900
 
 
 def test_an_empty_slice_ends_a_class():
-    disc = np.zeros((20, 20), bool)
-    disc[5:15, 5:15] = True
-    extent = Extent([(0.0, disc), (30.0, disc), (36.0, np.zeros_like(disc))], (1.0, 1.0))
-    assert not extent.at(34.0)[1].all()
-    assert extent.at(37.0)[1].all()
-    assert not extent.at(-20.0)[1].all()
+    mask = disc(20, 5, 15)
+    extent = Extent([(0.0, mask), (30.0, mask), (36.0, np.zeros_like(mask))], (1.0, 1.0))
+    assert extent.at(34.0)[10, 10] > 0
+    assert (extent.at(36.0) == -1).all()
+    assert extent.at(-20.0)[10, 10] > 0
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_belief_along_any_axis(axis):
+    labelmap = np.zeros((14, 15, 16), np.uint8)
+    labelmap[3:11, 4:12, 5:13] = 7
+    slices = [SliceIndex(axis, index) for index in (6, 9)]
+    belief = belief_map(labelmap, 7, [*slices, SliceIndex((axis + 1) % 3, 7)], (1.0, 1.0, 1.0))
+    assert belief.shape == labelmap.shape
+    for one in slices:
+        assert np.array_equal(one.of(belief) > 0, one.of(labelmap) == 7)
+    assert belief[7, 8, 9] == 1
+    assert (SliceIndex(axis, 0).of(belief) == -1).all()
 
 
 def test_augmented_maps_stay_with_their_image():

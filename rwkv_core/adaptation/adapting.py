@@ -13,19 +13,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rwkv_core.adaptation.corrections import SliceIndex, slices_mask
-from rwkv_core.adaptation.extent import extent_map
+from rwkv_core.adaptation.extent import belief_map
 from rwkv_core.adaptation.finetuning import FineTuning, Recipe
 from rwkv_core.adaptation.growing import fit_new_channels, grown_config, grown_network
 from rwkv_core.adaptation.pool import Lesson
 from rwkv_core.adaptation.samples import Sample, SampleMaker, unread_planes
 from rwkv_core.bundle import Bundle, write_bundle
-from rwkv_core.bundle_config import BundleConfig, SegmentClass
+from rwkv_core.bundle_config import BundleConfig, Preprocessing, SegmentClass
 from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.engines import choose_device
 from rwkv_core.errors import BundleError, CancelledError, InputError
 from rwkv_core.intensity import fit_intensity
 from rwkv_core.models import RWKVUNet
 from rwkv_core.volume import Volume
+from rwkv_core.volume.geometry import slice_stack
 
 _ANCHORS = 12
 """Slices in each plane that remind the network of what it knew."""
@@ -118,8 +119,11 @@ def adapt(
 
     where = choose_device(device)
     scale = fit_intensity(preprocessing.intensity, volume.array)
-    extents = [extent_map(labelmap, one.value, slices, volume.spacing) for one in new_classes]
-    maker = SampleMaker(volume, preprocessing, scale, config.classes, labelmap, known, extents)
+    beliefs = [belief_map(labelmap, one.value, slices, volume.spacing) for one in new_classes]
+    if new_classes and preprocessing.average:
+        preprocessing = _in_one_plane(preprocessing, volume, slices)
+        config = config.model_copy(update={"preprocessing": preprocessing})
+    maker = SampleMaker(volume, preprocessing, scale, config.classes, labelmap, known, beliefs)
     own = [sample for sample in map(maker.of_slice, sorted(set(slices))) if sample is not None]
     if not own:
         raise unread_planes(slices)
@@ -146,6 +150,20 @@ def adapt(
     }
     network = network.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     return Adaptation(_recorded(config, name, title, record), network, took)
+
+
+def _in_one_plane(preprocessing: Preprocessing, volume: Volume, slices: Sequence[SliceIndex]) -> Preprocessing:
+    """Slices along the axis of most corrections are preferred, and not averaged with those of other planes.
+
+    In a plane in which nobody drew it, a new class is learnt from lines alone, which is not enough.
+    """
+    axes = [one.axis for one in slices]
+    axis = max(range(3), key=axes.count)
+    orientations = preprocessing.orientations
+    shape = volume.array.shape
+    chosen = [code for code in orientations if slice_stack(volume.ijk_to_ras, shape, code).slice_axis == axis]
+    first = (*chosen, *(code for code in orientations if code not in chosen))
+    return preprocessing.model_copy(update={"orientations": first, "average": False})
 
 
 def _check_drawn(
@@ -181,8 +199,8 @@ def _lessons(
     lessons = []
     for sample, answer in zip([*own, *others], answers, strict=True):
         free = 1 - sample.target.sum(0, keepdim=True)  # what lies outside the volume is background as well
-        hints = sample.inside * free
-        open_ = (sample.open.sum(0, keepdim=True) > 0.5).float()
+        hints = sample.belief.clamp(min=0) * free
+        open_ = 1 - sample.belief.abs().amin(0, keepdim=True) if len(hints) else torch.zeros_like(free)
         anchor = answer * trust[answer.argmax(0)] * free * (1 - hints.sum(0, keepdim=True).clamp(max=1))
         lessons.append(Lesson(sample.image, sample.target, anchor, open_, hints, sample.corrected))
     return lessons

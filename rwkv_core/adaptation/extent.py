@@ -1,7 +1,7 @@
-"""How far a new class can reach beyond the slices in which it was drawn.
+"""What the slices in which a new class was drawn say about the slices between them.
 
-The truth of some slices says something about those between them: a border moves from slice to slice only so far. What
-lies deeper inside, or farther outside, than that is known without anybody having drawn it.
+Shapes are interpolated between the drawn slices, through signed distances to their borders. Far from such a border one
+can be sure of what it says, the farther the nearer a drawn slice is; near it, nobody can know.
 """
 
 from collections.abc import Sequence
@@ -13,25 +13,23 @@ from scipy import ndimage
 
 from rwkv_core.adaptation.corrections import SliceIndex
 
-OPEN, INSIDE, OUTSIDE = range(3)
-
-_SLOPE = 1.0
-"""Millimetres that a border may move in the plane for each millimetre across slices."""
+_SLOPE = 0.5
+"""Millimetres that a border may lie beside the interpolated one for each millimetre to the nearest drawn slice."""
 
 
 @dataclass(frozen=True)
 class _Drawn:
-    """One corrected slice: where it lies (mm), signed distance (mm) to the class's border, negative inside."""
+    """One corrected slice: where it lies (mm), signed distance (mm) to the class's border, positive inside."""
 
     position: float
-    distance: NDArray[np.float64]
+    depth: NDArray[np.float32]
     has_class: bool
 
 
-def extent_map(
+def belief_map(
     labelmap: NDArray[np.unsignedinteger], value: int, slices: Sequence[SliceIndex], spacing: tuple[float, float, float]
-) -> NDArray[np.uint8]:
-    """(K, J, I): whether a class is there (`INSIDE`), is not (`OUTSIDE`), or nobody can know (`OPEN`).
+) -> NDArray[np.float16]:
+    """(K, J, I): 1 where a class certainly is, -1 where it certainly is not, 0 where nobody can know.
 
     Only corrected slices of one axis count: of that along which the class was drawn in most.
 
@@ -45,53 +43,64 @@ def extent_map(
     axis = int(np.argmax(counts))
     k, j, i = spacing[::-1]
     step, *pixel = (k, j, i) if axis == 0 else (j, k, i) if axis == 1 else (i, k, j)
-    masks = [(one.index * step, one.of(labelmap) == value) for one in slices if one.axis == axis]
+    masks = [(one.index * step, one.of(labelmap) == value) for one in sorted(slices) if one.axis == axis]
     extent = Extent(masks, (pixel[0], pixel[1]))
-    found = np.full(labelmap.shape, OUTSIDE, np.uint8)
+    found = np.full(labelmap.shape, -1, np.float16)
     for index in range(labelmap.shape[axis]):
         if not extent.ended(index * step):
-            inside, outside = extent.at(index * step)
-            SliceIndex(axis, index).of(found)[...] = np.where(inside, INSIDE, np.where(outside, OUTSIDE, OPEN))
+            SliceIndex(axis, index).of(found)[...] = extent.at(index * step)
     return found
 
 
 class Extent:
-    """Where one new class is, may be, and is not, in slices along one axis.
+    """Where one new class is and is not, in slices along one axis.
 
     Args:
-        slices: corrected ones: position (mm) and mask (H, W) of the class; at least one mask is not empty.
+        slices: corrected ones, in order: position (mm) and mask (H, W) of the class; at least one mask is not empty.
         pixel: (row, column) distance in mm.
     """
 
     def __init__(self, slices: Sequence[tuple[float, NDArray[np.bool_]]], pixel: tuple[float, float]):
-        self._drawn = [_drawn(position, mask, pixel) for position, mask in slices]
-        own = sorted(one.position for one in self._drawn if one.has_class)
-        self.first, self.last = own[0], own[-1]
-        areas = [np.count_nonzero(one.distance < 0) * pixel[0] * pixel[1] for one in self._drawn if one.has_class]
+        drawn = [_drawn(position, mask, pixel) for position, mask in slices]
+        self._pixel = max(pixel)
+        self._own = [one for one in drawn if one.has_class]
+        first, last = self._own[0].position, self._own[-1].position
+        areas = [np.count_nonzero(one.depth > 0) * pixel[0] * pixel[1] for one in self._own]
         # Beyond the outermost slices the class ends: within the largest gap left open, else within its own width.
-        self.reach = float(np.diff(own).max()) if len(own) > 1 else 2 * float(np.sqrt(max(areas) / np.pi))
-
-    def at(self, position: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """(inside, outside), both (H, W) bool, of the slice at `position`; what is neither is open."""
-        moves = [(one.distance, _SLOPE * abs(position - one.position)) for one in self._drawn if one.has_class]
-        inside = np.min([distance + move for distance, move in moves], axis=0) < 0
-        outside = np.max([distance - move for distance, move in moves], axis=0) > 0
-        if self.ended(position):
-            inside[:], outside[:] = False, True
-        return inside, outside & ~inside
+        gaps = np.diff([one.position for one in self._own])
+        reach = float(gaps.max()) if len(gaps) else 2 * float(np.sqrt(max(areas) / np.pi))
+        empty = [one.position for one in drawn if not one.has_class]
+        self.lowest = max([first - reach, *(p for p in empty if p < first)])
+        self.highest = min([last + reach, *(p for p in empty if p > last)])
 
     def ended(self, position: float) -> bool:
         """Whether the class has come to its end before `position`."""
-        empty = [one.position for one in self._drawn if not one.has_class]
-        below = [p for p in empty if p < self.first]
-        above = [p for p in empty if p > self.last]
-        lowest = max([self.first - self.reach, *below])
-        highest = min([self.last + self.reach, *above])
-        return position < lowest or position > highest
+        return position <= self.lowest or position >= self.highest
+
+    def at(self, position: float) -> NDArray[np.float32]:
+        """(H, W), -1 to 1, of the slice at `position`."""
+        if self.ended(position):
+            return np.full_like(self._own[0].depth, -1)
+        below = [one for one in self._own if one.position <= position]
+        above = [one for one in self._own if one.position >= position]
+        if below and above:
+            one, other = below[-1], above[0]
+            gap = other.position - one.position
+            share = (position - one.position) / gap if gap else 0.0
+            depth = (1 - share) * one.depth + share * other.depth
+            away, fading = gap * min(share, 1 - share), 1.0
+        else:
+            one, end = (below[-1], self.highest) if below else (above[0], self.lowest)
+            depth = one.depth
+            away = abs(position - one.position)
+            fading = 1 - away / abs(end - one.position)  # the class may have ended here
+        belief = np.clip(depth / (_SLOPE * away + self._pixel), -1, 1)
+        return np.where(belief > 0, fading * belief, belief)
 
 
 def _drawn(position: float, mask: NDArray[np.bool_], pixel: tuple[float, float]) -> _Drawn:
     if not mask.any():
-        return _Drawn(position, np.zeros(mask.shape), has_class=False)
-    away = ndimage.distance_transform_edt(~mask, sampling=pixel)
-    return _Drawn(position, away - ndimage.distance_transform_edt(mask, sampling=pixel), has_class=True)
+        return _Drawn(position, np.zeros(mask.shape, np.float32), has_class=False)
+    inside = ndimage.distance_transform_edt(mask, sampling=pixel)
+    outside = ndimage.distance_transform_edt(~mask, sampling=pixel)
+    return _Drawn(position, (inside - outside).astype(np.float32), has_class=True)

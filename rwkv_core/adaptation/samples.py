@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rwkv_core.adaptation.corrections import AXES, SliceIndex
-from rwkv_core.adaptation.extent import INSIDE, OPEN, OUTSIDE
 from rwkv_core.bundle_config import Preprocessing, SegmentClass
 from rwkv_core.errors import InputError
 from rwkv_core.intensity import IntensityScale
@@ -27,15 +26,13 @@ class Sample:
     Attributes:
         image: (1, H, W) float32, network input.
         target: (channels, H, W) float32, share of every class in a pixel; all zero where the truth is not known.
-        inside: (new channels, H, W) float32, share of a pixel that is known to be of a new class.
-        open: likewise, where nobody can know whether it is.
+        belief: (new channels, H, W) float32, as from `belief_map`.
         corrected: whether it is one of the user's slices.
     """
 
     image: Tensor
     target: Tensor
-    inside: Tensor
-    open: Tensor
+    belief: Tensor
     corrected: bool
 
     @property
@@ -54,7 +51,7 @@ class SampleMaker:
         classes: all that the samples shall tell apart, in the order of the channels.
         truth: (K, J, I), the user's labelmap; values that no class has count as background.
         known: (K, J, I), where `truth` is the truth.
-        extents: (K, J, I) for every new class, as from `extent_map`.
+        beliefs: (K, J, I) for every new class, as from `belief_map`.
     """
 
     def __init__(
@@ -65,10 +62,10 @@ class SampleMaker:
         classes: Sequence[SegmentClass],
         truth: NDArray[np.unsignedinteger],
         known: NDArray[np.bool_],
-        extents: Sequence[NDArray[np.uint8]],
+        beliefs: Sequence[NDArray[np.float16]],
     ):
         self.volume, self.preprocessing, self.scale = volume, preprocessing, scale
-        self.truth, self.known, self.extents = truth, known, extents
+        self.truth, self.known, self.beliefs = truth, known, beliefs
         self.values = [0, *(c.value for c in classes)]
         self.stacks = stacks_of(preprocessing, len(self.values), volume.ijk_to_ras, volume.array.shape)
         """The orders of slices in which the whole volume is segmented."""
@@ -88,9 +85,9 @@ class SampleMaker:
         Two thirds of them pass through what there is to learn, evenly spread; the others lie anywhere.
         """
         new = np.zeros(self.truth.shape, bool)
-        for extent in self.extents:
-            new |= extent != OUTSIDE
-        if not self.extents:
+        for belief in self.beliefs:
+            new |= belief > -1
+        if not self.beliefs:
             new = self.known & (self.truth != 0)
         found = []
         for stack in self.stacks:
@@ -116,17 +113,13 @@ class SampleMaker:
         truth, known = stack.to_stack(self.truth)[index], stack.to_stack(self.known)[index]
         layers = np.stack([(truth == value) for value in self.values])
         layers[0] |= ~layers.any(0)
-        new = np.full((len(self.extents), *truth.shape), OUTSIDE)
-        for channel, extent in enumerate(self.extents):
-            new[channel] = stack.to_stack(extent)[index]
-        maps = np.concatenate([layers & known, new == INSIDE, new == OPEN]).astype(np.float32)
-        shares = resampler.to_network(torch.from_numpy(maps), 0.0)[:, 0].clamp(0, 1)
-        target, inside, open_ = shares.split([len(layers), len(new), len(new)])
+        beliefs = [stack.to_stack(one)[index] for one in self.beliefs]
+        maps = torch.from_numpy(np.stack([*(layers & known), *beliefs]).astype(np.float32))
+        target, belief = resampler.to_network(maps, 0.0)[:, 0].split([len(layers), len(beliefs)])
         return Sample(
             image=resampler.to_network(self.scale(torch.from_numpy(raw)[None]), self.scale.padding)[0],
-            target=target,
-            inside=inside,
-            open=open_,
+            target=target.clamp(0, 1),
+            belief=belief.clamp(-1, 1),
             corrected=corrected,
         )
 
