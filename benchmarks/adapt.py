@@ -11,7 +11,8 @@ AAL's regions (`aal.nii.gz`) beside the sample head. The cases:
 - the known structures in that scan, and the brain in the scans of open_ms_data.
 
 "Filled" is what the same slices give without any network: shapes interpolated between them (signed distances), as
-"fill between slices" does. For each number of slices: seconds on the clock and of both cores together.
+"fill between slices" does. For each number of slices: seconds on the clock, of all cores together, and the steps that
+were done in them. On a machine that has other work, give more --seconds and look at the CPU seconds.
 """
 
 import argparse
@@ -151,7 +152,7 @@ def open_ms(data: Path, predict: Callable[[str, Volume], Labels]) -> list[Case]:
     return cases
 
 
-def run(case: Case, count: int, bundle: Bundle, engine: str) -> dict[str, float]:
+def run(case: Case, count: int, bundle: Bundle, engine: str, seconds: float) -> dict[str, float]:
     """Figures after `count` corrected slices."""
     axis = choose_stack(
         case.volume.ijk_to_ras, case.volume.array.shape, bundle.config.preprocessing.orientations
@@ -165,9 +166,10 @@ def run(case: Case, count: int, bundle: Bundle, engine: str) -> dict[str, float]
         start, cpu = time.perf_counter(), time.process_time()
         adaptation = adapt(
             bundle, case.volume, case.truth, slices, [NEW] if case.new else [], name="adapted", title="Adapted",
-            seconds=600, device="cpu",
+            seconds=seconds, device="cpu",
         )  # fmt: skip
         figures["seconds"], figures["cpu"] = time.perf_counter() - start, time.process_time() - cpu
+        figures["steps"] = sum(adaptation.config.training["adaptations"][-1]["steps"].values())
         after = Segmenter(adaptation.bundle, "cpu", engine=engine).segment(case.volume).labelmap
     if case.new:
         figures["new"] = dice((after == NEW.value) & free, structure & free)
@@ -190,6 +192,7 @@ def main() -> None:
     parser.add_argument("--model", default="default")
     parser.add_argument("--slices", type=int, nargs="+", default=[0, 1, 3, 5, 10])
     parser.add_argument("--cases", nargs="+", help="names, or beginnings of names; all by default")
+    parser.add_argument("--seconds", type=float, default=55.0, help="for learning")
     parser.add_argument("--engine", default="auto", help="for the segmentation before and after")
     parser.add_argument("--json", type=Path, help="also write the figures here, case by case")
     options = parser.parse_args()
@@ -208,7 +211,7 @@ def main() -> None:
     for source in sources:
         for case in filter(wanted, source()):
             for count in options.slices:
-                figures = run(case, count, bundle, options.engine)
+                figures = run(case, count, bundle, options.engine, options.seconds)
                 found.setdefault(case.name, {})[count] = figures
                 words = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
                 console.print(f"{case.name}, {count} slices: {words}", highlight=False)
@@ -217,14 +220,14 @@ def main() -> None:
 
     table = Table(
         "", "slices", "share of volume", "new structure", "filled", "known before", "known after", "worst change",
-        "seconds", "CPU seconds",
+        "seconds", "CPU seconds", "steps",
         title=f"Dice on untouched slices: {bundle.config.title}; {torch.get_num_threads()} threads",
     )  # fmt: skip
     for name, counts in found.items():
         for count, figures in counts.items():
             cells = [f"{figures[key]:{form}}" if key in figures else "" for key, form in
                      (("share", ".1%"), ("new", ".3f"), ("filled", ".3f"), ("before", ".3f"), ("known", ".3f"),
-                      ("worst", "+.3f"), ("seconds", ".0f"), ("cpu", ".0f"))]  # fmt: skip
+                      ("worst", "+.3f"), ("seconds", ".0f"), ("cpu", ".0f"), ("steps", ".0f"))]  # fmt: skip
             table.add_row(name, str(count), *cells)
     console.print(table)
 

@@ -47,8 +47,8 @@ class Recipe:
     others: int = 3
     views: float = 2.0
     anchor: float = 1.0
-    decoder_steps: int = 400
-    whole_steps: int = 40
+    decoder_steps: int = 300
+    whole_steps: int = 12
     average: float = 0.97
     seed: int = 0
 

@@ -1,19 +1,15 @@
 """All that can be changed about a result without running the network again, as one setting and one function."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.errors import CancelledError, InputError
-from rwkv_core.postprocessing import keep_largest_parts, remove_islands, smooth_labels
 from rwkv_core.refining.parts import fill_holes, keep_largest_part, keep_part_at, remove_small_parts
 from rwkv_core.refining.probabilities import labels_from_probabilities, smooth_across_slices
-
-Islands = Literal["keep", "together", "each"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +20,6 @@ class Refinement:
         smoothing: standard deviation in mm over which neighbouring slices are averaged.
         thresholds: probability from which a voxel belongs to the class, above 0 and up to 1.
         off: classes that are not wanted.
-        label_smoothing: standard deviation in mm of a Gaussian that smooths all labels jointly, as in `Segmenter`.
-        islands: "together" keeps the largest part of all labels together, "each" that of every class.
         keep_at: voxels (K, J, I); of the class found there, only the part that holds the voxel stays.
         keep_largest: classes of which only the largest part stays.
         smallest: mm3; smaller parts of any class go.
@@ -35,8 +29,6 @@ class Refinement:
     smoothing: float = 0.0
     thresholds: Mapping[int, float] = field(default_factory=dict)
     off: Collection[int] = ()
-    label_smoothing: float = 0.0
-    islands: Islands = "keep"
     keep_at: Sequence[tuple[int, int, int]] = ()
     keep_largest: Collection[int] = ()
     smallest: float = 0.0
@@ -50,6 +42,7 @@ def refine(
     slice_axis: int,
     refinement: Refinement,
     cancel: Cancel | None = None,
+    clean: Callable[[NDArray[np.unsignedinteger]], None] | None = None,
 ) -> NDArray[np.unsignedinteger]:
     """A labelmap from kept probabilities.
 
@@ -60,6 +53,7 @@ def refine(
         slice_axis: axis along which the network's slices follow each other: 0 is K, 1 is J, 2 is I.
         refinement: what to do.
         cancel: asked between the steps.
+        clean: done to the labels, in place, before parts are kept or removed: what was done when the result was made.
 
     Returns:
         (K, J, I), uint8 or uint16.
@@ -81,14 +75,9 @@ def refine(
     chances = smooth_across_slices(probabilities, slice_axis, refinement.smoothing / spacing[2 - slice_axis])
     check()
     labelmap = labels_from_probabilities(chances, values, refinement.thresholds, refinement.off)
-    if refinement.label_smoothing > 0:
+    if clean:
         check()
-        i, j, k = spacing
-        smooth_labels(labelmap, (k, j, i), refinement.label_smoothing)
-        labelmap[~probabilities.any(0)] = 0  # what was not segmented
-    if refinement.islands != "keep":
-        check()
-        (remove_islands if refinement.islands == "together" else keep_largest_parts)(labelmap)
+        clean(labelmap)
     for voxel in refinement.keep_at:
         check()
         keep_part_at(labelmap, voxel)

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from rwkv_core.adaptation import SliceIndex
     from rwkv_core.bundle_config import BundleConfig, SegmentClass
     from rwkv_core.refining import Refinement
-    from rwkv_core.refining.refinement import Islands
     from rwkv_core.segmenter import PreparedVolume, Segmentation
     from rwkv_core.volume import Region, Volume
 
@@ -194,17 +193,18 @@ class Interactive:
         )
 
     def _labels(self, kept: Kept, job: Job, refinement: "Refinement") -> Array:
-        """The labels of a kept result, smoothed and freed of islands as when it was made."""
+        """The labels of a kept result, cleaned as when it was made."""
         from rwkv_core.refining import refine
 
-        asked = kept.request
-        islands: Islands = "keep"
-        if asked.islands == "remove" and not asked.slices:
-            islands = "each"
-        elif asked.islands == "bundle" and kept.config.remove_islands and not asked.slices and not asked.box:
-            islands = "together"
-        refinement = replace(refinement, label_smoothing=asked.smoothing, islands=islands)
-        return refine(kept.probabilities, kept.values, kept.spacing, kept.slice_axis, refinement, job.cancelled)
+        return refine(
+            kept.probabilities,
+            kept.values,
+            kept.spacing,
+            kept.slice_axis,
+            refinement,
+            job.cancelled,
+            lambda labels: _clean(labels, kept),
+        )
 
     def _uncertainty(self, request: UncertaintyRequest, job: Job) -> UncertaintyResult:
         from rwkv_core.uncertainty import averaged_probabilities, entropy, slice_scores
@@ -367,6 +367,23 @@ class _Bar:
         spent = time.perf_counter() - self._start
         left = spent / done * (total - done) if done else None
         self._send(replace(self._message, done=done, total=total, seconds_left=left))
+
+
+def _clean(labels: Array, kept: Kept) -> None:
+    """What `Segmenter` does to the labels of a request, in place."""
+    from rwkv_core.postprocessing import keep_largest_parts, remove_islands, smooth_labels
+
+    asked = kept.request
+    if asked.smoothing > 0:
+        i, j, k = kept.spacing
+        smooth_labels(labels, (k, j, i), asked.smoothing)
+        labels[~kept.probabilities.any(0)] = 0  # voxels that are not finite
+    if asked.slices or asked.islands == "keep":
+        return
+    if asked.islands == "remove":
+        keep_largest_parts(labels)
+    elif kept.config.remove_islands and not asked.box:
+        remove_islands(labels)
 
 
 def _kind(request: SegmentRequest) -> str:
