@@ -13,7 +13,7 @@ from rwkv_core.bundle_config import SegmentClass
 from rwkv_core.cli.demo import SAMPLE
 from rwkv_core.errors import BundleError, CancelledError, InputError
 
-RECIPE = Recipe(decoder_steps=40, whole_steps=3, crop=64, views=0.1, corrected=4, others=1)
+RECIPE = Recipe(decoder_steps=40, whole_steps=3, crop=64, views=0.1, corrected=4, others=2)
 BALL = SegmentClass(value=99, name="Bright ball", color=(255, 0, 0))
 NAMES = {"name": "mine", "title": "Mine"}
 

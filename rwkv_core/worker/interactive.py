@@ -1,22 +1,22 @@
 """Interactive requests: results that were kept, and models that learn."""
 
-import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rwkv_core.errors import CancelledError, InputError
-from rwkv_core.worker.arrays import Array, PrivateFolder, geometry_of
+from rwkv_core.worker.arrays import Array, PrivateFolder
 from rwkv_core.worker.housekeeping import class_entry
 from rwkv_core.worker.jobs import Job
+from rwkv_core.worker.kept import KeptResults
 from rwkv_core.worker.models import Ready
 from rwkv_core.worker.parts import Parts
-from rwkv_core.worker.protocol import Box, Geometry, Progress, Result, SegmentRequest, Stage, VolumeFile
+from rwkv_core.worker.protocol import Progress, Result, SegmentRequest, Stage, VolumeFile
 from rwkv_core.worker.protocol_interactive import (
     INTERACTIVE_REQUESTS,
     AdaptRequest,
@@ -33,51 +33,10 @@ from rwkv_core.worker.protocol_interactive import (
 
 if TYPE_CHECKING:
     from rwkv_core.adaptation import SliceIndex
-    from rwkv_core.bundle_config import BundleConfig, SegmentClass
-    from rwkv_core.refining import Refinement
-    from rwkv_core.segmenter import PreparedVolume, Segmentation
-    from rwkv_core.volume import Region, Volume
-
-MOST_KEPT = 2_000_000_000
-"""Bytes of probabilities that one result may keep."""
+    from rwkv_core.bundle_config import SegmentClass
+    from rwkv_core.volume import Volume
 
 INTERACTIVE = tuple(INTERACTIVE_REQUESTS.values())
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A result, as probabilities.
-
-    Attributes:
-        request: that asked for it, or would have.
-        config: of the model.
-        probabilities: (1 + classes, K, J, I) of the box, float16; all zero in voxels that are not finite.
-        box: every end filled in.
-        ijk_to_ras: of the box.
-        spacing: along I, J, K in mm.
-        slice_axis: axis of (K, J, I) along which the network's slices follow each other.
-        whole: whether the box is the whole volume.
-    """
-
-    request: SegmentRequest
-    config: "BundleConfig"
-    probabilities: Array
-    box: Box
-    ijk_to_ras: Geometry
-    spacing: tuple[float, float, float]
-    slice_axis: int
-    whole: bool
-
-    @property
-    def values(self) -> list[int]:
-        """Of the classes, in the order of the channels."""
-        return [one.value for one in self.config.classes]
-
-    @property
-    def region(self) -> "Region":
-        from rwkv_core.volume import Region
-
-        return Region(**{name: (one.first, one.end) for name in "ijk" for one in [getattr(self.box, name)]})
 
 
 class Interactive:
@@ -96,7 +55,7 @@ class Interactive:
         send: Callable[[Progress], None],
     ):
         self._folder, self._ready, self._send = folder, ready, send
-        self._kept: dict[str, Kept] = {}
+        self.kept = KeptResults()
 
     def answer(self, job: Job) -> Result:
         """Do what a request asks.
@@ -116,63 +75,14 @@ class Interactive:
             return self._propagate(request, job)
         raise TypeError(f"there is no task for {type(request).__name__}")
 
-    def begin(self, request: SegmentRequest, parts: Parts, classes: int) -> bool:
-        """Whether the result is to be kept and can be; makes room for it.
-
-        Raises:
-            InputError: when slices that do not follow each other are to be kept.
-        """
-        if not request.keep:
-            return False
-        if len(parts.runs) > 1:
-            raise InputError(
-                "Only slices that follow each other can be kept.", hint="Ask for one slice, a run of them, or a box."
-            )
-        self._kept.pop(_kind(request), None)
-        ends = [(one.first, one.end or 0) for one in (parts.filled.i, parts.filled.j, parts.filled.k)]
-        return math.prod(end - first for first, end in ends) * (1 + classes) * 2 <= MOST_KEPT
-
-    def keep(
-        self,
-        request: SegmentRequest,
-        prepared: "PreparedVolume",
-        box: Box,
-        result: "Segmentation",
-        probabilities: Array,
-    ) -> None:
-        """Keep a result; `probabilities` are those of the box, and no longer the caller's."""
-        volume = prepared.volume
-        region = _inside(box)
-        if prepared.scale.not_finite:
-            probabilities[:, ~np.isfinite(volume.array[region])] = 0
-        corner = np.eye(4)
-        corner[:3, 3] = box.i.first, box.j.first, box.k.first
-        shape = probabilities.shape[1:]
-        self._kept[_kind(request)] = Kept(
-            request=request,
-            config=prepared.segmenter.bundle.config,
-            probabilities=probabilities,
-            box=box,
-            ijk_to_ras=geometry_of(result.ijk_to_ras @ corner),
-            spacing=volume.spacing,
-            slice_axis=prepared.segmenter.stacks(volume, shape)[0].slice_axis,
-            whole=shape == volume.array.shape,
-        )
-
-    def forget(self) -> None:
-        """Drop all that is kept, to make room in memory."""
-        self._kept.clear()
-
     def _refine(self, request: RefineRequest, job: Job) -> RefineResult:
         from rwkv_core.refining import Refinement
 
         start = time.perf_counter()
-        kept = self._find(request.result)
+        kept = self.kept.find(request.result)
         first = kept.box.k.first, kept.box.j.first, kept.box.i.first
         clicks = [(one.k - first[0], one.j - first[1], one.i - first[2]) for one in request.keep_at]
-        labelmap = self._labels(
-            kept,
-            job,
+        labelmap = kept.labels(
             Refinement(
                 smoothing=request.smoothing,
                 thresholds={one.value: one.probability for one in request.thresholds},
@@ -182,6 +92,7 @@ class Interactive:
                 smallest=request.smallest,
                 fill_holes=request.fill_holes,
             ),
+            job.cancelled,
         )
         return RefineResult(
             id=request.id,
@@ -192,24 +103,10 @@ class Interactive:
             seconds=time.perf_counter() - start,
         )
 
-    def _labels(self, kept: Kept, job: Job, refinement: "Refinement") -> Array:
-        """The labels of a kept result, cleaned as when it was made."""
-        from rwkv_core.refining import refine
-
-        return refine(
-            kept.probabilities,
-            kept.values,
-            kept.spacing,
-            kept.slice_axis,
-            refinement,
-            job.cancelled,
-            lambda labels: _clean(labels, kept),
-        )
-
     def _uncertainty(self, request: UncertaintyRequest, job: Job) -> UncertaintyResult:
         from rwkv_core.uncertainty import averaged_probabilities, entropy, slice_scores
 
-        kept = self._find(request.result)
+        kept = self.kept.find(request.result)
         probabilities = kept.probabilities
         if request.planes or request.flips:
             asked = replace(kept.request, id=request.id)
@@ -224,7 +121,7 @@ class Interactive:
                 cancel=job.cancelled,
                 any_modality=asked.any_modality,
             )
-            probabilities = found[(slice(None), *_inside(kept.box))]
+            probabilities = found[(slice(None), *kept.inside)]
         uncertainty = entropy(probabilities)
         if job.cancelled.is_set():
             raise CancelledError
@@ -281,7 +178,7 @@ class Interactive:
             adapted = self._ready(replace(asked, bundle=str(folder)), job)
             prepared = adapted.segmenter.prepare(volume, request.any_modality, prepared.scale)
             parts = Parts(volume.array.shape)
-            keep = self.begin(asked, parts, len(adaptation.config.classes))
+            keep = self.kept.begin(asked, parts, len(adaptation.config.classes))
             result = prepared.segment(
                 probabilities=keep, progress=_Bar(request.id, "segment", self._send), cancel=job.cancelled
             )
@@ -295,7 +192,7 @@ class Interactive:
             raise
         if result.probabilities is not None:
             made = replace(asked, bundle=str(folder))
-            self.keep(made, prepared, parts.filled, result, result.probabilities)
+            self.kept.keep(made, prepared, parts.filled, result, result.probabilities)
         changes = compare(users if before is None else before, labelmap, result.classes, volume.spacing)
         return AdaptResult(
             id=request.id,
@@ -315,12 +212,12 @@ class Interactive:
         from rwkv_core.adaptation.propagation import propagate
         from rwkv_core.refining import Refinement
 
-        kept = self._find(request.result)
+        kept = self.kept.find(request.result)
         if not kept.whole:
             raise InputError("Only the result of a whole volume can be propagated.")
         found = propagate(
             self._labelmap(request.labelmap, kept.probabilities.shape[1:]),
-            self._labels(kept, job, Refinement()),
+            kept.labels(Refinement(), job.cancelled),
             _index_of(request.slice),
             request.values,
             [_index_of(one) for one in request.keep],
@@ -335,12 +232,6 @@ class Interactive:
             slices=tuple(map(_slice_of, found.slices)),
             agreement=tuple(found.agreement),
         )
-
-    def _find(self, result: int) -> Kept:
-        for kept in self._kept.values():
-            if kept.request.id == result:
-                return kept
-        raise InputError("The probabilities of this result are no longer kept.", hint="Segment again.")
 
     def _volume(self, given: VolumeFile) -> "Volume":
         from rwkv_core.volume import Volume
@@ -367,33 +258,6 @@ class _Bar:
         spent = time.perf_counter() - self._start
         left = spent / done * (total - done) if done else None
         self._send(replace(self._message, done=done, total=total, seconds_left=left))
-
-
-def _clean(labels: Array, kept: Kept) -> None:
-    """What `Segmenter` does to the labels of a request, in place."""
-    from rwkv_core.postprocessing import keep_largest_parts, remove_islands, smooth_labels
-
-    asked = kept.request
-    if asked.smoothing > 0:
-        i, j, k = kept.spacing
-        smooth_labels(labels, (k, j, i), asked.smoothing)
-        labels[~kept.probabilities.any(0)] = 0  # voxels that are not finite
-    if asked.slices or asked.islands == "keep":
-        return
-    if asked.islands == "remove":
-        keep_largest_parts(labels)
-    elif kept.config.remove_islands and not asked.box:
-        remove_islands(labels)
-
-
-def _kind(request: SegmentRequest) -> str:
-    """Of each kind the last result is kept: scrolling through slices must not drop that of the volume."""
-    return "slices" if request.slices else "volume"
-
-
-def _inside(box: Box) -> tuple[slice, slice, slice]:
-    """(K, J, I) index of a box."""
-    return slice(box.k.first, box.k.end), slice(box.j.first, box.j.end), slice(box.i.first, box.i.end)
 
 
 def _index_of(one: OneSlice) -> "SliceIndex":

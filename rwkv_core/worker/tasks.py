@@ -96,7 +96,7 @@ class Tasks:
         volume = Volume(self._folder.get(given.file), np.array(given.ijk_to_ras), given.name, given.modality)
         parts = Parts(volume.array.shape, request.box, request.slices)  # mistakes are told before a model is loaded
         ready = self._ready(request, job)
-        keep = self.interactive.begin(request, parts, len(ready.segmenter.bundle.config.classes))
+        keep = self.interactive.kept.begin(request, parts, len(ready.segmenter.bundle.config.classes))
         prepared = self._prepared(request, volume, ready.segmenter)
         bar = _ProgressBar(request.id, parts, self._send)
         for region in parts.regions:
@@ -122,7 +122,7 @@ class Tasks:
         written = time.perf_counter() - start
         box = parts.filled
         if keep:
-            self.interactive.keep(request, prepared, box, result, parts.joined(parts.probabilities))
+            self.interactive.kept.keep(request, prepared, box, result, parts.joined(parts.probabilities))
         corner = np.eye(4)
         corner[:3, 3] = box.i.first, box.j.first, box.k.first
         return SegmentResult(
