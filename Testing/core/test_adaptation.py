@@ -134,6 +134,21 @@ def test_corrections_of_a_known_class_carry_over(bundle, scene, slices):
     assert changes[3].dice < 1
 
 
+def test_a_model_that_averages_planes_reads_a_new_class_in_the_plane_of_the_corrections(bundle, scene):
+    volume, _, truth = scene
+    cubic = Volume(volume.array, np.diag([3.0, 3.0, 3.0, 1.0]))  # fine in every plane
+    preprocessing = bundle.config.preprocessing.model_copy(update={"average": True})
+    averaging = Bundle(bundle.folder, bundle.config.model_copy(update={"preprocessing": preprocessing}))
+    quick = Recipe(decoder_steps=2, whole_steps=1, crop=32, views=0.1)
+    coronal = [SliceIndex(1, 44), SliceIndex(1, 50)]
+    result = adapt(averaging, cubic, truth, coronal, [BALL], **NAMES, device="cpu", seconds=600, recipe=quick)
+    assert not result.config.preprocessing.average
+    assert result.config.preprocessing.orientations[0][0] in "AP"
+    assert set(result.config.preprocessing.orientations) == set(preprocessing.orientations)
+    known = adapt(averaging, cubic, truth, coronal, **NAMES, device="cpu", seconds=600, recipe=quick)
+    assert known.config.preprocessing == preprocessing
+
+
 @pytest.mark.parametrize("when", [0, 3, 12])
 def test_cancel_leaves_the_model_untouched(bundle, scene, slices, weights_before, when):
     volume, _, truth = scene
@@ -174,6 +189,8 @@ def test_what_cannot_be_learnt_is_refused(bundle, scene, slices):
         run(which=[])
     with pytest.raises(InputError, match="differ in size"):
         run(labelmap=truth[1:])
+    with pytest.raises(InputError, match="differ in size"):
+        run(prediction=truth[1:])
     with pytest.raises(InputError, match="Bright ball: not drawn"):
         run(which=[SliceIndex(0, 0)])
     with pytest.raises(InputError, match="no slice 16 along K"):
