@@ -166,7 +166,7 @@ def run(case: Case, count: int, bundle: Bundle, engine: str, seconds: float) -> 
         start, cpu = time.perf_counter(), time.process_time()
         adaptation = adapt(
             bundle, case.volume, case.truth, slices, [NEW] if case.new else [], name="adapted", title="Adapted",
-            prediction=case.prediction, seconds=seconds, device="cpu",
+            seconds=seconds, device="cpu",
         )  # fmt: skip
         figures["seconds"], figures["cpu"] = time.perf_counter() - start, time.process_time() - cpu
         figures["steps"] = sum(adaptation.config.training["adaptations"][-1]["steps"].values())

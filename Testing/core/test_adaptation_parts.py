@@ -73,31 +73,24 @@ def disc(size=40, first=10, last=30):
     return mask
 
 
-def test_between_drawn_slices_a_class_is_believed_where_its_border_is_far():
+def test_between_drawn_slices_a_class_is_known_as_far_as_its_border_can_move():
     extent = Extent([(0.0, disc()), (8.0, disc())], (1.0, 1.0))
     middle = extent.at(4.0)
     assert middle[20, 20] == 1
-    assert 0 < middle[11, 20] < 1
-    assert -1 < middle[9, 20] < 0
+    assert middle[11, 20] == 0
+    assert middle[8, 20] == 0
     assert middle[2, 20] == -1
-    assert (np.abs(extent.at(1.0)) >= np.abs(middle)).all()  # nearer to a drawn slice, more is certain
     for far in (-8.5, 16.5):  # beyond the gap between the drawn slices
         assert (extent.at(far) == -1).all()
-    assert 0 < extent.at(12.0)[20, 20] < extent.at(9.0)[20, 20] < 1
-
-
-def test_shapes_between_drawn_slices_are_interpolated():
-    extent = Extent([(0.0, disc(40, 4, 14)), (8.0, disc(40, 4, 34))], (1.0, 1.0))
-    assert np.count_nonzero(extent.at(0.0) > 0) == 100
-    assert 100 < np.count_nonzero(extent.at(2.0) > 0) < np.count_nonzero(extent.at(6.0) > 0) < 900
+    assert (extent.at(12.0) > -1).any()
 
 
 def test_an_empty_slice_ends_a_class():
     mask = disc(20, 5, 15)
     extent = Extent([(0.0, mask), (30.0, mask), (36.0, np.zeros_like(mask))], (1.0, 1.0))
-    assert extent.at(34.0)[10, 10] > 0
+    assert extent.at(34.0)[10, 10] >= 0
     assert (extent.at(36.0) == -1).all()
-    assert extent.at(-20.0)[10, 10] > 0
+    assert extent.at(-20.0)[10, 10] >= 0
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

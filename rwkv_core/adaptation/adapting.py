@@ -74,7 +74,6 @@ def adapt(
     *,
     name: str,
     title: str,
-    prediction: NDArray[np.unsignedinteger] | None = None,
     seconds: float = 55.0,
     device: str = "auto",
     recipe: Recipe | None = None,
@@ -91,8 +90,6 @@ def adapt(
         new_classes: that the model has never seen, each drawn in one of the slices at least.
         name: id of the adapted model.
         title: of the adapted model.
-        prediction: (K, J, I), the untouched model's labelmap: what it shall not forget. Of a model that averages planes
-            it is better than what the network says in one of them. None does with the latter.
         seconds: to be done in, about; what it takes to get ready and to stop comes on top.
         device: as for `rwkv_core.engines.make_engine`.
         recipe: how to learn.
@@ -110,8 +107,8 @@ def adapt(
     preprocessing = bundle.config.preprocessing
     if bundle.config.kind != "segmentation" or preprocessing is None or bundle.config.in_channels != 1:
         raise BundleError(f"{bundle.config.title} ({bundle.config.id}) does not segment volumes: nothing to adapt.")
-    if any(one is not None and one.shape != volume.array.shape for one in (labelmap, prediction)):
-        raise InputError("The corrected labelmap, or the prediction, and the volume differ in size.")
+    if labelmap.shape != volume.array.shape:
+        raise InputError("The corrected labelmap and the volume differ in size.")
     if not slices:
         raise InputError("There are no corrected slices to learn from.", hint="Correct a slice, or mark one.")
     config = grown_config(bundle.config, new_classes)
@@ -126,7 +123,7 @@ def adapt(
     if new_classes and preprocessing.average:
         preprocessing = _in_one_plane(preprocessing, volume, slices)
         config = config.model_copy(update={"preprocessing": preprocessing})
-    maker = SampleMaker(volume, preprocessing, scale, config.classes, labelmap, known, beliefs, prediction)
+    maker = SampleMaker(volume, preprocessing, scale, config.classes, labelmap, known, beliefs)
     own = [sample for sample in map(maker.of_slice, sorted(set(slices))) if sample is not None]
     if not own:
         raise unread_planes(slices)
@@ -197,25 +194,16 @@ def _lessons(
     cancelled: Callable[[], bool],
 ) -> list[Lesson]:
     """The user's slices, and untouched ones with what the model said about them before."""
-    samples = [*own, *others]
-    answers = [
-        _with_prediction(answer, sample.before)
-        for answer, sample in zip(_answers(teacher, samples, device, cancelled), samples, strict=True)
-    ]
+    answers = _answers(teacher, [*own, *others], device, cancelled)
     trust = _trust(own, answers)
     lessons = []
-    for sample, answer in zip(samples, answers, strict=True):
+    for sample, answer in zip([*own, *others], answers, strict=True):
         free = 1 - sample.target.sum(0, keepdim=True)  # what lies outside the volume is background as well
         hints = sample.belief.clamp(min=0) * free
         open_ = 1 - sample.belief.abs().amin(0, keepdim=True) if len(hints) else torch.zeros_like(free)
         anchor = answer * trust[answer.argmax(0)] * free * (1 - hints.sum(0, keepdim=True).clamp(max=1))
         lessons.append(Lesson(sample.image, sample.target, anchor, open_, hints, sample.corrected))
     return lessons
-
-
-def _with_prediction(answer: Tensor, before: Tensor) -> Tensor:
-    """What the untouched model says about a slice, and what it had said about the volume, in equal shares."""
-    return torch.where(before.sum(0, keepdim=True) > 0.5, (answer + before) / 2, answer)
 
 
 @torch.no_grad()

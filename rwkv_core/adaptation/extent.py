@@ -1,7 +1,7 @@
-"""What the slices in which a new class was drawn say about the slices between them.
+"""How far a new class can reach beyond the slices in which it was drawn.
 
-Shapes are interpolated between the drawn slices, through signed distances to their borders. Far from such a border one
-can be sure of what it says, the farther the nearer a drawn slice is; near it, nobody can know.
+The truth of some slices says something about those between them: a border moves from slice to slice only so far. What
+lies deeper inside, or farther outside, than that is known without anybody having drawn it.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from scipy import ndimage
 
 from rwkv_core.adaptation.corrections import SliceIndex
 
-_SLOPE = 0.5
-"""Millimetres that a border may lie beside the interpolated one for each millimetre to the nearest drawn slice."""
+_SLOPE = 1.0
+"""Millimetres that a border may move in the plane for each millimetre across slices."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class _Drawn:
 def belief_map(
     labelmap: NDArray[np.unsignedinteger], value: int, slices: Sequence[SliceIndex], spacing: tuple[float, float, float]
 ) -> NDArray[np.float16]:
-    """(K, J, I): 1 where a class certainly is, -1 where it certainly is not, 0 where nobody can know.
+    """(K, J, I): 1 where a class is, -1 where it is not, 0 where nobody can know.
 
     Only corrected slices of one axis count: of that along which the class was drawn in most.
 
@@ -62,7 +62,6 @@ class Extent:
 
     def __init__(self, slices: Sequence[tuple[float, NDArray[np.bool_]]], pixel: tuple[float, float]):
         drawn = [_drawn(position, mask, pixel) for position, mask in slices]
-        self._pixel = max(pixel)
         self._own = [one for one in drawn if one.has_class]
         first, last = self._own[0].position, self._own[-1].position
         areas = [np.count_nonzero(one.depth > 0) * pixel[0] * pixel[1] for one in self._own]
@@ -78,24 +77,18 @@ class Extent:
         return position <= self.lowest or position >= self.highest
 
     def at(self, position: float) -> NDArray[np.float32]:
-        """(H, W), -1 to 1, of the slice at `position`."""
+        """(H, W) of the slice at `position`: 1 inside, -1 outside, 0 open."""
+        belief = np.zeros_like(self._own[0].depth)
         if self.ended(position):
-            return np.full_like(self._own[0].depth, -1)
-        below = [one for one in self._own if one.position <= position]
-        above = [one for one in self._own if one.position >= position]
-        if below and above:
-            one, other = below[-1], above[0]
-            gap = other.position - one.position
-            share = (position - one.position) / gap if gap else 0.0
-            depth = (1 - share) * one.depth + share * other.depth
-            away, fading = gap * min(share, 1 - share), 1.0
-        else:
-            one, end = (below[-1], self.highest) if below else (above[0], self.lowest)
-            depth = one.depth
-            away = abs(position - one.position)
-            fading = 1 - away / abs(end - one.position)  # the class may have ended here
-        belief = np.clip(depth / (_SLOPE * away + self._pixel), -1, 1)
-        return np.where(belief > 0, fading * belief, belief)
+            belief[:] = -1
+            return belief
+        for one in self._own:
+            move = _SLOPE * abs(position - one.position)
+            belief[one.depth < -move] = -1
+        for one in self._own:
+            move = _SLOPE * abs(position - one.position)
+            belief[one.depth > move] = 1
+        return belief
 
 
 def _drawn(position: float, mask: NDArray[np.bool_], pixel: tuple[float, float]) -> _Drawn:

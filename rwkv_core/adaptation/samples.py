@@ -27,14 +27,12 @@ class Sample:
         image: (1, H, W) float32, network input.
         target: (channels, H, W) float32, share of every class in a pixel; all zero where the truth is not known.
         belief: (new channels, H, W) float32, as from `belief_map`.
-        before: (old channels, H, W) float32, share of every class in the prediction; all zero where there is none.
         corrected: whether it is one of the user's slices.
     """
 
     image: Tensor
     target: Tensor
     belief: Tensor
-    before: Tensor
     corrected: bool
 
     @property
@@ -54,7 +52,6 @@ class SampleMaker:
         truth: (K, J, I), the user's labelmap; values that no class has count as background.
         known: (K, J, I), where `truth` is the truth.
         beliefs: (K, J, I) for every new class, as from `belief_map`.
-        prediction: (K, J, I), what the untouched model had said, if that is at hand.
     """
 
     def __init__(
@@ -66,10 +63,9 @@ class SampleMaker:
         truth: NDArray[np.unsignedinteger],
         known: NDArray[np.bool_],
         beliefs: Sequence[NDArray[np.float16]],
-        prediction: NDArray[np.unsignedinteger] | None = None,
     ):
         self.volume, self.preprocessing, self.scale = volume, preprocessing, scale
-        self.truth, self.known, self.beliefs, self.prediction = truth, known, beliefs, prediction
+        self.truth, self.known, self.beliefs = truth, known, beliefs
         self.values = [0, *(c.value for c in classes)]
         self.stacks = stacks_of(preprocessing, len(self.values), volume.ijk_to_ras, volume.array.shape)
         """The orders of slices in which the whole volume is segmented."""
@@ -118,20 +114,12 @@ class SampleMaker:
         layers = np.stack([(truth == value) for value in self.values])
         layers[0] |= ~layers.any(0)
         beliefs = [stack.to_stack(one)[index] for one in self.beliefs]
-        old = self.values[: len(self.values) - len(beliefs)]
-        if self.prediction is None:
-            before = np.zeros((len(old), *truth.shape), bool)
-        else:
-            said = stack.to_stack(self.prediction)[index]
-            before = np.stack([said == value for value in old])
-        maps = torch.from_numpy(np.stack([*(layers & known), *beliefs, *before]).astype(np.float32))
-        sizes = [len(layers), len(beliefs), len(before)]
-        target, belief, said_before = resampler.to_network(maps, 0.0)[:, 0].split(sizes)
+        maps = torch.from_numpy(np.stack([*(layers & known), *beliefs]).astype(np.float32))
+        target, belief = resampler.to_network(maps, 0.0)[:, 0].split([len(layers), len(beliefs)])
         return Sample(
             image=resampler.to_network(self.scale(torch.from_numpy(raw)[None]), self.scale.padding)[0],
             target=target.clamp(0, 1),
             belief=belief.clamp(-1, 1),
-            before=said_before.clamp(0, 1),
             corrected=corrected,
         )
 

@@ -167,7 +167,6 @@ class Interactive:
             _classes(request),
             name=request.name,
             title=request.title,
-            prediction=before,
             seconds=request.seconds,
             device=str(ready.segmenter.engine.device),
             progress=_Bar(request.id, "learn", self._send),

@@ -182,7 +182,7 @@ class AdaptRequest(Request[AdaptResult]):
         name: id of the adapted model: letters, digits, ".", "_" and "-".
         title: of the adapted model, for people.
         prediction: name of a .npy file like `labelmap`, as it was before the user's edits: slices that differ count as
-            corrected, and elsewhere it is what the model shall not forget. None when it is not at hand.
+            corrected. None when all are named in `slices`.
         slices: verified or marked as corrected: every voxel of them is taken as the truth, and they do not change.
         new_classes: segments that the model has never seen, each drawn in one of the slices at least.
         seconds: for learning, about.
