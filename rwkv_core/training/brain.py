@@ -149,7 +149,7 @@ def main(arguments: list[str] | None = None) -> None:
     network.train().requires_grad_(True)
     module = BrainTraining(network, options.steps, options.rate)
     average = EMAWeightAveraging(
-        decay=min(0.998, 1 - 5 / (options.steps + 5))
+        decay=min(0.998, 1 - 12 / (options.steps + 12))
     )  # the first weights are forgotten by the end
     trainer = lightning.Trainer(
         max_steps=options.steps,
