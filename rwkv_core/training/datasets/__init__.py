@@ -15,8 +15,8 @@ __all__ = ["SPLITS", "Case", "Dataset", "LabelClass", "Sample", "Split", "open_d
 
 _LAYOUTS = (
     "a folder with images/ and labels/ (or masks/), or with NAME.nii.gz and NAME_seg.nii.gz; nnU-Net's raw layout "
-    "(dataset.json, imagesTr, labelsTr); a MONAI datalist (.json); several of these in one (collection.json); TransUNet's "
-    "Synapse (train_npz, test_vol_h5); ACDC (.h5); or NAME.seg.nrrd beside NAME.nrrd, from Slicer"
+    "(dataset.json, imagesTr, labelsTr); a MONAI datalist (.json); several of these in one (collection.json); "
+    "TransUNet's Synapse (train_npz, test_vol_h5); ACDC (.h5); or NAME.seg.nrrd beside NAME.nrrd, from Slicer"
 )
 
 

@@ -46,12 +46,11 @@ def read_collection(path: Path, open_part: Callable[[Path], Dataset]) -> Dataset
     twice = {name for name, count in Counter(case.id for part in parts for case in part.cases).items() if count > 1}
     cases: list[Case] = []
     reads: dict[str, Callable[[], Sample]] = {}
-    for part in parts:
+    for number, part in enumerate(parts, 1):
         tables = {one.value: numbers.get(_key(one.name), 0) for one in part.classes}
         for case in part.cases:
             name = f"{part.path.stem}-{case.id}" if case.id in twice else case.id
-            if name in reads:
-                raise InputError(f"{path}: two parts have a case named {case.id}.", hint="Rename one of them.")
+            name = f"{number}-{name}" if name in reads else name  # folders of one name
             patient = name if case.patient == case.id else case.patient
             cases.append(replace(case, id=name, patient=patient))
             reads[name] = partial(_read, part, case, tables)
