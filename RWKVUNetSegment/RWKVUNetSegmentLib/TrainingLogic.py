@@ -20,8 +20,9 @@ from slicer.i18n import tr as _
 
 from rwkv_core.errors import InputError, RWKVUNetError
 from RWKVUNetSegmentLib.EventLoop import inTurns, later, slot, tell
+from RWKVUNetSegmentLib.InputVolume import modalityOf
 from RWKVUNetSegmentLib.TrainingCommand import TrainingCommand
-from RWKVUNetSegmentLib.TrainingDataExport import exportData, problemOf, removeData
+from RWKVUNetSegmentLib.TrainingDataExport import exportData, problemOf, removeData, volumeOf
 from RWKVUNetSegmentLib.TrainingRun import TrainingRun, dataFolder
 
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -69,7 +70,11 @@ class TrainingRequest:
             words.append(f"--init={self.model}")
         if self.semiSupervised:
             words.append(f"--unlabelled={self.unlabelled}")
-        changes = [*([f"epochs={self.epochs}"] if self.epochs else []), *self.changes]
+        changes = [f"epochs={self.epochs}"] if self.epochs else []
+        modalities = {modalityOf(volumeOf(node)) for node in self.segmentations}
+        if not self.folder and len(modalities) == 1 and modalities <= {"CT", "MR"}:
+            changes.append(f"modality={modalities.pop()}")
+        changes += self.changes
         return words + [f"--set={change}" for change in changes]
 
 

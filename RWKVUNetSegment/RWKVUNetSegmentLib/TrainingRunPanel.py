@@ -172,12 +172,12 @@ class TrainingRunPanel(Panel):
 
     def _showPreview(self, run: TrainingRun | None) -> None:
         label = self.ui.trainingPreviewLabel
-        width = max(label.width, 200)
+        width = max(self.ui.trainingStartButton.width, 200)  # as wide as the section; the picture itself may be hidden
         if not self._changed("preview", run, (stamp(run.preview), width) if run else None):
             return
         pixmap = qt.QPixmap(str(run.preview)) if run and run.preview.is_file() else qt.QPixmap()
         label.visible = not pixmap.isNull()
-        if label.visible or not pixmap.isNull():
+        if not pixmap.isNull():
             label.setPixmap(pixmap.scaledToWidth(width, qt.Qt.SmoothTransformation))
 
     def _showLog(self, run: TrainingRun | None) -> None:

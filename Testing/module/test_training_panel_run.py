@@ -126,10 +126,10 @@ def test_start_draws_curves_and_the_finished_model_is_in_the_list(opened, ui, pi
     assert not ui.trainingPreviewLabel.pixmap.isNull()
     assert not ui.trainingStopButton.enabled and not ui.trainingResumeButton.enabled
     assert not ui.trainingStartButton.enabled and "already" in ui.trainingStartButton.toolTip, "the name is taken"
-    bench.dialogs.answer(True)
+    bench.dialogs.answer("Ok")
     ui.trainingRemoveButton.click()
     assert not list((home / "runs").iterdir())
-    assert ui.trainingRunComboBox.count == 0 and not ui.trainingRunComboBox.visible
+    assert ui.trainingRunComboBox.count == 0 and ui.trainingRunComboBox.isHidden()
 
 
 def test_a_run_survives_the_module_and_is_found_stopped_and_resumed(opened, pieces, open_module, monkeypatch, home):
