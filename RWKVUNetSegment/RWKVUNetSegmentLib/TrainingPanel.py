@@ -237,9 +237,12 @@ class TrainingPanel(Panel):
         ui.trainingStartButton.text = _("Cancel") if training.cancellable else _("Start training")
         possible, reason = (True, "") if training.cancellable else self.canStart()
         self.allow(ui.trainingStartButton, possible, reason)
+        self.runPanel.watch(node)
+        shown = self.runPanel.run
+        if node and shown and shown.name == node.trainingName:
+            reason = ""  # that its name is taken needs no words
         ui.trainingHintLabel.text = training.starting or reason or " ".join(training.warnings)
         ui.trainingHintLabel.visible = bool(ui.trainingHintLabel.text)
-        self.runPanel.watch(node)
 
     def _showChoices(self) -> None:
         ui, node = self.ui, self.parameterNode

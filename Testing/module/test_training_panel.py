@@ -171,7 +171,8 @@ def test_runs_of_earlier_sessions_are_found(panel, ui, opened, tmp_path, given, 
     ui.trainingNameLineEdit.text = "old"
     draw("scan", ("Liver",))
     tick(ui.trainingNodesTree, 0)
-    assert "There is a run named old already" in reason(ui)
+    assert not ui.trainingStartButton.enabled
+    assert "There is a run named old already" in ui.trainingStartButton.toolTip
     assert read_status(folder)["epoch"] == 2
 
 

@@ -147,7 +147,8 @@ def test_a_run_survives_the_module_and_is_found_stopped_and_resumed(opened, piec
     ui.trainingStopButton.click()
     assert not ui.trainingStopButton.enabled and "Stopping" in ui.trainingStatusLabel.text
     until(again, "stopped")
-    assert not isThere(pid) and "can be resumed" in ui.trainingStatusLabel.text
+    assert "can be resumed" in ui.trainingStatusLabel.text
+    waitUntil(lambda: not isThere(pid))
     done = panel(again).runPanel.run.status["epoch"]
     assert ui.trainingResumeButton.enabled
     ui.trainingResumeButton.click()
