@@ -96,12 +96,14 @@ class TrainingPanel(Panel):
     def onInstallationChanged(self) -> None:
         """The module was entered, or something was installed."""
         self._packages.refresh()
+        self._problemOf.clear()  # a data set may have been mended
         self.logic.training.refresh()
         self.updateFromState()
 
     def onCollapsed(self, collapsed: bool) -> None:
         if collapsed:
             return
+        self._problemOf.clear()
         self.logic.training.refresh()
         self.updateFromState()
         if self.logic.installation.isValid()[0]:
@@ -139,6 +141,8 @@ class TrainingPanel(Panel):
             self.updateFromState()
 
     def onFolderChanged(self, path: str) -> None:
+        self._classesOf.pop(path, None)  # it may have changed since it was chosen last
+        self._problemOf.pop(path, None)
         self._set("trainingFolder", path)
 
     def onUnlabelledChanged(self, path: str) -> None:
@@ -222,8 +226,8 @@ class TrainingPanel(Panel):
 
     def updateFromState(self) -> None:
         ui, node, training = self.ui, self.parameterNode, self.logic.training
-        if self._section.collapsed and not training.starting:
-            self.runPanel.watch(node)
+        if self._section.collapsed:
+            self.runPanel.watchCurves(node)
             return
         if node:
             training.setFolder(Path(node.trainingRunsFolder) if node.trainingRunsFolder else None)

@@ -59,6 +59,12 @@ class TrainingRunPanel(Panel):
         self.parameterNode = parameterNode
         self.updateFromState()
 
+    def watchCurves(self, parameterNode: Any) -> None:
+        """Bring the curves up to date, and nothing else: the section is closed."""
+        self.parameterNode = parameterNode
+        if (run := self.run) is not None:
+            self._updateCurves(run)
+
     def updateFromState(self) -> None:
         ui, run = self.ui, self.run
         self._showRuns(run)
