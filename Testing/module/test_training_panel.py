@@ -14,6 +14,7 @@ from RWKVUNetSegmentLib.InstalledPackages import PackageState
 from RWKVUNetSegmentLib.TrainingParameters import chosenSegmentations, requestOf
 
 import bench
+from bench import pictures
 from module.panel import add_volume, choose
 from module.training_runs import addSegmentation, waitUntil
 
@@ -174,6 +175,15 @@ def test_runs_of_earlier_sessions_are_found(panel, ui, opened, tmp_path, given, 
     assert not ui.trainingStartButton.enabled
     assert "There is a run named old already" in ui.trainingStartButton.toolTip
     assert read_status(folder)["epoch"] == 2
+
+
+@pytest.mark.parametrize("width", [350, 420, 500])
+def test_no_text_is_cut_off(panel, ui, drawn, opened, tmp_path, width):
+    run(tmp_path, "failed", message="The loss is no number.", hint="Lower the rate.")
+    opened.logic.training.refresh()
+    choose(ui.trainingPresetComboBox, "Semi-supervised, ultrasound (FUGC)")
+    tick(ui.trainingNodesTree, 0)
+    pictures.panelPicture(opened.panel, pictures.ROOT / "out" / "screenshots" / f"training-{width}.png", width)
 
 
 def test_the_packages_are_installed_on_a_click(panel, ui, monkeypatch, opened):
