@@ -31,8 +31,10 @@ from RWKVUNetSegmentLib.ParameterNode import RWKVUNetSegmentParameterNode
 from RWKVUNetSegmentLib.SegmentationLogic import SegmentationLogic, SegmentationResult
 from RWKVUNetSegmentLib.SegmentPanel import SegmentPanel
 from RWKVUNetSegmentLib.SetupPanel import SetupPanel
+from RWKVUNetSegmentLib.TrainingLogic import TrainingLogic
+from RWKVUNetSegmentLib.TrainingPanel import TrainingPanel
 
-PANELS = (InputsPanel, ModelPanel, SegmentPanel, AdvancedPanel, BatchPanel, SetupPanel)
+PANELS = (InputsPanel, ModelPanel, SegmentPanel, AdvancedPanel, BatchPanel, TrainingPanel, SetupPanel)
 """The sections, from top to bottom."""
 
 LIBRARIES = ("RWKVUNetSegmentLib", "rwkv_core")
@@ -180,6 +182,7 @@ class RWKVUNetSegmentLogic(ScriptedLoadableModuleLogic):
         self.models = ModelsLogic()
         self.segmentation = SegmentationLogic()
         self.batch = BatchLogic(self.segmentation)
+        self.training = TrainingLogic(self.models)
         self.onStateChanged: Any = None
 
     def getParameterNode(self) -> RWKVUNetSegmentParameterNode:
@@ -205,6 +208,7 @@ class RWKVUNetSegmentLogic(ScriptedLoadableModuleLogic):
     def cleanup(self) -> None:
         """End all work and the worker processes."""
         self.onStateChanged = None
+        self.training.cleanup()
         self.models.cleanup()
         self.batch.cleanup()
         self.segmentation.cleanup()

@@ -101,7 +101,7 @@ class InstallationLogic:
         wanted = [
             one for one in self.states() if one.state != RequirementState.READY and (openvino or not one.optional)
         ]
-        if self._installing or _pipIsBusy():
+        if self._installing or pipIsBusy():
             return False, _("Another installation is running. Wait until it is over.")
         if wanted and not (confirm or _ask)(self._announcement(wanted)):
             return False, _("Nothing was installed.")
@@ -243,30 +243,33 @@ class InstallationLogic:
         return ""
 
     def _installPackages(self) -> str:
-        return self._pip(loadRequirements(REQUIREMENTS))
+        return installPackages(loadRequirements(REQUIREMENTS))
 
     def _installOpenVINO(self) -> str:
-        return self._pip([parse(OPENVINO)])
+        return installPackages([parse(OPENVINO)])
 
-    def _pip(self, requirements: list[Any]) -> str:
-        try:
-            packaging = importlib.import_module("slicer.packaging")
-        except ModuleNotFoundError:  # Slicer 5.10
-            missing = [str(one) for one in requirements if not look(one).usable]
-            slicer.util.pip_install(missing)
-        else:
-            packaging.pip_ensure(
-                requirements, skip_packages=list(SKIPPED), prompt_install=False, requester="RWKVUNetSegment"
-            )
-        left = [one.name for one in requirements if not look(one).usable]
-        return _("{names}: not installed. The Python console tells more.").format(names=", ".join(left)) if left else ""
+
+def installPackages(requirements: list[Any]) -> str:
+    """Install with pip what is missing of them; gives what went wrong, in words, else nothing."""
+    try:
+        packaging = importlib.import_module("slicer.packaging")
+    except ModuleNotFoundError:  # Slicer 5.10
+        missing = [str(one) for one in requirements if not look(one).usable]
+        slicer.util.pip_install(missing)
+    else:
+        packaging.pip_ensure(
+            requirements, skip_packages=list(SKIPPED), prompt_install=False, requester="RWKVUNetSegment"
+        )
+    left = [one.name for one in requirements if not look(one).usable]
+    return _("{names}: not installed. The Python console tells more.").format(names=", ".join(left)) if left else ""
 
 
 def _ask(text: str) -> bool:
     return bool(slicer.util.confirmOkCancelDisplay(text, _("RWKV-UNet: installation")))
 
 
-def _pipIsBusy() -> bool:
+def pipIsBusy() -> bool:
+    """Whether somebody installs something already."""
     try:
         packaging: Any = importlib.import_module("slicer.packaging")
     except ModuleNotFoundError:

@@ -8,6 +8,9 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
+_IMPORTED_AS = {"pillow": "PIL", "PyYAML": "yaml"}
+"""Packages whose modules have other names."""
+
 
 @dataclass(frozen=True)
 class PackageState:
@@ -44,7 +47,7 @@ def look(requirement: Any) -> PackageState:
     if not version:
         return PackageState(broken=_("{name}: its record of installation is damaged.").format(name=name))
     try:
-        found = importlib.util.find_spec(name) is not None
+        found = importlib.util.find_spec(_IMPORTED_AS.get(name, name)) is not None
     except (ImportError, ValueError):
         found = False
     if not found:

@@ -53,7 +53,8 @@ class Preference(enum.Enum):
 class RWKVUNetSegmentParameterNode:
     """What the panel shows and the scene keeps.
 
-    firstSlice and lastSlice count from 1, as people do; a last slice beyond the volume means its end.
+    firstSlice and lastSlice count from 1, as people do; a last slice beyond the volume means its end. What the fields
+    for training mean is in TrainingParameters; the segmentations to learn from are node references there.
     """
 
     inputVolume: slicer.vtkMRMLScalarVolumeNode
@@ -73,6 +74,16 @@ class RWKVUNetSegmentParameterNode:
     show3D: bool = False
     batchInputFolder: str = ""
     batchOutputFolder: str = ""
+    trainingFolder: str = ""
+    trainingOmittedClasses: str = "[]"
+    trainingModel: str = ""
+    trainingPreset: str = "finetune"
+    trainingUnlabelled: str = ""
+    trainingEpochs: Annotated[int, Minimum(0)] = 0
+    trainingDevice: str = "auto"
+    trainingName: str = ""
+    trainingRunsFolder: str = ""
+    trainingRun: str = ""
 
 
 def parametersOf(node: RWKVUNetSegmentParameterNode) -> SegmentationParameters:

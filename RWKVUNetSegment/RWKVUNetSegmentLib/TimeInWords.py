@@ -4,12 +4,14 @@ from slicer.i18n import tr as _
 
 
 def seconds(value: float) -> str:
-    """E.g. "0.8 s", "12 s", "2 min 5 s"."""
+    """E.g. "0.8 s", "12 s", "2 min 5 s", "3 h 20 min"."""
     if value < 9.95:
         return _("{seconds:.1f} s").format(seconds=value)
     whole = round(value)
     if whole < 60:
         return _("{seconds} s").format(seconds=whole)
+    if whole >= 3600:
+        return _("{hours} h {minutes} min").format(hours=whole // 3600, minutes=whole % 3600 // 60)
     return _("{minutes} min {seconds} s").format(minutes=whole // 60, seconds=whole % 60)
 
 

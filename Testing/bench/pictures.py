@@ -1,10 +1,14 @@
 """Draws the pictures of the documentation: the real panel, the real model on the sample head, Slicer's own views."""
 
+import os
 import sys
+import tempfile
 from pathlib import Path
 from unittest import mock
 
+import qt
 import slicer
+import vtk
 
 from bench import event_loop, views, window
 from bench.cut_text import cutTexts
@@ -87,6 +91,51 @@ def wholeWindow(opened, folder):
     shown.hide()
 
 
+def labelledPiece(opened, name, first, slices=6):
+    """Some axial slices of the sample as a volume of their own, segmented by the shipped model."""
+    whole = slicer.util.loadVolume(str(SAMPLE))
+    matrix = vtk.vtkMatrix4x4()
+    whole.GetIJKToRASMatrix(matrix)
+    ijkToRAS = slicer.util.arrayFromVTKMatrix(matrix)
+    ijkToRAS[:, 3] = ijkToRAS @ [0, 0, first, 1]
+    array = slicer.util.arrayFromVolume(whole)[first : first + slices].copy()
+    slicer.mrmlScene.RemoveNode(whole)
+    return opened.logic.process(slicer.util.addVolumeFromArray(array, ijkToRAS=ijkToRAS, name=name)).node
+
+
+def training(folder):
+    """panel-training.png: a run on two pieces of the sample, after its first epochs. With a home of its own."""
+    with tempfile.TemporaryDirectory(prefix="rwkv-unet-") as home, mock.patch.dict(os.environ, RWKV_UNET_HOME=home):
+        slicer.mrmlScene.Clear()
+        opened = OpenedModule(MODULE)
+        opened.enter()
+        event_loop.wait_until(lambda: opened.logic.models.models, PATIENCE)
+        for name, first in (("Patient 1", 70), ("Patient 2", 88)):
+            labelledPiece(opened, name, first)
+        ui = opened.widget.ui
+        for section in (ui.inputsCollapsibleButton, ui.modelCollapsibleButton):
+            section.collapsed = True
+        panel = next(one for one in opened.widget.panels if type(one).__name__ == "TrainingPanel")
+        ui = panel.ui
+        ui.trainingStartButton.parentWidget().collapsed = False
+        event_loop.process_events()
+        for index in range(ui.trainingNodesTree.topLevelItemCount):
+            ui.trainingNodesTree.topLevelItem(index).setCheckState(0, qt.Qt.Checked)
+            event_loop.process_events()
+        ui.trainingNameLineEdit.text = "my-structures"
+        event_loop.process_events()
+        ui.trainingStartButton.click()
+        runs = opened.logic.training
+        event_loop.wait_until(lambda: runs.runs and runs.runs[0].metrics(), PATIENCE, lambda: ui.trainingHintLabel.text)
+        views.grab(opened.panel, folder / "panel-training.png", (PANEL_WIDTH, 200))  # the slice is as wide as the panel
+        panel.updateFromState()
+        panelPicture(opened.panel, folder / "panel-training.png")
+        runs.stop(runs.runs[0])
+        event_loop.wait_until(lambda: not runs.runs[0].active, PATIENCE)
+        opened.close()
+        event_loop.process_events()
+
+
 def draw(folder):
     """Every picture, into the folder."""
     beforeInstallation(folder)
@@ -96,3 +145,5 @@ def draw(folder):
     surfaces(segmentation, folder)
     wholeWindow(opened, folder)
     opened.close()
+    event_loop.process_events()
+    training(folder)

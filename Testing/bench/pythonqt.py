@@ -25,6 +25,7 @@ _patched = _childrenIgnored = False
 
 # Virtual functions that C++ calls: a Python property of this name would be taken for an override.
 VIRTUAL = ("sizeHint", "minimumSizeHint")
+VIRTUAL_OF = {QtWidgets.QProgressBar: ("text",)}
 
 
 def isA(instance, cls):
@@ -248,10 +249,10 @@ def _isInstanceAsInPythonQt(cls, instance):
 def adapt(cls):
     """Gives one Qt class, or stand-in, PythonQt's attributes."""
     if cls.__module__.startswith("PySide6"):
-        meta = cls.staticMetaObject
+        meta, left = cls.staticMetaObject, (*VIRTUAL, *VIRTUAL_OF.get(cls, ()), "singleShot")
         for index in range(meta.propertyOffset(), meta.propertyCount()):
             declared = meta.property(index)
-            if declared.name() not in (*VIRTUAL, "singleShot"):
+            if declared.name() not in left:
                 setattr(cls, declared.name(), declaredProperty(declared.name(), declared.isWritable()))
         cls.__getattribute__ = _read(cls.__getattribute__)
     cls.__setattr__ = _write

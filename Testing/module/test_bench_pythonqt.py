@@ -131,6 +131,13 @@ def test_an_exception_in_an_observer_goes_on_record():
     assert "observer" in recorded[0]
 
 
+def test_a_progress_bar_that_is_not_shown_takes_values():
+    bar = qt.QProgressBar()
+    bar.maximum, bar.format = 2, "epoch"
+    bar.value = 1
+    assert bar.value == 1
+
+
 def test_single_shot_is_a_function_of_the_class_and_a_property_of_a_timer(wait_until):
     done, timer = [], qt.QTimer()
     timer.singleShot = True

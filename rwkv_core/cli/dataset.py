@@ -1,4 +1,4 @@
-"""`rwkv-unet dataset check`: what is wrong with a data set, before hours are spent on it."""
+"""`rwkv-unet dataset check`: what is wrong with a data set, before hours are spent on it; `classes`: what it labels."""
 
 import argparse
 import json
@@ -32,6 +32,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     check.add_argument("--fold", type=int, help="of splits_final.json, or of a datalist")
     check.add_argument("--json", action="store_true", help="print JSON")
     check.set_defaults(func=run_check)
+    classes = actions.add_parser(
+        "classes",
+        help="list the classes of a data set",
+        description="Reads no image; labels where nothing names them.",
+    )
+    classes.add_argument("dataset", type=Path, metavar="DATASET", help="folder or datalist; see docs/training.md")
+    classes.add_argument("--json", action="store_true", help="print JSON")
+    classes.set_defaults(func=run_classes)
 
 
 def run_check(options: argparse.Namespace) -> int:
@@ -59,6 +67,28 @@ def run_check(options: argparse.Namespace) -> int:
     else:
         _print(dataset, report)
     return FAILED if report.errors else OK
+
+
+def run_classes(options: argparse.Namespace) -> int:
+    """Print value and name of every class."""
+    require_training()
+    from rwkv_core.cli import OK
+    from rwkv_core.training.datasets import open_dataset
+
+    dataset = open_dataset(options.dataset)
+    if options.json:
+        document = {
+            "dataset": str(dataset.path),
+            "format": dataset.format,
+            "cases": len(dataset.cases),
+            "classes": [{"value": one.value, "name": one.name} for one in dataset.classes],
+        }
+        print(json.dumps(document))  # ASCII: whoever reads it from a pipe need not know the encoding
+        return OK
+    console = Console(highlight=False)
+    for one in dataset.classes:
+        console.print(f"{one.value:>5}  {one.name}", markup=False)
+    return OK
 
 
 def _print(dataset: "Dataset", report: "Report") -> None:

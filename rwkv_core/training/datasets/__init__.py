@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rwkv_core.errors import InputError
+from rwkv_core.training.datasets.collection import is_collection, read_collection
 from rwkv_core.training.datasets.datalist import is_datalist, read_datalist
 from rwkv_core.training.datasets.description import SPLITS, Case, Dataset, LabelClass, Sample, Split
 from rwkv_core.training.datasets.nnunet import is_nnunet, read_nnunet
@@ -14,8 +15,8 @@ __all__ = ["SPLITS", "Case", "Dataset", "LabelClass", "Sample", "Split", "open_d
 
 _LAYOUTS = (
     "a folder with images/ and labels/ (or masks/), or with NAME.nii.gz and NAME_seg.nii.gz; nnU-Net's raw layout "
-    "(dataset.json, imagesTr, labelsTr); a MONAI datalist (.json); TransUNet's Synapse (train_npz, test_vol_h5); ACDC "
-    "(.h5); or NAME.seg.nrrd beside NAME.nrrd, from Slicer"
+    "(dataset.json, imagesTr, labelsTr); a MONAI datalist (.json); several of these in one (collection.json); "
+    "TransUNet's Synapse (train_npz, test_vol_h5); ACDC (.h5); or NAME.seg.nrrd beside NAME.nrrd, from Slicer"
 )
 
 
@@ -42,6 +43,8 @@ def open_dataset(path: str | Path, fold: int | None = None) -> Dataset:
         return read_acdc(path)
     if path.is_dir() and is_nnunet(path):
         return read_nnunet(path, fold)
+    if is_collection(path):
+        return read_collection(path, lambda part: open_dataset(part, fold))
     if is_datalist(path):
         return read_datalist(path, fold)
     if is_slicer_export(path):
