@@ -1,8 +1,8 @@
 """A volume on the network's grid, and its way through a volumetric network in overlapping, blended blocks.
 
 Blocks of one depth are blended by MONAI's sliding window with Gaussian weights; these bands are blended along the depth
-with the same weights here, so that the logits of two bands at most are in memory, however long the volume. Inference and
-training's validation share it, as they share the resampling in depth.
+with the same weights here, so that the logits of two bands at most are in memory, however long the volume. Inference
+and training's validation share it, as they share the resampling in depth.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,9 +27,7 @@ def planes_of(slices: int, distance: float, blocks: Patches) -> int:
     return max(1, round(slices * distance / blocks.spacing[0]))
 
 
-def resampled_in_depth(
-    slices: int, planes: int, size: tuple[int, int], prepare: Callable[[slice], Tensor]
-) -> Tensor:
+def resampled_in_depth(slices: int, planes: int, size: tuple[int, int], prepare: Callable[[slice], Tensor]) -> Tensor:
     """Slices that are on the network's grid in plane, (planes, H, W); finer ones are averaged, as torch does it.
 
     Args:
