@@ -113,7 +113,7 @@ class SliceResampler:
         if logits.device.type == "cpu":
             return torch.stack([self._enlarged_labels(one) for one in logits])
         # Slice by slice: the enlarged logits of a batch would fill the memory.
-        return torch.cat([self._enlarge(one).argmax(1) for one in logits.split(1)])
+        return torch.cat([_largest(self._enlarge(one)) for one in logits.split(1)])
 
     def probabilities(self, logits: Tensor) -> Tensor:
         return self._enlarge(self._crop(logits)).softmax(1)
@@ -171,7 +171,7 @@ class PaperResampler:
 def _largest(logits: Tensor) -> Tensor:
     """Channel with the largest logit: (B, classes, H, W) to (B, H, W), uint8 or int64."""
     if logits.device.type != "cpu":
-        return logits.argmax(1)
+        return logits.argmax(1).to(torch.uint8 if logits.shape[1] <= 256 else torch.int64)  # little to bring back
     return torch.stack([running_argmax(len(one), one.__getitem__) for one in logits])
 
 

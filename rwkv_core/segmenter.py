@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rwkv_core.block_pass import CONTEXT, BlockPass
 from rwkv_core.bundle import Bundle
-from rwkv_core.bundle_config import Patches, Preprocessing, SegmentClass, Spacing, Window
+from rwkv_core.bundle_config import Patches, Preprocessing, SegmentClass, Window
 from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.engines import choose_device, make_engine
 from rwkv_core.errors import BundleError, CancelledError, InputError
@@ -22,23 +22,14 @@ from rwkv_core.plane_averaging import Averaging, Box
 from rwkv_core.postprocessing import count_labels, keep_largest_parts, remove_islands, smooth_labels
 from rwkv_core.preprocessing import make_resampler
 from rwkv_core.slice_pass import Clock, SlicePass, both
+from rwkv_core.slice_planes import stacks_of
 from rwkv_core.store import load_bundle
-from rwkv_core.volume import Region, SliceStack, Volume, choose_stack, fine_stacks, size_in_words
+from rwkv_core.volume import Region, SliceStack, Volume
 
 Islands = Literal["bundle", "remove", "keep"]
 
-_NARROWEST = 2
-"""Voxels; rows or columns fewer than this are no slice."""
-
 _AIR_OR_FAT_HU = -20
 """Every CT of a body holds fat (-100 HU), lung or air; a volume without any is none, or not in Hounsfield units."""
-
-_FINE = 2.0
-"""Pixels of slices that are averaged, as multiples of the network's."""
-_LEAST_PIXELS = 32
-"""Rows and columns of slices that are averaged; thinner ones, as of a slab, show too little."""
-_MOST_AVERAGED = 1_500_000_000
-"""Bytes of probabilities that averaging may have to keep; a larger volume is segmented in one plane."""
 
 
 @dataclass(frozen=True)
@@ -178,25 +169,7 @@ class Segmenter:
         Slices are averaged where their pixels are at most twice as large as those of the network's input, and the
         probabilities fit in memory. `average` is as for `PreparedVolume.segment`.
         """
-        config = self.preprocessing
-        best = self._best_stack(volume, shape)
-        kept = math.prod(shape) * len(self.values) * np.float16().nbytes
-        wanted = config.average if average is None else average
-        if not wanted or not isinstance(config.resampling, Spacing) or kept > _MOST_AVERAGED:
-            return [best]
-        pixel = _FINE * config.resampling.pixel
-        fine = fine_stacks(volume.ijk_to_ras, shape, config.orientations, pixel, _LEAST_PIXELS)
-        return [best, *(stack for stack in fine if stack != best)] if best in fine else [best]
-
-    def _best_stack(self, volume: Volume, shape: tuple[int, ...]) -> SliceStack:
-        stack = choose_stack(volume.ijk_to_ras, shape, self.preprocessing.orientations)
-        if min(stack.shape[1:]) < _NARROWEST:
-            raise InputError(
-                f"{size_in_words(shape)} voxels hold no slice for this model: its slices ({stack.code}) would be "
-                f"{stack.shape[1]} x {stack.shape[2]} voxels.",
-                hint="Choose a larger volume or region, or a model for another slice direction.",
-            )
-        return stack
+        return stacks_of(self.preprocessing, len(self.values), volume.ijk_to_ras, shape, average)
 
     def _check_modality(self, volume: Volume) -> None:
         made_for = self.bundle.config.modality

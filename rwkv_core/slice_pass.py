@@ -11,13 +11,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rwkv_core.engines import Engine
+from rwkv_core.engines import Engine, OpenVINOInt8Engine
 from rwkv_core.intensity import IntensityScale
 from rwkv_core.pipeline import run_pipeline
 from rwkv_core.preprocessing import Resampler
 
 _PIXELS_PER_BATCH = {"cpu": 150_000, "mps": 400_000, "cuda": 1_600_000}
 """Network input pixels in one batch: enough to keep the device busy, little enough to stay in memory."""
+
+_TYPICAL = 24
+"""Slices to calibrate an engine with."""
+
+_AS_THEY_ARE = tuple(np.dtype(name) for name in ("uint8", "int8", "int16", "int32"))
+"""Types that torch scales by itself: on the way to a GPU, they are less than float32."""
 
 Finish = Callable[[slice, Tensor], None]
 """Takes which slices they are, and their logits; called in several threads at once."""
@@ -96,7 +102,9 @@ class Pass:
     def prepare(self, batch: slice) -> Tensor:
         """Input (B, 1, H, W) of the network."""
         with self.clock("prepare"):
-            slices = torch.from_numpy(self.source[batch].astype(np.float32, order="C")).to(self.engine.device)
+            part = self.source[batch]
+            dtype = part.dtype if part.dtype in _AS_THEY_ARE else np.float32
+            slices = torch.from_numpy(part.astype(dtype, order="C")).to(self.engine.device)
             return self.resampler.to_network(self.scale(slices), self.scale.padding)
 
 
@@ -116,6 +124,8 @@ class SlicePass(Pass):
         Raises:
             CancelledError: when `cancelled` said so.
         """
+        if isinstance(self.engine, OpenVINOInt8Engine):
+            self.engine.calibrate(self.resampler.size, self._typical)
         batches = self._batches(step)
         count = len(range(0, len(self.source), step))
         run_pipeline(
@@ -126,6 +136,12 @@ class SlicePass(Pass):
             lambda batch: advance(len(range(*batch.indices(len(self.source))))),
             cancelled,
         )
+
+    def _typical(self) -> Tensor:
+        """Slices from all over the stack, as the network gets them."""
+        slices = len(self.source)
+        chosen = np.linspace(0, slices - 1, min(slices, _TYPICAL)).round().astype(int)
+        return torch.cat([self.prepare(slice(index, index + 1)) for index in chosen])
 
     def _batches(self, step: int) -> list[slice]:
         height, width = self.resampler.size

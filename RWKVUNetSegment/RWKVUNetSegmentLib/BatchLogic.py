@@ -38,6 +38,11 @@ class BatchLogic:
         self._logic = logic
         self._batches: list[BatchRun] = []
 
+    @property
+    def running(self) -> tuple[BatchResult, ...]:
+        """Batches that are not over."""
+        return tuple(batch.result for batch in self._batches)
+
     def processVolumes(
         self,
         inputVolumes: Sequence[Any],

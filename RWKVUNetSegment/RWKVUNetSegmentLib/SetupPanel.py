@@ -77,7 +77,7 @@ class SetupPanel(Panel):
             else:
                 text = _("Before the first segmentation, some software must be downloaded and installed, once.")
         ui.setupLabel.text = text
-        busy = bool(self.logic.segmentation.running)
+        busy = bool(self.logic.segmentation.running or self.logic.batch.running)
         needed = not ready or offered or installation.restartPending
         why = _("Wait until the segmentation is done.") if busy else _("Nothing is missing.")
         self.allow(ui.installButton, needed and not busy, why)

@@ -81,23 +81,6 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
 
 
 @standin
-class ctkCollapsibleGroupBox(QtWidgets.QGroupBox):
-    def __init__(self, *arguments):
-        super().__init__(*arguments)
-        self.setCheckable(True)
-        self.toggled.connect(lambda open_: setattr(self, "collapsed", not open_))
-
-    def _apply(self, collapsed):
-        self.setChecked(not collapsed)
-        for child in self.children():
-            if pythonqt.isA(child, QtWidgets.QWidget):
-                child.setVisible(not collapsed)
-
-    collapsed = field(bool, False, None, _apply)
-    collapsedHeight = field(int, 14)
-
-
-@standin
 class ctkComboBox(QtWidgets.QComboBox):
     defaultText = field(str, "")
     forceDefault = field(bool, False)
@@ -114,73 +97,12 @@ class ctkPushButton(QtWidgets.QPushButton):
 
 
 @standin
-class ctkMenuButton(QtWidgets.QPushButton):
-    pass
-
-
-@standin
 class ctkCheckablePushButton(ctkPushButton):
     checkBoxToggled = signal("bool")
     checkBoxControlsButton = field(bool, True)
     checkBoxControlsButtonToggleState = field(bool, True)
     checkBoxUserCheckable = field(bool, True)
     checkState = field(int, 0, None, lambda self, state: self.checkBoxToggled.emit(bool(state)))
-
-
-@standin
-class ctkMessageBox(QtWidgets.QMessageBox):
-    dontShowAgain = field(bool, False)
-    dontShowAgainVisible = field(bool, False)
-    dontShowAgainSettingsKey = field(str, "")
-
-
-@standin
-class ctkFittedTextBrowser(QtWidgets.QTextBrowser):
-    """Grows with its text, as the true one."""
-
-    collapsed = field(bool, True)
-    disableMouseScroll = field(bool, True)
-    showDetailsText = field(str, "Show details...")
-    hideDetailsText = field(str, "Hide details.")
-
-    def __init__(self, parent=None):
-        super().__init__(parent)
-        policy = QtWidgets.QSizePolicy(QtWidgets.QSizePolicy.Expanding, QtWidgets.QSizePolicy.Fixed)
-        policy.setHeightForWidth(True)
-        self.setSizePolicy(policy)
-        self.setVerticalScrollBarPolicy(Qt.ScrollBarAlwaysOff)
-        self.textChanged.connect(self.updateGeometry)
-
-    def setCollapsibleText(self, text):
-        self.setText(text)
-
-    def setCollapsibleHtml(self, text):
-        self.setHtml(text)
-
-    def setCollapsiblePlainText(self, text):
-        self.setPlainText(text)
-
-    def heightForWidth(self, width):
-        document = self.document.clone()
-        document.setTextWidth(width - 2 * self.frameWidth)
-        return int(document.size.height()) + 2 * self.frameWidth + 1
-
-    def sizeHint(self):
-        width = self.width if self.testAttribute(Qt.WA_Resized) else 400
-        return QtCore.QSize(width, self.heightForWidth(width))
-
-    def minimumSizeHint(self):
-        return QtCore.QSize(80, self.sizeHint().height())
-
-    def resizeEvent(self, event):
-        super().resizeEvent(event)
-        if event.size().width() != event.oldSize().width():
-            self.updateGeometry()
-
-
-@standin
-class ctkExpandableWidget(QtWidgets.QFrame):
-    pass
 
 
 @standin
@@ -212,15 +134,7 @@ class ctkDirectoryButton(QtWidgets.QWidget):
 
 
 @standin
-class ctkColorPickerButton(QtWidgets.QPushButton):
-    colorChanged = signal("QColor")
-
-    def _get(self):
-        return self.__dict__.get("_color", QtGui.QColor())
-
-    def _set(self, color):
-        if color != self.color:
-            self._color = QtGui.QColor(color)
-            self.colorChanged.emit(self.color)
-
-    color = QtCore.Property(QtGui.QColor, _get, _set)
+class ctkMessageBox(QtWidgets.QMessageBox):
+    dontShowAgain = field(bool, False)
+    dontShowAgainVisible = field(bool, False)
+    dontShowAgainSettingsKey = field(str, "")

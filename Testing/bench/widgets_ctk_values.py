@@ -234,14 +234,6 @@ class ctkRangeWidget(_Range):
 
 
 @standin
-class ctkDoubleRangeSlider(_Range):
-    def __init__(self, parent=None):
-        super().__init__(parent)
-        self._low.setVisible(False)
-        self._high.setVisible(False)
-
-
-@standin
 class ctkPathLineEdit(QtWidgets.QWidget):
     currentPathChanged = signal("QString")
     validInputChanged = signal("bool")

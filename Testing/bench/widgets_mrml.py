@@ -4,7 +4,7 @@ import vtk
 
 from bench.pyside import QtCore, QtWidgets
 from bench.standins import field, signal, standin
-from bench.widgets_ctk_values import ctkDoubleSpinBox, ctkRangeWidget, ctkSliderWidget
+from bench.widgets_ctk_values import ctkDoubleSpinBox, ctkSliderWidget
 
 
 class _SceneWidget(QtWidgets.QWidget):
@@ -323,12 +323,6 @@ class qMRMLSpinBox(ctkDoubleSpinBox):
 
 
 @standin
-class qMRMLRangeWidget(ctkRangeWidget):
-    def setMRMLScene(self, scene):
-        pass
-
-
-@standin
 class qMRMLSegmentEditorWidget(_SceneWidget):
     """Wiring only: the effects and the table of the true one are C++ with Qt."""
 
@@ -354,16 +348,3 @@ class qMRMLSegmentEditorWidget(_SceneWidget):
 
     def sourceVolumeNode(self):
         return self._source
-
-
-@standin
-class qMRMLSegmentsTableView(_SceneWidget):
-    def __init__(self, parent=None):
-        super().__init__(parent)
-        self._segmentation = None
-
-    def setSegmentationNode(self, node):
-        self._segmentation = node
-
-    def segmentationNode(self):
-        return self._segmentation

@@ -5,7 +5,10 @@ import torch
 
 from rwkv_core.ops import bi_wkv, bi_wkv_backends
 
-FAST = [name for name in bi_wkv_backends() if name != "reference"]
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU, or PyTorch without CUDA")
+ON_CPU = [name for name in bi_wkv_backends() if name != "cuda"]
+FAST = [name for name in ON_CPU if name != "reference"]
+ON_GPU = [pytest.param("cuda", marks=needs_gpu)]  # test_wkv_kernels.py has more, and a stand-in for the GPU
 
 # batch, tokens, channels, spread of keys, offset of keys, scale of decay x tokens, scale of bonus
 EASY = {
@@ -46,8 +49,14 @@ def definition(w, u, k, v):
     return out
 
 
+def run(backend, tensors):
+    """On the CPU's tensors, by way of the GPU for its backend."""
+    device = "cuda" if backend == "cuda" else "cpu"
+    return bi_wkv(*(x.to(device) for x in tensors), backend=backend).cpu()
+
+
 def gradients(backend, tensors, upstream):
-    out = bi_wkv(*tensors, backend=backend)
+    out = run(backend, tensors)
     return [out, *torch.autograd.grad((out * upstream).sum(), tensors)]
 
 
@@ -59,7 +68,7 @@ def test_reference_is_the_definition(case):
 
 
 @pytest.mark.parametrize("case", EASY)
-@pytest.mark.parametrize("backend", ["auto", *FAST])
+@pytest.mark.parametrize("backend", ["auto", *FAST, *ON_GPU])
 def test_backend_matches_reference(backend, case):
     tensors = inputs(*EASY[case])
     upstream = torch.randn(tensors[3].shape, generator=torch.Generator().manual_seed(0))
@@ -72,16 +81,16 @@ def test_backend_matches_reference(backend, case):
 
 
 @pytest.mark.parametrize("case", HARD)
-@pytest.mark.parametrize("backend", ["auto", "logspace"])
+@pytest.mark.parametrize("backend", ["auto", "logspace", *ON_GPU])
 def test_ranges_beyond_float32(backend, case):
     tensors = inputs(*HARD[case])
-    got, want = bi_wkv(*tensors, backend=backend), bi_wkv(*tensors, backend="reference")
+    got, want = run(backend, tensors), bi_wkv(*tensors, backend="reference")
     assert torch.allclose(got, want, atol=1e-5)
     for gradient in torch.autograd.grad(got.sum(), tensors):
         assert torch.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("backend", ["auto", *bi_wkv_backends()])
+@pytest.mark.parametrize("backend", ["auto", *ON_CPU])
 def test_empty_batch(backend):
     w, u = torch.zeros(4), torch.zeros(4)
     k = torch.zeros(0, 9, 4, requires_grad=True)
@@ -114,3 +123,5 @@ def test_wrong_shapes_are_named():
         bi_wkv(torch.zeros(3), torch.zeros(4), torch.zeros(1, 9, 4), torch.zeros(1, 9, 4))
     with pytest.raises(ValueError, match="unknown BiWKV backend"):
         bi_wkv(torch.zeros(4), torch.zeros(4), torch.zeros(1, 9, 4), torch.zeros(1, 9, 4), backend="triton")
+    with pytest.raises(ValueError, match="on an NVIDIA GPU, not on cpu"):
+        bi_wkv(torch.zeros(4), torch.zeros(4), torch.zeros(1, 9, 4), torch.zeros(1, 9, 4), backend="cuda")

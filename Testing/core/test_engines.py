@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from rwkv_core import build_network, make_engine
+from rwkv_core.compiled_cache import CompiledCache
 from rwkv_core.engines import openvino_engine, why_unavailable
-from rwkv_core.engines.compiled_cache import CompiledCache
 from rwkv_core.engines.inference_graph import SAFE_EXPONENT, InferenceGraph, RowColumnWKV
 from rwkv_core.errors import DeviceError
 from rwkv_core.ops import bi_wkv
@@ -81,6 +81,17 @@ def test_many_slices_give_what_each_gives_alone(engine, slices, caplog):
         expected = network(torch.cat(batches))
     assert relative_error(torch.cat(answers), expected) < 1e-5
     assert made.name == engine and caplog.records == []
+
+
+@needs_openvino
+def test_several_slices_at_once_without_anything_in_the_cache(empty_cache, caplog):
+    network = random_network()
+    images = picture(20, 1, 32, 32)
+    with caplog.at_level(logging.INFO):
+        answers = torch.cat(list(make_engine(network, "cpu", engine="openvino").map(images.split(20), 20)))
+    with torch.inference_mode():
+        assert relative_error(answers, network(images)) < 1e-5
+    assert caplog.records == []  # such as that it had to take one after another
 
 
 @needs_openvino
@@ -201,9 +212,9 @@ def test_auto_takes_openvino_for_rwkv_unet_only():
 
 
 def test_unknown_engines_are_told_what_there_is():
-    with pytest.raises(DeviceError, match="auto, openvino, torch"):
+    with pytest.raises(DeviceError, match="auto, cuda, openvino, openvino-int8, torch"):
         make_engine(random_network(), engine="steam")
-    with pytest.raises(DeviceError, match="auto, openvino, torch"):
+    with pytest.raises(DeviceError, match="auto, cuda, openvino, openvino-int8, torch"):
         Segmenter(with_network(config(), QuadrantNetwork()), "cpu", engine="steam")
 
 
@@ -216,7 +227,7 @@ def test_second_start_compiles_nothing(empty_cache, monkeypatch):
     def refuse(*_):
         raise AssertionError("compiled again")
 
-    monkeypatch.setattr(openvino_engine, "_convert", refuse)
+    monkeypatch.setattr(openvino_engine, "convert", refuse)
     made = make_engine(network, "cpu")
     assert torch.equal(made(image), first) and made.name == "openvino"
 
@@ -259,7 +270,7 @@ def test_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
 
 
 def test_cache_forgets_the_oldest(empty_cache, monkeypatch):
-    monkeypatch.setattr("rwkv_core.engines.compiled_cache._LIMIT_BYTES", 250)
+    monkeypatch.setattr("rwkv_core.compiled_cache._LIMIT_BYTES", 250)
     cache = CompiledCache("openvino")
     for key in ("a", "b", "c"):
         cache.save(key, {"letter": key.encode(), "rest": b"\n" * 40})
@@ -271,13 +282,13 @@ def test_cache_forgets_the_oldest(empty_cache, monkeypatch):
 @needs_openvino
 def test_disagreement_with_torch_hands_over_to_torch(empty_cache, monkeypatch, caplog):
     network, image = random_network(), picture(2, 1, 32, 32)
-    convert = openvino_engine._convert
+    convert = openvino_engine.convert
 
     def wrong(openvino, graph, example):
         graph.final.bias.add_(0.1)
         return convert(openvino, graph, example)
 
-    monkeypatch.setattr(openvino_engine, "_convert", wrong)
+    monkeypatch.setattr(openvino_engine, "convert", wrong)
     with caplog.at_level(logging.WARNING):
         made = make_engine(network, "cpu", (32, 32))
     assert made.name == "torch" and len(caplog.records) == 1 and "logits differ" in caplog.text
@@ -291,7 +302,7 @@ def test_failure_of_openvino_hands_over_to_torch(empty_cache, monkeypatch, caplo
     def fail(*_):
         raise RuntimeError("unsupported processor")
 
-    monkeypatch.setattr(openvino_engine, "_convert", fail)
+    monkeypatch.setattr(openvino_engine, "convert", fail)
     made = make_engine(random_network(), "cpu")
     for _ in range(2):
         assert made(picture(1, 1, 32, 32)).shape == (1, 5, 32, 32)

@@ -229,6 +229,10 @@ class Batch:
     def _cancel(self):
         self.cancelled += 1
 
+    @property
+    def running(self):
+        return (self.result,) if self.calls and not self.result.finished else ()
+
     def processFolder(self, inputFolder, outputFolder, **options):
         self.calls.append((inputFolder, outputFolder, options))
         return self.result

@@ -139,6 +139,14 @@ def test_failed_installation_is_said_and_can_be_repeated(opened, ui):
     assert ui.installButton.enabled
 
 
+def test_installation_waits_for_a_batch(opened, ui, volume, tmp_path):
+    start_batch(ui, tmp_path)
+    offer_installation(opened)
+    assert not ui.installButton.enabled and "Wait" in ui.installButton.toolTip
+    opened.logic.batch.finish(state=RunState.COMPLETED)
+    assert ui.installButton.enabled
+
+
 def test_pending_restart_is_offered(opened, ui):
     offer_installation(opened)
     opened.logic.installation.restartPending = True

@@ -34,8 +34,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--model", default="default", help="id or folder of a model (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
     parser.add_argument(
-        "--engine", choices=("auto", "openvino", "torch"), default="auto", help="what computes on a CPU (default: auto)"
-    )
+        "--engine", choices=("auto", "cuda", "openvino", "openvino-int8", "torch"), default="auto",
+        help="what computes: cuda on NVIDIA's GPUs, openvino on CPUs (auto takes these), openvino-int8 for speed at "
+        "some loss, torch anywhere (default: auto)",
+    )  # fmt: skip
     parser.add_argument("--mode", choices=("best", "paper"), default="best", help="paper: the published pipeline")
     parser.add_argument("--region", type=str, metavar="I,J,K", help='voxels to segment, e.g. "10:200,:,30:60"')
     parser.add_argument("--probabilities", action="store_true", help="also write NAME_probabilities.nii.gz (4-D)")

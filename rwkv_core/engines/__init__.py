@@ -2,8 +2,11 @@
 
 - ``torch_engine``: eager PyTorch, on CUDA, Apple's MPS and the CPU. Runs every network.
 - ``openvino_engine``: OpenVINO on the CPU. The faster one there, optional.
-- ``inference_graph``: what both run on the CPU: RWKV-UNet rewritten for inference, same function.
-- ``compiled_cache``: compiled networks on disk, so that the second start takes no time.
+- ``openvino_int8_engine``: the same, partly in 8 bits. Never chosen by itself.
+- ``cuda_engine``: float16 and CUDA graphs. The faster one on NVIDIA's GPUs.
+- ``inference_graph``: what they run: RWKV-UNet rewritten for inference, same function.
+- ``agreement``: how they are held against the network, once on each machine.
+- ``gpu_memory``: smaller batches where a GPU's memory is too small.
 - ``availability``: which devices and engines this machine has.
 """
 
@@ -14,12 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from rwkv_core.engines.availability import DEVICES, ENGINES, choose_device, why_unavailable
+from rwkv_core.engines.cuda_engine import CUDAEngine
 from rwkv_core.engines.openvino_engine import OpenVINOEngine
+from rwkv_core.engines.openvino_int8_engine import OpenVINOInt8Engine
 from rwkv_core.engines.torch_engine import TorchEngine
 from rwkv_core.errors import DeviceError
 from rwkv_core.models import RWKVUNet
 
-__all__ = ["DEVICES", "ENGINES", "Engine", "choose_device", "make_engine", "why_unavailable"]
+__all__ = ["DEVICES", "ENGINES", "Engine", "OpenVINOInt8Engine", "choose_device", "make_engine", "why_unavailable"]
 
 
 class Engine(Protocol):
@@ -51,11 +56,13 @@ def make_engine(
     """Put `network` (moved, not copied) on a device.
 
     Args:
-        network: trained. OpenVINO takes `RWKVUNet` only; torch takes any module from batch to logits.
+        network: trained. "openvino" and "cuda" take `RWKVUNet` only; "torch" any module from batch to logits.
         device: one of `DEVICES`, or "cuda:N". "auto" takes CUDA, else Apple's MPS, else the CPU.
         size: (H, W) to get ready for now rather than at the first batch. Other sizes stay possible.
-        engine: one of `ENGINES`. "auto" takes OpenVINO for RWKV-UNet on the CPU if it is installed, else torch. An
-            OpenVINO that fails, or answers otherwise than torch, is replaced by torch with a line in the log.
+        engine: one of `ENGINES`. "auto" takes "cuda" or, if it is installed, "openvino" for RWKV-UNet on an NVIDIA GPU
+            or the CPU, else "torch". One that fails, or answers otherwise than torch, is replaced by torch with a line
+            in the log. All compute in float32, but for "cuda" (float16 with sums in float32) and "openvino-int8"
+            (partly in 8 bits; to be calibrated first, which `Segmenter` does).
 
     Raises:
         DeviceError: in words, when the device or the engine is not there.
@@ -63,11 +70,28 @@ def make_engine(
     if engine not in ENGINES:
         raise DeviceError(f"There is no engine named {engine!r}.", hint=f"Choose from: {', '.join(ENGINES)}.")
     chosen = choose_device(device, engine)
-    reason = "it runs RWKV-UNet on the CPU only"
-    if isinstance(network, RWKVUNet) and chosen.type == "cpu":
-        reason = why_unavailable("openvino")
-        if engine != "torch" and not reason:
-            return OpenVINOEngine(network, size)
-    if engine == "openvino":
-        raise DeviceError(f"The engine openvino cannot be used: {reason}.", hint="Choose the engine auto or torch.")
-    return TorchEngine(network, chosen)
+    if engine == "torch":
+        return TorchEngine(network, chosen)
+    if isinstance(network, RWKVUNet):
+        if chosen.type == "cuda" and engine in ("auto", "cuda"):
+            return CUDAEngine(network, chosen, size)
+        if chosen.type == "cpu" and engine in ("auto", "openvino", "openvino-int8"):
+            reason = why_unavailable("openvino" if engine == "auto" else engine)
+            if not reason:
+                return OpenVINOInt8Engine(network) if engine == "openvino-int8" else OpenVINOEngine(network, size)
+            if engine != "auto":
+                raise _cannot_be_used(engine, reason)
+    if engine == "auto":
+        return TorchEngine(network, chosen)
+    raise _cannot_be_used(engine, _RUNS_ON[engine])
+
+
+_RUNS_ON = {
+    "cuda": "it runs RWKV-UNet on NVIDIA GPUs only",
+    "openvino": "it runs RWKV-UNet on the CPU only",
+    "openvino-int8": "it runs RWKV-UNet on the CPU only",
+}
+
+
+def _cannot_be_used(engine: str, reason: str) -> DeviceError:
+    return DeviceError(f"The engine {engine} cannot be used: {reason}.", hint="Choose the engine auto or torch.")

@@ -9,7 +9,7 @@ from rwkv_core.errors import DeviceError
 DEVICES = ("auto", "cuda", "mps", "cpu")
 """What `device` may name; also "cuda:N"."""
 
-ENGINES = ("auto", "openvino", "torch")
+ENGINES = ("auto", "cuda", "openvino", "openvino-int8", "torch")
 """What `engine` may name."""
 
 
@@ -17,6 +17,8 @@ def choose_device(device: str, engine: str = "auto") -> torch.device:
     """The torch device for names as `make_engine` takes them; raises DeviceError likewise."""
     if device == "auto" and engine.startswith("openvino"):
         return torch.device("cpu")
+    if device == "auto" and engine == "cuda":
+        device = "cuda"
     if device == "auto":
         for name in ("cuda", "mps"):
             if not why_unavailable(name):
@@ -31,15 +33,17 @@ def choose_device(device: str, engine: str = "auto") -> torch.device:
 
 
 def why_unavailable(name: str) -> str:
-    """Empty when "cuda", "cuda:N", "mps", "cpu", or the engine "openvino" can be used, else the reason in words."""
+    """Empty when a device, "openvino" or "openvino-int8" can be used, else the reason in words."""
     kind, _, index = name.partition(":")
-    if kind == "openvino" and not _is_installed("openvino"):
+    if kind.startswith("openvino") and not _is_installed("openvino"):
         return "OpenVINO is not installed (pip install openvino)"
+    if kind == "openvino-int8" and not _is_installed("nncf"):
+        return "NNCF is not installed (pip install nncf)"
     if kind == "cuda":
         if torch.version.cuda is None:
             return "this PyTorch was built without CUDA"
         if not torch.cuda.is_available():
-            return "PyTorch finds no NVIDIA GPU, or its driver is too old"
+            return _why_no_gpu()
         if index and not (index.isdigit() and int(index) < torch.cuda.device_count()):
             return f"there are {torch.cuda.device_count()} GPUs, numbered from 0"
         major, minor = torch.cuda.get_device_capability(name)
@@ -52,6 +56,17 @@ def why_unavailable(name: str) -> str:
     if kind == "mps" and not torch.backends.mps.is_available():
         return "there is no Apple GPU, or this PyTorch was built without MPS"
     return ""
+
+
+def _why_no_gpu() -> str:
+    """PyTorch's own words: no GPU, no driver, or one that is too old and what to do about it."""
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        said = " ".join(str(error).split()).split(" Alternatively, ")[0].rstrip(".")
+        if said:
+            return said[0].lower() + said[1:]
+    return "PyTorch finds no NVIDIA GPU"
 
 
 def _is_installed(package: str) -> bool:

@@ -29,6 +29,7 @@ from rwkv_core.models.rwkv_unet import (
     StemBlock,
     check_input,
 )
+from rwkv_core.ops import bi_wkv
 
 SAFE_EXPONENT = 60.0
 """Largest logarithm of a BiWKV weight, relative to the heaviest token, that float32 holds with room for sums."""
@@ -39,13 +40,14 @@ class InferenceGraph(nn.Module):
 
     Args:
         network: trained; it is not changed and shares no memory with the copy.
+        wkv: `RowColumnWKV`, or on NVIDIA GPUs `ScanWKV`.
 
     Raises:
         ValueError: when the network's decays are beyond what float32 weights can hold (`RWKVUNet` itself is then
-            the only way to run it).
+            the only way to run it), with `RowColumnWKV`.
     """
 
-    def __init__(self, network: RWKVUNet):
+    def __init__(self, network: RWKVUNet, wkv: "type[RowColumnWKV | ScanWKV] | None" = None):
         super().__init__()
         self.in_channels = network.in_channels
         encoder, ccm = network.encoder, network.ccm
@@ -59,7 +61,7 @@ class InferenceGraph(nn.Module):
             for block in stage:
                 assert isinstance(block, GLSPBlock)
                 before = stem.proj.conv if stage is encoder.stage1 and not len(blocks) else None
-                blocks.append(_Block(block, before))
+                blocks.append(_Block(block, before, wkv or RowColumnWKV))
             self.stages.append(blocks)
         self.ccm = _CrossChannelMix(ccm)
         skips = [None, *ccm.final_projections]
@@ -114,7 +116,7 @@ class _Stem(nn.Module):
 class _Block(nn.Module):
     """`GLSPBlock`, its norm and, for the very first, the stem's projection inside the expanding convolution."""
 
-    def __init__(self, block: GLSPBlock, before: nn.Conv2d | None):
+    def __init__(self, block: GLSPBlock, before: nn.Conv2d | None, wkv: "type[RowColumnWKV | ScanWKV]"):
         super().__init__()
         self.residual = block.residual
         weight, bias = _folded(block.conv)
@@ -132,7 +134,7 @@ class _Block(nn.Module):
         self.expand = _conv(weight, bias)
         self.mix = None
         if block.att is not None and block.ln1 is not None:
-            self.mix = _SpatialMix(block.att, block.ln1)
+            self.mix = _SpatialMix(block.att, block.ln1, wkv)
         self.local = _conv_like(block.conv_local)
         self.project = _conv(*_parts(block.proj.conv))
 
@@ -154,13 +156,13 @@ class _Block(nn.Module):
 class _SpatialMix(nn.Module):
     """`SpatialMix` and the LayerNorm behind it."""
 
-    def __init__(self, mix: SpatialMix, norm: nn.LayerNorm):
+    def __init__(self, mix: SpatialMix, norm: nn.LayerNorm, wkv: "type[RowColumnWKV | ScanWKV]"):
         super().__init__()
         self.shift_key = _shift_and_mix(mix.spatial_mix_k)
         self.shift_value = _shift_and_mix(mix.spatial_mix_v)
         self.shift_receptance = _shift_and_mix(mix.spatial_mix_r)
         self.key, self.value, self.receptance = _linear(mix.key), _linear(mix.value), _linear(mix.receptance)
-        self.wkv = RowColumnWKV(mix.spatial_decay, mix.spatial_first)
+        self.wkv = wkv(mix.spatial_decay, mix.spatial_first)
         self.key_norm = _Normalise(mix.key_norm.eps, mix.key_norm.weight, mix.key_norm.bias)
         output = mix.output.weight.detach().double()
         self.output = _conv((output - output.mean(dim=0))[:, :, None, None], None)
@@ -189,13 +191,13 @@ class RowColumnWKV(nn.Module):
 
     def __init__(self, decay: Tensor, first: Tensor):
         super().__init__()
-        self.decay, self.first = decay.detach().double(), first.detach().double()
+        self.decay, self.first = decay.detach().double().cpu(), first.detach().double().cpu()
         if max(-float(self.decay.min()), float(self.first.max())) > SAFE_EXPONENT:
             raise ValueError("the spatial decays of this network exceed the range of float32")
-        self._factors: dict[tuple[int, int], tuple[Tensor, ...]] = {}
+        self._factors: dict[tuple[int, int, torch.device], tuple[Tensor, ...]] = {}
 
-    def factors(self, height: int, width: int) -> tuple[Tensor, ...]:
-        """Weights for one size.
+    def factors(self, height: int, width: int, device: torch.device) -> tuple[Tensor, ...]:
+        """Weights for one size, float32.
 
         Returns:
             within (C, W, W): from each column of a row to each column of the same row, the token itself included;
@@ -203,8 +205,8 @@ class RowColumnWKV(nn.Module):
             above, below (C, H, H): to each row from the ends of the rows above, the starts of the rows below;
             to_right, to_left (C, 1, W): onward to each column from the start and the end of the row.
         """
-        size = (height, width)
-        if size not in self._factors:
+        key = (height, width, device)
+        if key not in self._factors:
             tokens = height * width
             step, first = -self.decay[:, None, None] / tokens, self.first[:, None, None] / tokens
             column, row = torch.arange(width).double(), torch.arange(height).double()
@@ -215,12 +217,15 @@ class RowColumnWKV(nn.Module):
             above = torch.exp(step * width * (rows - 1).clamp_min(0)) * (rows > 0)
             transposed = [x.transpose(1, 2) for x in (back, along, above)]
             made = (within, transposed[0], transposed[1], above, transposed[2], along, back)
-            self._factors[size] = tuple(x.float().contiguous() for x in made)
-        return self._factors[size]
+            self._factors[key] = tuple(x.float().contiguous().to(device) for x in made)
+        return self._factors[key]
 
     def forward(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) twice to the weighted averages (B, C, H, W), and the widest range of a channel's keys."""
-        within, from_right, from_left, above, below, to_right, to_left = self.factors(key.shape[2], key.shape[3])
+        dtype = value.dtype
+        key, value = key.float(), value.float()  # half precision holds no exponentials
+        factors = self.factors(key.shape[2], key.shape[3], key.device)
+        within, from_right, from_left, above, below, to_right, to_left = factors
 
         def spread(x: Tensor) -> Tensor:
             sums_above, sums_below = above @ (x @ from_right), below @ (x @ from_left)  # (B, C, H, 1)
@@ -230,7 +235,27 @@ class RowColumnWKV(nn.Module):
         highest = key.amax((2, 3), keepdim=True)
         key_range = (highest - key.amin((2, 3), keepdim=True)).amax()
         weight = torch.exp(key - highest)
-        return spread(weight * value) / spread(weight), key_range
+        return (spread(weight * value) / spread(weight)).to(dtype), key_range
+
+
+class ScanWKV(nn.Module):
+    """BiWKV by the kernels of wkv.cu: for keys and decays of any range, in the maps' own type.
+
+    Args:
+        decay: (C,), as for `RowColumnWKV`; likewise `first`.
+    """
+
+    def __init__(self, decay: Tensor, first: Tensor):
+        super().__init__()
+        self.decay, self.first = decay.detach().float(), first.detach().float()  # also in a graph of half precision
+
+    def forward(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) twice to the weighted averages (B, C, H, W), and zero: no range is too wide."""
+        tokens = key.shape[2] * key.shape[3]
+        keys, values = (x.permute(0, 2, 3, 1).flatten(1, 2) for x in (key, value))  # of channels-last maps, views
+        decay, first = (x.to(key.device) / tokens for x in (self.decay, self.first))
+        mixed = bi_wkv(decay, first, keys, values, backend="cuda").unflatten(1, key.shape[2:]).permute(0, 3, 1, 2)
+        return mixed, torch.zeros((), device=key.device)
 
 
 class _CrossChannelMix(nn.Module):

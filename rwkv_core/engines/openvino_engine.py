@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from rwkv_core.compiled_cache import CompiledCache
 from rwkv_core.engines import inference_graph as graph_source
-from rwkv_core.engines.compiled_cache import CompiledCache
+from rwkv_core.engines.agreement import FLOAT32, disagreement, example
 from rwkv_core.engines.inference_graph import SAFE_EXPONENT, InferenceGraph
 from rwkv_core.engines.torch_engine import TorchEngine
 from rwkv_core.models import RWKVUNet
@@ -26,8 +26,6 @@ from rwkv_core.models.rwkv_unet import check_input
 
 _LOG = logging.getLogger(__name__)
 _SIZES_KEPT = 4
-_RELATIVE_ERROR = 1e-3
-_AGREEMENT = 0.999
 _OPTIONS = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
 _SEVERAL = {**_OPTIONS, "PERFORMANCE_HINT": "THROUGHPUT", "PERFORMANCE_HINT_NUM_REQUESTS": 4}
 """Several slices at once, each on some of the cores; four need not much memory and leave little to gain."""
@@ -159,26 +157,28 @@ class OpenVINOEngine:
         logits, key_range = _infer(request, image)
         return logits if key_range <= SAFE_EXPONENT else self._network(image)
 
+    @torch.inference_mode()
     def _load(self, height: int, width: int, options: dict[str, Any]) -> Any:
         """The network compiled for one size, from the cache or anew; checked in either case."""
-        openvino = _import_openvino()
+        openvino = import_openvino()
         core = openvino.Core()
         cache = CompiledCache("openvino")
         key = self._key(openvino, core, height, width)
-        example = _example(self._network.in_channels, height, width)
+        image = example(self._network.in_channels, height, width)
         kept = cache.load(key)
         if kept is not None:
             try:  # the options are not part of the blob; without them it runs in bfloat16 where the processor can
                 compiled = core.import_model(io.BytesIO(kept["compiled"]), "CPU", options)
-                _check(compiled, example, np.frombuffer(kept["expected"], np.float32))
+                expected = torch.from_numpy(np.frombuffer(kept["expected"], np.float32).copy())
+                _check(compiled, image, expected.view(1, -1, height, width))
                 return compiled
             except RuntimeError as error:
                 _LOG.info("the compiled network in the cache is of no use, compiling anew: %s", error)
                 cache.forget(key)
-        compiled = core.compile_model(_convert(openvino, InferenceGraph(self._network), example), "CPU", options)
-        expected = self._network(example).numpy()
-        _check(compiled, example, expected)
-        cache.save(key, {"compiled": compiled.export_model().getvalue(), "expected": expected.tobytes()})
+        compiled = core.compile_model(convert(openvino, InferenceGraph(self._network), image), "CPU", options)
+        expected = self._network(image)
+        _check(compiled, image, expected)
+        cache.save(key, {"compiled": compiled.export_model().getvalue(), "expected": expected.numpy().tobytes()})
         return compiled
 
     def _key(self, openvino: Any, core: Any, height: int, width: int) -> str:
@@ -194,7 +194,7 @@ class OpenVINOEngine:
         return hashlib.sha256(repr(setting).encode()).hexdigest()
 
 
-def _import_openvino() -> Any:
+def import_openvino() -> Any:
     """The package, without its telemetry: nothing about a clinic's use leaves its machine."""
     if "openvino" not in sys.modules:
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -203,22 +203,19 @@ def _import_openvino() -> Any:
     return openvino
 
 
-def _convert(openvino: Any, graph: InferenceGraph, example: Tensor) -> Any:
-    """OpenVINO's model of the graph for the size of `example`."""
+def convert(openvino: Any, graph: InferenceGraph, image: Tensor) -> Any:
+    """OpenVINO's model of the graph for the size of `image`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that tracing fixes the size, which is wanted, and that torch plans without it
-        traced = torch.jit.trace(graph, (example,), check_trace=False)
-        return openvino.convert_model(traced, example_input=example, input=[*example.shape])
+        traced = torch.jit.trace(graph, (image,), check_trace=False)
+        return openvino.convert_model(traced, example_input=image, input=[*image.shape])
 
 
-def _check(compiled: Any, example: Tensor, expected: NDArray[np.float32]) -> None:
+def _check(compiled: Any, image: Tensor, expected: Tensor) -> None:
     """RuntimeError when the compiled network does not answer as torch does."""
-    logits = _infer(compiled.create_infer_request(), example)[0].numpy()
-    expected = expected.reshape(logits.shape)
-    error = float(np.abs(logits - expected).max() / max(expected.std(), 1e-6))
-    agreement = float((logits.argmax(1) == expected.argmax(1)).mean())
-    if not error < _RELATIVE_ERROR or agreement < _AGREEMENT:
-        raise RuntimeError(f"its logits differ by {error:.1e}, and {agreement:.2%} of the labels agree")
+    reason = disagreement(_infer(compiled.create_infer_request(), image)[0], expected, FLOAT32)
+    if reason:
+        raise RuntimeError(reason)
 
 
 def _requests(compiled: Any) -> list[Any]:
@@ -236,10 +233,3 @@ def _answer(request: Any) -> tuple[Tensor, float]:
     """Logits (1, classes, H, W) and range of keys, copied out of the request's memory."""
     logits, key_range = (request.get_output_tensor(i).data for i in range(2))
     return torch.from_numpy(logits.copy()), float(key_range)
-
-
-def _example(channels: int, height: int, width: int) -> Tensor:
-    """The same picture every time, (1, channels, height, width): waves, values in [0, 1]."""
-    row, column = torch.arange(height)[:, None], torch.arange(width)
-    waves = torch.stack([torch.sin(row / (5 + 3 * i)) * torch.cos(column / (7 + 2 * i)) for i in range(channels)])
-    return (0.5 + 0.5 * waves)[None]

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from rwkv_core.engines.gpu_memory import Halving
 from rwkv_core.engines.inference_graph import SAFE_EXPONENT, InferenceGraph
-from rwkv_core.errors import DeviceError
 from rwkv_core.models import URWKV, RWKVUNet
 
 
 class TorchEngine:
-    """Eager torch; on the CPU, RWKV-UNet runs as its inference graph."""
+    """Eager torch, float32; on the CPU, RWKV-UNet runs as its inference graph."""
 
     name = "torch"
 
@@ -19,6 +19,7 @@ class TorchEngine:
         self.device = device
         self.network = network.eval().to(device)
         self._graph = inference_graph(network) if device.type == "cpu" else None
+        self._fitting = Halving(device)
         if device.type != "mps" and self._graph is None:
             packed = _channels_last(5 if isinstance(network, URWKV) else 4)
             self.network.to(memory_format=packed)  # type: ignore[call-overload]
@@ -33,22 +34,16 @@ class TorchEngine:
         if self._graph is not None:
             batch = batch.to(self.device)
             return torch.cat([self._one(self._graph, slice_) for slice_ in batch.split(1)])
-        try:
-            return self.network(batch.to(self.device, memory_format=_channels_last(batch.ndim))).float()
-        except torch.cuda.OutOfMemoryError:
-            pass  # outside the handler, so that the failed attempt's tensors are freed first
-        torch.cuda.empty_cache()
-        if len(batch) == 1:
-            raise DeviceError(
-                f"{torch.cuda.get_device_name(self.device)} has too little free memory for one input of "
-                f"{' x '.join(map(str, batch.shape[2:]))}.",
-                hint="Close other programs that use the GPU, or choose the device cpu.",
-            )
-        return torch.cat([self(half) for half in batch.chunk(2)])
+        return self._fitting(self._all, batch)
 
     def map(self, batches: Iterable[Tensor], slices: int) -> Iterator[Tensor]:
         """As `Engine`: one batch after the other, which keeps the device busy."""
         return map(self, batches)
+
+    def _all(self, batch: Tensor) -> Tensor:
+        batch = batch.to(self.device, memory_format=_channels_last(batch.ndim))
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # whose products have 10 bits
+            return self.network(batch).float()
 
     def _one(self, graph: InferenceGraph, image: Tensor) -> Tensor:
         """Slice by slice, so that memory does not grow with the batch."""

@@ -81,7 +81,10 @@ class RWKVUNet(nn.Module):
         check_input(image, self.in_channels)
         if self.in_channels == 1:
             image = image.expand(-1, 3, -1, -1)
-        one, two, three, four = self.encoder(image)  # 1/2, 1/4, 1/8, 1/16 of H x W
+        return self.decode(*self.encoder(image))
+
+    def decode(self, one: Tensor, two: Tensor, three: Tensor, four: Tensor) -> Tensor:
+        """Logits (B, num_classes, H, W) of the encoder's feature maps, at 1/2, 1/4, 1/8 and 1/16 of H x W."""
         three, two, one = self.ccm(three, two, one)
         x = self.decoder1(four)
         x = self.decoder2(torch.cat([x, three], dim=1))

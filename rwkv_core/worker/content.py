@@ -11,7 +11,9 @@ Output = Literal["labelmap", "probabilities"]
 Mode = Literal["best", "paper"]
 Islands = Literal["bundle", "remove", "keep"]
 ModelState = Literal["shipped", "installed", "needs download", "not published", "broken"]
-Stage = Literal["library", "weights", "device", "read", "segment", "write", "download", "import", "wait", "volumes"]
+Stage = Literal[
+    "library", "weights", "device", "read", "segment", "write", "download", "import", "wait", "volumes", "learn"
+]
 Found = Literal["running", "queued", "none"]
 
 

@@ -4,9 +4,13 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from rwkv_core.worker import schema
+from rwkv_core.worker import protocol, schema
 from rwkv_core.worker.errors import ProtocolError
-from rwkv_core.worker.protocol import MAX_LINE, REQUESTS, RESULTS, AnyRequest, Failure, Progress, Reply
+from rwkv_core.worker.protocol import MAX_LINE, AnyRequest, Failure, Progress, Reply
+from rwkv_core.worker.protocol_interactive import INTERACTIVE_REQUESTS, INTERACTIVE_RESULTS
+
+REQUESTS = {**protocol.REQUESTS, **INTERACTIVE_REQUESTS}
+RESULTS = {**protocol.RESULTS, **INTERACTIVE_RESULTS}
 
 _WORDS: dict[type, dict[str, str]] = {
     Progress: {"type": "progress"},

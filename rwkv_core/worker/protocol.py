@@ -102,6 +102,7 @@ class SegmentResult(Result):
         orientation: of the slices that the network saw, such as "SPL".
         warnings: sentences about the input that a person should read.
         warm: the model was ready before the request.
+        kept: whether the probabilities are kept, as asked; they are not where they take too much memory.
     """
 
     labelmap: str | None
@@ -117,6 +118,7 @@ class SegmentResult(Result):
     orientation: str
     warnings: tuple[str, ...]
     warm: bool
+    kept: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,12 +270,14 @@ class SegmentRequest(HowToSegment, Request[SegmentResult]):
         box: None for the whole volume.
         slices: None, or these slices of the box, which must leave their axis whole.
         outputs: which arrays to write.
+        keep: keep the probabilities for the requests in `protocol_interactive`, which name this one's id.
     """
 
     volume: VolumeFile
     box: Box | None = None
     slices: Slices | None = None
     outputs: tuple[Output, ...] = ("labelmap",)
+    keep: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -367,9 +371,10 @@ class Progress:
     """How far a request is.
 
     Attributes:
-        stage: "library" (torch is imported), "weights", "device", "read", "segment", "write", "download", "import";
-            of a cluster "wait" (it has no worker yet) and "volumes".
-        done, total: slices in stage "segment", bytes in "download", volumes in "wait" and "volumes", else 0 of 0.
+        stage: "library" (torch is imported), "weights", "device", "read", "segment", "write", "download", "import",
+            "learn"; of a cluster "wait" (it has no worker yet) and "volumes".
+        done, total: slices in stage "segment", bytes in "download", volumes in "wait" and "volumes", percent in
+            "learn", else 0 of 0.
         seconds_left: an estimate for the stage; None while there is none.
         file: what became of one of several files, once for each; None in other messages.
     """

@@ -109,6 +109,7 @@ class Server:
                 gc.collect()  # a traceback may hold arrays, which Windows does not let the client delete meanwhile
                 if reply.kind in ("memory", "device"):  # a GPU's memory is one reason for the latter
                     self._tasks.models.clear()
+                    self._tasks.interactive.kept.forget()
             self._jobs.finish()
             end = reply.kind if isinstance(reply, Failure) else "done"
             what, seconds = type(job.request).__name__, time.perf_counter() - start

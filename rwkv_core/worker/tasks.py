@@ -10,6 +10,7 @@ import numpy as np
 from rwkv_core.errors import CancelledError
 from rwkv_core.worker import batch_files, facts, housekeeping
 from rwkv_core.worker.arrays import PrivateFolder, geometry_of
+from rwkv_core.worker.interactive import INTERACTIVE, Interactive
 from rwkv_core.worker.jobs import Job
 from rwkv_core.worker.models import Models, Ready
 from rwkv_core.worker.parts import Parts
@@ -47,6 +48,7 @@ class Tasks:
 
     def __init__(self, folder: PrivateFolder, send: Callable[[Progress], None]):
         self.models = Models()
+        self.interactive = Interactive(folder, self._ready, send)
         self._folder = folder
         self._send = send
         self._measured: tuple[object, IntensityScale] | None = None
@@ -81,6 +83,8 @@ class Tasks:
             return housekeeping.take_in(request, job, self._send)
         if isinstance(request, RemoveRequest):
             return housekeeping.remove(request)
+        if isinstance(request, INTERACTIVE):
+            return self.interactive.answer(job)
         raise TypeError(f"there is no task for {type(request).__name__}")
 
     def _load(self, request: LoadRequest, job: Job) -> LoadResult:
@@ -103,12 +107,13 @@ class Tasks:
         volume = Volume(self._folder.get(given.file), np.array(given.ijk_to_ras), given.name, given.modality)
         parts = Parts(volume.array.shape, request.box, request.slices)  # mistakes are told before a model is loaded
         ready = self._ready(request, job)
+        keep = self.interactive.kept.begin(request, parts, len(ready.segmenter.bundle.config.classes))
         prepared = self._prepared(request, volume, ready.segmenter)
         bar = _ProgressBar(request.id, parts.runs, self._send)
         for region in parts.regions:
             result = prepared.segment(
                 region,
-                probabilities="probabilities" in request.outputs,
+                probabilities=keep or "probabilities" in request.outputs,
                 progress=bar,
                 cancel=job.cancelled,
                 islands="keep" if request.slices else request.islands,
@@ -128,6 +133,8 @@ class Tasks:
             soft = self._folder.put(parts.joined(parts.probabilities))
         written = time.perf_counter() - start
         box = parts.filled
+        if keep:
+            self.interactive.kept.keep(request, prepared, box, result, parts.joined(parts.probabilities))
         corner = np.eye(4)
         corner[:3, 3] = box.i.first, box.j.first, box.k.first
         return SegmentResult(
@@ -145,6 +152,7 @@ class Tasks:
             orientation=result.orientation,
             warnings=tuple(result.warnings),
             warm=ready.warm,
+            kept=keep,
         )
 
     def _prepared(self, request: SegmentRequest, volume: "Volume", segmenter: "Segmenter") -> "PreparedVolume":

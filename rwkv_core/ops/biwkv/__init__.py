@@ -11,14 +11,19 @@ One file per way of computing it:
 - ``reference``: the definition, T x T, float64. Slow; everything else is held against it.
 - ``separable``: two small Toeplitz products per channel, no loop over tokens, no T x T matrix. The default.
 - ``logspace``: cumulative log-sum-exp in float64, for keys or decays whose range float32 cannot hold.
+- ``cuda``: a scan on NVIDIA GPUs. The kernels are in ``wkv.cu``; ``scan_plan`` and ``scan`` cut the work and launch
+  them, ``nvrtc`` and ``ninja_build`` compile them at first use, ``gpu_driver`` loads them.
 
-``separable`` hands over to ``logspace`` by itself when it has to.
+"auto" takes ``cuda`` on a GPU that can run it, for any range. Elsewhere it takes ``separable``, or ``logspace`` where
+float32 does not hold the range.
 """
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
+from rwkv_core.ops.biwkv.cuda import bi_wkv_cuda, why_unavailable
 from rwkv_core.ops.biwkv.logspace import bi_wkv_logspace
 from rwkv_core.ops.biwkv.reference import bi_wkv_reference
 from rwkv_core.ops.biwkv.separable import bi_wkv_separable, fits_float32
@@ -27,6 +32,7 @@ _BACKENDS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
     "reference": bi_wkv_reference,
     "logspace": bi_wkv_logspace,
     "separable": bi_wkv_separable,
+    "cuda": bi_wkv_cuda,
 }
 
 
@@ -50,7 +56,8 @@ def bi_wkv(decay: Tensor, first: Tensor, key: Tensor, value: Tensor, backend: st
         all four inputs.
 
     Raises:
-        ValueError: for shapes that do not belong together or an unknown backend.
+        ValueError: for shapes that do not belong together, an unknown backend, or "cuda" with tensors elsewhere.
+        DeviceError: when "cuda" is asked for by name and the GPU or its software cannot run it.
     """
     if key.ndim != 3 or key.shape != value.shape:
         raise ValueError(f"key and value must both be (B, T, C); got {tuple(key.shape)} and {tuple(value.shape)}")
@@ -58,9 +65,18 @@ def bi_wkv(decay: Tensor, first: Tensor, key: Tensor, value: Tensor, backend: st
     if decay.shape != (channels,) or first.shape != (channels,):
         raise ValueError(f"decay and first must be ({channels},); got {tuple(decay.shape)} and {tuple(first.shape)}")
     if backend == "auto":
-        backend = "separable" if fits_float32(decay, first, key) else "logspace"
+        backend = _choose(decay, first, key, value)
     if backend not in _BACKENDS:
         raise ValueError(f"unknown BiWKV backend {backend!r}; choose from {', '.join(_BACKENDS)}")
     if key.numel() == 0:
         return value * key  # keeps shape, dtype and the graph of an empty batch
     return _BACKENDS[backend](decay, first, key, value)
+
+
+def _choose(decay: Tensor, first: Tensor, key: Tensor, value: Tensor) -> str:
+    if key.is_cuda and key.numel() and not torch.jit.is_tracing():  # type: ignore[attr-defined]
+        backward = torch.is_grad_enabled() and any(x.requires_grad for x in (decay, first, key, value))
+        scalar = torch.promote_types(key.dtype, value.dtype)
+        if not why_unavailable(key.device, scalar, key.shape[1], backward):
+            return "cuda"
+    return "separable" if fits_float32(decay, first, key) else "logspace"

@@ -1,0 +1,75 @@
+"""What 8 bits cost and bring: python benchmarks/int8.py [--repeats 20]
+
+The shipped model on slices of the sample head, as the network sees them: every eighth calibrates, all are compared with
+float32. "the engine's layers" is what the engine openvino-int8 does, "every layer" shows why it does no more.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from os import environ
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import rwkv_core
+from rwkv_core import Segmenter, read_volume
+from rwkv_core.engines.openvino_engine import OpenVINOEngine
+from rwkv_core.engines.openvino_int8_engine import IN_FLOAT, OpenVINOInt8Engine, compared, quantised
+from rwkv_core.intensity import fit_intensity
+from rwkv_core.preprocessing import make_resampler
+from rwkv_core.volume import choose_stack
+
+SAMPLE = Path(rwkv_core.__file__).parent / "sample" / "ch2.nii.gz"
+KEPT_IN_FLOAT = {"the engine's layers": IN_FLOAT, "every layer": (".*wkv.*",)}
+
+
+def head_slices() -> tuple[Segmenter, torch.Tensor]:
+    """The model, and (N, 1, H, W) as its network gets them."""
+    segmenter, volume = Segmenter("default", "cpu", engine="torch"), read_volume(SAMPLE)
+    config = segmenter.preprocessing
+    stack = choose_stack(volume.ijk_to_ras, volume.array.shape, config.orientations)
+    source = stack.to_stack(volume.array).astype("float32", order="C")
+    scale = fit_intensity(config.intensity, volume.array)
+    resampler = make_resampler(config, (source.shape[1], source.shape[2]), stack.spacing[1:])
+    return segmenter, resampler.to_network(scale(torch.from_numpy(source)), scale.padding)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--repeats", type=int, default=20)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        environ["RWKV_UNET_CACHE"] = folder
+        segmenter, slices = head_slices()
+        size = (slices.shape[2], slices.shape[3])
+        network = segmenter.bundle.network
+        engines: dict[str, OpenVINOEngine] = {"float32": OpenVINOEngine(network)}
+        for name, in_float in KEPT_IN_FLOAT.items():
+            engines[name] = made = OpenVINOInt8Engine(network)
+            made.use(size, quantised(network, slices[::8], in_float))
+        answers = {name: torch.cat([one(part) for part in slices.split(8)]) for name, one in engines.items()}
+        seconds: dict[str, list[float]] = {name: [] for name in engines}
+        middle = slices[len(slices) // 2 :][:1]
+        for _ in range(options.repeats):
+            for name, one in engines.items():
+                one(middle)
+                start = time.perf_counter()
+                one(middle)
+                seconds[name].append(time.perf_counter() - start)
+    table = Table(
+        "8 bits", "ms a slice", "ratio", "same labels", "mean Dice with float32", title=f"{len(slices)} slices"
+    )
+    plain = statistics.median(seconds["float32"])
+    for name in engines:
+        agreement, dice = compared(answers[name], answers["float32"])
+        median = statistics.median(seconds[name])
+        table.add_row(name, f"{1000 * median:.1f}", f"{plain / median:.2f}x", f"{agreement:.2%}", f"{dice:.4f}")
+    Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    main()

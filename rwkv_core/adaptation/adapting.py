@@ -1,0 +1,244 @@
+"""A model learns from the slices that a user corrected: `adapt`."""
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rwkv_core.adaptation.corrections import SliceIndex, slices_mask
+from rwkv_core.adaptation.extent import belief_map
+from rwkv_core.adaptation.finetuning import FineTuning, Recipe
+from rwkv_core.adaptation.growing import fit_new_channels, grown_config, grown_network
+from rwkv_core.adaptation.pool import Lesson
+from rwkv_core.adaptation.samples import Sample, SampleMaker, unread_planes
+from rwkv_core.bundle import Bundle, write_bundle
+from rwkv_core.bundle_config import BundleConfig, Preprocessing, SegmentClass
+from rwkv_core.cancellation import Cancel, as_question
+from rwkv_core.engines import choose_device
+from rwkv_core.errors import BundleError, CancelledError, InputError
+from rwkv_core.intensity import fit_intensity
+from rwkv_core.models import RWKVUNet
+from rwkv_core.volume import Volume
+from rwkv_core.volume.geometry import slice_stack
+
+_ANCHORS = 12
+"""Slices in each plane that remind the network of what it knew."""
+
+_NO_TRUST = 0.6
+"""Dice of a class in the corrected slices at which the untouched model's word on it counts no more."""
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """A model that has learnt from one user's slices. The one it came from is as it was: to revert is to use that one.
+
+    Attributes:
+        config: with the classes that were added, and a record of the adaptation; licence and citation as before.
+        network: float32, in evaluation mode, on the CPU.
+        seconds: that it took.
+    """
+
+    config: BundleConfig
+    network: RWKVUNet
+    seconds: float
+
+    @property
+    def bundle(self) -> Bundle:
+        """As `Segmenter` takes it; nothing of it is on disk, and its folder does not exist."""
+        bundle = Bundle(Path(f"unsaved {self.config.id}"), self.config)
+        bundle.__dict__["network"] = self.network  # where cached_property keeps it
+        return bundle
+
+    def save(self, folder: Path) -> Bundle:
+        """Write it as a bundle, in full precision.
+
+        Raises:
+            StorageError: when the disk is full or not writable.
+        """
+        return write_bundle(folder, self.config, self.network)
+
+
+def adapt(
+    bundle: Bundle,
+    volume: Volume,
+    labelmap: NDArray[np.unsignedinteger],
+    slices: Sequence[SliceIndex],
+    new_classes: Sequence[SegmentClass] = (),
+    *,
+    name: str,
+    title: str,
+    seconds: float = 55.0,
+    device: str = "auto",
+    recipe: Recipe | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    cancel: Cancel | None = None,
+) -> Adaptation:
+    """Fine-tune a copy of a model on slices that the user has corrected.
+
+    Args:
+        bundle: a model that segments grey volumes; it is not changed.
+        volume: that was segmented.
+        labelmap: (K, J, I) with the truth in `slices`; values that no class has count as background.
+        slices: wholly corrected: every pixel of them is taken as the truth.
+        new_classes: that the model has never seen, each drawn in one of the slices at least.
+        name: id of the adapted model.
+        title: of the adapted model.
+        seconds: to be done in, about; what it takes to get ready and to stop comes on top.
+        device: as for `rwkv_core.engines.make_engine`.
+        recipe: how to learn.
+        progress: called with (percent done, 100).
+        cancel: asked at every step, or an event that may be set.
+
+    Raises:
+        InputError: when there is nothing to learn from, sizes differ, or a class is taken or was never drawn.
+        BundleError: when the bundle cannot be adapted.
+        CancelledError: when `cancel` said so.
+    """
+    start = time.perf_counter()
+    recipe = recipe or Recipe()
+    cancelled = as_question(cancel)
+    preprocessing = bundle.config.preprocessing
+    if bundle.config.kind != "segmentation" or preprocessing is None or bundle.config.in_channels != 1:
+        raise BundleError(f"{bundle.config.title} ({bundle.config.id}) does not segment volumes: nothing to adapt.")
+    before = bundle.network
+    if not isinstance(before, RWKVUNet):
+        raise BundleError(
+            f"{bundle.config.title} ({bundle.config.id}) works in three dimensions, and adapting works slice by slice.",
+            hint="Adapt an RWKV-UNet model, or train this one further on your cases (rwkv-unet train).",
+        )
+    if labelmap.shape != volume.array.shape:
+        raise InputError("The corrected labelmap and the volume differ in size.")
+    if not slices:
+        raise InputError("There are no corrected slices to learn from.", hint="Correct a slice, or mark one.")
+    config = grown_config(bundle.config, new_classes)
+    known = slices_mask(labelmap.shape, slices)
+    _check_drawn(new_classes, labelmap, known)
+    if progress:
+        progress(0, 100)
+
+    where = choose_device(device)
+    scale = fit_intensity(preprocessing.intensity, volume.array)
+    beliefs = [belief_map(labelmap, one.value, slices, volume.spacing) for one in new_classes]
+    if new_classes and preprocessing.average:
+        preprocessing = _in_one_plane(preprocessing, volume, slices)
+        config = config.model_copy(update={"preprocessing": preprocessing})
+    maker = SampleMaker(volume, preprocessing, scale, config.classes, labelmap, known, beliefs)
+    own = [sample for sample in map(maker.of_slice, sorted(set(slices))) if sample is not None]
+    if not own:
+        raise unread_planes(slices)
+    others = maker.others(_ANCHORS)
+    lessons = _lessons(before, own, others, where, cancelled)
+    network = grown_network(before, len(new_classes)).to(where)
+    fit_new_channels(
+        network, len(new_classes), [one.image[None].to(where) for one in own], [one.labels[None] for one in own]
+    )
+    left = seconds - (time.perf_counter() - start)
+    training = FineTuning(network, lessons, scale.clipped, max(left, 1.0), recipe, progress, cancelled)
+    training.run()
+    if cancelled():
+        raise CancelledError
+    took = time.perf_counter() - start
+    if progress:
+        progress(100, 100)
+    record = {
+        "from": bundle.config.id,
+        "slices": len(own),
+        "new_classes": [one.name for one in new_classes],
+        "steps": training.steps,
+        "seconds": round(took, 1),
+    }
+    network = network.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    return Adaptation(_recorded(config, name, title, record), network, took)
+
+
+def _in_one_plane(preprocessing: Preprocessing, volume: Volume, slices: Sequence[SliceIndex]) -> Preprocessing:
+    """Slices along the axis of most corrections are preferred, and not averaged with those of other planes.
+
+    In a plane in which nobody drew it, a new class is learnt from lines alone, which is not enough.
+    """
+    axes = [one.axis for one in slices]
+    axis = max(range(3), key=axes.count)
+    orientations = preprocessing.orientations
+    shape = volume.array.shape
+    chosen = [code for code in orientations if slice_stack(volume.ijk_to_ras, shape, code).slice_axis == axis]
+    first = (*chosen, *(code for code in orientations if code not in chosen))
+    return preprocessing.model_copy(update={"orientations": first, "average": False})
+
+
+def _check_drawn(
+    new_classes: Sequence[SegmentClass], labelmap: NDArray[np.unsignedinteger], known: NDArray[np.bool_]
+) -> None:
+    drawn = set(np.unique(labelmap[known]).tolist())
+    missing = [one.name for one in new_classes if one.value not in drawn]
+    if missing:
+        raise InputError(
+            f"{', '.join(missing)}: not drawn in any of the corrected slices.",
+            hint="Draw every new segment in at least one slice that is marked as corrected.",
+        )
+
+
+def _recorded(config: BundleConfig, name: str, title: str, record: dict[str, Any]) -> BundleConfig:
+    """`config` under its new name, the adaptation added to the record of its training."""
+    fields = config.model_dump()
+    earlier = config.training.get("adaptations", [])
+    fields |= {"id": name, "title": title, "training": {**config.training, "adaptations": [*earlier, record]}}
+    return BundleConfig.model_validate(fields)
+
+
+def _lessons(
+    teacher: RWKVUNet,
+    own: Sequence[Sample],
+    others: Sequence[Sample],
+    device: torch.device,
+    cancelled: Callable[[], bool],
+) -> list[Lesson]:
+    """The user's slices, and untouched ones with what the model said about them before."""
+    answers = _answers(teacher, [*own, *others], device, cancelled)
+    trust = _trust(own, answers)
+    lessons = []
+    for sample, answer in zip([*own, *others], answers, strict=True):
+        free = 1 - sample.target.sum(0, keepdim=True)  # what lies outside the volume is background as well
+        hints = sample.belief.clamp(min=0) * free
+        open_ = 1 - sample.belief.abs().amin(0, keepdim=True) if len(hints) else torch.zeros_like(free)
+        anchor = answer * trust[answer.argmax(0)] * free * (1 - hints.sum(0, keepdim=True).clamp(max=1))
+        lessons.append(Lesson(sample.image, sample.target, anchor, open_, hints, sample.corrected))
+    return lessons
+
+
+@torch.no_grad()
+def _answers(
+    teacher: RWKVUNet, samples: Sequence[Sample], device: torch.device, cancelled: Callable[[], bool]
+) -> list[Tensor]:
+    """Probabilities (channels, H, W) of the untouched model; of a copy of it, so that it stays on its device."""
+    there = copy.deepcopy(teacher).to(device)
+    answers = []
+    for sample in samples:
+        if cancelled():
+            raise CancelledError
+        answers.append(there(sample.image[None].to(device)).softmax(1)[0].cpu())
+    return answers
+
+
+def _trust(own: Sequence[Sample], answers: Sequence[Tensor]) -> Tensor:
+    """(channels,): how far the untouched model is to be believed where it names a class.
+
+    All the way for what the user left alone or has not shown; hardly for what was corrected much: else the anchor
+    would hold the very errors that the corrections are to cure.
+    """
+    channels = len(answers[0])
+    overlap, sizes = torch.zeros(channels), torch.zeros(channels)
+    for sample, answer in zip(own, answers, strict=False):
+        labels, named = sample.labels, answer.argmax(0)
+        # A voxel of a new class was nobody's error.
+        fair = (labels >= 0) & (labels < channels)
+        overlap += torch.bincount(labels[fair & (labels == named)], minlength=channels)
+        sizes += torch.bincount(labels[fair], minlength=channels) + torch.bincount(named[fair], minlength=channels)
+    dice = torch.where(sizes > 0, 2 * overlap / sizes.clamp_min(1), 1.0)
+    return ((dice - _NO_TRUST) / (1 - _NO_TRUST)).clamp(0, 1).square()

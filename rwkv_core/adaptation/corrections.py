@@ -1,0 +1,84 @@
+"""Which slices a user has corrected, and how their work is kept."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rwkv_core.errors import InputError
+
+AXES = "KJI"
+"""Names of the axes of a (K, J, I) array, in their order."""
+
+
+@dataclass(frozen=True, order=True)
+class SliceIndex:
+    """One slice of a (K, J, I) array.
+
+    Attributes:
+        axis: the axis that the slice is perpendicular to: 0 is K, 1 is J, 2 is I.
+        index: along that axis.
+    """
+
+    axis: int
+    index: int
+
+    def of(self, array: NDArray[Any]) -> NDArray[Any]:
+        """View of this slice, 2-D.
+
+        Raises:
+            InputError: when a volume of this shape has no such slice.
+        """
+        if not 0 <= self.axis < 3 or not 0 <= self.index < array.shape[self.axis]:
+            axis = AXES[self.axis] if 0 <= self.axis < 3 else self.axis
+            raise InputError(f"There is no slice {self.index} along {axis} in a volume of {array.shape[::-1]} voxels.")
+        return array[(slice(None),) * self.axis + (self.index,)]
+
+
+def edited_slices(before: NDArray[Any], after: NDArray[Any]) -> list[SliceIndex]:
+    """The fewest slices that hold all differences of two labelmaps, found greedily, along all three axes.
+
+    A slice corrected in one view changes a line in nearly every slice of the other two; only the one that explains
+    most is counted. The first of equals, K before J before I, is taken.
+
+    Args:
+        before: (K, J, I), the prediction.
+        after: the same with the user's corrections.
+
+    Returns:
+        The slices, sorted; empty when nothing was edited.
+    """
+    if before.shape != after.shape:
+        raise InputError(f"The labelmaps differ in size: {before.shape[::-1]} and {after.shape[::-1]} voxels.")
+    places = np.argwhere(before != after)
+    counts = [np.bincount(places[:, axis], minlength=size) for axis, size in enumerate(before.shape)]
+    found = []
+    while len(places):
+        axis = max(range(3), key=lambda one: counts[one].max())
+        index = int(counts[axis].argmax())
+        found.append(SliceIndex(axis, index))
+        inside = places[:, axis] == index
+        for other, size in enumerate(before.shape):
+            counts[other] = counts[other] - np.bincount(places[inside, other], minlength=size)
+        places = places[~inside]
+    return sorted(found)
+
+
+def slices_mask(shape: tuple[int, ...], slices: Iterable[SliceIndex]) -> NDArray[np.bool_]:
+    """(K, J, I), true in the given slices."""
+    mask = np.zeros(shape, bool)
+    for one in slices:
+        one.of(mask)[...] = True
+    return mask
+
+
+def keep_slices(
+    new: NDArray[np.unsignedinteger], users: NDArray[np.unsignedinteger], slices: Iterable[SliceIndex]
+) -> NDArray[np.unsignedinteger]:
+    """A copy of the labelmap `new` in which the given slices (verified, edited) are those of `users`."""
+    kept = new.astype(np.promote_types(new.dtype, users.dtype))
+    for one in slices:
+        one.of(kept)[...] = one.of(users)
+    return kept

@@ -1,0 +1,99 @@
+"""How far a new class can reach beyond the slices in which it was drawn.
+
+The truth of some slices says something about those between them: a border moves from slice to slice only so far. What
+lies deeper inside, or farther outside, than that is known without anybody having drawn it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from rwkv_core.adaptation.corrections import SliceIndex
+
+_SLOPE = 1.0
+"""Millimetres that a border may move in the plane for each millimetre across slices."""
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """One corrected slice: where it lies (mm), signed distance (mm) to the class's border, positive inside."""
+
+    position: float
+    depth: NDArray[np.float32]
+    has_class: bool
+
+
+def belief_map(
+    labelmap: NDArray[np.unsignedinteger], value: int, slices: Sequence[SliceIndex], spacing: tuple[float, float, float]
+) -> NDArray[np.float16]:
+    """(K, J, I): 1 where a class is, -1 where it is not, 0 where nobody can know.
+
+    Only corrected slices of one axis count: of that along which the class was drawn in most.
+
+    Args:
+        labelmap: (K, J, I), the truth in `slices`.
+        value: of the class, which is in at least one of the slices.
+        slices: that were corrected.
+        spacing: distance of voxels along I, J, K in mm.
+    """
+    counts = [sum(bool((one.of(labelmap) == value).any()) for one in slices if one.axis == axis) for axis in range(3)]
+    axis = int(np.argmax(counts))
+    k, j, i = spacing[::-1]
+    step, *pixel = (k, j, i) if axis == 0 else (j, k, i) if axis == 1 else (i, k, j)
+    masks = [(one.index * step, one.of(labelmap) == value) for one in sorted(slices) if one.axis == axis]
+    extent = Extent(masks, (pixel[0], pixel[1]))
+    found = np.full(labelmap.shape, -1, np.float16)
+    for index in range(labelmap.shape[axis]):
+        if not extent.ended(index * step):
+            SliceIndex(axis, index).of(found)[...] = extent.at(index * step)
+    return found
+
+
+class Extent:
+    """Where one new class is and is not, in slices along one axis.
+
+    Args:
+        slices: corrected ones, in order: position (mm) and mask (H, W) of the class; at least one mask is not empty.
+        pixel: (row, column) distance in mm.
+    """
+
+    def __init__(self, slices: Sequence[tuple[float, NDArray[np.bool_]]], pixel: tuple[float, float]):
+        drawn = [_drawn(position, mask, pixel) for position, mask in slices]
+        self._own = [one for one in drawn if one.has_class]
+        first, last = self._own[0].position, self._own[-1].position
+        areas = [np.count_nonzero(one.depth > 0) * pixel[0] * pixel[1] for one in self._own]
+        # Beyond the outermost slices the class ends: within the largest gap left open, else within its own width.
+        gaps = np.diff([one.position for one in self._own])
+        reach = float(gaps.max()) if len(gaps) else 2 * float(np.sqrt(max(areas) / np.pi))
+        empty = [one.position for one in drawn if not one.has_class]
+        self.lowest = max([first - reach, *(p for p in empty if p < first)])
+        self.highest = min([last + reach, *(p for p in empty if p > last)])
+
+    def ended(self, position: float) -> bool:
+        """Whether the class has come to its end before `position`."""
+        return position <= self.lowest or position >= self.highest
+
+    def at(self, position: float) -> NDArray[np.float32]:
+        """(H, W) of the slice at `position`: 1 inside, -1 outside, 0 open."""
+        belief = np.zeros_like(self._own[0].depth)
+        if self.ended(position):
+            belief[:] = -1
+            return belief
+        for one in self._own:
+            move = _SLOPE * abs(position - one.position)
+            belief[one.depth < -move] = -1
+        for one in self._own:
+            move = _SLOPE * abs(position - one.position)
+            belief[one.depth > move] = 1
+        return belief
+
+
+def _drawn(position: float, mask: NDArray[np.bool_], pixel: tuple[float, float]) -> _Drawn:
+    if not mask.any():
+        return _Drawn(position, np.zeros(mask.shape, np.float32), has_class=False)
+    inside = ndimage.distance_transform_edt(mask, sampling=pixel)
+    outside = ndimage.distance_transform_edt(~mask, sampling=pixel)
+    return _Drawn(position, (inside - outside).astype(np.float32), has_class=True)

@@ -1,0 +1,147 @@
+"""The network in OpenVINO with 8-bit products where they cost little accuracy: optional, and never chosen by itself.
+
+Which layers: the 1x1 and local convolutions of the two deepest stages and the first decoder, where most of the products
+of the larger networks are. All other layers work on finer maps, where 8 bits move borders: with every layer in 8 bits,
+the shipped model's Dice with float32 is 0.975, with these 0.998 (benchmarks/int8.py). Keys stay in float32, for they
+are exponents.
+"""
+
+import contextlib
+import hashlib
+import logging
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rwkv_core.compiled_cache import CompiledCache
+from rwkv_core.engines.inference_graph import InferenceGraph
+from rwkv_core.engines.openvino_engine import OpenVINOEngine, convert, import_openvino
+from rwkv_core.errors import DeviceError
+from rwkv_core.models import RWKVUNet
+
+_LOG = logging.getLogger(__name__)
+IN_FLOAT = (r"^(?!.*(stages\.2|stages\.3|decoders\.0)\.).*$", r".*(shift_|mix\.key|wkv).*")
+"""Names of operations that are left alone, as patterns."""
+_LEAST_DICE = 0.995
+FEWEST_SLICES = 16
+"""Half of them to calibrate with, half to check."""
+
+
+class OpenVINOInt8Engine(OpenVINOEngine):
+    """As `OpenVINOEngine`, float32, until it was calibrated for a size; partly in 8 bits from then on.
+
+    Args:
+        network: trained; moved to the CPU.
+    """
+
+    def __init__(self, network: RWKVUNet):
+        self._quantised: dict[tuple[int, int], dict[str, bytes]] = {}
+        super().__init__(network)
+
+    @property
+    def name(self) -> str:
+        return "openvino-int8" if super().name == "openvino" else super().name
+
+    def calibrate(self, size: tuple[int, int], typical: Callable[[], Tensor]) -> None:
+        """Get ready for one size, and say in the log what it costs. What was calibrated once is kept on disk.
+
+        Args:
+            size: (H, W).
+            typical: slices (N, C, H, W) such as will come, as the network takes them; called if they are needed. With
+                fewer than `FEWEST_SLICES` nothing is calibrated.
+
+        Raises:
+            DeviceError: when the labels would differ too much from those of float32.
+        """
+        if size in self._quantised:
+            return
+        cache, key = CompiledCache("openvino-int8"), self._int8_key(size)
+        model = cache.load(key)
+        if model is None:
+            slices = typical()
+            if len(slices) < FEWEST_SLICES:
+                _LOG.info("%d slices are too few to calibrate 8 bits with: float32 is used", len(slices))
+                return
+            model = self._made(slices)
+            cache.save(key, model)
+        self.use(size, model)
+        _LOG.warning("%s", model["report"].decode())
+
+    def _made(self, slices: Tensor) -> dict[str, bytes]:
+        expected = self(slices[1::2])  # in float32 so far
+        model = quantised(self._network, slices[::2])
+        size = (slices.shape[2], slices.shape[3])
+        self.use(size, model)
+        agreement, dice = compared(self(slices[1::2]), expected)
+        cost = (
+            f"on {len(expected)} slices, {agreement:.2%} of the pixels have the label that they have in float32, and "
+            f"the mean Dice of the classes with float32 is {dice:.4f}"
+        )
+        if self._torch is not None or not dice > _LEAST_DICE:
+            self._quantised.pop(size)
+            raise DeviceError(
+                f"8 bits change the result of this model too much: {cost}, less than {_LEAST_DICE}.",
+                hint="Choose the engine auto.",
+            )
+        return {**model, "report": f"8-bit engine: {cost}.".encode()}
+
+    def use(self, size: tuple[int, int], model: dict[str, bytes]) -> None:
+        """Take what `quantised` made for slices of this size, unchecked."""
+        self._quantised[size] = model
+        self._requests.pop(size, None)
+        self._several = None
+
+    def _load(self, height: int, width: int, options: dict[str, Any]) -> Any:
+        model = self._quantised.get((height, width))
+        if model is None:
+            return super()._load(height, width, options)
+        core = import_openvino().Core()
+        return core.compile_model(core.read_model(model["graph"], model["weights"]), "CPU", options)
+
+    def _int8_key(self, size: tuple[int, int]) -> str:
+        openvino = import_openvino()
+        setting = (self._key(openvino, openvino.Core(), *size), Path(__file__).read_bytes())
+        return hashlib.sha256(repr(setting).encode()).hexdigest()
+
+
+def quantised(network: RWKVUNet, slices: Tensor, in_float: tuple[str, ...] = IN_FLOAT) -> dict[str, bytes]:
+    """OpenVINO's "graph" and "weights" with 8-bit layers, for slices (N, C, H, W) like these.
+
+    Args:
+        network: on the CPU.
+        slices: to calibrate with.
+        in_float: patterns of operations' names that stay in float32.
+    """
+    openvino = import_openvino()
+    with contextlib.redirect_stdout(sys.stderr):  # where its progress bars do no harm
+        import nncf
+
+        nncf.set_log_level(logging.ERROR)
+        model = nncf.quantize(
+            convert(openvino, InferenceGraph(network), slices[:1]),
+            nncf.Dataset([image.numpy() for image in slices.split(1)]),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(slices),
+            ignored_scope=nncf.IgnoredScope(patterns=list(in_float), validate=False),
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.xml"
+        openvino.save_model(model, path, compress_to_fp16=False)
+        return {"graph": path.read_bytes(), "weights": path.with_suffix(".bin").read_bytes()}
+
+
+def compared(logits: Tensor, expected: Tensor) -> tuple[float, float]:
+    """Share of equal labels, and the mean Dice over the classes that are there; of logits (N, classes, H, W)."""
+    found, truth = logits.argmax(1), expected.argmax(1)
+    dice = []
+    for value in truth.unique().tolist():
+        if value:
+            a, b = found == value, truth == value
+            dice.append(2 * int((a & b).sum()) / int(a.sum() + b.sum()))
+    return float((found == truth).to(torch.float32).mean()), float(np.mean(dice)) if dice else 0.0

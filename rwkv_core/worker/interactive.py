@@ -1,0 +1,288 @@
+"""Interactive requests: results that were kept, and models that learn."""
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rwkv_core.errors import CancelledError, InputError
+from rwkv_core.worker.arrays import Array, PrivateFolder
+from rwkv_core.worker.content import Stage, VolumeFile
+from rwkv_core.worker.housekeeping import class_entry
+from rwkv_core.worker.jobs import Job
+from rwkv_core.worker.kept import KeptResults
+from rwkv_core.worker.models import Ready
+from rwkv_core.worker.parts import Parts
+from rwkv_core.worker.protocol import Progress, Result, SegmentRequest
+from rwkv_core.worker.protocol_interactive import (
+    INTERACTIVE_REQUESTS,
+    AdaptRequest,
+    AdaptResult,
+    Change,
+    OneSlice,
+    PropagateRequest,
+    PropagateResult,
+    RefineRequest,
+    RefineResult,
+    UncertaintyRequest,
+    UncertaintyResult,
+)
+
+if TYPE_CHECKING:
+    from rwkv_core.adaptation import SliceIndex
+    from rwkv_core.bundle_config import SegmentClass
+    from rwkv_core.volume import Volume
+
+INTERACTIVE = tuple(INTERACTIVE_REQUESTS.values())
+
+
+class Interactive:
+    """Answers `INTERACTIVE` requests.
+
+    Args:
+        folder: where arrays come from and go to.
+        ready: gives the model that a request names; reports its stages.
+        send: takes progress.
+    """
+
+    def __init__(
+        self,
+        folder: PrivateFolder,
+        ready: Callable[[SegmentRequest, Job], Ready],
+        send: Callable[[Progress], None],
+    ):
+        self._folder, self._ready, self._send = folder, ready, send
+        self.kept = KeptResults()
+
+    def answer(self, job: Job) -> Result:
+        """Do what a request asks.
+
+        Raises:
+            CancelledError: when the job was cancelled.
+            RWKVUNetError: with what is wrong with the request.
+        """
+        request = job.request
+        if isinstance(request, RefineRequest):
+            return self._refine(request, job)
+        if isinstance(request, UncertaintyRequest):
+            return self._uncertainty(request, job)
+        if isinstance(request, AdaptRequest):
+            return self._adapt(request, job)
+        if isinstance(request, PropagateRequest):
+            return self._propagate(request, job)
+        raise TypeError(f"there is no task for {type(request).__name__}")
+
+    def _refine(self, request: RefineRequest, job: Job) -> RefineResult:
+        from rwkv_core.refining import Refinement
+
+        start = time.perf_counter()
+        kept = self.kept.find(request.result)
+        first = kept.box.k.first, kept.box.j.first, kept.box.i.first
+        clicks = [(one.k - first[0], one.j - first[1], one.i - first[2]) for one in request.keep_at]
+        labelmap = kept.labels(
+            Refinement(
+                smoothing=request.smoothing,
+                thresholds={one.value: one.probability for one in request.thresholds},
+                off=request.off,
+                keep_at=clicks,
+                keep_largest=request.keep_largest,
+                smallest=request.smallest,
+                fill_holes=request.fill_holes,
+            ),
+            job.cancelled,
+        )
+        return RefineResult(
+            id=request.id,
+            labelmap=self._folder.put(labelmap),
+            box=kept.box,
+            ijk_to_ras=kept.ijk_to_ras,
+            classes=tuple(class_entry(one) for one in kept.config.classes),
+            seconds=time.perf_counter() - start,
+        )
+
+    def _uncertainty(self, request: UncertaintyRequest, job: Job) -> UncertaintyResult:
+        from rwkv_core.uncertainty import averaged_probabilities, entropy, slice_scores
+
+        kept = self.kept.find(request.result)
+        probabilities = kept.probabilities
+        if request.planes or request.flips:
+            asked = replace(kept.request, id=request.id)
+            volume = self._volume(asked.volume)
+            found = averaged_probabilities(
+                self._ready(asked, job).segmenter,
+                volume,
+                planes=request.planes,
+                flips=request.flips,
+                region=kept.region,
+                progress=_Bar(request.id, "segment", self._send),
+                cancel=job.cancelled,
+                any_modality=asked.any_modality,
+            )
+            probabilities = found[(slice(None), *kept.inside)]
+        uncertainty = entropy(probabilities)
+        if job.cancelled.is_set():
+            raise CancelledError
+        return UncertaintyResult(
+            id=request.id,
+            entropy=self._folder.put(uncertainty),
+            box=kept.box,
+            ijk_to_ras=kept.ijk_to_ras,
+            scores={name: tuple(slice_scores(uncertainty, axis).tolist()) for axis, name in enumerate("KJI")},
+        )
+
+    def _adapt(self, request: AdaptRequest, job: Job) -> AdaptResult:
+        folder = Path(request.folder)
+        if not folder.is_absolute() or folder.exists():
+            raise InputError(
+                f"The adapted model cannot be written to {folder}.", hint="Name an absolute folder that is not there."
+            )
+        volume = self._volume(request.volume)
+        users = self._labelmap(request.labelmap, volume.array.shape)
+        before = self._labelmap(request.prediction, volume.array.shape) if request.prediction else None
+        asked = SegmentRequest(
+            id=request.id,
+            volume=request.volume,
+            bundle=request.bundle,
+            device=request.device,
+            engine=request.engine,
+            any_modality=request.any_modality,
+            keep=True,
+        )
+        ready = self._ready(asked, job)
+        prepared = ready.segmenter.prepare(volume, request.any_modality)  # tells what is wrong with the volume
+        from rwkv_core.adaptation import adapt, edited_slices, keep_slices
+        from rwkv_core.adaptation.comparison import compare
+
+        edited = [] if before is None else edited_slices(before, users)
+        slices = sorted({*map(_index_of, request.slices), *edited})
+        start = time.perf_counter()
+        adaptation = adapt(
+            ready.segmenter.bundle,
+            volume,
+            users,
+            slices,
+            _classes(request),
+            name=request.name,
+            title=request.title,
+            seconds=request.seconds,
+            device=str(ready.segmenter.engine.device),
+            progress=_Bar(request.id, "learn", self._send),
+            cancel=job.cancelled,
+        )
+        learning = time.perf_counter() - start
+        adaptation.save(folder)
+        try:
+            adapted = self._ready(replace(asked, bundle=str(folder)), job)
+            prepared = adapted.segmenter.prepare(volume, request.any_modality, prepared.scale)
+            parts = Parts(volume.array.shape)
+            keep = self.kept.begin(asked, parts, len(adaptation.config.classes))
+            result = prepared.segment(
+                probabilities=keep, progress=_Bar(request.id, "segment", self._send), cancel=job.cancelled
+            )
+            labelmap = keep_slices(result.labelmap, users, slices)
+            self._send(Progress(id=request.id, stage="write"))
+            written = self._folder.put(labelmap)
+            if job.cancelled.is_set():
+                raise CancelledError
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        if result.probabilities is not None:
+            made = replace(asked, bundle=str(folder))
+            self.kept.keep(made, prepared, parts.filled, result, result.probabilities)
+        changes = compare(users if before is None else before, labelmap, result.classes, volume.spacing)
+        return AdaptResult(
+            id=request.id,
+            folder=str(folder),
+            labelmap=written,
+            classes=tuple(class_entry(one) for one in result.classes),
+            slices=tuple(map(_slice_of, slices)),
+            changes=tuple(Change(**asdict(one)) for one in changes),
+            learning=learning,
+            timings=result.timings,
+            device=str(adapted.segmenter.engine.device),
+            engine=adapted.segmenter.engine.name,
+            warnings=tuple(result.warnings),
+        )
+
+    def _propagate(self, request: PropagateRequest, job: Job) -> PropagateResult:
+        from rwkv_core.adaptation.propagation import propagate
+        from rwkv_core.refining import Refinement
+
+        kept = self.kept.find(request.result)
+        if not kept.whole:
+            raise InputError("Only the result of a whole volume can be propagated.")
+        found = propagate(
+            self._labelmap(request.labelmap, kept.probabilities.shape[1:]),
+            kept.labels(Refinement(), job.cancelled),
+            _index_of(request.slice),
+            request.values,
+            [_index_of(one) for one in request.keep],
+            request.least,
+            request.farthest,
+        )
+        if job.cancelled.is_set():
+            raise CancelledError
+        return PropagateResult(
+            id=request.id,
+            labelmap=self._folder.put(found.labelmap),
+            slices=tuple(map(_slice_of, found.slices)),
+            agreement=tuple(found.agreement),
+        )
+
+    def _volume(self, given: VolumeFile) -> "Volume":
+        from rwkv_core.volume import Volume
+
+        return Volume(self._folder.get(given.file), np.array(given.ijk_to_ras), given.name, given.modality)
+
+    def _labelmap(self, file: str, shape: Sequence[int]) -> Array:
+        labelmap = self._folder.get(file)
+        if labelmap.dtype.kind != "u":
+            raise InputError(f"A labelmap holds whole numbers from 0, and not {labelmap.dtype}.")
+        if labelmap.shape != tuple(shape):
+            raise InputError("The labelmap and the volume differ in size.")
+        return labelmap
+
+
+class _Bar:
+    """Progress of one stage, with the time that is left."""
+
+    def __init__(self, request_id: int, stage: Stage, send: Callable[[Progress], None]):
+        self._message, self._send = Progress(id=request_id, stage=stage), send
+        self._start = time.perf_counter()
+
+    def __call__(self, done: int, total: int) -> None:
+        spent = time.perf_counter() - self._start
+        left = spent / done * (total - done) if done else None
+        self._send(replace(self._message, done=done, total=total, seconds_left=left))
+
+
+def _index_of(one: OneSlice) -> "SliceIndex":
+    from rwkv_core.adaptation import SliceIndex
+
+    return SliceIndex("KJI".index(one.axis), one.index)
+
+
+def _slice_of(one: "SliceIndex") -> OneSlice:
+    names = ("K", "J", "I")
+    return OneSlice(axis=names[one.axis], index=one.index)  # type: ignore[arg-type]  # a name of the three
+
+
+def _classes(request: AdaptRequest) -> "list[SegmentClass]":
+    """The new classes as bundles have them.
+
+    Raises:
+        InputError: when one has a value or a colour out of range.
+    """
+    from pydantic import ValidationError
+
+    from rwkv_core.bundle_config import SegmentClass
+
+    try:
+        return [SegmentClass.model_validate(asdict(one)) for one in request.new_classes]
+    except ValidationError as error:
+        raise InputError(f"A new class is not valid: {error.errors()[0]['msg']}.") from None

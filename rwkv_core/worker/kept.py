@@ -1,0 +1,163 @@
+"""Results that a worker keeps as probabilities, so that they can be changed without running the network again."""
+
+import math
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rwkv_core.errors import InputError
+from rwkv_core.worker.arrays import Array, geometry_of
+from rwkv_core.worker.content import Box, Geometry
+from rwkv_core.worker.parts import Parts
+from rwkv_core.worker.protocol import SegmentRequest
+
+if TYPE_CHECKING:
+    from rwkv_core.bundle_config import BundleConfig
+    from rwkv_core.refining import Refinement
+    from rwkv_core.segmenter import PreparedVolume, Segmentation
+    from rwkv_core.volume import Region
+
+MOST_KEPT = 1_500_000_000
+"""Bytes of probabilities that one result may keep."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A result, as probabilities.
+
+    Attributes:
+        request: that asked for it, or would have.
+        config: of the model.
+        probabilities: (1 + classes, K, J, I) of the box, float16; all zero in voxels that are not finite.
+        box: every end filled in.
+        ijk_to_ras: of the box.
+        spacing: along I, J, K in mm.
+        slice_axis: axis of (K, J, I) along which the network's slices follow each other.
+        whole: whether the box is the whole volume.
+    """
+
+    request: SegmentRequest
+    config: "BundleConfig"
+    probabilities: Array
+    box: Box
+    ijk_to_ras: Geometry
+    spacing: tuple[float, float, float]
+    slice_axis: int
+    whole: bool
+
+    @property
+    def values(self) -> list[int]:
+        """Of the classes, in the order of the channels."""
+        return [one.value for one in self.config.classes]
+
+    @property
+    def inside(self) -> tuple[slice, slice, slice]:
+        """The box as an index of a (K, J, I) array."""
+        return inside(self.box)
+
+    @property
+    def region(self) -> "Region":
+        from rwkv_core.volume import Region
+
+        return Region(**{name: (one.first, one.end) for name in "ijk" for one in [getattr(self.box, name)]})
+
+    def labels(self, refinement: "Refinement", cancel: threading.Event) -> Array:
+        """A labelmap (K, J, I) of the box, cleaned as when the result was made; errors as `refine`."""
+        from rwkv_core.refining import refine
+
+        chances, clean = self.probabilities, self._clean
+        return refine(chances, self.values, self.spacing, self.slice_axis, refinement, cancel, clean)
+
+    def _clean(self, labels: Array) -> None:
+        """What `Segmenter` does to the labels of a request, in place."""
+        from rwkv_core.postprocessing import keep_largest_parts, remove_islands, smooth_labels
+
+        asked = self.request
+        if asked.smoothing > 0:
+            i, j, k = self.spacing
+            smooth_labels(labels, (k, j, i), asked.smoothing)
+            labels[~self.probabilities.any(0)] = 0  # voxels that are not finite
+        if asked.slices or asked.islands == "keep":
+            return
+        if asked.islands == "remove":
+            keep_largest_parts(labels)
+        elif self.config.remove_islands is not None and not asked.box:
+            i, j, k = self.spacing
+            islands = self.config.remove_islands
+            remove_islands(labels, (k, j, i), islands.bridge, islands.loose)
+
+
+class KeptResults:
+    """The last result about single slices, and the last about a volume or a box."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Kept] = {}
+
+    def begin(self, request: SegmentRequest, parts: Parts, classes: int) -> bool:
+        """Whether the result is to be kept and can be. The one before stays until then: this one may be cancelled.
+
+        Raises:
+            InputError: when slices that do not follow each other are to be kept.
+        """
+        if not request.keep:
+            return False
+        if len(parts.runs) > 1:
+            raise InputError(
+                "Only slices that follow each other can be kept.", hint="Ask for one slice, a run of them, or a box."
+            )
+        ends = [(one.first, one.end or 0) for one in (parts.filled.i, parts.filled.j, parts.filled.k)]
+        return math.prod(end - first for first, end in ends) * (1 + classes) * 2 <= MOST_KEPT
+
+    def keep(
+        self,
+        request: SegmentRequest,
+        prepared: "PreparedVolume",
+        box: Box,
+        result: "Segmentation",
+        probabilities: Array,
+    ) -> None:
+        """Keep a result; `probabilities` are those of the box, and no longer the caller's."""
+        volume = prepared.volume
+        region = inside(box)
+        if prepared.scale.not_finite:
+            probabilities[:, ~np.isfinite(volume.array[region])] = 0
+        corner = np.eye(4)
+        corner[:3, 3] = box.i.first, box.j.first, box.k.first
+        shape = probabilities.shape[1:]
+        self._kept[_kind(request)] = Kept(
+            request=request,
+            config=prepared.segmenter.bundle.config,
+            probabilities=probabilities,
+            box=box,
+            ijk_to_ras=geometry_of(result.ijk_to_ras @ corner),
+            spacing=volume.spacing,
+            slice_axis=prepared.segmenter.stacks(volume, shape)[0].slice_axis,
+            whole=shape == volume.array.shape,
+        )
+
+    def forget(self) -> None:
+        """Drop all that is kept, to make room in memory."""
+        self._kept.clear()
+
+    def find(self, result: int) -> Kept:
+        """The result of this request.
+
+        Raises:
+            InputError: when it is not kept.
+        """
+        for kept in self._kept.values():
+            if kept.request.id == result:
+                return kept
+        raise InputError("The probabilities of this result are no longer kept.", hint="Segment again.")
+
+
+def _kind(request: SegmentRequest) -> str:
+    """Of each kind the last result is kept: scrolling through slices must not drop that of the volume."""
+    return "slices" if request.slices else "volume"
+
+
+def inside(box: Box) -> tuple[slice, slice, slice]:
+    """(K, J, I) index of a box."""
+    return slice(box.k.first, box.k.end), slice(box.j.first, box.j.end), slice(box.i.first, box.i.end)
