@@ -22,6 +22,7 @@ class SegmentPanel(Panel):
         self.ui.progressBar.visible = False
         self.ui.segmentButton.connect("clicked()", self.onSegmentOrCancel)
         self.ui.show3DButton.connect("clicked()", self.onShow3D)
+        self.ui.undoButton.connect("clicked()", self.onUndo)
         self.ui.editButton.connect("clicked()", self.onEdit)
 
     @property
@@ -60,6 +61,9 @@ class SegmentPanel(Panel):
         why = _("There is no result yet.") if not self.running else _("Wait until the segmentation is done.")
         self.allow(ui.show3DButton, usable, why)
         self.allow(ui.editButton, usable, why)
+        undoable = usable and self.logic.segmentation.writer.canUndo(node)
+        inEditor = _("Nothing to undo here. What was done while the Segment Editor had it open is undone there.")
+        self.allow(ui.undoButton, undoable, inEditor if usable else why)
         ui.show3DButton.checked = bool(self.parameterNode and self.parameterNode.show3D)
 
     def _outcome(self) -> str:
@@ -124,6 +128,11 @@ class SegmentPanel(Panel):
             node = self.parameterNode
             node.show3D = not node.show3D
             self.logic.segmentation.writer.show3D(node.outputSegmentation, node.show3D)
+
+    def onUndo(self) -> None:
+        with slicer.util.tryWithErrorDisplay(_("The last run cannot be undone.")):
+            self.logic.segmentation.writer.undo(self.parameterNode.outputSegmentation)
+            self.logic.stateChanged()
 
     def onEdit(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("The Segment Editor cannot be opened.")):

@@ -17,8 +17,9 @@ from rwkv_core.refining import (
 )
 from rwkv_core.uncertainty import averaged_probabilities, entropy, slice_scores
 from rwkv_core.worker.client import WorkerClient
+from rwkv_core.worker.content import Box, ClassEntry, Range, Slices, VolumeFile
 from rwkv_core.worker.lines import decode_reply, decode_request, encode
-from rwkv_core.worker.protocol import Box, ClassEntry, ImportRequest, Range, SegmentRequest, Slices, VolumeFile
+from rwkv_core.worker.protocol import ImportRequest, SegmentRequest
 from rwkv_core.worker.protocol_interactive import (
     AdaptRequest,
     AdaptResult,

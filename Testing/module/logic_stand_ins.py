@@ -170,7 +170,12 @@ class Segmentation:
     def __init__(self):
         self.begun, self.shown3D, self.killed = [], [], []
         self.client = SimpleNamespace(logPath=None, logTail=lambda: "the end of the log", kill=self.killed.append)
-        self.writer = SimpleNamespace(show3D=lambda node, shown=True: self.shown3D.append((node, shown)))
+        self.undone = []
+        self.writer = SimpleNamespace(
+            show3D=lambda node, shown=True: self.shown3D.append((node, shown)),
+            canUndo=lambda node: node not in self.undone,
+            undo=self.undone.append,
+        )
 
     @property
     def running(self):

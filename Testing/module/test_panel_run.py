@@ -74,6 +74,9 @@ def test_segment_gives_named_coloured_segments_on_the_volumes_grid(opened, ui, v
     assert len(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")) == 1
     ui.show3DButton.click()
     assert segments.ContainsRepresentation("Closed surface")
+    segments.RemoveSegment(segments.GetNthSegmentID(0))
+    ui.undoButton.click()
+    assert segments.GetNumberOfSegments() == len(found)
 
 
 def test_cancel_leaves_nothing_behind(ui, volume):

@@ -69,8 +69,8 @@ def test_pictures_of_the_documentation(opened):
     assert segmentation.GetSegmentation().GetNumberOfSegments() == 14
     pictures.panelPicture(opened.panel, OUT / "panel-finished.png")
     for orientation, name in (("Axial", "Red"), ("Coronal", "Green"), ("Sagittal", "Yellow")):
-        path = OUT / f"result-{orientation.lower()}.png"
-        picture = bench.slice_png(path, None, orientation, pictures.OFFSETS[name], (600, 600)).astype(int)
+        path, offset = OUT / f"result-{orientation.lower()}.png", pictures.OFFSETS[name]
+        picture = bench.slice_png(path, orientation=orientation, offset=offset, size=(600, 600)).astype(int)
         coloured = picture.max(axis=2) - picture.min(axis=2) > 30
         assert 0.05 < coloured.mean() < 0.8
     pictures.surfaces(segmentation, OUT)

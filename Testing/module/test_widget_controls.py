@@ -68,6 +68,13 @@ class Controls:
         ui.show3DButton.click()
         assert opened.logic.segmentation.shown3D == [(node, True), (node, False)]
 
+    def undoButton(self, opened, ui, state, volume):
+        state.outputSegmentation = node = add_result(volume)
+        opened.widget.updateFromState()
+        ui.undoButton.click()
+        assert opened.logic.segmentation.undone == [node]
+        assert not ui.undoButton.enabled and "Segment Editor" in ui.undoButton.toolTip
+
     def editButton(self, opened, ui, state, volume):
         state.outputSegmentation = node = add_result(volume)
         opened.widget.updateFromState()
