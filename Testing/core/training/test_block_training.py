@@ -1,6 +1,7 @@
 """Runs of the volumetric network: blocks of volumes in, a model that segments out."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -14,10 +15,14 @@ from rwkv_core.training import loop
 from rwkv_core.training.augmentation import AugmentBlock
 from rwkv_core.training.blocks import TrainingBlocks, blocks_of_epoch
 from rwkv_core.training.datasets import open_dataset
+from rwkv_core.training.datasets.splitting import divided
 from rwkv_core.training.evaluation import evaluate
+from rwkv_core.training.job import Job
 from rwkv_core.training.recipe import Augmentation, load_recipe
+from rwkv_core.training.run import train
 from rwkv_core.training.slice_cache import CachedSlice, SliceCache
 from rwkv_core.training.slices import prepared_slices
+from rwkv_core.training.starting_point import require_fitting
 from rwkv_core.volume import read_volume
 
 from core.small_models import BandNetwork, config, with_network
@@ -78,11 +83,10 @@ def test_a_run_ends_with_a_model_that_segments(whole, data):
     assert "steps of 2 blocks" in log
 
 
-def test_the_validation_is_that_of_the_segmenter(whole, data, tmp_path):
+def test_the_validation_is_that_of_the_segmenter(whole, data, monkeypatch):
     """At the network's own spacing, so that the grids are the same: Dice of whole cases, block by block."""
+    monkeypatch.setitem(sys.modules, "openvino", None)  # compiling takes longer than the cases
     split = json.loads((whole.bundle.folder.parent.parent / "run" / "config.json").read_text())["recipe"]["division"]
-    from rwkv_core.training.datasets.splitting import divided
-
     dataset = divided(open_dataset(data), split["validation"], split["test"], split["seed"])
     found = evaluate(whole.bundle, dataset, split="validation", device="cpu")
     best = whole.progress.rows[whole.progress.best_epoch - 1]
@@ -123,9 +127,6 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(whole, data, tmp_path,
 
 def test_fine_tuning_takes_grid_and_classes_from_the_model(whole, data, tmp_path):
     recipe = load_recipe("finetune", ["epochs=1", "batch=2", "workers=0"], init=str(whole.bundle.folder))
-    from rwkv_core.training.job import Job
-    from rwkv_core.training.run import train
-
     result = train(Job(str(data), "tuned", recipe), tmp_path / "run", device="cpu", store=tmp_path / "store")
     assert result.bundle.config.preprocessing == whole.bundle.config.preprocessing
     assert "output kept for: Ball, Box" in result.bundle.config.training["started from"]
@@ -157,8 +158,6 @@ def test_slices_and_blocks_are_refused_in_words(whole, data, tmp_path, capsys):
 
 
 def test_the_preset_fits_the_network():
-    from rwkv_core.training.starting_point import require_fitting
-
     require_fitting(load_recipe("volumetric"))
     thick = load_recipe(
         "volumetric",
