@@ -3,6 +3,9 @@
 ARCHITECTURES = {"rwkv-unet": ("T", "S", "B"), "u-rwkv": ("T", "S")}
 """Architecture to its variants."""
 
+TITLES = {"rwkv-unet": "RWKV-UNet", "u-rwkv": "U-RWKV"}
+"""Architecture to how people write it."""
+
 VOLUMETRIC = frozenset({"u-rwkv"})
 """Architectures whose input is a block of voxels rather than a slice."""
 

@@ -313,9 +313,10 @@ class PreparedVolume:
         if not isinstance(blocks, Patches):
             return box
         i, j, k = self.volume.spacing
+        axes = self.segmenter.stacks(self.volume, self.volume.array.shape)[0].axes
         sides = []
-        for side, mm, length in zip(box, (k, j, i), self.volume.array.shape, strict=True):
-            margin = math.ceil(CONTEXT * max(blocks.spacing) / mm)
+        for axis, (side, mm, length) in enumerate(zip(box, (k, j, i), self.volume.array.shape, strict=True)):
+            margin = math.ceil(CONTEXT * blocks.spacing[axes.index(axis)] / mm)
             sides.append(slice(max(0, side.start - margin), min(length, side.stop + margin)))
         return sides[0], sides[1], sides[2]
 

@@ -128,7 +128,7 @@ def test_a_bundle_of_u_rwkv_is_written_read_and_segments(tmp_path):
     bundle = write_bundle(tmp_path / "b", volumetric(), network, half=True)
     bundle.verify()
     voxels, _ = cube((40, 40, 40))
-    result = Segmenter(read_bundle(tmp_path / "b"), "cpu").segment(Volume(voxels, np.eye(4)))
+    result = Segmenter(read_bundle(tmp_path / "b"), "cpu", engine="torch").segment(Volume(voxels, np.eye(4)))
     assert result.labelmap.shape == voxels.shape
 
 

@@ -1,7 +1,8 @@
 """A worker in which things go wrong: a program that the tests run.
 
 The server is the real one. A few functions are wrapped before it starts, and what goes wrong is what the volume's name
-says (`FAULTS`). It also prints to standard output before it starts, as a launcher may do.
+says (`FAULTS`). A volumetric network tells the log what goes through it. It also prints to standard output before it
+starts, as a launcher may do.
 """
 
 import os
@@ -15,6 +16,7 @@ GREETING = "the launcher says hello"
 SLOW_MODEL = "slow"  # a bundle folder of this name, at first, loads until somebody cancels
 ALIVE = "WORKER_TEST_ALIVE"  # environment variable: the FIFO of a `Watch`, held open while the worker lives
 CHILD_ALIVE = "WORKER_TEST_CHILD_ALIVE"  # likewise, while the child process of a worker that hangs lives
+BLOCK = "block:"  # in the log, before the sides of what goes through a volumetric network
 LIMIT = 60  # seconds after which it gives up waiting for the test
 
 PROGRAM = [sys.executable, __file__]
@@ -86,11 +88,13 @@ FAULTS = {
 
 def main():
     from rwkv_core import store
+    from rwkv_core.models import URWKV
     from rwkv_core.segmenter import PreparedVolume
     from rwkv_core.worker import server
     from rwkv_core.worker.jobs import Jobs
 
     segment, load_bundle, take_next, slowed = PreparedVolume.segment, store.load_bundle, Jobs.next, []
+    forward = URWKV.forward
 
     def faulty_segment(self, region=None, *, progress, **options):
         def then_fail(done, total):
@@ -110,7 +114,12 @@ def main():
         Now.jobs, Now.job = self, take_next(self)
         return Now.job
 
+    def telling_forward(self, volume):
+        print(BLOCK, *volume.shape[2:], file=sys.stderr)
+        return forward(self, volume)
+
     PreparedVolume.segment, store.load_bundle, Jobs.next = faulty_segment, slow_load, next_and_tell
+    URWKV.forward = telling_forward
     print(GREETING, flush=True)
     show_alive(ALIVE)
     return server.main()

@@ -22,14 +22,15 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "train",
         help="train or fine-tune a model on your own data",
-        description="Trains RWKV-UNet on a data set, and puts the finished model into the list. Stopped runs (Ctrl-C, "
-        "or a file named `stop` in RUN) go on with --resume. Several GPUs: --devices, torchrun or SLURM.",
+        description="Trains RWKV-UNet or U-RWKV on a data set, and puts the finished model into the list. Stopped "
+        "runs (Ctrl-C, or a file named `stop` in RUN) go on with --resume. Several GPUs: --devices, torchrun or SLURM.",
     )
     parser.add_argument("dataset", nargs="?", metavar="DATASET", help="folder or datalist; see docs/training.md")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="RUN", help="folder of the run")
     parser.add_argument(
         "--preset", metavar="NAME",
-        help="recipe: synapse, acdc, binary, goals, fugc, finetune, or a .yaml file of your own (default: finetune)",
+        help="recipe: synapse, acdc, binary, goals, fugc, finetune, volumetric, or a .yaml file of your own "
+        "(default: finetune)",
     )  # fmt: skip
     parser.add_argument("--init", metavar="MODEL", help="start from a model (id or folder) or a checkpoint (.pth)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in RUN")

@@ -5,6 +5,7 @@
 - ``openvino_int8_engine``: the same, partly in 8 bits. Never chosen by itself.
 - ``cuda_engine``: float16 and CUDA graphs. The faster one on NVIDIA's GPUs.
 - ``inference_graph``: what they run: RWKV-UNet rewritten for inference, same function.
+- ``volume_graph``: likewise U-RWKV.
 - ``agreement``: how they are held against the network, once on each machine.
 - ``gpu_memory``: smaller batches where a GPU's memory is too small.
 - ``availability``: which devices and engines this machine has.
@@ -22,7 +23,7 @@ from rwkv_core.engines.openvino_engine import OpenVINOEngine
 from rwkv_core.engines.openvino_int8_engine import OpenVINOInt8Engine
 from rwkv_core.engines.torch_engine import TorchEngine
 from rwkv_core.errors import DeviceError
-from rwkv_core.models import RWKVUNet
+from rwkv_core.models import URWKV, RWKVUNet
 
 __all__ = ["DEVICES", "ENGINES", "Engine", "OpenVINOInt8Engine", "choose_device", "make_engine", "why_unavailable"]
 
@@ -39,7 +40,10 @@ class Engine(Protocol):
         """Where `__call__` leaves its result."""
 
     def __call__(self, batch: Tensor) -> Tensor:
-        """Logits (B, classes, H, W), float32, of a float32 batch (B, C, H, W) from any device, of any size."""
+        """Logits (B, classes, H, W), float32, of a float32 batch (B, C, H, W) from any device, of any size.
+
+        Of a volumetric network likewise, with D before H.
+        """
 
     def map(self, batches: Iterable[Tensor], slices: int) -> Iterator[Tensor]:
         """Logits of one batch after another; works on several slices at once where that takes less time in all.
@@ -51,18 +55,20 @@ class Engine(Protocol):
 
 
 def make_engine(
-    network: nn.Module, device: str = "auto", size: tuple[int, int] | None = None, engine: str = "auto"
+    network: nn.Module, device: str = "auto", size: tuple[int, ...] | None = None, engine: str = "auto"
 ) -> Engine:
     """Put `network` (moved, not copied) on a device.
 
     Args:
-        network: trained. "openvino" and "cuda" take `RWKVUNet` only; "torch" any module from batch to logits.
+        network: trained. "cuda" and "openvino-int8" take `RWKVUNet` only, "openvino" also `URWKV`; "torch" any module
+            from batch to logits.
         device: one of `DEVICES`, or "cuda:N". "auto" takes CUDA, else Apple's MPS, else the CPU.
-        size: (H, W) to get ready for now rather than at the first batch. Other sizes stay possible.
-        engine: one of `ENGINES`. "auto" takes "cuda" or, if it is installed, "openvino" for RWKV-UNet on an NVIDIA GPU
-            or the CPU, else "torch". One that fails, or answers otherwise than torch, is replaced by torch with a line
-            in the log. All compute in float32, but for "cuda" (float16 with sums in float32) and "openvino-int8"
-            (partly in 8 bits; to be calibrated first, which `Segmenter` does).
+        size: (H, W), or (D, H, W) of a volumetric network, to get ready for now rather than at the first batch. Other
+            sizes stay possible.
+        engine: one of `ENGINES`. "auto" takes "cuda" for RWKV-UNet on an NVIDIA GPU, "openvino", if it is installed,
+            for RWKV-UNet and U-RWKV on the CPU, else "torch". One that fails, or answers otherwise than torch, is
+            replaced by torch with a line in the log. All compute in float32, but for "cuda" (float16 with sums in
+            float32) and "openvino-int8" (partly in 8 bits; to be calibrated first, which `Segmenter` does).
 
     Raises:
         DeviceError: in words, when the device or the engine is not there.
@@ -72,15 +78,19 @@ def make_engine(
     chosen = choose_device(device, engine)
     if engine == "torch":
         return TorchEngine(network, chosen)
-    if isinstance(network, RWKVUNet):
-        if chosen.type == "cuda" and engine in ("auto", "cuda"):
-            return CUDAEngine(network, chosen, size)
-        if chosen.type == "cpu" and engine in ("auto", "openvino", "openvino-int8"):
-            reason = why_unavailable("openvino" if engine == "auto" else engine)
-            if not reason:
-                return OpenVINOInt8Engine(network) if engine == "openvino-int8" else OpenVINOEngine(network, size)
-            if engine != "auto":
-                raise _cannot_be_used(engine, reason)
+    if isinstance(network, RWKVUNet) and chosen.type == "cuda" and engine in ("auto", "cuda"):
+        return CUDAEngine(network, chosen, (size[0], size[1]) if size else None)
+    if isinstance(network, RWKVUNet | URWKV) and chosen.type == "cpu" and engine in ("auto", "openvino"):
+        reason = why_unavailable("openvino")
+        if not reason:
+            return OpenVINOEngine(network, size)
+        if engine != "auto":
+            raise _cannot_be_used(engine, reason)
+    if isinstance(network, RWKVUNet) and chosen.type == "cpu" and engine == "openvino-int8":
+        reason = why_unavailable(engine)
+        if reason:
+            raise _cannot_be_used(engine, reason)
+        return OpenVINOInt8Engine(network)
     if engine == "auto":
         return TorchEngine(network, chosen)
     raise _cannot_be_used(engine, _RUNS_ON[engine])
@@ -88,7 +98,7 @@ def make_engine(
 
 _RUNS_ON = {
     "cuda": "it runs RWKV-UNet on NVIDIA GPUs only",
-    "openvino": "it runs RWKV-UNet on the CPU only",
+    "openvino": "it runs RWKV-UNet and U-RWKV, on the CPU only",
     "openvino-int8": "it runs RWKV-UNet on the CPU only",
 }
 

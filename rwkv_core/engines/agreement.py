@@ -24,15 +24,18 @@ HALF_PRECISION = Limits(error=0.05, agreement=0.99)
 """float16 is off by less than 0.01 on trained and untrained networks, bfloat16 by up to 0.08."""
 
 
-def example(channels: int, height: int, width: int) -> Tensor:
-    """The same picture every time, (1, channels, height, width): waves, values in [0, 1]."""
+def example(channels: int, *sides: int) -> Tensor:
+    """The same picture or block every time, (1, channels, *sides): waves, values in [0, 1]."""
+    *depth, height, width = sides
     row, column = torch.arange(height)[:, None], torch.arange(width)
     waves = torch.stack([torch.sin(row / (5 + 3 * i)) * torch.cos(column / (7 + 2 * i)) for i in range(channels)])
+    if depth:
+        waves = waves[:, None] * torch.cos(torch.arange(depth[0]) / 6)[:, None, None]
     return (0.5 + 0.5 * waves)[None]
 
 
 def disagreement(logits: Tensor, expected: Tensor, limits: Limits) -> str:
-    """In words how far logits (B, classes, H, W) are from the expected ones; empty when within the limits."""
+    """In words how far logits (B, classes, ...) are from the expected ones; empty when within the limits."""
     error = float((logits - expected).abs().max() / expected.std().clamp_min(1e-6))
     agreement = float((logits.argmax(1) == expected.argmax(1)).float().mean())
     if error <= limits.error and agreement >= limits.agreement:  # not so for what is no number

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from rwkv_core.compiled_cache import CompiledCache
-from rwkv_core.engines import inference_graph as graph_source
+from rwkv_core.engines import inference_graph, volume_graph
 from rwkv_core.engines.agreement import FLOAT32, disagreement, example
 from rwkv_core.engines.inference_graph import SAFE_EXPONENT, InferenceGraph
 from rwkv_core.engines.torch_engine import TorchEngine
-from rwkv_core.models import RWKVUNet
-from rwkv_core.models.rwkv_unet import check_input
+from rwkv_core.engines.volume_graph import VolumeGraph
+from rwkv_core.models import URWKV, Network, rwkv_unet, u_rwkv
+from rwkv_core.ops.biwkv import separable
 
 _LOG = logging.getLogger(__name__)
 _SIZES_KEPT = 4
@@ -40,14 +41,14 @@ class OpenVINOEngine:
 
     Args:
         network: trained; moved to the CPU.
-        size: (H, W) to compile now.
+        size: (H, W), or (D, H, W) of U-RWKV, to compile now.
     """
 
-    def __init__(self, network: RWKVUNet, size: tuple[int, int] | None = None):
+    def __init__(self, network: Network, size: tuple[int, ...] | None = None):
         self.device = torch.device("cpu")
         self._network = network.eval().to(self.device)
-        self._requests: dict[tuple[int, int], Any] = {}
-        self._several: tuple[tuple[int, int], Any] | None = None
+        self._requests: dict[tuple[int, ...], Any] = {}
+        self._several: tuple[tuple[int, ...], Any] | None = None
         self._torch: TorchEngine | None = None
         self._lock = threading.Lock()
         self._weights = ""
@@ -65,7 +66,7 @@ class OpenVINOEngine:
         Raises:
             ValueError: for another number of channels, or a size that is no multiple of 16.
         """
-        check_input(batch, self._network.in_channels)
+        self._check_input(batch)
         batch = batch.to(self.device, torch.float32)
         with self._lock:
             if self._torch is None:
@@ -83,7 +84,7 @@ class OpenVINOEngine:
 
         def images() -> Iterator[Tensor]:
             for batch in batches:
-                check_input(batch, self._network.in_channels)
+                self._check_input(batch)
                 sizes.append(len(batch))
                 yield from batch.to(self.device, torch.float32).split(1)
 
@@ -135,62 +136,69 @@ class OpenVINOEngine:
 
     def _compiled_for_several(self, image: Tensor) -> Any:
         """The network compiled for several slices at once, or None when that fails."""
-        size = (image.shape[2], image.shape[3])
+        size = tuple(image.shape[2:])
         with self._lock:
             if self._several is None or self._several[0] != size:
                 self._several = None  # frees the memory first
                 try:
-                    self._several = (size, self._load(*size, _SEVERAL))
+                    self._several = (size, self._load(size, _SEVERAL))
                 except Exception as error:  # whatever an optional package does, one slice after another still works
                     _LOG.info("OpenVINO takes one slice after another: %s", error)
             return self._several and self._several[1]
 
     def _one(self, image: Tensor) -> Tensor:
         """One slice at a time, with all cores on it: the first answer comes soonest."""
-        height, width = image.shape[2:]
-        request = self._requests.pop((height, width), None)
+        size = tuple(image.shape[2:])
+        request = self._requests.pop(size, None)
         if request is None:
-            request = self._load(height, width, _OPTIONS).create_infer_request()
-        self._requests[height, width] = request  # the most recently used last
+            request = self._load(size, _OPTIONS).create_infer_request()
+        self._requests[size] = request  # the most recently used last
         if len(self._requests) > _SIZES_KEPT:
             self._requests.pop(next(iter(self._requests)))
         logits, key_range = _infer(request, image)
         return logits if key_range <= SAFE_EXPONENT else self._network(image)
 
     @torch.inference_mode()
-    def _load(self, height: int, width: int, options: dict[str, Any]) -> Any:
+    def _load(self, size: tuple[int, ...], options: dict[str, Any]) -> Any:
         """The network compiled for one size, from the cache or anew; checked in either case."""
         openvino = import_openvino()
         core = openvino.Core()
         cache = CompiledCache("openvino")
-        key = self._key(openvino, core, height, width)
-        image = example(self._network.in_channels, height, width)
+        key = self._key(openvino, core, size)
+        image = example(self._network.in_channels, *size)
         kept = cache.load(key)
         if kept is not None:
             try:  # the options are not part of the blob; without them it runs in bfloat16 where the processor can
                 compiled = core.import_model(io.BytesIO(kept["compiled"]), "CPU", options)
                 expected = torch.from_numpy(np.frombuffer(kept["expected"], np.float32).copy())
-                _check(compiled, image, expected.view(1, -1, height, width))
+                _check(compiled, image, expected.view(1, -1, *size))
                 return compiled
             except RuntimeError as error:
                 _LOG.info("the compiled network in the cache is of no use, compiling anew: %s", error)
                 cache.forget(key)
-        compiled = core.compile_model(convert(openvino, InferenceGraph(self._network), image), "CPU", options)
+        compiled = core.compile_model(convert(openvino, _graph(self._network), image), "CPU", options)
         expected = self._network(image)
         _check(compiled, image, expected)
         cache.save(key, {"compiled": compiled.export_model().getvalue(), "expected": expected.numpy().tobytes()})
         return compiled
 
-    def _key(self, openvino: Any, core: Any, height: int, width: int) -> str:
+    def _check_input(self, batch: Tensor) -> None:
+        source = u_rwkv if isinstance(self._network, URWKV) else rwkv_unet
+        source.check_input(batch, self._network.in_channels)
+
+    def _key(self, openvino: Any, core: Any, size: tuple[int, ...]) -> str:
         """Changes with all that the compiled network depends on."""
         if not self._weights:
-            digest = hashlib.sha256(Path(graph_source.__file__).read_bytes())
+            digest = hashlib.sha256()
+            of_blocks = isinstance(self._network, URWKV)
+            for source in (volume_graph, u_rwkv, separable) if of_blocks else (inference_graph,):
+                digest.update(Path(str(source.__file__)).read_bytes())
             for name, value in self._network.state_dict().items():
                 digest.update(f"{name} {tuple(value.shape)}".encode())
                 digest.update(value.contiguous().numpy())
             self._weights = digest.hexdigest()
         processor = core.get_property("CPU", "FULL_DEVICE_NAME")
-        setting = (self._weights, openvino.__version__, processor, height, width)
+        setting = (self._weights, openvino.__version__, processor, *size)
         return hashlib.sha256(repr(setting).encode()).hexdigest()
 
 
@@ -203,7 +211,11 @@ def import_openvino() -> Any:
     return openvino
 
 
-def convert(openvino: Any, graph: InferenceGraph, image: Tensor) -> Any:
+def _graph(network: Network) -> InferenceGraph | VolumeGraph:
+    return VolumeGraph(network) if isinstance(network, URWKV) else InferenceGraph(network)
+
+
+def convert(openvino: Any, graph: InferenceGraph | VolumeGraph, image: Tensor) -> Any:
     """OpenVINO's model of the graph for the size of `image`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that tracing fixes the size, which is wanted, and that torch plans without it
@@ -230,6 +242,6 @@ def _infer(request: Any, image: Tensor) -> tuple[Tensor, float]:
 
 
 def _answer(request: Any) -> tuple[Tensor, float]:
-    """Logits (1, classes, H, W) and range of keys, copied out of the request's memory."""
+    """Logits (1, classes, ...) and range of keys, copied out of the request's memory."""
     logits, key_range = (request.get_output_tensor(i).data for i in range(2))
     return torch.from_numpy(logits.copy()), float(key_range)

@@ -74,6 +74,7 @@ class OpenVINOInt8Engine(OpenVINOEngine):
         _LOG.warning("%s", model["report"].decode())
 
     def _made(self, slices: Tensor) -> dict[str, bytes]:
+        assert isinstance(self._network, RWKVUNet)
         expected = self(slices[1::2])  # in float32 so far
         model = quantised(self._network, slices[::2])
         size = (slices.shape[2], slices.shape[3])
@@ -97,16 +98,16 @@ class OpenVINOInt8Engine(OpenVINOEngine):
         self._requests.pop(size, None)
         self._several = None
 
-    def _load(self, height: int, width: int, options: dict[str, Any]) -> Any:
-        model = self._quantised.get((height, width))
+    def _load(self, size: tuple[int, ...], options: dict[str, Any]) -> Any:
+        model = self._quantised.get((size[0], size[1]))
         if model is None:
-            return super()._load(height, width, options)
+            return super()._load(size, options)
         core = import_openvino().Core()
         return core.compile_model(core.read_model(model["graph"], model["weights"]), "CPU", options)
 
     def _int8_key(self, size: tuple[int, int]) -> str:
         openvino = import_openvino()
-        setting = (self._key(openvino, openvino.Core(), *size), Path(__file__).read_bytes())
+        setting = (self._key(openvino, openvino.Core(), size), Path(__file__).read_bytes())
         return hashlib.sha256(repr(setting).encode()).hexdigest()
 
 

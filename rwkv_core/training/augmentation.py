@@ -1,12 +1,13 @@
-"""Random changes of training slices, by MONAI's transforms: a function of the slice and a seed, so that runs repeat."""
+"""Random changes of training samples, by MONAI's transforms: a function of sample and seed, so that runs repeat."""
 
-from collections.abc import Hashable, Mapping
+import math
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from monai.transforms.compose import Compose, OneOf
-from monai.transforms.croppad.dictionary import RandSpatialCropd, SpatialPadd
+from monai.transforms.croppad.dictionary import CenterSpatialCropd, RandSpatialCropd, SpatialPadd
 from monai.transforms.intensity.dictionary import (
     RandAdjustContrastd,
     RandGaussianNoised,
@@ -26,6 +27,11 @@ from rwkv_core.training.recipe import Augmentation
 _BOTH = ("image", "label")
 _MODES = ("bilinear", "nearest")
 
+_MARGIN = 1.25
+"""Sides of what is turned and scaled, in those of a block: what moves in at its corners is then the image."""
+_TILTED = 1.5
+"""Spacings of two axes that differ by more: a turn that mixes them would shear the image."""
+
 
 class Augment:
     """Crops or pads a slice to `size`, then changes it at random as `settings` say; without settings, only the first.
@@ -43,7 +49,7 @@ class Augment:
                 RandSpatialCropd(_BOTH, size, random_center=True, random_size=False),
             ]
         )
-        self._change = Compose(_steps(settings, square=size[0] == size[1]) if settings else [])
+        self._change = Compose([*_moves(settings, size), *_changes(settings)] if settings else [])
 
     def __call__(self, image: NDArray[np.float32], label: NDArray[np.uint8], seed: int) -> tuple[Tensor, Tensor]:
         """Image (C, H, W) float32 and label (H, W) int64 of a slice (C, R, S) and its label (R, S)."""
@@ -59,8 +65,35 @@ class Augment:
         return _plain(result["image"]).float(), _plain(result["label"])[0].long()
 
 
+class AugmentBlock:
+    """Changes a block at random as `settings` say. Turns that mix axes of very different spacings are left out.
+
+    Args:
+        settings: likewise.
+        size: (D, H, W) of the result.
+        spacing: of slices, rows and columns, mm.
+
+    Attributes:
+        reach: (D, H, W) of what must be given: larger than `size` where blocks are turned or scaled.
+    """
+
+    def __init__(self, settings: Augmentation | None, size: tuple[int, int, int], spacing: tuple[float, float, float]):
+        wide = settings is not None and bool(settings.rotate or settings.scale)
+        depth, height, width = (math.ceil(_MARGIN * side) if wide else side for side in size)
+        self.reach = (depth, height, width)
+        steps = [*_moves(settings, self.reach, spacing), CenterSpatialCropd(_BOTH, size)] if settings else []
+        self._change = Compose([*steps, *(_changes(settings) if settings else [])])
+
+    def __call__(self, image: NDArray[np.float32], label: NDArray[np.uint8], seed: int) -> tuple[Tensor, Tensor]:
+        """Image (C, D, H, W) float32 and label (D, H, W) int64 of a block and its label, both of `reach`."""
+        result: Any = {"image": torch.from_numpy(image), "label": torch.from_numpy(label[None].astype(np.float32))}
+        self._change.set_random_state(seed=seed % 2**32)
+        result = self._change(result)
+        return _plain(result["image"]).float(), _plain(result["label"])[0].long()
+
+
 class RandCropAndEnlarged(RandomizableTransform, MapTransform):
-    """Cut out a part of both sides' length, drawn from `smallest` to 2 - `smallest` (at most 1), and enlarge it.
+    """Cut out a part of all sides' length, drawn from `smallest` to 2 - `smallest` (at most 1), and enlarge it.
 
     Nearest neighbours for image and label, as in the published code.
     """
@@ -75,36 +108,56 @@ class RandCropAndEnlarged(RandomizableTransform, MapTransform):
         self.randomize(None)
         if not self._do_transform:
             return result
-        height, width = result[self.keys[0]].shape[-2:]
+        sides = tuple(result[self.keys[0]].shape[1:])
         share = min(self.R.uniform(self.smallest, 2 - self.smallest), 1.0)
-        rows, columns = max(1, int(height * share)), max(1, int(width * share))
-        top = self.R.randint(0, height - rows + 1)
-        left = self.R.randint(0, width - columns + 1)
+        parts = [max(1, int(side * share)) for side in sides]
+        starts = [self.R.randint(0, side - part + 1) for side, part in zip(sides, parts, strict=True)]
+        box = (slice(None), *(slice(start, start + part) for start, part in zip(starts, parts, strict=True)))
         for key in self.keys:
-            part = _plain(result[key])[..., top : top + rows, left : left + columns]
-            result[key] = F.interpolate(part[None], size=(height, width), mode="nearest")[0]
+            result[key] = F.interpolate(_plain(result[key])[box][None], size=sides, mode="nearest")[0]
         return result
 
 
-def _steps(settings: Augmentation, square: bool) -> list[Any]:
-    """The transforms that are on, geometry first."""
+def _moves(settings: Augmentation, size: Sequence[int], spacing: Sequence[float] | None = None) -> list[Any]:
+    """The transforms of geometry that are on, for slices (H, W), or blocks (D, H, W) of a spacing."""
     steps: list[Any] = []
+    rows, columns = len(size) - 2, len(size) - 1
+    border = "zeros" if spacing is None else "border"
     if settings.turn_and_flip:
-        turn = RandRotate90d(_BOTH, prob=1.0, max_k=3) if square else RandFlipd(_BOTH, prob=0.5, spatial_axis=(0, 1))
+        square = size[rows] == size[columns]
+        turn = (
+            RandRotate90d(_BOTH, prob=1.0, max_k=3, spatial_axes=(rows, columns))
+            if square
+            else RandFlipd(_BOTH, prob=0.5, spatial_axis=(rows, columns))
+        )
         whole = Identityd(_BOTH)
-        flips = OneOf([RandFlipd(_BOTH, prob=1.0, spatial_axis=axis) for axis in (0, 1)])
+        flips = OneOf([RandFlipd(_BOTH, prob=1.0, spatial_axis=axis) for axis in (rows, columns)])
         turns = OneOf([whole, turn], weights=[0.25, 0.75]) if square else turn  # MONAI never turns by nothing
         steps.append(_gate(settings.turn_and_flip, [turns, flips]))
     if settings.flip_rows:
-        steps.append(RandFlipd(_BOTH, prob=settings.flip_rows, spatial_axis=0))
+        steps.append(RandFlipd(_BOTH, prob=settings.flip_rows, spatial_axis=rows))
     if settings.flip_columns:
-        steps.append(RandFlipd(_BOTH, prob=settings.flip_columns, spatial_axis=1))
+        steps.append(RandFlipd(_BOTH, prob=settings.flip_columns, spatial_axis=columns))
     if settings.rotate:
-        angle = float(np.deg2rad(settings.rotate_degrees))
-        steps.append(RandAffined(_BOTH, prob=settings.rotate, rotate_range=angle, mode=_MODES, padding_mode="zeros"))
+        angles = _angles(float(np.deg2rad(settings.rotate_degrees)), spacing)
+        steps.append(RandAffined(_BOTH, prob=settings.rotate, rotate_range=angles, mode=_MODES, padding_mode=border))
     if settings.scale:
-        share = settings.scale_share
-        steps.append(RandAffined(_BOTH, prob=settings.scale, scale_range=share, mode=_MODES, padding_mode="zeros"))
+        shares = [settings.scale_share] * len(size)
+        steps.append(RandAffined(_BOTH, prob=settings.scale, scale_range=shares, mode=_MODES, padding_mode=border))
+    return steps
+
+
+def _angles(largest: float, spacing: Sequence[float] | None) -> list[float]:
+    """Largest angle about each axis, the first being that in the plane of a slice."""
+    if spacing is None:
+        return [largest]
+    pairs = ((spacing[1], spacing[2]), (spacing[0], spacing[2]), (spacing[0], spacing[1]))  # what each turn mixes
+    return [largest if max(pair) <= _TILTED * min(pair) else 0.0 for pair in pairs]
+
+
+def _changes(settings: Augmentation) -> list[Any]:
+    """The other transforms that are on."""
+    steps: list[Any] = []
     if settings.brightness_contrast:
         brighter = RandScaleIntensityd("image", factors=0.2, prob=1.0)
         contrast = RandScaleIntensityFixedMeand("image", factors=0.2, prob=1.0, preserve_range=False, fixed_mean=True)
@@ -115,7 +168,7 @@ def _steps(settings: Augmentation, square: bool) -> list[Any]:
         steps.append(RandAdjustContrastd("image", prob=settings.gamma, gamma=settings.gamma_range))
     if settings.blur:
         sigma = (0.25, settings.blur_sigma)
-        steps.append(RandGaussianSmoothd("image", prob=settings.blur, sigma_x=sigma, sigma_y=sigma))
+        steps.append(RandGaussianSmoothd("image", prob=settings.blur, sigma_x=sigma, sigma_y=sigma, sigma_z=sigma))
     if settings.noise:
         steps.append(RandGaussianNoised("image", prob=settings.noise, std=settings.noise_std, sample_std=True))
     return steps

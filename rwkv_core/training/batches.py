@@ -16,7 +16,7 @@ from rwkv_core.training.recipe import Augmentation
 from rwkv_core.training.slice_cache import SliceCache
 
 Key = tuple[int, int]
-"""Index of a slice in the cache, and the seed of its augmentation."""
+"""Index of a slice in the cache (or of a case, for blocks), and the seed of its augmentation."""
 
 
 class TrainingSlices(Dataset[tuple[Tensor, Tensor]]):
@@ -34,12 +34,12 @@ class TrainingSlices(Dataset[tuple[Tensor, Tensor]]):
 
 
 class EpochOrder(Sampler[list[Key]]):
-    """Batches of keys for one process: every labelled slice once an epoch, unlabelled ones alongside.
+    """Batches of keys for one process: everything labelled once an epoch, unlabelled slices alongside.
 
     The last batch is filled up from the epoch's beginning, so that all have one size.
 
     Args:
-        labelled, unlabelled: indices in the cache.
+        labelled, unlabelled: indices in the cache; of blocks, cases, as often as an epoch shows them.
         batch, unlabelled_batch: slices in a step, over all processes.
         rank, processes: which part of every batch is for this process.
     """
@@ -101,10 +101,10 @@ class EpochOrder(Sampler[list[Key]]):
         ]
 
 
-def make_loader(slices: TrainingSlices, order: EpochOrder, workers: int, pin: bool) -> DataLoader[Any]:
+def make_loader(samples: Dataset[tuple[Tensor, Tensor]], order: EpochOrder, workers: int, pin: bool) -> DataLoader[Any]:
     """A loader whose worker processes live as long as it does; every `iter` gives what `order` was told to start at."""
     return DataLoader(
-        slices,
+        samples,
         batch_sampler=order,
         num_workers=workers,
         persistent_workers=workers > 0,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rwkv_core.architectures import STRIDE
-from rwkv_core.bundle_config import Preprocessing, SegmentClass, Stretch
+from rwkv_core.bundle_config import Patches, Preprocessing, SegmentClass, Stretch
 from rwkv_core.errors import CancelledError, InputError
 from rwkv_core.training.datasets import SPLITS, Dataset, open_dataset
 from rwkv_core.training.datasets.splitting import divided, with_patients
@@ -91,10 +91,10 @@ def preprocessing_of(recipe: Recipe, dataset: Dataset) -> Preprocessing:
 
 
 def channels_of(recipe: Recipe, dataset: Dataset) -> int:
-    """What the network takes: as the recipe says, else RGB where the first image is."""
+    """What the network takes: as the recipe says, else RGB where the first image is; a volumetric one takes grey."""
     if recipe.in_channels is not None:
         return recipe.in_channels
-    if recipe.channel is not None:
+    if recipe.channel is not None or (recipe.preprocessing and isinstance(recipe.preprocessing.resampling, Patches)):
         return 1
     if recipe.preprocessing is None and (bundle := find_bundle(recipe.init)):
         return bundle.config.in_channels

@@ -15,9 +15,10 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, distributed
 
-from rwkv_core.bundle_config import SegmentClass
+from rwkv_core.bundle_config import Patches, SegmentClass
 from rwkv_core.models import Network
 from rwkv_core.training.batches import EpochOrder, TrainingSlices, make_loader
+from rwkv_core.training.blocks import TrainingBlocks, blocks_of_epoch
 from rwkv_core.training.checkpoint import Progress, load_checkpoint, save_checkpoint, save_weights
 from rwkv_core.training.devices import out_of_memory
 from rwkv_core.training.errors import MEMORY_HINT, TrainingError
@@ -46,6 +47,7 @@ class Loop:
         fabric: launched.
         network: of the run, with its starting weights.
         classes: in the order of the network's channels, background left out.
+        size: height and width of training slices; of a volumetric network, its blocks.
         stop: asked after every step.
         workers: processes that load slices.
     """
@@ -59,7 +61,7 @@ class Loop:
         cache: SliceCache,
         network: Network,
         classes: Sequence[SegmentClass],
-        size: tuple[int, int],
+        size: tuple[int, int] | Patches,
         stop: Callable[[], bool],
         workers: int,
     ):
@@ -67,20 +69,26 @@ class Loop:
         self.names, self.colors, self.stop = [c.name for c in classes], [c.color for c in classes], stop
         self.loss = SegmentationLoss(recipe.loss)
         self.progress = Progress()
-        if fabric.device.type == "cuda":
+        self.blocks = size if isinstance(size, Patches) else None
+        if fabric.device.type == "cuda" and self.blocks is None:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
         self.network = network
         self.model, self.optimizer = fabric.setup(network, optimizer)
         unlabelled = cache.of_split("unlabelled") if recipe.consistency else []
         extra = (recipe.consistency.batch or recipe.batch) if recipe.consistency else 0
+        samples: TrainingSlices | TrainingBlocks
+        if isinstance(size, Patches):
+            self.unit, self.square = "block", False
+            labelled, samples = blocks_of_epoch(cache, size), TrainingBlocks(cache, recipe.augmentation, size)
+        else:
+            self.unit, self.square = "slice", size[0] == size[1]
+            labelled, samples = cache.of_split("train"), TrainingSlices(cache, recipe.augmentation, size)
         self.order = EpochOrder(
-            cache.of_split("train"), recipe.batch, recipe.seed, fabric.global_rank, fabric.world_size, unlabelled, extra
+            labelled, recipe.batch, recipe.seed, fabric.global_rank, fabric.world_size, unlabelled, extra
         )
         self.share = recipe.batch // fabric.world_size
-        self.square = size[0] == size[1]
-        slices = TrainingSlices(cache, recipe.augmentation, size)
-        self.loader = make_loader(slices, self.order, workers, pin=fabric.device.type == "cuda")
+        self.loader = make_loader(samples, self.order, workers, pin=fabric.device.type == "cuda")
         self._waited = self._epoch_seconds = 0.0
         self._drawn = 0.0
         self._steps_now, self._began = 0, time.perf_counter()
@@ -113,8 +121,8 @@ class Loop:
         self.progress.key, self.progress.steps = key, steps
         total = self.recipe.epochs * steps
         LOG.info(
-            "%d epochs of %d steps of %d slices on %s, %d process%s.",
-            self.recipe.epochs, steps, self.recipe.batch, self.fabric.device, self.fabric.world_size,
+            "%d epochs of %d steps of %d %ss on %s, %d process%s.",
+            self.recipe.epochs, steps, self.recipe.batch, self.unit, self.fabric.device, self.fabric.world_size,
             "es" if self.fabric.world_size > 1 else "",
         )  # fmt: skip
         self.network.train()
@@ -218,7 +226,7 @@ class Loop:
         """Twice as many parts.
 
         Raises:
-            TrainingError: when a part is a single slice already, or other processes would be left behind.
+            TrainingError: when a part is a single slice or block already, or other processes would be left behind.
         """
         if self.fabric.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -227,13 +235,13 @@ class Loop:
         if self.fabric.world_size > 1 or parts > min(self.share, extra or self.share):
             raise TrainingError(
                 f"{self.fabric.device} has too little memory for "
-                + (f"{self.share} slices at once." if self.fabric.world_size > 1 else "a part of the batch."),
+                + (f"{self.share} {self.unit}s at once." if self.fabric.world_size > 1 else "a part of the batch."),
                 hint=MEMORY_HINT,
             )
         self.progress.parts = parts
         LOG.warning(
-            "The memory of %s does not hold the batch: from here on it is computed in %d parts of at most %d slices, "
-            "and their gradients are added up.", self.fabric.device, parts, -(-self.share // parts),
+            "The memory of %s does not hold the batch: from here on it is computed in %d parts of at most %d %ss, "
+            "and their gradients are added up.", self.fabric.device, parts, -(-self.share // parts), self.unit,
         )  # fmt: skip
 
     def _end_epoch(self, sums: Tensor, rate: float, steps_now: int) -> bool:
@@ -273,11 +281,11 @@ class Loop:
         at.rows.append(row)
         limit = "loader" if waiting > _LOADER_LIMITS else "network"
         LOG.info(
-            "Epoch %d of %d: loss %.4f%s; %.1f slices/s, limited by the %s (%.0f %% of the time waiting for slices).",
+            "Epoch %d of %d: loss %.4f%s; %.1f %ss/s, limited by the %s (%.0f %% of the time waiting for %ss).",
             at.epoch, self.recipe.epochs, row["loss"],
             f", validation Dice {row['validation_dice']:.4f}{' (best)' if improved else ''}"
             if "validation_dice" in row else "",
-            speed, limit, 100 * waiting,
+            speed, self.unit, limit, 100 * waiting, self.unit,
         )  # fmt: skip
         if self.fabric.is_global_zero:
             if improved:
@@ -295,7 +303,9 @@ class Loop:
         while True:
             batch = max(1, -(-self.share // self.progress.parts))
             try:
-                return validate(self.fabric, self.network, self.loss, self.cache, len(self.names) + 1, batch, stop)
+                return validate(
+                    self.fabric, self.network, self.loss, self.cache, len(self.names) + 1, batch, stop, self.blocks
+                )
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise

@@ -38,16 +38,17 @@ class Loss(_Strict):
 
 
 class Augmentation(_Strict):
-    """Random changes of training slices; all off by default. Probabilities are per slice.
+    """Random changes of training slices or blocks; all off by default. Probabilities are per slice or block.
 
     Attributes:
         turn_and_flip: a turn by 0, 90, 180 or 270 degrees (square slices only; else by 0 or 180), then a flip along
-            rows or columns.
+            rows or columns. Blocks likewise, in the plane of their slices.
         flip_rows, flip_columns: a flip alone. Mirrors anatomy: not for classes that are left or right.
-        rotate: by up to `rotate_degrees`.
-        scale: enlarge or shrink by up to `scale_share`.
+        rotate: by up to `rotate_degrees`; blocks about all three axes, but for those about which a turn would mix axes
+            of very different spacings.
+        scale: enlarge or shrink by up to `scale_share`, every axis by itself.
         brightness_contrast: times 0.8 to 1.2, contrast about the mean by 0.8 to 1.2.
-        crop: cut out a part of `crop_smallest` to 1 of both sides (half of the draws leave the slice whole, as in the
+        crop: cut out a part of `crop_smallest` to 1 of all sides (half of the draws leave the slice whole, as in the
             published code) and enlarge it to the whole.
         gamma: exponent between `gamma_range`.
         noise: Gaussian, up to `noise_std`.
@@ -98,6 +99,8 @@ class Recipe(_Strict):
     """The contents of a preset, and of the "recipe" in a run's config.json.
 
     Attributes:
+        architecture: None takes that of `init`, "rwkv-unet" for fresh weights. "u-rwkv" learns from blocks, whose
+            spacing and size are in `preprocessing` (method "patches").
         variant: None takes that of `init`.
         in_channels: 1 grey, 3 RGB; None takes what the data set has.
         channel: which channel of a multi-channel image to use, counted from 0.
@@ -105,9 +108,9 @@ class Recipe(_Strict):
         preprocessing: as in a bundle; None takes that of the bundle in `init`.
         pipeline: how slices are resized: "paper" by scipy.ndimage.zoom as published, "best" as a `Segmenter` does.
         patch: height and width of training slices where they differ in size; larger ones are cropped at random,
-            smaller ones padded. None: the largest slice, at most 320.
+            smaller ones padded. None: the largest slice, at most 320. Not for blocks, which have a size already.
         init: a bundle (id or folder), an encoder bundle, or a published checkpoint (.pth); None: fresh weights.
-        batch: slices in a step, over all processes together.
+        batch: slices or blocks in a step, over all processes together.
         minimum_rate: learning rate at the end of the cosine, which moves once per epoch.
         early_stopping: epochs without a better validation Dice after which a run ends; None: never.
         keep: which weights become the bundle: those with the best validation Dice, or the last ones.
@@ -119,6 +122,7 @@ class Recipe(_Strict):
     """
 
     description: str = ""
+    architecture: Literal["rwkv-unet", "u-rwkv"] | None = None
     variant: Literal["T", "S", "B"] | None = None
     in_channels: Literal[1, 3] | None = None
     channel: Annotated[int, Field(ge=0)] | None = None

@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 
+from rwkv_core.architectures import TITLES
 from rwkv_core.bundle import Bundle
+from rwkv_core.bundle_config import Patches
 from rwkv_core.errors import CancelledError, RWKVUNetError, StorageError
 from rwkv_core.files import STORAGE_HINT
 from rwkv_core.store import user_store
@@ -33,7 +35,7 @@ from rwkv_core.training.job import Job
 from rwkv_core.training.loop import Loop
 from rwkv_core.training.run_folder import LOG, RunFolder
 from rwkv_core.training.run_status import Status, stop_requested
-from rwkv_core.training.starting_point import find_bundle, starting_point
+from rwkv_core.training.starting_point import require_fitting, starting_point
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
@@ -94,7 +96,7 @@ def train(
         assert job is not None
         if first:
             require_free_name(job.name, output, store)
-            find_bundle(job.recipe.init)
+            require_fitting(job.recipe)
             if not resume:
                 folder.open_new()
             folder.log_to_file()
@@ -138,12 +140,15 @@ def _run(
     inputs = read_inputs(job)
     cache, key = slices_of(inputs, recipe, folder, status, stop)
     torch.manual_seed(recipe.seed)
-    start = starting_point(recipe.init, recipe.variant, inputs.classes, inputs.channels)
+    start = starting_point(recipe.init, recipe.variant, inputs.classes, inputs.channels, recipe.architecture)
     if fabric.is_global_zero and not resume:
-        LOG.info("Starts from %s (RWKV-UNet-%s).", start.record, start.network.variant)
+        title = f"{TITLES[start.network.architecture]}-{start.network.variant}"
+        LOG.info("Starts from %s (%s).", start.record, title)
+    blocks = inputs.preprocessing.resampling
+    size = blocks if isinstance(blocks, Patches) else patch_size(recipe, inputs.preprocessing, cache)
     loop = Loop(
-        fabric, folder, status, recipe, cache, start.network, inputs.classes,
-        patch_size(recipe, inputs.preprocessing, cache), stop, loader_workers(recipe.workers, processes, fabric.device),
+        fabric, folder, status, recipe, cache, start.network, inputs.classes, size, stop,
+        loader_workers(recipe.workers, processes, fabric.device),
     )  # fmt: skip
     if resume and folder.last_checkpoint.exists():
         loop.resume(key)

@@ -25,7 +25,7 @@ from rwkv_core.training.datasets.description import Case, Dataset
 from rwkv_core.training.slices import one_or_three_channels, prepared_slices
 
 _IMAGES, _LABELS, _INDEX = "images.bin", "labels.bin", "index.json"
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class CachedSlice:
         shape: (C, H, W).
         image, label: first element in images.bin and labels.bin; label is -1 where there is none.
         classes: channel numbers that the label shows, background left out.
+        padding: value of the image beyond its border.
     """
 
     case: str
@@ -47,6 +48,7 @@ class CachedSlice:
     image: int
     label: int
     classes: tuple[int, ...]
+    padding: float = 0.0
 
 
 class SliceCache:
@@ -80,6 +82,13 @@ class SliceCache:
     def of_split(self, split: str) -> list[int]:
         """Indices of the slices of one split."""
         return [n for n, one in enumerate(self.slices) if one.split == split]
+
+    def volumes(self, split: str) -> list[list[int]]:
+        """Indices of the slices of each case of one split, in order; they are all of one size."""
+        found: dict[str, list[int]] = {}
+        for n in self.of_split(split):
+            found.setdefault(self.slices[n].case, []).append(n)
+        return list(found.values())
 
     def close(self) -> None:
         """Give the files back, so that they can be deleted on Windows as well."""
@@ -221,7 +230,9 @@ def _add_case(
                 classes = tuple(int(v) for v in np.unique(one.label) if 0 < v <= len(values))
             channels_, height, width = one.image.shape
             slices.append(
-                CachedSlice(case.id, number, split, (channels_, height, width), first_image, first_label, classes)
+                CachedSlice(
+                    case.id, number, split, (channels_, height, width), first_image, first_label, classes, one.padding
+                )
             )
     except InputError as error:
         report.add("error", case.id, error.message, error.hint)

@@ -1,4 +1,7 @@
-"""From a case to the slices that the network sees: by the code that a `Segmenter` runs, so the pixels are the same."""
+"""From a case to the slices that the network sees: by the code that a `Segmenter` runs, so the pixels are the same.
+
+For a volumetric network these are the planes of its grid, resampled in depth too; blocks are cut from them later.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,13 +10,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from torch import Tensor
 
-from rwkv_core.bundle_config import Preprocessing
+from rwkv_core.bundle_config import Patches, Preprocessing
 from rwkv_core.errors import InputError
-from rwkv_core.intensity import fit_intensity
+from rwkv_core.intensity import IntensityScale, fit_intensity
 from rwkv_core.preprocessing import PaperResampler, Resampler, SliceResampler, make_resampler
+from rwkv_core.sliding_window import planes_of, resampled_in_depth
 from rwkv_core.training.datasets.description import Sample
-from rwkv_core.volume import choose_stack
+from rwkv_core.volume import Array, choose_stack
 
 _AT_ONCE = 16
 """Slices prepared in one go: bounds memory."""
@@ -26,10 +31,12 @@ class PreparedSlice:
     Attributes:
         image: (C, H, W) float32.
         label: (H, W) uint8 channel numbers, 0 background; None where there is no label.
+        padding: value of the image beyond its border.
     """
 
     image: NDArray[np.float32]
     label: NDArray[np.uint8] | None
+    padding: float
 
 
 def one_or_three_channels(sample: Sample, channel: int | None, channels: int) -> NDArray[np.generic]:
@@ -86,19 +93,37 @@ def prepared_slices(
         channel_of = np.zeros(max([int(label.max()), *values]) + 1, np.uint8)
         channel_of[list(values)] = np.arange(1, len(values) + 1)
         target = stack.to_stack(label)
+    if isinstance(preprocessing.resampling, Patches):
+        planes = planes_of(stack.shape[0], stack.spacing[0], preprocessing.resampling)
+        channels = [_planes(one, planes, resampler, scale) for one in source]
+        nearest = _nearest(planes, stack.shape[0], False)
+        for n in range(planes):
+            one = None if target is None else _labels(channel_of[target[nearest[n : n + 1]]], resampler)[0]
+            yield PreparedSlice(np.stack([channel[n] for channel in channels]), one, scale.padding)
+        return
     for first in range(0, stack.shape[0], _AT_ONCE):
         part = slice(first, min(first + _AT_ONCE, stack.shape[0]))
-        channels = []
-        with torch.inference_mode():
-            for one in source:
-                raw = torch.from_numpy(np.ascontiguousarray(one[part]).astype(np.float32))
-                channels.append(resampler.to_network(scale(raw), scale.padding)[:, 0].numpy())
-        images = np.stack(channels, 1).astype(np.float32)
+        images = np.stack([_inputs(one, part, resampler, scale).numpy() for one in source], 1).astype(np.float32)
         labels = None
         if target is not None:
             labels = _labels(channel_of[target[part]], resampler)
         for n in range(len(images)):
-            yield PreparedSlice(images[n], None if labels is None else labels[n])
+            yield PreparedSlice(images[n], None if labels is None else labels[n], scale.padding)
+
+
+def _inputs(source: Array, part: slice, resampler: Resampler, scale: IntensityScale) -> Tensor:
+    """Some of the slices (S, R, C) as the network is given them, (B, H, W)."""
+    raw = torch.from_numpy(np.ascontiguousarray(source[part]).astype(np.float32))
+    with torch.inference_mode():
+        return resampler.to_network(scale(raw), scale.padding)[:, 0]
+
+
+def _planes(source: Array, planes: int, resampler: Resampler, scale: IntensityScale) -> NDArray[np.float32]:
+    """A stack of slices (S, R, C) on a volumetric network's grid, (planes, H, W)."""
+    with torch.inference_mode():
+        return resampled_in_depth(
+            len(source), planes, resampler.size, lambda part: _inputs(source, part, resampler, scale)
+        ).numpy()
 
 
 def _labels(labels: NDArray[np.uint8], resampler: Resampler) -> NDArray[np.uint8]:

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import torch
 
+from rwkv_core.architectures import ARCHITECTURES, TITLES, VOLUMETRIC
 from rwkv_core.bundle import Bundle
-from rwkv_core.bundle_config import SegmentClass
-from rwkv_core.errors import BundleError, CheckpointError
+from rwkv_core.bundle_config import Patches, SegmentClass
+from rwkv_core.errors import BundleError, CheckpointError, InputError
 from rwkv_core.importing import inspect, read_checkpoint
 from rwkv_core.models import Network, RWKVUNet, build_network, load_published
 from rwkv_core.models.published import unwrap
 from rwkv_core.store import load_bundle
+from rwkv_core.training.recipe import Recipe
 
 _CHECKPOINTS = (".pth", ".pt", ".bin")
 
@@ -36,8 +38,52 @@ def find_bundle(init: str | None) -> Bundle | None:
     return load_bundle(init)
 
 
+def require_fitting(recipe: Recipe) -> None:
+    """Check that the recipe's network, its start and the way its images are prepared belong together.
+
+    Raises:
+        BundleError: when the model in `init` is missing, or of another kind.
+        InputError: when the recipe contradicts itself.
+    """
+    bundle = find_bundle(recipe.init)
+    start = bundle.config.architecture if bundle else "rwkv-unet"
+    asked = recipe.architecture or start
+    if recipe.init is not None and start != asked:
+        raise BundleError(
+            f"{bundle.config.id if bundle else recipe.init} is a model of {TITLES[start]}, and the recipe trains "
+            f"{TITLES[asked]}.",
+            hint=f"Start from a model of {TITLES[asked]}, or choose another preset.",
+        )
+    if recipe.variant is not None and recipe.variant not in ARCHITECTURES[asked]:
+        raise InputError(
+            f"{TITLES[asked]} has no variant {recipe.variant}.", hint=f"Choose from {', '.join(ARCHITECTURES[asked])}."
+        )
+    preparation = recipe.preprocessing or (bundle.config.preprocessing if bundle else None)
+    volumetric = asked in VOLUMETRIC
+    if preparation is not None and isinstance(preparation.resampling, Patches) != volumetric:
+        takes, method = ("blocks", "patches") if volumetric else ("slices", "stretch or spacing")
+        raise InputError(
+            f"{TITLES[asked]} takes {takes}, and the recipe prepares {'slices' if volumetric else 'blocks'}.",
+            hint=f"Choose a preset for {TITLES[asked]}, or set preprocessing.resampling to the method {method}.",
+        )
+    if not volumetric:
+        return
+    if recipe.patch is not None:
+        raise InputError("patch is for slices.", hint="Set preprocessing.resampling.size, such as [96, 96, 96].")
+    if recipe.consistency is not None:
+        raise InputError(f"{TITLES[asked]} does not learn from unlabelled images.", hint="Set consistency=null.")
+    if recipe.pipeline == "paper":
+        raise InputError("The published pipeline is one for slices.", hint="Set pipeline=best.")
+    if recipe.in_channels == 3:
+        raise InputError(f"{TITLES[asked]} takes grey volumes.", hint="Set in_channels=1.")
+
+
 def starting_point(
-    init: str | None, variant: str | None, classes: tuple[SegmentClass, ...], in_channels: int
+    init: str | None,
+    variant: str | None,
+    classes: tuple[SegmentClass, ...],
+    in_channels: int,
+    architecture: str | None = None,
 ) -> StartingPoint:
     """The network for these classes.
 
@@ -46,13 +92,14 @@ def starting_point(
         variant: "T", "S", "B", or None for that of `init` ("T" for fresh weights).
         classes: of the data set, in the order of channels.
         in_channels: 1 or 3; weights for one fit the other, since the stem takes three.
+        architecture: of fresh weights; None is "rwkv-unet".
 
     Raises:
         BundleError, CheckpointError: when `init` is missing, damaged, or of another variant.
     """
     if init is None:
         network = build_network(
-            "rwkv-unet", variant=variant or "T", num_classes=1 + len(classes), in_channels=in_channels
+            architecture or "rwkv-unet", variant=variant or "T", num_classes=1 + len(classes), in_channels=in_channels
         )
         return StartingPoint(network, "random weights")
     if Path(init).suffix in _CHECKPOINTS:
@@ -60,7 +107,8 @@ def starting_point(
     bundle = load_bundle(init)
     if variant and variant != bundle.config.variant:
         raise BundleError(
-            f"{bundle.config.id} is RWKV-UNet-{bundle.config.variant}, and the recipe asks for {variant}.",
+            f"{bundle.config.id} is {TITLES[bundle.config.architecture]}-{bundle.config.variant}, and the recipe asks "
+            f"for {variant}.",
             hint=f"Add --set variant={bundle.config.variant}, or start from another model.",
         )
     network = build_network(
