@@ -40,6 +40,7 @@ def _presetTitles() -> dict[str, str]:
         "binary": _("One structure in 2-D images"),
         "goals": _("Layers of the retina, OCT (GOALS)"),
         "fugc": _("Semi-supervised, ultrasound (FUGC)"),
+        "volumetric": _("In three dimensions (U-RWKV)"),
     }
     found = sorted(path.stem for path in _PRESETS.glob("*.yaml"))
     return {name: titles.get(name, name) for name in sorted(found, key=lambda name: name != "finetune")}
