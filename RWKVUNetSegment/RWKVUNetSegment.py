@@ -25,6 +25,8 @@ from RWKVUNetSegmentLib.BatchPanel import BatchPanel
 from RWKVUNetSegmentLib.ChosenNodes import ChosenNodes
 from RWKVUNetSegmentLib.InputsPanel import InputsPanel
 from RWKVUNetSegmentLib.InstallationLogic import InstallationLogic
+from RWKVUNetSegmentLib.InteractiveLogic import InteractiveLogic
+from RWKVUNetSegmentLib.InteractivePanel import InteractivePanel
 from RWKVUNetSegmentLib.ModelPanel import ModelPanel
 from RWKVUNetSegmentLib.ModelsLogic import ModelsLogic
 from RWKVUNetSegmentLib.ParameterNode import RWKVUNetSegmentParameterNode
@@ -32,7 +34,7 @@ from RWKVUNetSegmentLib.SegmentationLogic import SegmentationLogic, Segmentation
 from RWKVUNetSegmentLib.SegmentPanel import SegmentPanel
 from RWKVUNetSegmentLib.SetupPanel import SetupPanel
 
-PANELS = (InputsPanel, ModelPanel, SegmentPanel, AdvancedPanel, BatchPanel, SetupPanel)
+PANELS = (InputsPanel, ModelPanel, SegmentPanel, AdvancedPanel, InteractivePanel, BatchPanel, SetupPanel)
 """The sections, from top to bottom."""
 
 LIBRARIES = ("RWKVUNetSegmentLib", "rwkv_core")
@@ -180,6 +182,7 @@ class RWKVUNetSegmentLogic(ScriptedLoadableModuleLogic):
         self.models = ModelsLogic()
         self.segmentation = SegmentationLogic()
         self.batch = BatchLogic(self.segmentation)
+        self.interactive = InteractiveLogic(self.segmentation, self.models)
         self.onStateChanged: Any = None
 
     def getParameterNode(self) -> RWKVUNetSegmentParameterNode:
@@ -205,6 +208,7 @@ class RWKVUNetSegmentLogic(ScriptedLoadableModuleLogic):
     def cleanup(self) -> None:
         """End all work and the worker processes."""
         self.onStateChanged = None
+        self.interactive.cleanup()
         self.models.cleanup()
         self.batch.cleanup()
         self.segmentation.cleanup()

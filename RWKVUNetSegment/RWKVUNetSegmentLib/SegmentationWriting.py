@@ -49,12 +49,14 @@ class LabelledPart:
         box: where in the volume; every end filled in.
         slices: None when the labelmap fills the box.
         classes: what the values mean.
+        where: bool (K, J, I) of the whole volume: voxels that may change; None for all that the labelmap covers.
     """
 
     labelmap: np.ndarray
     box: Box
     classes: Sequence[ClassEntry]
     slices: Slices | None = None
+    where: np.ndarray | None = None
 
     @property
     def index(self) -> tuple[Any, ...]:
@@ -92,10 +94,14 @@ class SegmentationWriter:
         """This module's vtkMRMLSegmentEditorNode, for an embedded editor. A new one has the overwrite mode none."""
         return Masking.ownEditorNode(slicer.mrmlScene)
 
-    def newNode(self, volume: Any) -> Any:
-        """A segmentation node named "<volume> segmentation", in the volume's transform and subject hierarchy folder."""
+    def newNode(self, volume: Any, name: str = "") -> Any:
+        """A segmentation node, in the volume's transform and subject hierarchy folder.
+
+        Args:
+            name: empty for "<volume> segmentation".
+        """
         scene = slicer.mrmlScene
-        name = scene.GenerateUniqueName(_("{volume} segmentation").format(volume=volume.GetName()))
+        name = scene.GenerateUniqueName(name or _("{volume} segmentation").format(volume=volume.GetName()))
         node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
         node.CreateDefaultDisplayNodes()
         node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
@@ -109,14 +115,18 @@ class SegmentationWriter:
                 hierarchy.CreateItem(parent, node)
         return node
 
-    def write(self, node: Any, volume: Any, part: LabelledPart) -> Written:
-        """Write labels; voxels outside the part keep theirs. One undo step.
+    def write(self, node: Any, volume: Any, part: LabelledPart, undoable: bool = True) -> Written:
+        """Write labels; voxels outside the part keep theirs.
+
+        Args:
+            undoable: one undo step. Without, the write belongs to the step before.
 
         Raises:
             InputError: when the node cannot take them, with the reason; it is then unchanged.
         """
         grid = self._grid(node, volume)
-        self.history.save(node)
+        if undoable:
+            self.history.save(node)
         return self._write(node, volume, part, grid)
 
     def writeSlice(self, node: Any, volume: Any, part: LabelledPart) -> Written:
@@ -131,7 +141,7 @@ class SegmentationWriter:
         grid = self._grid(node, volume)
         known = findSegments(node, part.classes)
         layer = self._sharedLayer(node, part.classes, known)
-        if layer is None or not grid.holds(layer) or self._isRestricted(node):
+        if layer is None or not grid.holds(layer) or part.where is not None or self._isRestricted(node):
             return self._write(node, volume, part, grid)
         segmentation = node.GetSegmentation()
         sharing = segmentation.GetSegmentIDsForDataObject(layer, LABELMAP)
@@ -256,6 +266,8 @@ class SegmentationWriter:
             inside = np.zeros(grid.shape, bool)
             inside[part.index] = True
             area = inside if area is None else area & inside
+        if part.where is not None:
+            area = part.where if area is None else area & part.where
         for segmentID in known.values():
             if segmentID in locked:
                 mine = maskOf(segmentation.GetSegment(segmentID), grid)
