@@ -6,14 +6,20 @@ from typing import Any
 import qt
 import slicer
 
+from RWKVUNetSegmentLib.AdaptationPanel import AdaptationPanel
 from RWKVUNetSegmentLib.Panel import Panel
+from RWKVUNetSegmentLib.PostProcessingPanel import PostProcessingPanel
 from RWKVUNetSegmentLib.PreviewPanel import PreviewPanel
+from RWKVUNetSegmentLib.VerifiedPanel import VerifiedPanel
 
 _UI = Path(__file__).resolve().parents[1] / "Resources" / "UI" / "RWKVUNetSegmentInteractive.ui"
-_PARTS = (PreviewPanel,)
+_PARTS = (PreviewPanel, VerifiedPanel, PostProcessingPanel, AdaptationPanel)
 _KEYS = {
     "Ctrl+Shift+P": "previewCheckBox",
     "Ctrl+Shift+A": "acceptSliceButton",
+    "Ctrl+Shift+V": "verifiedButton",
+    "Ctrl+Shift+U": "uncertainButton",
+    "Ctrl+Shift+K": "keepAtButton",
 }
 """Keyboard shortcuts, and what they press. They work while the module is shown."""
 

@@ -3,6 +3,7 @@
 - Segments of the same class (name and terminology) are updated in place and keep their ids; others stay as they are.
 - The masking of every segment editor that has the node open is obeyed: editable area and intensity range.
 - A segment whose status is "Completed" is locked: it neither gains nor loses a voxel. (Slicer has no other lock.)
+- Slices that the user verified do not change.
 - Other segments lose voxels only if the overwrite mode of this module's own editor node says so; it starts as "none".
 - The state before is saved for undo, in the history of the editors that have the node open, else in one of our own.
 """
@@ -32,6 +33,7 @@ from RWKVUNetSegmentLib.SegmentLayers import (
     widened,
 )
 from RWKVUNetSegmentLib.UndoHistory import UndoHistory
+from RWKVUNetSegmentLib.VerifiedSlices import checkGrid, verifiedMask, verifiedSlices
 
 _SURFACE = "Closed surface"
 """vtkSegmentationConverter.GetClosedSurfaceRepresentationName()."""
@@ -216,7 +218,9 @@ class SegmentationWriter:
                 )
             segmentation.SetSourceRepresentationName(LABELMAP)
         given = InputVolume.fromNode(volume)
-        return Grid(np.linalg.inv(worldMatrix(node)) @ given.ijkToWorld, given.array.shape)
+        grid = Grid(np.linalg.inv(worldMatrix(node)) @ given.ijkToWorld, given.array.shape)
+        checkGrid(node, grid)
+        return grid
 
     def _write(self, node: Any, volume: Any, part: LabelledPart, grid: Grid) -> Written:
         segmentation = node.GetSegmentation()
@@ -268,6 +272,11 @@ class SegmentationWriter:
             area = inside if area is None else area & inside
         if part.where is not None:
             area = part.where if area is None else area & part.where
+        verified = verifiedMask(node, grid)
+        if verified is not None:
+            if verified[part.index].any():
+                warnings.append(_("Verified slices were left as they are."))
+            area = ~verified if area is None else area & ~verified
         for segmentID in known.values():
             if segmentID in locked:
                 mine = maskOf(segmentation.GetSegment(segmentID), grid)
@@ -333,4 +342,4 @@ class SegmentationWriter:
         return layers[0] if layers and all(one is layers[0] for one in layers) else None
 
     def _isRestricted(self, node: Any) -> bool:
-        return Masking.isMasked(node) or bool(Masking.lockedSegmentIDs(node))
+        return Masking.isMasked(node) or bool(Masking.lockedSegmentIDs(node)) or bool(verifiedSlices(node))

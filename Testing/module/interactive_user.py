@@ -11,6 +11,7 @@ import slicer
 
 from rwkv_core.worker.protocol_interactive import OneSlice
 from RWKVUNetSegmentLib import InstallationLogic, WorkerClient
+from RWKVUNetSegmentLib.PostProcessing import PostProcessing
 from RWKVUNetSegmentLib.SliceViews import goTo
 
 import bench
@@ -98,6 +99,31 @@ class User(SimpleNamespace):
         """Wait until what is looked at is shown."""
         bench.wait_until(lambda: not self.interactive.preview.busy, what=lambda: self.ui.previewStatusLabel.text)
         bench.process_events()
+
+    def segment(self):
+        """Press Segment; wait for the result."""
+        ui = self.opened.widget.ui
+        ui.segmentButton.click()
+        bench.wait_until(lambda: ui.segmentButton.text == "Segment", what=lambda: ui.statusLabel.text)
+        bench.process_events()
+        assert ui.statusLabel.text.startswith("Done"), ui.statusLabel.text
+
+    def settle(self):
+        """Wait until no control moves and nothing goes on."""
+        panel = next(one for one in self.opened.widget.panels if type(one).__name__ == "InteractivePanel")
+        timers = [part._timer for part in panel.parts if hasattr(part, "_timer")]
+        bench.wait_until(lambda: not self.interactive.result.busy and not any(timer.active for timer in timers))
+        bench.process_events()
+
+    def process(self, **processing):
+        self.interactive.result.refine(PostProcessing(**processing))
+        self.settle()
+
+    def adapt(self, name):
+        self.ui.adaptNameLineEdit.text = name
+        assert self.ui.adaptButton.enabled, self.ui.adaptButton.toolTip
+        self.ui.adaptButton.click()
+        self.settle()
 
     def turn_on(self):
         self.ui.previewCheckBox.click()

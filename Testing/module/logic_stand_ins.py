@@ -180,6 +180,9 @@ class Segmentation:
         self.begun.append(Run(SegmentationResult(parameters), onProgress, onFinished))
         return self.begun[-1].result
 
+    def addCompletedCallback(self, callback):
+        pass
+
     def askDevices(self, onResult, onError):
         onResult(
             DevicesResult(

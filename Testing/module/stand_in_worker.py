@@ -43,6 +43,7 @@ from rwkv_core.worker.protocol_interactive import (
     AdaptRequest,
     AdaptResult,
     Change,
+    OneSlice,
     PropagateRequest,
     PropagateResult,
     RefineRequest,
@@ -196,10 +197,9 @@ class Worker:
         slices = list(request.slices)
         if request.prediction:
             before = self.folder.get(request.prediction)
-            from rwkv_core.adaptation.corrections import edited_slices
-            from rwkv_core.worker.interactive import _slice_of
-
-            slices += [_slice_of(one) for one in edited_slices(np.array(before), users)]
+            slices += [
+                OneSlice(axis="K", index=k) for k in range(len(users)) if not np.array_equal(before[k], users[k])
+            ]
         if not slices:
             return Failure(id=request.id, kind="input", message="There are no corrected slices.", hint="Correct one.")
         Path(request.folder).mkdir(parents=True)
