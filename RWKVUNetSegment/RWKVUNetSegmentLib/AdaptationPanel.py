@@ -80,7 +80,8 @@ class AdaptationPanel(Panel):
 
     def onCorrected(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("The corrected slices could not be found."), waitCursor=True):
-            found = inWords(self.logic.interactive.adaptation.corrected())
+            interactive = self.logic.interactive
+            found = inWords(interactive.result.current.volume, interactive.adaptation.corrected())
             self.ui.correctedLabel.text = found or _("No slice was edited or verified.")
 
     def onCompare(self) -> None:

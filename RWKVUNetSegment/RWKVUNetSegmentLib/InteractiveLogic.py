@@ -95,7 +95,9 @@ class InteractiveLogic:
         self.preview.cleanup()
 
     def _onResultChanged(self) -> None:
-        """The adaptations of a result that is gone are gone, too."""
+        """What belongs to a result that is gone goes, too: its uncertainty, its adaptations."""
+        if self.uncertainty.shown and not self.uncertainty.known:
+            self.uncertainty.show(False)
         current, last = self.result.current, self.adaptation.last
         if (
             last is not None

@@ -59,7 +59,7 @@ class VerifiedPanel(Panel):
         ui.verifiedButton.checked = bool(one and node) and one in verifiedSlices(node)
         ui.verifiedButton.blockSignals(wasBlocked)
         verified = verifiedSlices(node)
-        words = inWords(verified)
+        words = inWords(self.parameterNode.inputVolume, verified) if verified and one else ""
         ui.verifiedLabel.text = _("Verified: {slices}").format(slices=words) if words else _("No slice is verified.")
         self._paint(one, verified)
         possible, why = interactive.result.canAct()

@@ -14,6 +14,7 @@ from rwkv_core.errors import InputError
 from rwkv_core.worker.protocol_interactive import OneSlice
 from RWKVUNetSegmentLib.InputVolume import InputVolume, worldMatrix
 from RWKVUNetSegmentLib.SegmentLayers import Grid
+from RWKVUNetSegmentLib.SliceDirection import SliceDirection, axisOf
 
 _ATTRIBUTE = "RWKVUNetSegment.VerifiedSlices"
 _SAME_PLACE = 1e-3
@@ -97,10 +98,11 @@ def gridOf(node: Any, volume: Any) -> Grid:
     return Grid(np.linalg.inv(worldMatrix(node)) @ given.ijkToWorld, given.array.shape)
 
 
-def inWords(slices: Iterable[OneSlice]) -> str:
-    """Such as "K 3, 5-8; J 2", counted from 1."""
+def inWords(volume: Any, slices: Iterable[OneSlice]) -> str:
+    """Such as "Axial 3, 5-8; Coronal 2", counted from 1."""
+    names = {axisOf(volume, direction)[0]: direction.label() for direction in SliceDirection}
     parts = []
-    for axis in ("K", "J", "I"):
+    for axis, name in names.items():
         runs: list[list[int]] = []
         for index in sorted(one.index + 1 for one in slices if one.axis == axis):
             if runs and index == runs[-1][1] + 1:
@@ -109,7 +111,7 @@ def inWords(slices: Iterable[OneSlice]) -> str:
                 runs.append([index, index])
         if runs:
             numbers = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
-            parts.append(f"{axis} {numbers}")
+            parts.append(f"{name} {numbers}")
     return "; ".join(parts)
 
 

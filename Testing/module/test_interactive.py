@@ -14,12 +14,18 @@ from module.interactive_user import SHAPE, stand_in_fixture, user_fixture  # noq
 
 
 def edit(user, index, name="Body", block=(slice(0, 6), slice(0, 6))):
-    """Draw a block of a segment into an axial slice, as the Segment Editor does."""
+    """Draw a block of a segment into an axial slice, over the other segments, as the Segment Editor does."""
     segmentation = user.result.GetSegmentation()
     identifier = segmentation.GetSegmentIdBySegmentName(name) or segmentation.AddEmptySegment("", name)
     mask = slicer.util.arrayFromSegmentBinaryLabelmap(user.result, identifier, user.volume)
     mask = np.zeros(SHAPE, np.uint8) if mask is None else mask.copy()
     mask[(index, *block)] = 1
+    for other in segmentation.GetSegmentIDs():
+        held = slicer.util.arrayFromSegmentBinaryLabelmap(user.result, other, user.volume)
+        if other != identifier and held is not None and held[(index, *block)].any():
+            held = held.copy()
+            held[(index, *block)] = 0
+            slicer.util.updateSegmentBinaryLabelmapFromArray(held, user.result, other, user.volume)
     slicer.util.updateSegmentBinaryLabelmapFromArray(mask, user.result, identifier, user.volume)
     bench.process_events()
 
@@ -29,7 +35,7 @@ def test_a_verified_slice_stays_and_is_saved_with_the_scene(user, tmp_path):
     user.scroll(4)
     assert user.ui.verifiedButton.enabled and not user.ui.verifiedButton.checked
     user.ui.verifiedButton.click()
-    assert user.ui.verifiedButton.checked and user.ui.verifiedLabel.text == "Verified: K 5"
+    assert user.ui.verifiedButton.checked and user.ui.verifiedLabel.text == "Verified: Axial 5"
     before = user.labels(user.result)
     user.process(thresholds=((1, 0.1),))
     after = user.labels(user.result)
@@ -65,9 +71,9 @@ def test_the_preview_is_not_accepted_into_a_verified_slice(user):
     assert np.array_equal(user.labels(user.result), edited)
 
 
-def test_slices_in_words():
+def test_slices_in_words(user):
     slices = [OneSlice(axis="K", index=index) for index in (6, 4, 2, 5)] + [OneSlice(axis="J", index=0)]
-    assert inWords(slices) == "K 3, 5-7; J 1"
+    assert inWords(user.volume, slices) == "Axial 3, 5-7; Coronal 1"
 
 
 def test_verified_slices_of_another_grid_are_not_overwritten_unasked(user):
@@ -184,7 +190,7 @@ def test_adapt_rewrites_only_what_is_neither_verified_nor_edited(user):
     user.ui.verifiedButton.click()
     edited = user.labels(user.result)
     user.ui.correctedButton.click()
-    assert user.ui.correctedLabel.text == "K 4, 7"
+    assert user.ui.correctedLabel.text == "Axial 4, 7"
     user.adapt("mine")
     after, expected = user.labels(user.result), user.expected(shift=20)
     for index in range(SHAPE[0]):
