@@ -174,7 +174,7 @@ class AdaptationLogic:
                 try:
                     labels = self._result.take(answer.labelmap)
                     if self._result.current is not current:
-                        raise InputError(_("The result that was learnt from is gone."))
+                        raise CancelledError  # what was learnt from is gone
                     over(self._write(name, current, users, answer, labels))
                 except RWKVUNetError as error:
                     over(error)
@@ -266,8 +266,11 @@ class AdaptationLogic:
     def forget(self) -> None:
         """Drop the adaptations of a result that is gone, and their files."""
         self.cancel()
+        adaptations, self.adaptations = self.adaptations, []  # first: what follows tells listeners
+        for one in adaptations[-1:] if self.comparing else ():
+            if one.after.node.GetDisplayNode() is not None:
+                one.after.node.GetDisplayNode().SetVisibility(True)
         self.compare(False)
-        self.adaptations = []
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None

@@ -73,7 +73,8 @@ class PostProcessingPanel(Panel):
         self.allow(ui.thresholdSlider, usable and ui.thresholdCheckBox.checked, why or _("Tick “Threshold” first."))
         self.allow(ui.keepAtButton, *result.canAct())
         self.allow(ui.undoButton, *result.canUndo())
-        self.allow(ui.resetButton, possible and self._processing != PostProcessing(), why or _("Nothing was changed."))
+        act, whyNot = result.canAct()
+        self.allow(ui.resetButton, act and self._processing != PostProcessing(), whyNot or _("Nothing was changed."))
         ui.resultStatusLabel.text = result.busy or result.message
         if node is not None:
             self._showClass()
@@ -142,7 +143,7 @@ class PostProcessingPanel(Panel):
         interactive = self.logic.interactive
         interactive.preview.process(self._processing)
         if interactive.result.canRefine()[0]:
-            if interactive.result.busy and not interactive.result.refining:
+            if not interactive.result.refining and not interactive.result.canAct()[0]:
                 self._timer.start()
                 return
             interactive.result.refine(self._processing, undoable=self._control != self._previous)

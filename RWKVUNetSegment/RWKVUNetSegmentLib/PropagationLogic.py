@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from slicer.i18n import tr as _
 
-from rwkv_core.errors import InputError, RWKVUNetError
+from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
 from rwkv_core.worker.protocol_interactive import OneSlice, PropagateRequest, PropagateResult
 from RWKVUNetSegmentLib.ResultLogic import ResultLogic
 from RWKVUNetSegmentLib.SegmentationWriting import LabelledPart
@@ -58,7 +58,7 @@ class PropagationLogic:
                 try:
                     labels = self._result.take(answer.labelmap)
                     if self._result.current is not current:
-                        raise InputError(_("The result that was to be changed is gone."))
+                        raise CancelledError  # what was to be changed is gone
                     where = slicesMask(labels.shape, answer.slices)
                     part = LabelledPart(labels, current.box, current.classes, where=where)
                     self._result.writer.write(current.node, current.volume, part)

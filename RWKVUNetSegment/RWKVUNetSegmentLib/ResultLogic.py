@@ -83,6 +83,8 @@ class ResultLogic:
         self.refining = False
         self._callbacks: list[Callable[[], object]] = []
         segmentation.addCompletedCallback(self.remember)
+        self._session: Any = None
+        segmentation.client.addStateCallback(self._onWorkerState)
         self._scene = slicer.mrmlScene
         self._tags = [
             self._scene.AddObserver(self._scene.StartCloseEvent, lambda caller, event: self.forget()),
@@ -144,6 +146,8 @@ class ResultLogic:
         """As `canRefine`, and nothing else goes on."""
         if self.busy:
             return False, _("Wait until this is done: {action}").format(action=self.busy)
+        if self._segmentation.running:
+            return False, _("Wait until the segmentation is done.")
         return self.canRefine()
 
     def refine(self, processing: PostProcessing, undoable: bool = True) -> None:
@@ -270,6 +274,7 @@ class ResultLogic:
         for tag in self._tags:
             self._scene.RemoveObserver(tag)
         self._tags = []
+        self.client.removeStateCallback(self._onWorkerState)
 
     def _goOn(self) -> None:
         wanted, self._wanted = self._wanted, None
@@ -320,6 +325,12 @@ class ResultLogic:
         """Let the panel show what is."""
         for callback in list(self._callbacks):
             tell(callback)
+
+    def _onWorkerState(self) -> None:
+        """A worker that has ended keeps nothing."""
+        if self._session is not self.client.session:
+            self._session = self.client.session
+            self.tell()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _onNodeGoes(self, caller: Any, event: str, node: Any) -> None:

@@ -194,7 +194,7 @@ class SegmentationRun:
         self._onProgress, self._onFinished, self._onEnd = onProgress, onFinished, onEnd
         self._ticket: WorkerTicket | None = None
         self._giveUp: Callable[[], None] | None = None
-        self._file = ""
+        self._file = self._answered = ""
         self._started = time.perf_counter()
 
     def start(self, others: int) -> None:
@@ -277,7 +277,9 @@ class SegmentationRun:
 
     def _onResult(self, answer: SegmentResult) -> None:
         self._discardVolume()
+        self._answered = answer.labelmap or ""
         if self.result.finished:
+            self._discardAnswer()
             return
         try:
             labelmap = self._client.read(answer.labelmap or "")
@@ -312,7 +314,7 @@ class SegmentationRun:
             return
         finally:
             del part, labelmap
-            self._client.discard(answer.labelmap or "")
+            self._discardAnswer()
         voxel = abs(float(np.linalg.det(np.array(answer.ijk_to_ras)[:3, :3]))) / 1000
         result.node = node
         result.segmentIDs = written.segmentIDs
@@ -325,6 +327,7 @@ class SegmentationRun:
         self._finish(RunState.COMPLETED)
 
     def _fail(self, error: RWKVUNetError) -> None:
+        self._discardVolume()
         if isinstance(error, CancelledError):
             self._finish(RunState.CANCELLED)
         elif not self.result.finished:
@@ -337,6 +340,7 @@ class SegmentationRun:
         if self._giveUp:
             self._giveUp()
             self._giveUp = None
+        self._discardAnswer()
         if self._ticket is None or self._ticket.done:  # else the worker still reads it
             self._discardVolume()
         self.result.timings["total"] = time.perf_counter() - self._started
@@ -348,6 +352,11 @@ class SegmentationRun:
 
     def _discardVolume(self) -> None:
         file, self._file = self._file, ""
+        if file:
+            self._client.discard(file)
+
+    def _discardAnswer(self) -> None:
+        file, self._answered = self._answered, ""
         if file:
             self._client.discard(file)
 

@@ -63,7 +63,8 @@ class VerifiedPanel(Panel):
         ui.verifiedLabel.text = _("Verified: {slices}").format(slices=words) if words else _("No slice is verified.")
         self._paint(one, verified)
         possible, why = interactive.result.canAct()
-        self.allow(ui.uncertainButton, possible, why)
+        left = one is None or not interactive.uncertainty.known or interactive.uncertainty.mostUncertain(one.axis)
+        self.allow(ui.uncertainButton, possible and bool(left), why or _("All slices of this direction are verified."))
         shown = interactive.uncertainty.shown
         self.allow(ui.uncertaintyCheckBox, possible or shown, why)
         self.allow(ui.uncertaintySlider, shown, _("Tick “Show uncertainty” first."))
