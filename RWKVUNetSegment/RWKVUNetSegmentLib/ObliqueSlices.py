@@ -19,13 +19,16 @@ _PLANES = 12
 _MOST_PIXELS = 640
 """Rows and columns at most."""
 
+_ROUND_PIXELS = 48
+"""Rows and columns are a multiple of this: an engine prepares itself for each size of slices anew, which takes long."""
+
 
 @dataclass(frozen=True, eq=False)
 class ObliqueStack:
     """Planes parallel to a view's.
 
     Attributes:
-        array: (plane, row, column).
+        array: (plane, row, column), float32; not a number outside of the volume, where the model finds nothing.
         ijkToWorld: 4 x 4.
         index: the view's own plane.
     """
@@ -59,8 +62,9 @@ def stackOf(volume: Any, sliceNode: Any) -> ObliqueStack:
     step = (far - near) / _PLANES
     first, last = int(np.ceil(near / step)), int(np.floor(far / step))
     placed = np.diag([pixel, pixel, step, 1.0])
-    placed[:3, 3] = left + pixel / 2, low + pixel / 2, first * step
-    shape = last - first + 1, int((high - low) / pixel), int((right - left) / pixel)
+    columns, rows = (_ROUND_PIXELS * int(np.ceil(size / pixel / _ROUND_PIXELS)) for size in (right - left, high - low))
+    placed[:3, 3] = (left + right - (columns - 1) * pixel) / 2, (low + high - (rows - 1) * pixel) / 2, first * step
+    shape = last - first + 1, rows, columns
     ijkToWorld = plane @ placed
     array = _resampled(volume, np.linalg.inv(given.ijkToWorld) @ ijkToWorld, shape)
     return ObliqueStack(array, ijkToWorld, -first)
@@ -107,6 +111,7 @@ def _resampled(volume: Any, toIJK: np.ndarray, shape: tuple[int, int, int]) -> n
     reslice.SetOutputOrigin(0, 0, 0)
     reslice.SetOutputSpacing(1, 1, 1)
     reslice.SetOutputExtent(0, shape[2] - 1, 0, shape[1] - 1, 0, shape[0] - 1)
-    reslice.SetBackgroundLevel(image.GetScalarRange()[0])
+    reslice.SetOutputScalarType(vtk.VTK_FLOAT)
+    reslice.SetBackgroundLevel(float("nan"))
     reslice.Update()
     return numpy_support.vtk_to_numpy(reslice.GetOutput().GetPointData().GetScalars()).reshape(shape).copy()

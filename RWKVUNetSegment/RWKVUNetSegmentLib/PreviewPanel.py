@@ -43,9 +43,9 @@ class PreviewPanel(Panel):
     def updateFromState(self) -> None:
         ui, preview = self.ui, self.logic.interactive.preview
         possible, reason = self.canPreview()
-        if preview.on and not possible:
+        if self._started and preview.on and not possible:
             preview.stop()
-        elif preview.on and self._started:
+        elif self._started and preview.on:
             preview.update(self._parameters())
         self.allow(ui.previewCheckBox, possible or preview.on, reason)
         wasBlocked = ui.previewCheckBox.blockSignals(True)

@@ -132,7 +132,7 @@ class Worker:
         index = [slice(*one) for one in ranges]
         if request.slices:
             index["KJI".index(request.slices.axis)] = list(request.slices.indices)
-        chances = np.clip(array[tuple(index)] / 333, 0, 1)
+        chances = np.nan_to_num(np.clip(array[tuple(index)] / 333, 0, 1))
         k, j, i = (Range(first=first, end=end) for first, end in ranges)
         box = Box(i=i, j=j, k=k)
         if request.keep:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import slicer
 
+from RWKVUNetSegmentLib.ObliqueSlices import stackOf
 from RWKVUNetSegmentLib.PostProcessing import PostProcessing
 from RWKVUNetSegmentLib.PreviewLogic import PreviewParameters
 
@@ -210,3 +211,14 @@ def test_without_a_volume_the_tooltip_says_why(user):
 def test_the_panel_says_that_clicks_are_no_input(user):
     assert "takes no clicks" in user.ui.interactiveLabel.text
     assert "Ctrl+Shift+P: Preview" in user.ui.shortcutsLabel.text
+
+
+def test_oblique_planes_of_other_angles_have_the_same_size(user):
+    """An engine prepares itself for each size anew; what lies outside of the volume is no number."""
+    view, shapes = user.view("Red"), set()
+    for tilt in (-0.5, -0.6, -0.7):
+        view.SetSliceToRASByNTP(0.0, tilt, 0.8, 1.0, 0.0, 0.0, 15.0, 17.0, 18.0, 0)
+        stack = stackOf(user.volume, view)
+        shapes.add(stack.array.shape[1:])
+        assert np.isnan(stack.array).any() and np.isfinite(stack.array[stack.index]).any()
+    assert shapes == {(48, 48)}
