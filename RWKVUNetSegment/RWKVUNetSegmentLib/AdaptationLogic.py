@@ -16,10 +16,11 @@ import slicer
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
-from rwkv_core.worker.content import Box, Range, VolumeFile
+from rwkv_core.worker.content import VolumeFile
 from rwkv_core.worker.protocol import Progress
 from rwkv_core.worker.protocol_interactive import AdaptRequest, AdaptResult, Change, OneSlice
 from RWKVUNetSegmentLib.EventLoop import tell
+from RWKVUNetSegmentLib.RegionOfInterest import wholeBox
 from RWKVUNetSegmentLib.ResultLogic import KeptResult, ResultLogic
 from RWKVUNetSegmentLib.SegmentationWriting import LabelledPart
 from RWKVUNetSegmentLib.SegmentLabels import withNewClasses
@@ -215,7 +216,7 @@ class AdaptationLogic:
             node.SetHideFromEditors(True)
             node.SetSaveWithScene(False)
             node.GetDisplayNode().SetSaveWithScene(False)
-            part = LabelledPart(before.written, _boxOf(before.written.shape), before.classes)
+            part = LabelledPart(before.written, wholeBox(before.written.shape), before.classes)
             self._result.writer.write(node, after.volume, part, undoable=False)
             self._compared = node.GetID()
         if after.node.GetDisplayNode() is not None:
@@ -241,7 +242,7 @@ class AdaptationLogic:
         users = self._result.users()
         stays = slicesMask(users.shape, last.after.fixed) | (users != last.after.written)
         labels = last.before.written
-        part = LabelledPart(labels, _boxOf(labels.shape), last.after.classes, where=~stays)
+        part = LabelledPart(labels, wholeBox(labels.shape), last.after.classes, where=~stays)
         self._result.writer.write(last.after.node, last.after.volume, part)
         before = replace(last.before, request=None, written=self._result.users())
         self._result.adopt(before, replace(last.after, request=None))
@@ -292,7 +293,7 @@ class AdaptationLogic:
         where = np.zeros(labels.shape, bool)
         where[before.inside] = True
         where &= ~slicesMask(labels.shape, fixed)
-        part = LabelledPart(labels, _boxOf(labels.shape), answer.classes, where=where)
+        part = LabelledPart(labels, wholeBox(labels.shape), answer.classes, where=where)
         self._result.writer.write(before.node, before.volume, part)
         found = replace(before, classes=answer.classes)
         self._result.current = found
@@ -320,8 +321,3 @@ class AdaptationLogic:
                 name=changed.name, before=changed.before_ml, after=changed.after_ml
             )
         return said
-
-
-def _boxOf(shape: tuple[int, ...]) -> Box:
-    k, j, i = (Range(first=0, end=size) for size in shape)
-    return Box(i=i, j=j, k=k)

@@ -20,15 +20,15 @@ from slicer.i18n import tr as _
 
 from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
 from rwkv_core.worker.arrays import geometry_of
-from rwkv_core.worker.content import Box, ClassEntry, Range, Slices, VolumeFile
+from rwkv_core.worker.content import Slices, VolumeFile
 from rwkv_core.worker.protocol import Progress, SegmentRequest, SegmentResult
 from rwkv_core.worker.protocol_interactive import OneSlice
 from RWKVUNetSegmentLib import InputVolume
 from RWKVUNetSegmentLib.EventLoop import slot, tell
-from RWKVUNetSegmentLib.ObliqueSlices import ObliqueStack, onVolume, stackOf
+from RWKVUNetSegmentLib.ObliqueSlices import ObliqueStack, stackOf
 from RWKVUNetSegmentLib.PostProcessing import PostProcessing
-from RWKVUNetSegmentLib.PreviewNode import PreviewNode, slicePart
-from RWKVUNetSegmentLib.SegmentationWriting import LabelledPart
+from RWKVUNetSegmentLib.PreviewedSlices import PreviewedSlice, together
+from RWKVUNetSegmentLib.PreviewNode import PreviewNode
 from RWKVUNetSegmentLib.SliceViews import SliceViews, sliceOf
 from RWKVUNetSegmentLib.VolumeOfWorker import VolumeOfWorker
 
@@ -53,24 +53,6 @@ class Turn:
     """One request; what is asked for in a later round has other settings."""
 
     round: int
-
-
-@dataclass(eq=False)
-class PreviewedSlice:
-    """A slice that was shown.
-
-    Attributes:
-        labels: (K, J, I) with one element along the slice's axis; of an oblique one (1, row, column).
-        result: id of the request whose probabilities are kept, if they still are.
-        plane: 4 x 4 of an oblique slice, IJK to world; None for a slice of the volume.
-        accepted: it is in the user's segmentation.
-    """
-
-    labels: np.ndarray
-    classes: tuple[ClassEntry, ...]
-    result: int
-    plane: np.ndarray | None = None
-    accepted: bool = False
 
 
 class PreviewLogic:
@@ -245,7 +227,7 @@ class PreviewLogic:
         made = node is None
         node = writer.newNode(volume) if made else node
         try:
-            warnings = writer.write(node, volume, _together(volume, slices)).warnings
+            warnings = writer.write(node, volume, together(volume, slices)).warnings
         except RWKVUNetError:
             if made:
                 slicer.mrmlScene.RemoveNode(node)
@@ -465,32 +447,6 @@ class PreviewLogic:
         elif node is self.node:
             self._slices.clear()
             self._tell()
-
-
-def _together(volume: Any, slices: dict[Any, PreviewedSlice]) -> LabelledPart:
-    """Slices as one part of the volume; of those that cross, the last counts."""
-    first, *_others = slices
-    if len(slices) == 1 and isinstance(first, OneSlice):
-        return slicePart(volume, first, slices[first].labels, slices[first].classes)
-    shape = InputVolume.InputVolume.fromNode(volume).array.shape
-    labels = np.zeros(shape, next(iter(slices.values())).labels.dtype)
-    where = np.zeros(shape, bool)
-    for key, one in slices.items():
-        if isinstance(key, OneSlice):
-            place = tuple(key.index if name == key.axis else slice(None) for name in "KJI")
-            labels[place], where[place] = one.labels.squeeze("KJI".index(key.axis)), True
-        else:
-            assert one.plane is not None
-            found, inside = onVolume(one.labels[0], one.plane, volume)
-            np.copyto(labels, found, where=inside)
-            where |= inside
-    last = slices[list(slices)[-1]]
-    return LabelledPart(labels, _wholeBox(shape), last.classes, where=where)
-
-
-def _wholeBox(shape: tuple[int, ...]) -> Box:
-    k, j, i = (Range(first=0, end=size) for size in shape)
-    return Box(i=i, j=j, k=k)
 
 
 def _shifted(index: int) -> np.ndarray:

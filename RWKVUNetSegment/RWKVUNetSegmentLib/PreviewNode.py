@@ -7,9 +7,10 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from rwkv_core.worker.content import Box, ClassEntry, Range, Slices
+from rwkv_core.worker.content import ClassEntry, Slices
 from rwkv_core.worker.protocol_interactive import OneSlice
 from RWKVUNetSegmentLib.InputVolume import InputVolume, worldMatrix
+from RWKVUNetSegmentLib.RegionOfInterest import wholeBox
 from RWKVUNetSegmentLib.SegmentationWriting import LabelledPart, SegmentationWriter
 from RWKVUNetSegmentLib.SegmentClasses import findSegments, newSegment
 from RWKVUNetSegmentLib.SegmentLayers import LABELMAP, Grid, newLayer
@@ -92,5 +93,5 @@ class PreviewNode:
 
 def slicePart(volume: Any, one: OneSlice, labels: np.ndarray, classes: Sequence[ClassEntry]) -> LabelledPart:
     """One slice as writers take it."""
-    k, j, i = (Range(first=0, end=size) for size in InputVolume.fromNode(volume).array.shape)
-    return LabelledPart(labels, Box(i=i, j=j, k=k), classes, Slices(axis=one.axis, indices=(one.index,)))
+    box = wholeBox(InputVolume.fromNode(volume).array.shape)
+    return LabelledPart(labels, box, classes, Slices(axis=one.axis, indices=(one.index,)))

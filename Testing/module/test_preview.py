@@ -221,4 +221,4 @@ def test_oblique_planes_of_other_angles_have_the_same_size(user):
         stack = stackOf(user.volume, view)
         shapes.add(stack.array.shape[1:])
         assert np.isnan(stack.array).any() and np.isfinite(stack.array[stack.index]).any()
-    assert shapes == {(48, 48)}
+    assert len(shapes) == 1, shapes
