@@ -25,6 +25,8 @@ from RWKVUNetSegmentLib.BatchPanel import BatchPanel
 from RWKVUNetSegmentLib.ChosenNodes import ChosenNodes
 from RWKVUNetSegmentLib.InputsPanel import InputsPanel
 from RWKVUNetSegmentLib.InstallationLogic import InstallationLogic
+from RWKVUNetSegmentLib.InteractiveLogic import InteractiveLogic
+from RWKVUNetSegmentLib.InteractivePanel import InteractivePanel
 from RWKVUNetSegmentLib.ModelPanel import ModelPanel
 from RWKVUNetSegmentLib.ModelsLogic import ModelsLogic
 from RWKVUNetSegmentLib.ParameterNode import RWKVUNetSegmentParameterNode
@@ -34,7 +36,16 @@ from RWKVUNetSegmentLib.SetupPanel import SetupPanel
 from RWKVUNetSegmentLib.TrainingLogic import TrainingLogic
 from RWKVUNetSegmentLib.TrainingPanel import TrainingPanel
 
-PANELS = (InputsPanel, ModelPanel, SegmentPanel, AdvancedPanel, BatchPanel, TrainingPanel, SetupPanel)
+PANELS = (
+    InputsPanel,
+    ModelPanel,
+    SegmentPanel,
+    AdvancedPanel,
+    InteractivePanel,
+    BatchPanel,
+    TrainingPanel,
+    SetupPanel,
+)
 """The sections, from top to bottom."""
 
 LIBRARIES = ("RWKVUNetSegmentLib", "rwkv_core")
@@ -183,6 +194,7 @@ class RWKVUNetSegmentLogic(ScriptedLoadableModuleLogic):
         self.segmentation = SegmentationLogic()
         self.batch = BatchLogic(self.segmentation)
         self.training = TrainingLogic(self.models)
+        self.interactive = InteractiveLogic(self.segmentation, self.models)
         self.onStateChanged: Any = None
 
     def getParameterNode(self) -> RWKVUNetSegmentParameterNode:
@@ -209,6 +221,7 @@ class RWKVUNetSegmentLogic(ScriptedLoadableModuleLogic):
         """End all work and the worker processes."""
         self.onStateChanged = None
         self.training.cleanup()
+        self.interactive.cleanup()
         self.models.cleanup()
         self.batch.cleanup()
         self.segmentation.cleanup()

@@ -36,6 +36,12 @@ def wholeVolume() -> RegionOfInterest:
     return RegionOfInterest()
 
 
+def wholeBox(shape: tuple[int, ...]) -> Box:
+    """The box of a whole (K, J, I) array, every end filled in."""
+    k, j, i = (Range(first=0, end=size) for size in shape)
+    return Box(i=i, j=j, k=k)
+
+
 def currentSlice(volume: Any, sliceNode: Any) -> RegionOfInterest:
     """The volume's slice that lies nearest to what a slice view (vtkMRMLSliceNode) shows.
 

@@ -98,6 +98,7 @@ class SegmentPanel(Panel):
                 if not slicer.util.confirmOkCancelDisplay(question, _("The model may not fit")):
                     return
                 parameters.anyModality = True
+            parameters.keep = True  # for the section Interactive
             self.ui.progressBar.maximum = 0
             self.ui.statusLabel.text = _("Starting…")
             self.result = self.logic.segmentation.start(parameters, self.onProgress, self.onFinished)

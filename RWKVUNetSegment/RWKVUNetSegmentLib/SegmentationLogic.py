@@ -14,6 +14,7 @@ from slicer.i18n import tr as _
 
 from rwkv_core.errors import RWKVUNetError
 from rwkv_core.worker.protocol import DevicesRequest, DevicesResult
+from RWKVUNetSegmentLib.EventLoop import tell
 from RWKVUNetSegmentLib.SegmentationRun import (
     RunProgress,
     RunState,
@@ -39,6 +40,7 @@ class SegmentationLogic:
         self.client = client or WorkerClient("segmentation")
         self.writer = writer or SegmentationWriter()
         self._runs: list[SegmentationRun] = []
+        self._onCompleted: list[Callable[[SegmentationResult], object]] = []
         scene = slicer.mrmlScene
         self._scene = scene
         self._tags = [
@@ -66,6 +68,7 @@ class SegmentationLogic:
         smoothing: float = 0.0,
         anyModality: bool = False,
         show3D: bool = False,
+        keep: bool = False,
         onProgress: Callable[[RunProgress], object] | None = None,
         onFinished: Callable[[SegmentationResult], object] | None = None,
     ) -> SegmentationResult:
@@ -95,6 +98,7 @@ class SegmentationLogic:
             smoothing=smoothing,
             anyModality=anyModality,
             show3D=show3D,
+            keep=keep,
         )
         result = self.start(parameters, onProgress, onFinished)
         if waitForCompletion:
@@ -113,11 +117,21 @@ class SegmentationLogic:
     ) -> SegmentationResult:
         """As `process` without waiting. Invalid parameters give a FAILED result; `onFinished` comes all the same."""
         result = SegmentationResult(parameters)
-        run = SegmentationRun(result, self.client, self.writer, onProgress, onFinished, self._runs.remove)
+        run = SegmentationRun(result, self.client, self.writer, onProgress, onFinished, self._runEnds)
         result.run = run
         self._runs.append(run)
         run.start(others=len(self._runs) - 1)
         return result
+
+    def addCompletedCallback(self, callback: Callable[[SegmentationResult], object]) -> None:
+        """`callback(result)` is called when a run has been completed, before its `onFinished`."""
+        self._onCompleted.append(callback)
+
+    def _runEnds(self, run: SegmentationRun) -> None:
+        self._runs.remove(run)
+        if run.result.state == RunState.COMPLETED:
+            for callback in list(self._onCompleted):
+                tell(callback, run.result)
 
     def askDevices(
         self, onResult: Callable[[DevicesResult], object], onError: Callable[[RWKVUNetError], object]
@@ -135,6 +149,7 @@ class SegmentationLogic:
         for tag in self._tags:
             self._scene.RemoveObserver(tag)
         self._tags = []
+        self._onCompleted = []
         for run in list(self._runs):
             run.forget()
         self.client.stop()

@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 
 from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
 from rwkv_core.worker.arrays import geometry_of
-from rwkv_core.worker.content import ClassEntry, Islands, VolumeFile
+from rwkv_core.worker.content import Box, ClassEntry, Islands, VolumeFile
 from rwkv_core.worker.protocol import Progress, SegmentRequest, SegmentResult
 from RWKVUNetSegmentLib import InputVolume
 from RWKVUNetSegmentLib.EventLoop import Waiter, inTurns, later, tell
@@ -56,6 +56,7 @@ class SegmentationParameters:
         smoothing: standard deviation in mm, 0 for none.
         anyModality: segment also if the volume's modality is not the model's.
         show3D: show the result in 3-D views.
+        keep: the worker keeps the probabilities, for `InteractiveLogic`.
     """
 
     inputVolume: Any = None
@@ -69,6 +70,7 @@ class SegmentationParameters:
     smoothing: float = 0.0
     anyModality: bool = False
     show3D: bool = False
+    keep: bool = False
 
     def isValid(self) -> tuple[bool, str]:
         """Whether this can be tried, and else a sentence that says why not. Takes no time."""
@@ -128,6 +130,8 @@ class SegmentationResult:
         logPath: of the worker.
         error: what went wrong (`message`, `hint`); None unless the state is FAILED.
         progress: the latest.
+        kept: id of the request whose probabilities the worker keeps; None when it keeps none.
+        box: the part that was segmented; None until it is.
     """
 
     parameters: SegmentationParameters
@@ -143,6 +147,8 @@ class SegmentationResult:
     logPath: Path | None = None
     error: RWKVUNetError | None = None
     progress: RunProgress | None = None
+    kept: int | None = None
+    box: Box | None = None
     run: "SegmentationRun | None" = field(default=None, repr=False)
 
     @property
@@ -188,7 +194,7 @@ class SegmentationRun:
         self._onProgress, self._onFinished, self._onEnd = onProgress, onFinished, onEnd
         self._ticket: WorkerTicket | None = None
         self._giveUp: Callable[[], None] | None = None
-        self._file = ""
+        self._file = self._answered = ""
         self._started = time.perf_counter()
 
     def start(self, others: int) -> None:
@@ -253,6 +259,7 @@ class SegmentationRun:
             islands=ISLANDS[parameters.keepLargest],
             smoothing=float(parameters.smoothing),
             average=parameters.average,
+            keep=parameters.keep,
         )
         self._ticket = self._client.ask(request, self._onWorkerProgress, self._onResult, self._fail)
         self.result.logPath = self._client.logPath
@@ -270,7 +277,9 @@ class SegmentationRun:
 
     def _onResult(self, answer: SegmentResult) -> None:
         self._discardVolume()
+        self._answered = answer.labelmap or ""
         if self.result.finished:
+            self._discardAnswer()
             return
         try:
             labelmap = self._client.read(answer.labelmap or "")
@@ -305,11 +314,12 @@ class SegmentationRun:
             return
         finally:
             del part, labelmap
-            self._client.discard(answer.labelmap or "")
+            self._discardAnswer()
         voxel = abs(float(np.linalg.det(np.array(answer.ijk_to_ras)[:3, :3]))) / 1000
         result.node = node
         result.segmentIDs = written.segmentIDs
         result.classes = answer.classes
+        result.kept, result.box = answer.id if answer.kept and not answer.slices else None, answer.box
         result.volumesML = {one.name: float(counts[one.value]) * voxel for one in answer.classes}
         result.device, result.engine = answer.device, answer.engine
         result.warnings = [*answer.warnings, *written.warnings]
@@ -317,6 +327,7 @@ class SegmentationRun:
         self._finish(RunState.COMPLETED)
 
     def _fail(self, error: RWKVUNetError) -> None:
+        self._discardVolume()
         if isinstance(error, CancelledError):
             self._finish(RunState.CANCELLED)
         elif not self.result.finished:
@@ -329,6 +340,7 @@ class SegmentationRun:
         if self._giveUp:
             self._giveUp()
             self._giveUp = None
+        self._discardAnswer()
         if self._ticket is None or self._ticket.done:  # else the worker still reads it
             self._discardVolume()
         self.result.timings["total"] = time.perf_counter() - self._started
@@ -340,6 +352,11 @@ class SegmentationRun:
 
     def _discardVolume(self) -> None:
         file, self._file = self._file, ""
+        if file:
+            self._client.discard(file)
+
+    def _discardAnswer(self) -> None:
+        file, self._answered = self._answered, ""
         if file:
             self._client.discard(file)
 

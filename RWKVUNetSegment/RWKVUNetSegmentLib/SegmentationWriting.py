@@ -3,6 +3,7 @@
 - Segments of the same class (name and terminology) are updated in place and keep their ids; others stay as they are.
 - The masking of every segment editor that has the node open is obeyed: editable area and intensity range.
 - A segment whose status is "Completed" is locked: it neither gains nor loses a voxel. (Slicer has no other lock.)
+- Slices that the user verified do not change.
 - Other segments lose voxels only if the overwrite mode of this module's own editor node says so; it starts as "none".
 - The state before is saved for undo, in the history of the editors that have the node open, else in one of our own.
 """
@@ -32,6 +33,7 @@ from RWKVUNetSegmentLib.SegmentLayers import (
     widened,
 )
 from RWKVUNetSegmentLib.UndoHistory import UndoHistory
+from RWKVUNetSegmentLib.VerifiedSlices import checkGrid, verifiedMask, verifiedSlices
 
 _SURFACE = "Closed surface"
 """vtkSegmentationConverter.GetClosedSurfaceRepresentationName()."""
@@ -49,12 +51,14 @@ class LabelledPart:
         box: where in the volume; every end filled in.
         slices: None when the labelmap fills the box.
         classes: what the values mean.
+        where: bool (K, J, I) of the whole volume: voxels that may change; None for all that the labelmap covers.
     """
 
     labelmap: np.ndarray
     box: Box
     classes: Sequence[ClassEntry]
     slices: Slices | None = None
+    where: np.ndarray | None = None
 
     @property
     def index(self) -> tuple[Any, ...]:
@@ -92,10 +96,14 @@ class SegmentationWriter:
         """This module's vtkMRMLSegmentEditorNode, for an embedded editor. A new one has the overwrite mode none."""
         return Masking.ownEditorNode(slicer.mrmlScene)
 
-    def newNode(self, volume: Any) -> Any:
-        """A segmentation node named "<volume> segmentation", in the volume's transform and subject hierarchy folder."""
+    def newNode(self, volume: Any, name: str = "") -> Any:
+        """A segmentation node, in the volume's transform and subject hierarchy folder.
+
+        Args:
+            name: empty for "<volume> segmentation".
+        """
         scene = slicer.mrmlScene
-        name = scene.GenerateUniqueName(_("{volume} segmentation").format(volume=volume.GetName()))
+        name = scene.GenerateUniqueName(name or _("{volume} segmentation").format(volume=volume.GetName()))
         node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
         node.CreateDefaultDisplayNodes()
         node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
@@ -109,14 +117,18 @@ class SegmentationWriter:
                 hierarchy.CreateItem(parent, node)
         return node
 
-    def write(self, node: Any, volume: Any, part: LabelledPart) -> Written:
-        """Write labels; voxels outside the part keep theirs. One undo step.
+    def write(self, node: Any, volume: Any, part: LabelledPart, undoable: bool = True) -> Written:
+        """Write labels; voxels outside the part keep theirs.
+
+        Args:
+            undoable: one undo step. Without, the write belongs to the step before.
 
         Raises:
             InputError: when the node cannot take them, with the reason; it is then unchanged.
         """
         grid = self._grid(node, volume)
-        self.history.save(node)
+        if undoable:
+            self.history.save(node)
         return self._write(node, volume, part, grid)
 
     def writeSlice(self, node: Any, volume: Any, part: LabelledPart) -> Written:
@@ -131,7 +143,7 @@ class SegmentationWriter:
         grid = self._grid(node, volume)
         known = findSegments(node, part.classes)
         layer = self._sharedLayer(node, part.classes, known)
-        if layer is None or not grid.holds(layer) or self._isRestricted(node):
+        if layer is None or not grid.holds(layer) or part.where is not None or self._isRestricted(node):
             return self._write(node, volume, part, grid)
         segmentation = node.GetSegmentation()
         sharing = segmentation.GetSegmentIDsForDataObject(layer, LABELMAP)
@@ -206,7 +218,9 @@ class SegmentationWriter:
                 )
             segmentation.SetSourceRepresentationName(LABELMAP)
         given = InputVolume.fromNode(volume)
-        return Grid(np.linalg.inv(worldMatrix(node)) @ given.ijkToWorld, given.array.shape)
+        grid = Grid(np.linalg.inv(worldMatrix(node)) @ given.ijkToWorld, given.array.shape)
+        checkGrid(node, grid)
+        return grid
 
     def _write(self, node: Any, volume: Any, part: LabelledPart, grid: Grid) -> Written:
         segmentation = node.GetSegmentation()
@@ -256,6 +270,13 @@ class SegmentationWriter:
             inside = np.zeros(grid.shape, bool)
             inside[part.index] = True
             area = inside if area is None else area & inside
+        if part.where is not None:
+            area = part.where if area is None else area & part.where
+        verified = verifiedMask(node, grid)
+        if verified is not None:
+            if verified[part.index].any():
+                warnings.append(_("Verified slices were left as they are."))
+            area = ~verified if area is None else area & ~verified
         for segmentID in known.values():
             if segmentID in locked:
                 mine = maskOf(segmentation.GetSegment(segmentID), grid)
@@ -321,4 +342,4 @@ class SegmentationWriter:
         return layers[0] if layers and all(one is layers[0] for one in layers) else None
 
     def _isRestricted(self, node: Any) -> bool:
-        return Masking.isMasked(node) or bool(Masking.lockedSegmentIDs(node))
+        return Masking.isMasked(node) or bool(Masking.lockedSegmentIDs(node)) or bool(verifiedSlices(node))

@@ -123,6 +123,11 @@ class WorkerClient:
         """What the running worker said first; None while there is none."""
         return self._process.hello if self._process else None
 
+    @property
+    def session(self) -> object | None:
+        """Stands for the running process: files and kept results are gone with it. None while there is none."""
+        return self._process
+
     def ask(
         self,
         request: Request[Any],

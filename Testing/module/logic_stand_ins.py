@@ -169,7 +169,14 @@ class Segmentation:
 
     def __init__(self):
         self.begun, self.shown3D, self.killed = [], [], []
-        self.client = SimpleNamespace(logPath=None, logTail=lambda: "the end of the log", kill=self.killed.append)
+        self.client = SimpleNamespace(
+            logPath=None,
+            logTail=lambda: "the end of the log",
+            kill=self.killed.append,
+            session=None,
+            addStateCallback=lambda callback: None,
+            removeStateCallback=lambda callback: None,
+        )
         self.undone = []
         self.writer = SimpleNamespace(
             show3D=lambda node, shown=True: self.shown3D.append((node, shown)),
@@ -184,6 +191,9 @@ class Segmentation:
     def start(self, parameters, onProgress=None, onFinished=None):
         self.begun.append(Run(SegmentationResult(parameters), onProgress, onFinished))
         return self.begun[-1].result
+
+    def addCompletedCallback(self, callback):
+        pass
 
     def askDevices(self, onResult, onError):
         onResult(

@@ -1,0 +1,456 @@
+"""Live preview: the model's result for the slice that is looked at, again whenever one of the two changes.
+
+preview = slicer.util.getModuleLogic("RWKVUNetSegment").interactive.preview
+preview.start(PreviewParameters(getNode("MRHead")))          # then scroll
+preview.acceptSlice(segmentation), preview.acceptAll(segmentation), preview.discard()
+
+One request is on its way at a time. What is looked at once it is answered is asked for next, so the latest wins, and
+an answer for what is no longer looked at is dropped.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import qt
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
+from rwkv_core.worker.arrays import geometry_of
+from rwkv_core.worker.content import Slices, VolumeFile
+from rwkv_core.worker.protocol import Progress, SegmentRequest, SegmentResult
+from rwkv_core.worker.protocol_interactive import OneSlice
+from RWKVUNetSegmentLib import InputVolume
+from RWKVUNetSegmentLib.EventLoop import slot, tell
+from RWKVUNetSegmentLib.ObliqueSlices import ObliqueStack, stackOf
+from RWKVUNetSegmentLib.PostProcessing import PostProcessing
+from RWKVUNetSegmentLib.PreviewedSlices import PreviewedSlice, together
+from RWKVUNetSegmentLib.PreviewNode import PreviewNode
+from RWKVUNetSegmentLib.SliceViews import SliceViews, sliceOf
+from RWKVUNetSegmentLib.VolumeOfWorker import VolumeOfWorker
+
+_QUIET_MILLISECONDS = 60
+"""A view that is scrolled faster than this is left alone until it rests."""
+
+
+@dataclass(frozen=True)
+class PreviewParameters:
+    """What to preview; as `SegmentationParameters`."""
+
+    inputVolume: Any
+    model: str = "default"
+    device: str = "auto"
+    engine: str = "auto"
+    smoothing: float = 0.0
+    anyModality: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Turn:
+    """One request; what is asked for in a later round has other settings."""
+
+    round: int
+
+
+class PreviewLogic:
+    """Shows previews of one volume in all slice views.
+
+    Args:
+        segmentation: `SegmentationLogic`, whose worker and writer do the work.
+        volume: None for one of its own.
+
+    Attributes:
+        views: says which view is looked at.
+        on: whether it follows the views.
+        message: what is going on, or what went wrong; empty when all is shown.
+        failed: whether `message` tells of an error.
+    """
+
+    def __init__(self, segmentation: Any, volume: VolumeOfWorker | None = None):
+        self._segmentation = segmentation
+        self._volume = volume or VolumeOfWorker(segmentation.client)
+        self._shown = PreviewNode(segmentation.writer)
+        self.views = SliceViews(self.refresh)
+        self.on = False
+        self.message, self.failed = "", False
+        self._parameters: PreviewParameters | None = None
+        self._processing = PostProcessing()
+        self._slices: dict[Any, PreviewedSlice] = {}
+        self._awaited: object | None = None
+        self._voxels: Any = None
+        self._round = 0
+        self._callbacks: list[Callable[[], object]] = []
+        self._timer = qt.QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(_QUIET_MILLISECONDS)
+        self._timer.connect("timeout()", slot(self._next))
+        self._scene = slicer.mrmlScene
+        self._tags = [
+            self._scene.AddObserver(self._scene.StartCloseEvent, self._onSceneCloses),
+            self._scene.AddObserver(self._scene.NodeAboutToBeRemovedEvent, self._onNodeGoes),
+        ]
+
+    @property
+    def node(self) -> Any:
+        """The preview's segmentation node; None while there is none."""
+        return self._shown.node
+
+    @property
+    def parameters(self) -> PreviewParameters | None:
+        return self._parameters
+
+    @property
+    def busy(self) -> bool:
+        """Whether something that is looked at is not shown yet."""
+        return self._awaited is not None or bool(self._timer.active)
+
+    @property
+    def previewed(self) -> tuple[Any, ...]:
+        """What is shown and not accepted: `OneSlice`, or the plane of an oblique slice."""
+        return tuple(key for key, one in self._slices.items() if not one.accepted)
+
+    def addCallback(self, callback: Callable[[], object]) -> None:
+        """`callback()` is called when anything here has changed."""
+        self._callbacks.append(callback)
+
+    def removeCallback(self, callback: Callable[[], object]) -> None:
+        if callback in self._callbacks:
+            self._callbacks.remove(callback)
+
+    def start(self, parameters: PreviewParameters) -> None:
+        """Follow the slice views.
+
+        Raises:
+            InputError: when the volume cannot be segmented.
+        """
+        valid, reason = InputVolume.isValid(parameters.inputVolume)
+        if not valid:
+            raise InputError(reason)
+        self.on = True
+        self.views.start()
+        self.update(parameters)
+        self.refresh()
+
+    def update(self, parameters: PreviewParameters) -> None:
+        """Preview another volume, or with another model; what was shown before no longer holds, and goes."""
+        if parameters == self._parameters:
+            return
+        other = self._parameters is None or parameters.inputVolume is not self._parameters.inputVolume
+        self._parameters = parameters
+        self._forgetSlices()
+        if other:
+            self._shown.remove()
+        self.refresh()
+
+    def process(self, processing: PostProcessing) -> None:
+        """Thresholds, and classes that are off. The network does not run again for the slice that is looked at."""
+        before, self._processing = self._processing, processing
+        if processing.sliceRequest(0) == before.sliceRequest(0):
+            return
+        key = self._keyOf(self._lookedAt()) if self.on else None
+        kept = self._slices.get(key)
+        self._forgetSlices()
+        if kept is not None:  # asked for anew, from what the worker has kept
+            self._refineOnly(key, kept)
+        else:
+            self.refresh()
+
+    def stop(self) -> None:
+        """Follow no more. What is shown stays, to be accepted or discarded."""
+        self.on = False
+        self._round += 1
+        self._timer.stop()
+        self.views.stop()
+        self._say("")
+
+    def discard(self) -> None:
+        """Stop, and take the preview out of the scene."""
+        self.stop()
+        self._awaited = None
+        self._slices.clear()
+        self._shown.remove()
+        self._parameters = None
+        self._tell()
+
+    def refresh(self) -> None:
+        """Look again, once the view rests."""
+        if self.on:
+            self._timer.start()
+            self._tell()
+
+    def canAcceptSlice(self) -> tuple[bool, str]:
+        """Whether the slice that is looked at can be accepted, and else why not."""
+        found = self._slices.get(self._keyOf(self._lookedAt()))
+        if found is None:
+            return False, self.message or _("The slice is not shown yet.")
+        return not found.accepted, _("This slice was accepted.")
+
+    def acceptSlice(self, node: Any = None) -> Any:
+        """Write the slice that is looked at into a segmentation, with undo, masking and locks.
+
+        Args:
+            node: None for a new one.
+
+        Returns:
+            The node.
+
+        Raises:
+            InputError: when it is not shown yet, or cannot be written.
+        """
+        possible, reason = self.canAcceptSlice()
+        if not possible:
+            raise InputError(reason)
+        return self._accept([self._keyOf(self._lookedAt())], node)
+
+    def acceptAll(self, node: Any = None) -> Any:
+        """As `acceptSlice`, for every slice that was shown with the present settings; one undo step."""
+        if not self.previewed:
+            raise InputError(_("No slice was previewed."), hint=_("Switch Preview on, and scroll."))
+        return self._accept(list(self.previewed), node)
+
+    def cleanup(self) -> None:
+        """Module reload or quit."""
+        self._callbacks = []
+        self.discard()
+        for tag in self._tags:
+            self._scene.RemoveObserver(tag)
+        self._tags = []
+        self._volume.forget()
+
+    def _accept(self, keys: list[Any], node: Any) -> Any:
+        assert self._parameters is not None
+        volume, writer = self._parameters.inputVolume, self._segmentation.writer
+        slices = {key: self._slices[key] for key in keys}
+        made = node is None
+        node = writer.newNode(volume) if made else node
+        try:
+            warnings = writer.write(node, volume, together(volume, slices)).warnings
+        except RWKVUNetError:
+            if made:
+                slicer.mrmlScene.RemoveNode(node)
+            raise
+        for key, one in slices.items():
+            one.accepted = True
+            if isinstance(key, OneSlice):
+                self._shown.show(volume, key, np.zeros_like(one.labels), one.classes)
+            else:
+                self._shown.clear()
+        self._say(" ".join(warnings))
+        return node
+
+    def _lookedAt(self) -> Any:
+        """`OneSlice`, or the slice node of an oblique view; None when it shows nothing of the volume."""
+        if self._parameters is None or self.views.active is None:
+            return None
+        try:
+            one = sliceOf(self._parameters.inputVolume, self.views.active)
+        except RWKVUNetError as error:
+            self.message, self.failed = str(error), False
+            return None
+        return one or self.views.active
+
+    def _keyOf(self, lookedAt: Any) -> Any:
+        if lookedAt is None or isinstance(lookedAt, OneSlice):
+            return lookedAt
+        matrix = lookedAt.GetSliceToRAS()
+        return tuple(round(matrix.GetElement(row, column), 3) for row in range(3) for column in range(4))
+
+    def _next(self) -> None:
+        """Ask for what is looked at, unless it is shown or another answer is awaited."""
+        if not self.on or self._awaited is not None or self._parameters is None:
+            return
+        self._watchVoxels()
+        lookedAt = self._lookedAt()
+        key = self._keyOf(lookedAt)
+        if lookedAt is None or key in self._slices:
+            if lookedAt is not None:
+                self._say("")
+            self._tell()
+            return
+        self._say(self.message or _("Starting…"))
+        parameters = self._parameters
+        turn = Turn(self._round)
+        self._awaited = turn
+
+        def fail(error: RWKVUNetError) -> None:
+            self._failed(turn, error)
+
+        if isinstance(lookedAt, OneSlice):
+            self._volume.get(parameters.inputVolume, lambda file: self._ask(file, lookedAt, key, None, turn), fail)
+            return
+        try:
+            stack = stackOf(parameters.inputVolume, lookedAt)
+        except RWKVUNetError as error:
+            self._failed(turn, error)
+            return
+        given = InputVolume.InputVolume.fromNode(parameters.inputVolume)
+
+        def ready(name: str) -> None:
+            file = VolumeFile(
+                file=name, ijk_to_ras=geometry_of(stack.ijkToWorld), name=given.name, modality=given.modality
+            )
+            self._ask(file, OneSlice(axis="K", index=stack.index), key, stack, turn)
+
+        self._segmentation.client.put(stack.array, ready, fail)
+
+    def _ask(self, file: VolumeFile, one: OneSlice, key: Any, stack: ObliqueStack | None, turn: Turn) -> None:
+        parameters = self._parameters
+        if turn.round != self._round or parameters is None:
+            self._discard(file, stack)
+            self._over(turn)
+            return
+        request = SegmentRequest(
+            volume=file,
+            bundle=parameters.model,
+            device=parameters.device,
+            engine=parameters.engine,
+            slices=Slices(axis=one.axis, indices=(one.index,)),
+            any_modality=parameters.anyModality,
+            smoothing=parameters.smoothing,
+            keep=True,
+        )
+
+        def take(answer: SegmentResult) -> None:
+            labels = self._taken(answer.labelmap or "")
+            self._discard(file, stack)
+            if labels is None or turn.round != self._round:
+                self._over(turn)
+                return
+            plane = stack.ijkToWorld @ _shifted(stack.index) if stack else None
+            self._arrived(key, PreviewedSlice(labels, answer.classes, answer.id, plane), turn, refined=False)
+
+        def fail(error: RWKVUNetError) -> None:
+            self._discard(file, stack)
+            self._failed(turn, error)
+
+        self._segmentation.client.ask(request, self._onProgress, take, fail)
+
+    def _arrived(self, key: Any, one: PreviewedSlice, turn: Turn, refined: bool) -> None:
+        """The network's answer, or what post-processing made of it."""
+        if turn.round != self._round or self._keyOf(self._lookedAt()) != key:  # looked away: the latest wins
+            self._over(turn)
+            return
+        if not refined and (request := self._processing.sliceRequest(one.result)):
+            self._refine(request, key, one, turn)
+            return
+        assert self._parameters is not None
+        volume = self._parameters.inputVolume
+        try:
+            if one.plane is None:
+                self._shown.show(volume, key, one.labels, one.classes)
+            else:
+                self._slices = {kept: other for kept, other in self._slices.items() if isinstance(kept, OneSlice)}
+                self._shown.showOblique(volume, one.plane, one.labels, one.classes)
+        except RWKVUNetError as error:
+            self._failed(turn, error)
+            return
+        self._slices[key] = one
+        self._over(turn)
+        self._say("")
+
+    def _refineOnly(self, key: Any, one: PreviewedSlice) -> None:
+        turn = Turn(self._round)
+        self._awaited = turn
+        request = self._processing.sliceRequest(one.result) or PostProcessing().request(one.result)
+        self._refine(request, key, one, turn)
+
+    def _refine(self, request: Any, key: Any, one: PreviewedSlice, turn: Turn) -> None:
+        def take(answer: Any) -> None:
+            labels = self._taken(answer.labelmap)
+            if labels is None:
+                self._over(turn)
+            else:
+                self._arrived(key, PreviewedSlice(labels, one.classes, one.result, one.plane), turn, refined=True)
+
+        def fail(error: RWKVUNetError) -> None:
+            self._over(turn)  # no longer kept: the network runs again
+
+        self._segmentation.client.ask(request, None, take, fail)
+        self._tell()
+
+    def _taken(self, name: str) -> np.ndarray | None:
+        """The array of an answer; None when the worker has ended meanwhile."""
+        client = self._segmentation.client
+        try:
+            labels = np.array(client.read(name))
+        except RWKVUNetError as error:
+            self._say(str(error), failed=True)
+            return None
+        client.discard(name)
+        return labels
+
+    def _discard(self, file: VolumeFile, stack: ObliqueStack | None) -> None:
+        if stack is not None:
+            self._segmentation.client.discard(file.file)
+
+    def _over(self, turn: Turn) -> None:
+        """An answer was dealt with: go on with what is looked at by now."""
+        if self._awaited is turn:
+            self._awaited = None
+            self.refresh()
+
+    def _watchVoxels(self) -> None:
+        """A volume that was changed has other results."""
+        assert self._parameters is not None
+        volume = self._parameters.inputVolume
+        valid, reason = InputVolume.isValid(volume)
+        voxels = (volume.GetImageData().GetMTime(), InputVolume.worldMatrix(volume).tobytes()) if valid else reason
+        if voxels != self._voxels:
+            self._voxels = voxels
+            if self._slices:
+                self._forgetSlices()
+
+    def _onProgress(self, progress: Progress) -> None:
+        words = {
+            "library": _("Loading PyTorch"),
+            "weights": _("Loading the model"),
+            "device": _("Preparing the device"),
+        }
+        if progress.stage in words:
+            self._say(words[progress.stage])
+
+    def _failed(self, turn: Turn, error: RWKVUNetError) -> None:
+        if self._awaited is not turn:
+            return
+        self._awaited = None
+        if turn.round != self._round or isinstance(error, CancelledError):
+            self.refresh()
+        else:  # scrolling tries again
+            self._say(str(error), failed=True)
+
+    def _forgetSlices(self) -> None:
+        """What is on its way is dropped, too."""
+        self._round += 1
+        self._slices.clear()
+        self._shown.clear()
+
+    def _say(self, message: str, failed: bool = False) -> None:
+        self.message, self.failed = message, failed
+        self._tell()
+
+    def _tell(self) -> None:
+        for callback in list(self._callbacks):
+            tell(callback)
+
+    def _onSceneCloses(self, caller: Any, event: str) -> None:
+        self.discard()
+        self._volume.forget()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _onNodeGoes(self, caller: Any, event: str, node: Any) -> None:
+        if self._parameters is not None and node is self._parameters.inputVolume:
+            self.discard()
+            self._volume.forget()
+        elif node is self.node:
+            self._slices.clear()
+            self._tell()
+
+
+def _shifted(index: int) -> np.ndarray:
+    """4 x 4: the plane of this index becomes the first."""
+    matrix = np.eye(4)
+    matrix[2, 3] = index
+    return matrix

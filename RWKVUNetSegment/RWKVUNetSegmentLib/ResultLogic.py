@@ -1,0 +1,338 @@
+"""The last result whose probabilities the worker keeps: change it without running again, tell what the user edited.
+
+interactive.result.refine(PostProcessing(thresholds=((1, 0.3),)))
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
+from rwkv_core.worker.content import Box, ClassEntry
+from rwkv_core.worker.protocol_interactive import OneSlice, RefineResult
+from RWKVUNetSegmentLib.EventLoop import tell
+from RWKVUNetSegmentLib.InputVolume import InputVolume
+from RWKVUNetSegmentLib.PostProcessing import PostProcessing
+from RWKVUNetSegmentLib.SegmentationWriting import LabelledPart
+from RWKVUNetSegmentLib.SegmentLabels import labelsOf
+from RWKVUNetSegmentLib.VerifiedSlices import gridOf, slicesMask, verifiedSlices
+
+_STATES = 3
+"""As many as undo has."""
+
+
+@dataclass(frozen=True, eq=False)
+class KeptResult:
+    """A result in the scene, and the worker's memory of it.
+
+    Attributes:
+        request: id of the request that it answered; None when the worker keeps nothing of it.
+        session: of the worker.
+        volume, node: vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode.
+        labels: (K, J, I) of the volume: what was written, without the user's edits.
+        written: what the node held after that, with them.
+        fixed: slices that a model learnt from: they are the user's, and stay.
+        processing: that was done to it.
+    """
+
+    request: int | None
+    session: Any
+    volume: Any
+    node: Any
+    model: str
+    box: Box
+    classes: tuple[ClassEntry, ...]
+    labels: np.ndarray
+    written: np.ndarray
+    fixed: tuple[OneSlice, ...] = ()
+    processing: PostProcessing = field(default_factory=PostProcessing)
+
+    @property
+    def inside(self) -> tuple[slice, slice, slice]:
+        """The box as an index of (K, J, I)."""
+        k, j, i = (slice(one.first, one.end) for one in (self.box.k, self.box.j, self.box.i))
+        return k, j, i
+
+
+class ResultLogic:
+    """Knows the last result; one action at a time, of this logic or another that works on it.
+
+    Args:
+        segmentation: `SegmentationLogic`.
+
+    Attributes:
+        current: None while there is none.
+        busy: what goes on, in words; empty when nothing does.
+        message: how the last action ended.
+        failed: whether it failed.
+        refining: whether what goes on is post-processing, which may be asked for again meanwhile.
+    """
+
+    def __init__(self, segmentation: Any):
+        self._segmentation = segmentation
+        self.current: KeptResult | None = None
+        self.busy = ""
+        self.message, self.failed = "", False
+        self._earlier: list[KeptResult] = []
+        self._wanted: tuple[PostProcessing, bool] | None = None
+        self.refining = False
+        self._callbacks: list[Callable[[], object]] = []
+        segmentation.addCompletedCallback(self.remember)
+        self._session: Any = None
+        segmentation.client.addStateCallback(self._onWorkerState)
+        self._scene = slicer.mrmlScene
+        self._tags = [
+            self._scene.AddObserver(self._scene.StartCloseEvent, lambda caller, event: self.forget()),
+            self._scene.AddObserver(self._scene.NodeAboutToBeRemovedEvent, self._onNodeGoes),
+        ]
+
+    @property
+    def client(self) -> Any:
+        return self._segmentation.client
+
+    @property
+    def writer(self) -> Any:
+        return self._segmentation.writer
+
+    def addCallback(self, callback: Callable[[], object]) -> None:
+        """`callback()` is called when anything here has changed."""
+        self._callbacks.append(callback)
+
+    def removeCallback(self, callback: Callable[[], object]) -> None:
+        if callback in self._callbacks:
+            self._callbacks.remove(callback)
+
+    def remember(self, result: Any) -> None:
+        """A `SegmentationResult` that was completed. One of single slices is nothing to go on with."""
+        if result.kept is None or result.box is None:
+            return
+        volume, node = result.parameters.inputVolume, result.node
+        labels = labelsOf(node, gridOf(node, volume), result.classes)
+        self._earlier = []
+        self.adopt(
+            KeptResult(
+                result.kept, self.client.session, volume, node, result.parameters.model, result.box, result.classes,
+                labels, labels,
+            )
+        )  # fmt: skip
+
+    def adopt(self, result: KeptResult | None, earlier: KeptResult | None = None) -> None:
+        """Go on with another result; undo leads back to `earlier`."""
+        if earlier is not None:
+            self._earlier = [*self._earlier[-_STATES + 1 :], earlier]
+        self.current = result
+        self.tell()
+
+    def forget(self) -> None:
+        """There is no result any more."""
+        self._earlier, self._wanted = [], None
+        self.current = None
+        self.tell()
+
+    def canRefine(self) -> tuple[bool, str]:
+        """Whether the worker keeps the result, and else why it does not."""
+        if self.current is None:
+            return False, _("Press Segment first.")
+        if self.current.request is None or self.current.session is not self.client.session:
+            return False, _("The probabilities of this result are no longer kept. Press Segment again.")
+        return True, ""
+
+    def canAct(self) -> tuple[bool, str]:
+        """As `canRefine`, and nothing else goes on."""
+        if self.busy:
+            return False, _("Wait until this is done: {action}").format(action=self.busy)
+        if self._segmentation.running:
+            return False, _("Wait until the segmentation is done.")
+        return self.canRefine()
+
+    def refine(self, processing: PostProcessing, undoable: bool = True) -> None:
+        """Change the result; what the user edited or verified stays. The latest wins.
+
+        Args:
+            processing: all that is to be done to it, as `current.processing` plus a change.
+            undoable: an undo step of its own; else it belongs to the one before, as while a slider moves.
+
+        Raises:
+            InputError: when that cannot be done now.
+        """
+        possible, reason = self.canRefine()
+        if not possible:
+            raise InputError(reason)
+        if self.refining:
+            self._wanted = (processing, undoable or bool(self._wanted and self._wanted[1]))
+            return
+        possible, reason = self.canAct()
+        if not possible:
+            raise InputError(reason)
+        current = self.current
+        assert current is not None and current.request is not None
+        self.refining = True
+        self.begin(_("Post-processing"))
+
+        def take(answer: RefineResult) -> None:
+            self.refining = False
+            said = ""
+            try:
+                labels = self.take(answer.labelmap)
+                if self.current is current and not self._wanted:
+                    said = self._write(current, labels, processing, undoable)
+            except RWKVUNetError as error:
+                self._wanted = None
+                self.end(error)
+                return
+            self.end(said)
+            self._goOn()
+
+        def fail(error: RWKVUNetError) -> None:
+            self.refining = False
+            self._wanted = None
+            self.end(error)
+
+        self.client.ask(processing.request(current.request), None, take, fail)
+
+    def keepAt(self, ras: Any) -> None:
+        """Of the segment at a point (world, mm), keep only the part that holds it.
+
+        Raises:
+            InputError: when no segment of the model is there.
+        """
+        current = self.settled()
+        given = InputVolume.fromNode(current.volume)
+        ijk = np.rint(np.linalg.inv(given.ijkToWorld) @ [*ras, 1.0])[:3].astype(int)
+        inside = all(0 <= at < size for at, size in zip(ijk[::-1], current.written.shape, strict=True))
+        if not inside or not current.written[tuple(ijk[::-1])]:
+            raise InputError(
+                _("None of the model's segments is at the crosshair."),
+                hint=_("Hold Shift and move the mouse to a part of the result."),
+            )
+        i, j, k = map(int, ijk)
+        self.refine(replace(current.processing, keepAt=(*current.processing.keepAt, (i, j, k))))
+
+    def reset(self) -> None:
+        """Take back all post-processing."""
+        self.refine(PostProcessing())
+
+    def canUndo(self) -> tuple[bool, str]:
+        """Whether `undo` can work, and else why not."""
+        if self.current is None or not self.writer.canUndo(self.current.node):
+            return False, _("There is nothing to undo here. What an open Segment Editor has done is undone there.")
+        return not self.busy, _("Wait until this is done: {action}").format(action=self.busy)
+
+    def undo(self) -> None:
+        """Bring back what was before the last write into the result's segmentation."""
+        possible, reason = self.canUndo()
+        if not possible:
+            raise InputError(reason)
+        assert self.current is not None
+        self.writer.undo(self.current.node)
+        self.settled()
+        self.tell()
+
+    def users(self) -> np.ndarray:
+        """(K, J, I): what the segmentation of the current result holds now.
+
+        Raises:
+            InputError: when there is no result.
+        """
+        if self.current is None:
+            raise InputError(_("Press Segment first."))
+        return labelsOf(self.current.node, gridOf(self.current.node, self.current.volume), self.current.classes)
+
+    def protectedSlices(self) -> tuple[OneSlice, ...]:
+        """Verified ones, and those that a model learnt from."""
+        if self.current is None:
+            return ()
+        return tuple(dict.fromkeys([*verifiedSlices(self.current.node), *self.current.fixed]))
+
+    def take(self, name: str) -> np.ndarray:
+        """The array of an answer, in memory."""
+        array = np.array(self.client.read(name))
+        self.client.discard(name)
+        return array
+
+    def begin(self, action: str) -> None:
+        """Something goes on."""
+        self.busy, self.message, self.failed = action, "", False
+        self.tell()
+
+    def end(self, outcome: RWKVUNetError | str = "") -> None:
+        """It is over."""
+        self.busy = ""
+        self.failed = isinstance(outcome, RWKVUNetError) and not isinstance(outcome, CancelledError)
+        self.message = _("Cancelled. Nothing was changed.") if isinstance(outcome, CancelledError) else str(outcome)
+        self.tell()
+
+    def cleanup(self) -> None:
+        """Module reload or quit."""
+        self._callbacks = []
+        self.forget()
+        for tag in self._tags:
+            self._scene.RemoveObserver(tag)
+        self._tags = []
+        self.client.removeStateCallback(self._onWorkerState)
+
+    def _goOn(self) -> None:
+        wanted, self._wanted = self._wanted, None
+        if wanted and self.canAct()[0]:
+            self.refine(*wanted)
+
+    def settled(self) -> KeptResult:
+        """The current result; an earlier one, when the user undid a step.
+
+        Raises:
+            InputError: when there is none.
+        """
+        if self.current is None:
+            raise InputError(_("Press Segment first."))
+        users = self.users()
+        if not np.array_equal(users, self.current.written):
+            for place in reversed(range(len(self._earlier))):
+                earlier = self._earlier[place]
+                if np.array_equal(users, earlier.written) and earlier.node is self.current.node:
+                    del self._earlier[place:]
+                    kept = {"request": self.current.request} if earlier.model == self.current.model else {}
+                    self.current = replace(earlier, **kept)
+                    break
+        return self.current
+
+    def _write(self, before: KeptResult, labels: np.ndarray, processing: PostProcessing, undoable: bool) -> str:
+        """Write a labelmap of the box, but not over the user's edits; tells what was left as it was."""
+        users = self.users()
+        if undoable:
+            before = self.settled()
+        edited = users != before.labels
+        where = ~(edited | slicesMask(users.shape, before.fixed))
+        outside = np.ones(users.shape, bool)
+        outside[before.inside] = False
+        where[outside] = False
+        part = LabelledPart(labels, before.box, before.classes, where=where)
+        warnings = self.writer.write(before.node, before.volume, part, undoable).warnings
+        written = self.users()
+        baseline = written.copy()
+        wanted = before.labels.copy()
+        wanted[before.inside] = labels
+        baseline[edited] = wanted[edited]
+        kept = replace(before, labels=baseline, written=written, processing=processing)
+        self.adopt(kept, replace(before, written=users) if undoable else None)
+        return " ".join(warnings)
+
+    def tell(self) -> None:
+        """Let the panel show what is."""
+        for callback in list(self._callbacks):
+            tell(callback)
+
+    def _onWorkerState(self) -> None:
+        """A worker that has ended keeps nothing."""
+        if self._session is not self.client.session:
+            self._session = self.client.session
+            self.tell()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _onNodeGoes(self, caller: Any, event: str, node: Any) -> None:
+        if self.current is not None and node in (self.current.node, self.current.volume):
+            self.forget()

@@ -1,0 +1,280 @@
+"""A stand-in for the worker: the real protocol, no network. It answers in milliseconds, from the voxels' values.
+
+Class 1 ("Body") is where a voxel is above 100, class 2 ("Bone") where it is above 200: value / 333 is its probability.
+An adapted model's limits are higher by 20. Refining knows thresholds and classes that are off; of a clicked class, the
+rows (J) of the click stay. Model "slow" waits for a file named "go" in the folder that RWKV_STAND_IN names; "broken"
+answers with an error; "axial" allows slices along K only.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+from rwkv_core.worker.arrays import PrivateFolder, geometry_of
+from rwkv_core.worker.content import Box, ClassEntry, ModelEntry, Range
+from rwkv_core.worker.lines import LineSplitter, decode_request, encode
+from rwkv_core.worker.protocol import (
+    PROTOCOL,
+    CancelRequest,
+    CancelResult,
+    DevicesRequest,
+    DevicesResult,
+    Failure,
+    HelloRequest,
+    HelloResult,
+    ImportRequest,
+    ImportResult,
+    ModelsRequest,
+    ModelsResult,
+    Progress,
+    RemoveRequest,
+    RemoveResult,
+    SegmentRequest,
+    SegmentResult,
+    ShutdownRequest,
+    ShutdownResult,
+)
+from rwkv_core.worker.protocol_interactive import (
+    AdaptRequest,
+    AdaptResult,
+    Change,
+    OneSlice,
+    PropagateRequest,
+    PropagateResult,
+    RefineRequest,
+    RefineResult,
+    UncertaintyRequest,
+    UncertaintyResult,
+)
+
+CLASSES = (
+    ClassEntry(value=1, name="Body", color=(200, 150, 90)),
+    ClassEntry(value=2, name="Bone", color=(240, 240, 200)),
+)
+LIMITS = {1: 100 / 333, 2: 200 / 333}
+
+
+def model(id_, title, state="shipped", folder="/nowhere", origin="shipped", orientations=("SPL", "AIL", "LIP")):
+    return ModelEntry(
+        id=id_, title=title, description="", state=state, reason="", kind="segmentation", modality="any", variant="T",
+        classes=CLASSES, licence="", citation="", size=1, folder=folder, origin=origin, repo="", revision="",
+        in_channels=1, orientations=orientations,
+    )  # fmt: skip
+
+
+class Worker:
+    def __init__(self, folder):
+        self.folder = PrivateFolder(Path(folder))
+        self.kept = {}
+        self.shift = {}
+        self.classes = {}
+        self.cancelled = set()
+        self.models = [model("default", "Stand-in"), model("axial", "Axial only", orientations=("SPL",))]
+        self.signs = Path(os.environ.get("RWKV_STAND_IN", folder))
+        self.lock = threading.Lock()
+
+    def say(self, message):
+        with self.lock:
+            sys.stdout.buffer.write(encode(message))
+            sys.stdout.buffer.flush()
+
+    def note(self, request):
+        """For tests that count what was asked."""
+        with (self.signs / "asked.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"type": type(request).__name__, "id": request.id}) + "\n")
+
+    def answer(self, request):
+        self.note(request)
+        kinds = {
+            DevicesRequest: lambda r: DevicesResult(id=r.id, auto="cpu", devices=(), engines=()),
+            ModelsRequest: lambda r: ModelsResult(id=r.id, models=tuple(self.models), store=str(self.signs)),
+            ImportRequest: self.take_in,
+            RemoveRequest: self.remove,
+            SegmentRequest: self.segment,
+            RefineRequest: self.refine,
+            UncertaintyRequest: self.uncertainty,
+            AdaptRequest: self.adapt,
+            PropagateRequest: self.propagate,
+        }
+        self.say(kinds[type(request)](request))
+
+    def take_in(self, request):
+        name = request.bundle or Path(request.path).name
+        self.models.append(model(name, name, "installed", str(self.signs / name), "imported"))
+        return ImportResult(id=request.id, bundle=name, folder=request.path)
+
+    def remove(self, request):
+        self.models = [one for one in self.models if one.id != request.bundle]
+        return RemoveResult(id=request.id, bundle=request.bundle)
+
+    def await_sign(self, request):
+        while not (self.signs / "go").exists():
+            if request.id in self.cancelled:
+                return False
+            time.sleep(0.005)
+        return True
+
+    def segment(self, request):
+        if request.bundle == "broken":
+            return Failure(id=request.id, kind="input", message="This stand-in always fails.", hint="Choose another.")
+        if request.bundle == "slow" and not self.await_sign(request):
+            return Failure(id=request.id, kind="cancelled", message="Cancelled.")
+        array = self.folder.get(request.volume.file)
+        if request.bundle == "axial" and request.slices and request.slices.axis != "K":
+            return Failure(id=request.id, kind="input", message="This model reads axial slices only.", hint="")
+        ends = request.box or Box()
+        ranges = [(one.first, one.end or size) for one, size in zip((ends.k, ends.j, ends.i), array.shape, strict=True)]
+        index = [slice(*one) for one in ranges]
+        if request.slices:
+            index["KJI".index(request.slices.axis)] = list(request.slices.indices)
+        chances = np.nan_to_num(np.clip(array[tuple(index)] / 333, 0, 1))
+        k, j, i = (Range(first=first, end=end) for first, end in ranges)
+        box = Box(i=i, j=j, k=k)
+        if request.keep:
+            kind = "slices" if request.slices else "volume"
+            self.kept = {key: one for key, one in self.kept.items() if one[3] != kind}
+            self.kept[request.id] = (chances, box, request.bundle, kind)
+        corner = np.eye(4)
+        corner[:3, 3] = i.first, j.first, k.first
+        return SegmentResult(
+            id=request.id, labelmap=self.folder.put(self.labels(chances, request.bundle)), probabilities=None, box=box,
+            slices=request.slices, ijk_to_ras=geometry_of(np.array(request.volume.ijk_to_ras) @ corner),
+            classes=self.classes.get(request.bundle, CLASSES), device="cpu", engine="torch", timings={"total": 0.0},
+            count=1, orientation="SPL", warnings=(), warm=True, kept=request.keep,
+        )  # fmt: skip
+
+    def labels(self, chances, bundle, thresholds=None, off=()):
+        found = np.zeros(chances.shape, np.uint8)
+        for value, limit in LIMITS.items():
+            limit = (thresholds or {}).get(value, limit + self.shift.get(bundle, 0) / 333)
+            if value not in off:
+                found[chances > limit] = value
+        return found
+
+    def find(self, request):
+        if request.result not in self.kept:
+            raise KeyError(request.result)
+        return self.kept[request.result]
+
+    def refine(self, request):
+        chances, box, bundle, _ = self.find(request)
+        labels = self.labels(chances, bundle, {one.value: one.probability for one in request.thresholds}, request.off)
+        if request.keep_at:  # whatever is not in the clicked voxel's row goes
+            for one in request.keep_at:
+                at = (one.k - box.k.first, one.j - box.j.first, one.i - box.i.first)
+                value = labels[at]
+                rows = np.arange(labels.shape[1]) != at[1]
+                part = labels[:, rows]
+                part[part == value] = 0
+                labels[:, rows] = part
+        return RefineResult(
+            id=request.id, labelmap=self.folder.put(labels), box=box, ijk_to_ras=geometry_of(np.eye(4)),
+            classes=self.classes.get(bundle, CLASSES), seconds=0.0,
+        )  # fmt: skip
+
+    def uncertainty(self, request):
+        chances, box, _, _ = self.find(request)
+        unsure = (1 - np.abs(2 * chances - 1)).astype(np.float32)
+        scores = {
+            name: tuple(unsure.mean(axis=tuple(a for a in range(3) if a != axis)).astype(float).tolist())
+            for axis, name in enumerate("KJI")
+        }
+        return UncertaintyResult(
+            id=request.id, entropy=self.folder.put(unsure), box=box, ijk_to_ras=geometry_of(np.eye(4)), scores=scores
+        )
+
+    def adapt(self, request):
+        array, users = self.folder.get(request.volume.file), np.array(self.folder.get(request.labelmap))
+        if request.name == "slow":
+            self.say(Progress(id=request.id, stage="learn", done=10, total=100))
+            if not self.await_sign(request):
+                return Failure(id=request.id, kind="cancelled", message="Cancelled.")
+        slices = list(request.slices)
+        if request.prediction:
+            before = self.folder.get(request.prediction)
+            slices += [
+                OneSlice(axis="K", index=k) for k in range(len(users)) if not np.array_equal(before[k], users[k])
+            ]
+        if not slices:
+            return Failure(id=request.id, kind="input", message="There are no corrected slices.", hint="Correct one.")
+        Path(request.folder).mkdir(parents=True)
+        (Path(request.folder) / "config.json").write_text("{}", encoding="utf-8")
+        self.shift[request.folder] = self.shift.get(request.bundle, 0) + 20
+        self.classes[request.folder] = (*self.classes.get(request.bundle, CLASSES), *request.new_classes)
+        chances = np.clip(array / 333, 0, 1)
+        labels = self.labels(chances, request.folder)
+        for one in slices:
+            place = tuple(one.index if name == one.axis else slice(None) for name in "KJI")
+            labels[place] = users[place]
+        k, j, i = (Range(first=0, end=size) for size in array.shape)
+        self.kept = {key: one for key, one in self.kept.items() if one[3] != "volume"}
+        self.kept[request.id] = (chances, Box(i=i, j=j, k=k), request.folder, "volume")
+        return AdaptResult(
+            id=request.id, folder=request.folder, labelmap=self.folder.put(labels),
+            classes=self.classes[request.folder], slices=tuple(dict.fromkeys(slices)),
+            changes=(Change(value=1, name="Body", before_ml=1.0, after_ml=0.5, dice=0.5),), learning=0.1, timings={},
+            device="cpu", engine="torch", warnings=(),
+        )  # fmt: skip
+
+    def propagate(self, request):
+        self.find(request)
+        users = np.array(self.folder.get(request.labelmap))
+        axis, at = "KJI".index(request.slice.axis), request.slice.index
+        taken = np.moveaxis(users, axis, 0)
+        slices = [
+            type(request.slice)(axis=request.slice.axis, index=n) for n in (at - 1, at + 1) if 0 <= n < len(taken)
+        ]
+        slices = [one for one in slices if one not in request.keep]
+        for one in slices:
+            taken[one.index] = taken[at]
+        return PropagateResult(
+            id=request.id, labelmap=self.folder.put(users), slices=tuple(slices), agreement=(1.0,) * len(slices)
+        )
+
+
+def main():
+    worker = Worker(sys.argv[sys.argv.index("--folder") + 1])
+    todo, splitter, ready = [], LineSplitter(), threading.Condition()
+
+    def work():
+        while True:
+            with ready:
+                while not todo:
+                    ready.wait()
+                request = todo.pop(0)
+            if request.id in worker.cancelled:
+                worker.say(Failure(id=request.id, kind="cancelled", message="Cancelled."))
+                continue
+            try:
+                worker.answer(request)
+            except KeyError:
+                message = "The probabilities of this result are no longer kept."
+                worker.say(Failure(id=request.id, kind="input", message=message, hint="Segment again."))
+
+    threading.Thread(target=work, daemon=True).start()
+    while data := os.read(0, 1 << 16):
+        for line in splitter.feed(data):
+            request = decode_request(line)
+            if isinstance(request, HelloRequest):
+                versions = {"rwkv_core": "stand-in"}
+                worker.say(HelloResult(id=request.id, protocol=PROTOCOL, pid=os.getpid(), versions=versions))
+            elif isinstance(request, CancelRequest):
+                worker.cancelled.add(request.request)
+                worker.say(CancelResult(id=request.id, found="running"))
+            elif isinstance(request, ShutdownRequest):
+                worker.say(ShutdownResult(id=request.id))
+                os._exit(0)
+            else:
+                with ready:
+                    todo.append(request)
+                    ready.notify()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
