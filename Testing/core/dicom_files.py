@@ -1,5 +1,6 @@
 """Small DICOM files for tests, written through GDCM, and one that is no image, written by hand."""
 
+import locale
 import struct
 
 import numpy as np
@@ -18,6 +19,7 @@ def voxels(shape=SHAPE):
 def write_series(folder, array=None, uid="1.2.3", step=(0.0, 0.0, 2.5), leave_out=(), tags=None, prefix="s"):
     """One file per slice, names against the order of positions; `step` from slice to slice in mm (LPS)."""
     array = voxels() if array is None else array
+    before = locale.setlocale(locale.LC_ALL)
     folder.mkdir(parents=True, exist_ok=True)
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
@@ -46,6 +48,7 @@ def write_series(folder, array=None, uid="1.2.3", step=(0.0, 0.0, 2.5), leave_ou
         paths.append(folder / f"{prefix}{len(array) - k:03}.dcm")
         writer.SetFileName(str(paths[-1]))
         writer.Execute(image)
+    locale.setlocale(locale.LC_ALL, before)  # GDCM's writer leaves "C", in which Python reads files as ASCII
     return paths
 
 
