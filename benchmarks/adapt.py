@@ -32,8 +32,8 @@ from scipy import ndimage
 
 from rwkv_core import Bundle, Segmenter, Volume, load_bundle, read_volume
 from rwkv_core.adaptation import SliceIndex, adapt
-from rwkv_core.adaptation.corrections import slices_mask
 from rwkv_core.bundle_config import SegmentClass
+from rwkv_core.corrections import slices_mask
 from rwkv_core.volume import choose_stack
 
 AAL = {

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from slicer.i18n import tr as _
 
+from rwkv_core.corrections import AXES, SliceIndex, edited_slices, slices_mask
 from rwkv_core.errors import InputError
 from rwkv_core.worker.protocol_interactive import OneSlice
 from RWKVUNetSegmentLib.InputVolume import InputVolume, worldMatrix
@@ -66,26 +67,12 @@ def verifiedMask(node: Any, grid: Grid) -> np.ndarray | None:
 
 def slicesMask(shape: tuple[int, ...], slices: Iterable[OneSlice]) -> np.ndarray:
     """bool (K, J, I), true in the slices."""
-    mask = np.zeros(shape, bool)
-    for one in slices:
-        mask[tuple(one.index if name == one.axis else slice(None) for name in "KJI")] = True
-    return mask
+    return slices_mask(shape, (SliceIndex(AXES.index(one.axis), one.index) for one in slices))
 
 
 def editedSlices(before: np.ndarray, after: np.ndarray) -> list[OneSlice]:
-    """The fewest slices that hold all differences of two labelmaps (K, J, I); what adapting finds by comparing.
-
-    `rwkv_core.adaptation.edited_slices` does the same in the worker; it cannot be had here, because it brings torch.
-    """
-    differing = before != after
-    found = []
-    while differing.any():
-        counts = [differing.sum(axis=tuple(other for other in range(3) if other != axis)) for axis in range(3)]
-        axis = max(range(3), key=lambda one: counts[one].max())
-        one = OneSlice(axis="KJI"[axis], index=int(counts[axis].argmax()))  # type: ignore[arg-type]  # of the three
-        found.append(one)
-        differing[tuple(one.index if name == one.axis else slice(None) for name in "KJI")] = False
-    return found
+    """The fewest slices that hold all differences of two labelmaps (K, J, I), as `rwkv_core.corrections` finds them."""
+    return [OneSlice(axis=AXES[one.axis], index=one.index) for one in edited_slices(before, after)]  # type: ignore[arg-type]  # of the three
 
 
 def gridOf(node: Any, volume: Any) -> Grid:

@@ -6,10 +6,10 @@ import torch
 
 from rwkv_core import build_network
 from rwkv_core.adaptation.augmentation import Augmentation
-from rwkv_core.adaptation.corrections import SliceIndex, edited_slices, keep_slices, slices_mask
 from rwkv_core.adaptation.extent import Extent, belief_map
 from rwkv_core.adaptation.growing import fit_new_channels, grown_network
 from rwkv_core.adaptation.propagation import propagate
+from rwkv_core.corrections import SliceIndex, edited_slices, keep_slices, slices_mask
 from rwkv_core.errors import InputError
 
 

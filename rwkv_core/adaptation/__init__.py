@@ -1,6 +1,7 @@
 """A model learns from a user's corrections, in seconds.
 
-- ``corrections``: which slices were edited; how they are kept.
+Which slices were edited, and how they are kept, is in `rwkv_core.corrections`, which needs no torch.
+
 - ``adapting``: `adapt`, from a bundle and corrected slices to an adapted model.
 - ``growing``: channels for new classes.
 - ``samples``, ``extent``, ``pool``, ``augmentation``: what is learnt from.
@@ -9,7 +10,7 @@
 """
 
 from rwkv_core.adaptation.adapting import Adaptation, adapt
-from rwkv_core.adaptation.corrections import SliceIndex, edited_slices, keep_slices
 from rwkv_core.adaptation.finetuning import Recipe
+from rwkv_core.corrections import SliceIndex, edited_slices, keep_slices
 
 __all__ = ["Adaptation", "Recipe", "SliceIndex", "adapt", "edited_slices", "keep_slices"]

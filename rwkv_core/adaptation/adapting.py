@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rwkv_core.adaptation.corrections import SliceIndex, slices_mask
 from rwkv_core.adaptation.extent import belief_map
 from rwkv_core.adaptation.finetuning import FineTuning, Recipe
 from rwkv_core.adaptation.growing import fit_new_channels, grown_config, grown_network
@@ -21,6 +20,7 @@ from rwkv_core.adaptation.samples import Sample, SampleMaker, unread_planes
 from rwkv_core.bundle import Bundle, write_bundle
 from rwkv_core.bundle_config import BundleConfig, Preprocessing, SegmentClass
 from rwkv_core.cancellation import Cancel, as_question
+from rwkv_core.corrections import SliceIndex, slices_mask
 from rwkv_core.engines import choose_device
 from rwkv_core.errors import BundleError, CancelledError, InputError
 from rwkv_core.intensity import fit_intensity

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from rwkv_core.adaptation.corrections import SliceIndex
+from rwkv_core.corrections import SliceIndex
 
 _SLOPE = 1.0
 """Millimetres that a border may move in the plane for each millimetre across slices."""

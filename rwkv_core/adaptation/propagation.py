@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rwkv_core.adaptation.corrections import SliceIndex
+from rwkv_core.corrections import SliceIndex
 from rwkv_core.errors import InputError
 
 

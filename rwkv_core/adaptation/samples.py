@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rwkv_core.adaptation.corrections import AXES, SliceIndex
 from rwkv_core.bundle_config import Preprocessing, SegmentClass
+from rwkv_core.corrections import AXES, SliceIndex
 from rwkv_core.errors import InputError
 from rwkv_core.intensity import IntensityScale
 from rwkv_core.preprocessing import SliceResampler, make_resampler
