@@ -15,18 +15,17 @@ from rwkv_core.block_pass import CONTEXT, BlockPass
 from rwkv_core.bundle import Bundle
 from rwkv_core.bundle_config import Patches, Preprocessing, SegmentClass, Window
 from rwkv_core.cancellation import Cancel, as_question
+from rwkv_core.cleaning import Cleaning, Islands
 from rwkv_core.engines import choose_device, make_engine
-from rwkv_core.errors import BundleError, CancelledError, InputError
+from rwkv_core.errors import BundleError, InputError
 from rwkv_core.intensity import IntensityScale, fit_intensity
 from rwkv_core.plane_averaging import Averaging, Box
-from rwkv_core.postprocessing import count_labels, keep_largest_parts, remove_islands, smooth_labels
+from rwkv_core.postprocessing import count_labels
 from rwkv_core.preprocessing import make_resampler
 from rwkv_core.slice_pass import Clock, SlicePass, both
 from rwkv_core.slice_planes import stacks_of
 from rwkv_core.store import load_bundle
 from rwkv_core.volume import Region, SliceStack, Volume
-
-Islands = Literal["bundle", "remove", "keep"]
 
 _AIR_OR_FAT_HU = -20
 """Every CT of a body holds fat (-100 HU), lung or air; a volume without any is none, or not in Hounsfield units."""
@@ -257,7 +256,9 @@ class PreparedVolume:
             averaging = Averaging(stacks, partial(self._pass, clock), values, (k, j, i))
             slices = averaging.run(labelmap, soft, box, report, cancelled)
         with clock("finish"):
-            self._clean(labelmap[box], volume.array[box], cancelled, region is None, islands, smoothing)
+            clean = Cleaning(self.segmenter.bundle.config, volume.spacing, islands, smoothing, region is None)
+            given = volume.array[box] if self.scale.not_finite else ()
+            clean(labelmap[box], lambda: (~np.isfinite(one) for one in given), cancelled)
         return Segmentation(
             labelmap=labelmap,
             ijk_to_ras=volume.ijk_to_ras,
@@ -327,31 +328,3 @@ class PreparedVolume:
         shape = (source.shape[1], source.shape[2])
         resampler = make_resampler(segmenter.preprocessing, shape, stack.spacing[1:], segmenter.mode == "paper")
         return SlicePass(source, self.scale, resampler, segmenter.engine, clock)
-
-    def _clean(
-        self,
-        labels: NDArray[np.unsignedinteger],
-        voxels: NDArray[np.generic],
-        cancelled: Callable[[], bool],
-        whole: bool,
-        islands: Islands,
-        smoothing: float,
-    ) -> None:
-        """Smoothing and islands, in place."""
-        if smoothing > 0:
-            if cancelled():
-                raise CancelledError
-            i, j, k = self.volume.spacing
-            smooth_labels(labels, (k, j, i), smoothing)
-            if self.scale.not_finite:
-                for one, given in zip(labels, voxels, strict=True):
-                    one[~np.isfinite(given)] = 0
-        if islands == "remove":
-            if cancelled():
-                raise CancelledError
-            keep_largest_parts(labels)
-        elif islands == "bundle" and whole and (asked := self.segmenter.bundle.config.remove_islands) is not None:
-            if cancelled():
-                raise CancelledError
-            i, j, k = self.volume.spacing
-            remove_islands(labels, (k, j, i), asked.bridge, asked.loose)

@@ -65,28 +65,17 @@ class Kept:
 
     def labels(self, refinement: "Refinement", cancel: threading.Event) -> Array:
         """A labelmap (K, J, I) of the box, cleaned as when the result was made; errors as `refine`."""
+        from rwkv_core.cleaning import Cleaning
         from rwkv_core.refining import refine
 
-        chances, clean = self.probabilities, self._clean
-        return refine(chances, self.values, self.spacing, self.slice_axis, refinement, cancel, clean)
-
-    def _clean(self, labels: Array) -> None:
-        """What `Segmenter` does to the labels of a request, in place."""
-        from rwkv_core.postprocessing import keep_largest_parts, remove_islands, smooth_labels
-
         asked = self.request
-        if asked.smoothing > 0:
-            i, j, k = self.spacing
-            smooth_labels(labels, (k, j, i), asked.smoothing)
-            labels[~self.probabilities.any(0)] = 0  # voxels that are not finite
-        if asked.slices or asked.islands == "keep":
-            return
-        if asked.islands == "remove":
-            keep_largest_parts(labels)
-        elif self.config.remove_islands is not None and not asked.box:
-            i, j, k = self.spacing
-            islands = self.config.remove_islands
-            remove_islands(labels, (k, j, i), islands.bridge, islands.loose)
+        islands = "keep" if asked.slices else asked.islands
+        cleaning = Cleaning(self.config, self.spacing, islands, asked.smoothing, not asked.box)
+
+        def clean(labels: Array) -> None:
+            cleaning(labels, lambda: (~chances.any(0) for chances in self.probabilities.swapaxes(0, 1)))
+
+        return refine(self.probabilities, self.values, self.spacing, self.slice_axis, refinement, cancel, clean)
 
 
 class KeptResults:
