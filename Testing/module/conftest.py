@@ -22,6 +22,7 @@ else:
 
     bench.start()
     from module.panel import opened, state, ui, volume  # noqa: F401 (fixtures)
+    from module.worker_fixtures import model, place, shared  # noqa: F401 (fixtures)
 
 
 def pytest_report_header():

@@ -15,31 +15,10 @@ from RWKVUNetSegmentLib.SegmentationLogic import RunState, SegmentationLogic
 
 from core.worker_helpers import noise
 from core.worker_stand_ins import PROGRAM
-from module.workers import isThere, newClient, ownSettings, smallModel, volumeNode, waitUntil, warm
+from module.workers import isThere, newClient, volumeNode, waitUntil
 
 SHORT = (4, 20, 24)
 SMALL = {"device": "cpu", "engine": "torch"}
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("batch") / "ü软 x"
-    folder.mkdir()
-    with ownSettings(folder):
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def model(place):
-    return smallModel(place / "modèle", lively=True)
-
-
-@pytest.fixture(scope="module")
-def shared(place, model):
-    client = newClient(place, PROGRAM, graceSeconds=60)
-    warm(client, model)
-    yield client
-    client.stop()
 
 
 @pytest.fixture

@@ -16,32 +16,10 @@ from RWKVUNetSegmentLib.SegmentationLogic import RunState, SegmentationLogic
 import bench
 from core.worker_helpers import noise, write_averaging
 from core.worker_stand_ins import PROGRAM
-from module.workers import SAMPLE, isThere, leftFolders, newClient, ownSettings, smallModel, volumeNode, waitUntil, warm
+from module.workers import SAMPLE, isThere, leftFolders, newClient, volumeNode, waitUntil
 
 SHORT = (6, 20, 24)
 SMALL = {"device": "cpu", "engine": "torch"}
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("logic") / "ü软 x"
-    folder.mkdir()
-    with ownSettings(folder):
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def model(place):
-    return smallModel(place / "modèle", lively=True)
-
-
-@pytest.fixture(scope="module")
-def shared(place, model):
-    """A worker that stays over the tests that do it no harm."""
-    client = newClient(place, PROGRAM, graceSeconds=60)
-    warm(client, model)
-    yield client
-    client.stop()
 
 
 @pytest.fixture

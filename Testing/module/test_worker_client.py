@@ -20,16 +20,7 @@ from RWKVUNetSegmentLib.WorkerClient import WorkerClient, WorkerState
 import bench
 from core.worker_helpers import LONG, noise
 from core.worker_stand_ins import CHILD_ALIVE, GREETING, PROGRAM, SLOW_MODEL
-from module.workers import OBLIQUE, Answers, Fifo, isThere, leftFolders, newClient, ownSettings, smallModel, waitUntil
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A folder with a difficult name."""
-    folder = tmp_path_factory.mktemp("client") / "ü软 x"
-    folder.mkdir()
-    with ownSettings(folder):
-        yield folder
+from module.workers import OBLIQUE, Answers, Fifo, isThere, leftFolders, newClient, smallModel, waitUntil
 
 
 @pytest.fixture(scope="module")

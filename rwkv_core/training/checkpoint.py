@@ -23,7 +23,7 @@ class Progress:
         best: highest validation Dice so far, and its epoch (counted from 1).
         parts: pieces in which a step is computed, since the batch did not fit the memory.
         seconds: spent so far, over all sessions.
-        key: of the slices, see `slice_cache.cache_key`.
+        key: of the slices, see `slice_cache.Preparation`.
     """
 
     epoch: int = 0

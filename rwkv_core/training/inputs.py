@@ -16,7 +16,7 @@ from rwkv_core.training.job import Job
 from rwkv_core.training.recipe import Recipe
 from rwkv_core.training.run_folder import LOG, RunFolder
 from rwkv_core.training.run_status import ACTIVE_STATES, Status, read_status
-from rwkv_core.training.slice_cache import SliceCache, build_cache, cache_key, open_cache
+from rwkv_core.training.slice_cache import Preparation, SliceCache, build_cache, open_cache
 from rwkv_core.training.starting_point import find_bundle
 
 LARGEST_PATCH = 320
@@ -115,13 +115,15 @@ def slices_of(
         TrainingError: when the first process has ended without it.
         CancelledError: when `stop` said so.
     """
-    paper = recipe.pipeline == "paper"
-    key = cache_key(inputs.dataset, inputs.unlabelled, inputs.preprocessing, paper, recipe.channel, inputs.channels)
+    preparation = Preparation(
+        inputs.dataset, inputs.unlabelled, inputs.preprocessing, recipe.pipeline == "paper", recipe.channel,
+        inputs.channels,
+    )  # fmt: skip
+    key = preparation.key
     cache = open_cache(folder / "cache", key)
     if cache is None and folder.writes:
         cache, report = build_cache(
-            folder / "cache", key, inputs.dataset, inputs.unlabelled, inputs.preprocessing, paper, recipe.channel,
-            inputs.channels,
+            folder / "cache", preparation,
             lambda done, total: status.update(message=f"Preparing slices: case {done} of {total}"), stop,
         )  # fmt: skip
         for finding in report.findings:

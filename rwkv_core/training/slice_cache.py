@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,37 +110,48 @@ def open_cache(folder: Path, key: str) -> SliceCache | None:
         return None
 
 
-def cache_key(
-    dataset: Dataset,
-    unlabelled: Dataset | None,
-    preprocessing: Preprocessing,
-    paper: bool,
-    channel: int | None,
-    channels: int,
-) -> str:
-    """Changes whenever the prepared slices would: files (size and time), splits, classes, preparation."""
-    files: list[Any] = []
-    for one in (dataset, unlabelled):
-        for case in one.cases if one else ():
-            paths = [*case.images, *([case.label] if case.label else [])]
-            stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in paths if p.exists()]
-            files.append([case.id, case.split, stats])
-    content = [
-        _FORMAT, files, [one.value for one in dataset.classes], preprocessing.model_dump(mode="json"), paper, channel,
-        channels,
-    ]  # fmt: skip
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+@dataclass(frozen=True)
+class Preparation:
+    """Everything that the prepared slices follow from.
+
+    Attributes:
+        dataset: its cases for training and validation.
+        unlabelled: images for the consistency loss, if any; their labels are not looked at.
+        preprocessing: of the slices.
+        paper: whether they are prepared as for the paper's tables.
+        channel: of images with several, the one that is used; None for all.
+        channels: that the network takes.
+    """
+
+    dataset: Dataset
+    unlabelled: Dataset | None
+    preprocessing: Preprocessing
+    paper: bool
+    channel: int | None
+    channels: int
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """Label values of the classes, in the channels' order."""
+        return tuple(one.value for one in self.dataset.classes)
+
+    @property
+    def key(self) -> str:
+        """Changes whenever the prepared slices would: files (size and time), splits, classes, preparation."""
+        files: list[Any] = []
+        for one in (self.dataset, self.unlabelled):
+            for case in one.cases if one else ():
+                paths = [*case.images, *([case.label] if case.label else [])]
+                stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in paths if p.exists()]
+                files.append([case.id, case.split, stats])
+        preprocessing = self.preprocessing.model_dump(mode="json")
+        content = [_FORMAT, files, self.values, preprocessing, self.paper, self.channel, self.channels]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def build_cache(
     folder: Path,
-    key: str,
-    dataset: Dataset,
-    unlabelled: Dataset | None,
-    preprocessing: Preprocessing,
-    paper: bool,
-    channel: int | None,
-    channels: int,
+    preparation: Preparation,
     progress: Callable[[int, int], None] | None = None,
     cancel: Cancel | None = None,
 ) -> tuple[SliceCache, Report]:
@@ -148,8 +159,7 @@ def build_cache(
 
     Args:
         folder: of the cache.
-        key: see `cache_key`.
-        unlabelled: images for the consistency loss; their labels are not looked at.
+        preparation: of what, and how.
         progress: called with (cases done, cases in all).
         cancel: asked between cases, or an event that may be set.
 
@@ -158,9 +168,9 @@ def build_cache(
         StorageError: when the disk is full, or the folder not writable.
         CancelledError: when `cancel` said so.
     """
+    dataset, unlabelled, key = preparation.dataset, preparation.unlabelled, preparation.key
     cancelled = as_question(cancel)
     report = Report()
-    values = tuple(one.value for one in dataset.classes)
     jobs: list[tuple[Dataset, Case, str]] = [
         (dataset, case, case.split) for case in dataset.cases if case.split in ("train", "validation")
     ]
@@ -176,8 +186,7 @@ def build_cache(
                     raise CancelledError
                 if progress:
                     progress(n, len(jobs))
-                _add_case(source, case, split, report, slices, images, labels, preprocessing, values, paper,
-                          channel, channels)  # fmt: skip
+                _add_case(preparation, source, case, split, report, slices, images, labels)
         check_whole(dataset, report)
         report.raise_errors()
         if not slices:
@@ -198,18 +207,14 @@ def build_cache(
 
 
 def _add_case(
+    preparation: Preparation,
     dataset: Dataset,
     case: Case,
     split: str,
     report: Report,
     slices: list[CachedSlice],
-    images: Any,
-    labels: Any,
-    preprocessing: Preprocessing,
-    values: tuple[int, ...],
-    paper: bool,
-    channel: int | None,
-    channels: int,
+    images: BinaryIO,
+    labels: BinaryIO,
 ) -> None:
     """Append the slices of one case to the open files, and what is wrong with it to `report`."""
     labelled = split != "unlabelled"
@@ -217,8 +222,9 @@ def _add_case(
     if sample is None or report.errors:  # go on reading, to list all errors at once
         return
     try:
-        image = one_or_three_channels(sample, channel, channels)
-        made = prepared_slices(image, sample.label if labelled else None, sample, preprocessing, values, paper)
+        image = one_or_three_channels(sample, preparation.channel, preparation.channels)
+        label, values = sample.label if labelled else None, preparation.values
+        made = prepared_slices(image, label, sample, preparation.preprocessing, values, preparation.paper)
         for number, one in enumerate(made):
             first_label = -1
             classes: tuple[int, ...] = ()

@@ -29,7 +29,10 @@ from core.small_models import BandNetwork, config, with_network
 from core.training.data_sets import BALL, BOX, nnunet, scene, write_nifti
 from core.training.tiny_runs import curve, resume, run
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
 
 PATCHES = {"method": "patches", "spacing": [3.0, 1.2, 1.0], "size": [16, 32, 32]}
 VOLUMETRIC = {
@@ -49,14 +52,6 @@ def data(tmp_path_factory):
         write_nifti(folder / "imagesTr" / f"case{n}_0000.nii.gz", image)
         write_nifti(folder / "labelsTr" / f"case{n}.nii.gz", label)
     return folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

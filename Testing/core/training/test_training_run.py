@@ -33,20 +33,15 @@ from rwkv_core.volume import read_volume
 from core.training.data_sets import nnunet, pictures
 from core.training.tiny_runs import curve, job, resume, run
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return nnunet(tmp_path_factory.mktemp("data") / "Dataset 001 ü")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
