@@ -9,7 +9,7 @@ an answer for what is no longer looked at is dropped.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,33 +19,19 @@ import vtk
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
-from rwkv_core.worker.arrays import geometry_of
-from rwkv_core.worker.content import Slices, VolumeFile
-from rwkv_core.worker.protocol import Progress, SegmentRequest, SegmentResult
-from rwkv_core.worker.protocol_interactive import OneSlice
+from rwkv_core.worker.protocol import Progress
+from rwkv_core.worker.protocol_interactive import OneSlice, RefineRequest
 from RWKVUNetSegmentLib import InputVolume
 from RWKVUNetSegmentLib.EventLoop import slot, tell
-from RWKVUNetSegmentLib.ObliqueSlices import ObliqueStack, stackOf
 from RWKVUNetSegmentLib.PostProcessing import PostProcessing
 from RWKVUNetSegmentLib.PreviewedSlices import PreviewedSlice, together
 from RWKVUNetSegmentLib.PreviewNode import PreviewNode
+from RWKVUNetSegmentLib.SliceRequests import Listener, PreviewParameters, SliceRequests
 from RWKVUNetSegmentLib.SliceViews import SliceViews, sliceOf
 from RWKVUNetSegmentLib.VolumeOfWorker import VolumeOfWorker
 
 _QUIET_MILLISECONDS = 60
 """A view that is scrolled faster than this is left alone until it rests."""
-
-
-@dataclass(frozen=True)
-class PreviewParameters:
-    """What to preview; as `SegmentationParameters`."""
-
-    inputVolume: Any
-    model: str = "default"
-    device: str = "auto"
-    engine: str = "auto"
-    smoothing: float = 0.0
-    anyModality: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +58,7 @@ class PreviewLogic:
     def __init__(self, segmentation: Any, volume: VolumeOfWorker | None = None):
         self._segmentation = segmentation
         self._volume = volume or VolumeOfWorker(segmentation.client)
+        self._requests = SliceRequests(segmentation.client, self._volume)
         self._shown = PreviewNode(segmentation.writer)
         self.views = SliceViews(self.refresh)
         self.on = False
@@ -271,66 +258,24 @@ class PreviewLogic:
             self._tell()
             return
         self._say(self.message or _("Starting…"))
-        parameters = self._parameters
-        turn = Turn(self._round)
-        self._awaited = turn
-
-        def fail(error: RWKVUNetError) -> None:
-            self._failed(turn, error)
-
-        if isinstance(lookedAt, OneSlice):
-            self._volume.get(parameters.inputVolume, lambda file: self._ask(file, lookedAt, key, None, turn), fail)
-            return
-        try:
-            stack = stackOf(parameters.inputVolume, lookedAt)
-        except RWKVUNetError as error:
-            self._failed(turn, error)
-            return
-        given = InputVolume.InputVolume.fromNode(parameters.inputVolume)
-
-        def ready(name: str) -> None:
-            file = VolumeFile(
-                file=name, ijk_to_ras=geometry_of(stack.ijkToWorld), name=given.name, modality=given.modality
-            )
-            self._ask(file, OneSlice(axis="K", index=stack.index), key, stack, turn)
-
-        self._segmentation.client.put(stack.array, ready, fail)
-
-    def _ask(self, file: VolumeFile, one: OneSlice, key: Any, stack: ObliqueStack | None, turn: Turn) -> None:
-        parameters = self._parameters
-        if turn.round != self._round or parameters is None:
-            self._discard(file, stack)
-            self._over(turn)
-            return
-        request = SegmentRequest(
-            volume=file,
-            bundle=parameters.model,
-            device=parameters.device,
-            engine=parameters.engine,
-            slices=Slices(axis=one.axis, indices=(one.index,)),
-            any_modality=parameters.anyModality,
-            smoothing=parameters.smoothing,
-            keep=True,
+        turn = self._awaited = Turn(self._round)
+        self._requests.segment(
+            self._parameters,
+            lookedAt,
+            self._listener(turn, lambda one: self._arrived(key, one, turn, refined=False)),
         )
 
-        def take(answer: SegmentResult) -> None:
-            labels = self._taken(answer.labelmap or "")
-            self._discard(file, stack)
-            if labels is None or turn.round != self._round:
-                self._over(turn)
-                return
-            plane = stack.ijkToWorld @ _shifted(stack.index) if stack else None
-            self._arrived(key, PreviewedSlice(labels, answer.classes, answer.id, plane), turn, refined=False)
-
-        def fail(error: RWKVUNetError) -> None:
-            self._discard(file, stack)
-            self._failed(turn, error)
-
-        self._segmentation.client.ask(request, self._onProgress, take, fail)
+    def _listener(self, turn: Turn, take: Callable[[PreviewedSlice], None]) -> Listener:
+        return Listener(
+            isWaiting=lambda: turn.round == self._round,
+            onProgress=self._onProgress,
+            onSlice=lambda one: take(one) if one is not None else self._over(turn),
+            onError=lambda error: self._failed(turn, error),
+        )
 
     def _arrived(self, key: Any, one: PreviewedSlice, turn: Turn, refined: bool) -> None:
         """The network's answer, or what post-processing made of it."""
-        if turn.round != self._round or self._keyOf(self._lookedAt()) != key:  # looked away: the latest wins
+        if self._keyOf(self._lookedAt()) != key:  # looked away: the latest wins
             self._over(turn)
             return
         if not refined and (request := self._processing.sliceRequest(one.result)):
@@ -352,39 +297,14 @@ class PreviewLogic:
         self._say("")
 
     def _refineOnly(self, key: Any, one: PreviewedSlice) -> None:
-        turn = Turn(self._round)
-        self._awaited = turn
-        request = self._processing.sliceRequest(one.result) or PostProcessing().request(one.result)
-        self._refine(request, key, one, turn)
+        turn = self._awaited = Turn(self._round)
+        self._refine(self._processing.sliceRequest(one.result) or PostProcessing().request(one.result), key, one, turn)
 
-    def _refine(self, request: Any, key: Any, one: PreviewedSlice, turn: Turn) -> None:
-        def take(answer: Any) -> None:
-            labels = self._taken(answer.labelmap)
-            if labels is None:
-                self._over(turn)
-            else:
-                self._arrived(key, PreviewedSlice(labels, one.classes, one.result, one.plane), turn, refined=True)
-
-        def fail(error: RWKVUNetError) -> None:
-            self._over(turn)  # no longer kept: the network runs again
-
-        self._segmentation.client.ask(request, None, take, fail)
+    def _refine(self, request: RefineRequest, key: Any, one: PreviewedSlice, turn: Turn) -> None:
+        listener = self._listener(turn, lambda refined: self._arrived(key, refined, turn, refined=True))
+        # What is no longer kept cannot be refined: the network runs again.
+        self._requests.refine(request, one, replace(listener, onError=lambda error: self._over(turn)))
         self._tell()
-
-    def _taken(self, name: str) -> np.ndarray | None:
-        """The array of an answer; None when the worker has ended meanwhile."""
-        client = self._segmentation.client
-        try:
-            labels = np.array(client.read(name))
-        except RWKVUNetError as error:
-            self._say(str(error), failed=True)
-            return None
-        client.discard(name)
-        return labels
-
-    def _discard(self, file: VolumeFile, stack: ObliqueStack | None) -> None:
-        if stack is not None:
-            self._segmentation.client.discard(file.file)
 
     def _over(self, turn: Turn) -> None:
         """An answer was dealt with: go on with what is looked at by now."""
@@ -447,10 +367,3 @@ class PreviewLogic:
         elif node is self.node:
             self._slices.clear()
             self._tell()
-
-
-def _shifted(index: int) -> np.ndarray:
-    """4 x 4: the plane of this index becomes the first."""
-    matrix = np.eye(4)
-    matrix[2, 3] = index
-    return matrix

@@ -7,7 +7,7 @@ from rwkv_core.errors import RWKVUNetError
 from RWKVUNetSegmentLib.InputVolume import modalityOf
 from RWKVUNetSegmentLib.Panel import Panel
 from RWKVUNetSegmentLib.ParameterNode import settingsOf
-from RWKVUNetSegmentLib.PreviewLogic import PreviewParameters
+from RWKVUNetSegmentLib.SliceRequests import PreviewParameters
 
 
 class PreviewPanel(Panel):

@@ -7,8 +7,8 @@ import slicer
 from rwkv_core.worker.protocol_interactive import OneSlice
 from RWKVUNetSegmentLib.InteractiveLogic import InteractiveLogic
 from RWKVUNetSegmentLib.PostProcessing import PostProcessing
-from RWKVUNetSegmentLib.PreviewLogic import PreviewParameters
 from RWKVUNetSegmentLib.SegmentationLogic import SegmentationLogic
+from RWKVUNetSegmentLib.SliceRequests import PreviewParameters
 from RWKVUNetSegmentLib.SliceViews import goTo
 
 from core.worker_helpers import PLANES, noise

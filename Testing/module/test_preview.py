@@ -6,7 +6,7 @@ import slicer
 
 from RWKVUNetSegmentLib.ObliqueSlices import stackOf
 from RWKVUNetSegmentLib.PostProcessing import PostProcessing
-from RWKVUNetSegmentLib.PreviewLogic import PreviewParameters
+from RWKVUNetSegmentLib.SliceRequests import PreviewParameters
 
 import bench
 from module.interactive_user import SHAPE, stand_in_fixture, user_fixture  # noqa: F401 (fixtures)
