@@ -1,17 +1,26 @@
 """The Segment button that becomes Cancel, the progress below it, and what can be done with the result."""
 
+from dataclasses import replace
+
 import slicer
 from slicer.i18n import tr as _
 
-from rwkv_core.errors import RWKVUNetError
+from rwkv_core.errors import DeviceError, RWKVUNetError
 from RWKVUNetSegmentLib import TimeInWords
 from RWKVUNetSegmentLib.InputVolume import modalityOf
 from RWKVUNetSegmentLib.Panel import Panel
 from RWKVUNetSegmentLib.ParameterNode import parametersOf
 from RWKVUNetSegmentLib.SampleData import SAMPLE_NAME
-from RWKVUNetSegmentLib.SegmentationLogic import RunProgress, RunState, SegmentationResult
+from RWKVUNetSegmentLib.SegmentationLogic import RunProgress, RunState, SegmentationParameters, SegmentationResult
 
-_NAMES = {"cpu": "CPU", "cuda": "NVIDIA GPU", "mps": "Apple GPU", "torch": "PyTorch", "openvino": "OpenVINO"}
+_NAMES = {
+    "cpu": "CPU",
+    "cuda": "NVIDIA GPU",
+    "mps": "Apple GPU",
+    "torch": "PyTorch",
+    "openvino": "OpenVINO",
+    "openvino-int8": "OpenVINO, 8 bits",
+}
 
 
 class SegmentPanel(Panel):
@@ -75,7 +84,7 @@ class SegmentPanel(Panel):
             return _("Cancelled. Nothing was changed.")
         if result.state == RunState.FAILED:
             return str(result.error)
-        names = (result.device.partition(":")[0], result.engine)
+        names = dict.fromkeys((result.device.partition(":")[0], result.engine))
         done = _("Done in {duration} ({where}). Structures: {count}.").format(
             duration=TimeInWords.seconds(result.timings.get("total", 0.0)),
             where=", ".join(_NAMES.get(name, name) for name in names if name),
@@ -99,10 +108,13 @@ class SegmentPanel(Panel):
                     return
                 parameters.anyModality = True
             parameters.keep = True  # for the section Interactive
-            self.ui.progressBar.maximum = 0
-            self.ui.statusLabel.text = _("Starting…")
-            self.result = self.logic.segmentation.start(parameters, self.onProgress, self.onFinished)
-            self.logic.stateChanged()
+            self._start(parameters)
+
+    def _start(self, parameters: SegmentationParameters) -> None:
+        self.ui.progressBar.maximum = 0
+        self.ui.statusLabel.text = _("Starting…")
+        self.result = self.logic.segmentation.start(parameters, self.onProgress, self.onFinished)
+        self.logic.stateChanged()
 
     def onProgress(self, progress: RunProgress) -> None:
         bar = self.ui.progressBar
@@ -119,10 +131,19 @@ class SegmentPanel(Panel):
         if result.node is not None and node and node.inputVolume == result.parameters.inputVolume:
             node.outputSegmentation = result.node
         self.logic.stateChanged()
-        if result.state == RunState.FAILED:
-            log = self.logic.segmentation.client.logTail()
-            details = {"detailedText": log} if log else {}
+        if result.state != RunState.FAILED:
+            return
+        log = self.logic.segmentation.client.logTail()
+        details = {"detailedText": log} if log else {}
+        if not isinstance(result.error, DeviceError) or result.parameters.device == "cpu":
             slicer.util.errorDisplay(str(result.error), _("The segmentation failed"), **details)
+            return
+        question = _("{error}\n\nUse the processor (CPU) instead? That takes longer.").format(error=result.error)
+        if slicer.util.confirmOkCancelDisplay(question, _("The segmentation failed"), **details):
+            with slicer.util.tryWithErrorDisplay(_("The segmentation could not be started.")):
+                if node:
+                    node.device, node.engine = "cpu", "auto"
+                self._start(replace(result.parameters, device="cpu", engine="auto"))
 
     def onShow3D(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("The result cannot be shown in 3-D."), waitCursor=True):

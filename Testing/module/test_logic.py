@@ -338,4 +338,4 @@ def test_devices(logic):
     logic.askDevices(got.append, got.append)
     waitUntil(lambda: got)
     assert got[0].auto
-    assert {one.name for one in got[0].engines} == {"torch", "openvino"}
+    assert {"torch", "openvino"} <= {one.name for one in got[0].engines}

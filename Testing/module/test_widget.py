@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import slicer
 
-from rwkv_core.errors import DownloadError, InputError
+from rwkv_core.errors import DeviceError, DownloadError, InputError
 from rwkv_core.worker.protocol import Progress
 from RWKVUNetSegmentLib.BatchLogic import BatchItem, ItemState
 from RWKVUNetSegmentLib.SegmentationLogic import RunState
@@ -241,6 +241,22 @@ def test_failure_shows_message_hint_and_the_end_of_the_log(opened, ui, volume):
     shown = bench.dialogs.shown[-1]
     assert (shown.text, shown.detailedText) == ("It broke. Do this.", "the end of the log")
     assert ui.segmentButton.enabled
+
+
+def test_full_gpu_offers_the_processor(opened, ui, state, volume):
+    state.device, state.engine = "cuda:0", "cuda"
+    full = DeviceError("The GPU has too little free memory for this.")
+    ui.segmentButton.click()
+    bench.dialogs.answer("Cancel")
+    opened.logic.segmentation.begun[0].finish(RunState.FAILED, error=full)
+    assert full.message in bench.dialogs.shown[-1].text and "CPU" in bench.dialogs.shown[-1].text
+    assert len(opened.logic.segmentation.begun) == 1 and state.device == "cuda:0"
+    ui.segmentButton.click()
+    bench.dialogs.answer("Ok")
+    opened.logic.segmentation.begun[1].finish(RunState.FAILED, error=full)
+    again = opened.logic.segmentation.begun[2].result.parameters
+    assert (again.device, again.engine, again.inputVolume) == ("cpu", "auto", volume)
+    assert (state.device, ui.segmentButton.text) == ("cpu", "Cancel")
 
 
 def test_model_for_another_modality_asks_first(opened, ui, volume, monkeypatch):

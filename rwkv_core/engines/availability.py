@@ -33,7 +33,7 @@ def choose_device(device: str, engine: str = "auto") -> torch.device:
 
 
 def why_unavailable(name: str) -> str:
-    """Empty when a device, "openvino" or "openvino-int8" can be used, else the reason in words."""
+    """Empty when a device or an engine can be used, else the reason in words."""
     kind, _, index = name.partition(":")
     if kind.startswith("openvino") and not _is_installed("openvino"):
         return "OpenVINO is not installed (pip install openvino)"
