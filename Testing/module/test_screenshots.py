@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 
+import ctk
 import numpy as np
 import pytest
 import qt
@@ -39,8 +40,8 @@ def pixels(path):
 def test_panel_with_everything_open(opened):
     bench.wait_until(lambda: opened.logic.models.models, pictures.PATIENCE)
     ui = opened.widget.ui
-    for section in ("advanced", "batch", "setup"):
-        getattr(ui, f"{section}CollapsibleButton").collapsed = False
+    for section in ("advanced", "interactive", "batch", "training", "setup"):
+        opened.panel.findChild(ctk.ctkCollapsibleButton, f"{section}CollapsibleButton").collapsed = False
     for region in ("Current slice", "Range of slices", "Box (ROI)"):
         choose(ui.regionComboBox, region)
         for width in WIDTHS:
