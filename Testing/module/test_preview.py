@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import slicer
+from PySide6.QtCore import Qt
+from PySide6.QtTest import QTest
 
 from RWKVUNetSegmentLib.ObliqueSlices import stackOf
 from RWKVUNetSegmentLib.PostProcessing import PostProcessing
@@ -211,6 +213,21 @@ def test_without_a_volume_the_tooltip_says_why(user):
 def test_the_panel_says_that_clicks_are_no_input(user):
     assert "takes no clicks" in user.ui.interactiveLabel.text
     assert "Ctrl+Shift+P: Preview" in user.ui.shortcutsLabel.text
+
+
+def test_keys_press_the_buttons(user):
+    panel = user.opened.panel
+    panel.show()
+    panel.activateWindow()
+    bench.process_events()
+    user.scroll(4)
+    for key, done in (
+        (Qt.Key.Key_P, lambda: user.ui.previewCheckBox.checked and not user.interactive.preview.busy),
+        (Qt.Key.Key_A, lambda: user.result is not None and user.labels(user.result)[4].any()),
+        (Qt.Key.Key_V, lambda: user.ui.verifiedButton.checked),
+    ):
+        QTest.keyClick(panel, key, Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.ShiftModifier)
+        bench.wait_until(done, what=str(key))
 
 
 def test_oblique_planes_of_other_angles_have_the_same_size(user):
