@@ -16,12 +16,15 @@ _UI = Path(__file__).resolve().parents[1] / "Resources" / "UI" / "RWKVUNetSegmen
 _PARTS = (PreviewPanel, VerifiedPanel, PostProcessingPanel, AdaptationPanel)
 _KEYS = {
     "Ctrl+Shift+P": "previewCheckBox",
-    "Ctrl+Shift+A": "acceptSliceButton",
+    "Ctrl+Shift+Y": "acceptSliceButton",
     "Ctrl+Shift+V": "verifiedButton",
     "Ctrl+Shift+U": "uncertainButton",
     "Ctrl+Shift+K": "keepAtButton",
 }
-"""Keyboard shortcuts, and what they press. They work while the module is shown."""
+"""Keyboard shortcuts, and what they press. They work while the module is shown.
+
+Slicer's markups toolbar has Ctrl+Shift+A, T and Space, its sequences the arrows; a key with two meanings does nothing.
+"""
 
 
 class InteractivePanel(Panel):

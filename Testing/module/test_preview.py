@@ -223,7 +223,7 @@ def test_keys_press_the_buttons(user):
     user.scroll(4)
     for key, done in (
         (Qt.Key.Key_P, lambda: user.ui.previewCheckBox.checked and not user.interactive.preview.busy),
-        (Qt.Key.Key_A, lambda: user.result is not None and user.labels(user.result)[4].any()),
+        (Qt.Key.Key_Y, lambda: user.result is not None and user.labels(user.result)[4].any()),
         (Qt.Key.Key_V, lambda: user.ui.verifiedButton.checked),
     ):
         QTest.keyClick(panel, key, Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.ShiftModifier)
