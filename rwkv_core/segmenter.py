@@ -308,6 +308,15 @@ class PreparedVolume:
                 soft[(slice(None), *box)] = chances[(slice(None), *inner)]
         return total
 
+    def slice_axis(self, region: Region) -> int:
+        """Axis of (K, J, I) along which the slices of a region follow each other.
+
+        Raises:
+            InputError: when the region holds no slice.
+        """
+        seen = self._with_context(region.within(self.volume.array.shape).as_slices())
+        return self.segmenter.stacks(self.volume, self.volume.array[seen].shape)[0].slice_axis
+
     def _with_context(self, box: Box) -> Box:
         """The box, and around it what a volumetric network needs to see."""
         blocks = self.segmenter.preprocessing.resampling

@@ -34,7 +34,7 @@ def test_one_slice_takes_a_thin_slab_through_the_network(tmp_path, spacing, axis
         answer = worker.request(
             SegmentRequest(
                 volume=volume_file(worker, noise(shape), np.eye(4)), bundle=str(model.folder), device="cpu",
-                engine="torch", slices=Slices(axis="KJI"[axis], indices=(number,)),
+                engine="torch", slices=Slices(axis="KJI"[axis], indices=(number,)), keep=True,
             )
         )  # fmt: skip
         labelmap = worker.folder.take(answer.labelmap)

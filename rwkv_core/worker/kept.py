@@ -59,9 +59,7 @@ class Kept:
 
     @property
     def region(self) -> "Region":
-        from rwkv_core.volume import Region
-
-        return Region(**{name: (one.first, one.end) for name in "ijk" for one in [getattr(self.box, name)]})
+        return _region(self.box)
 
     def labels(self, refinement: "Refinement", cancel: threading.Event) -> Array:
         """A labelmap (K, J, I) of the box, cleaned as when the result was made; errors as `refine`."""
@@ -109,12 +107,10 @@ class KeptResults:
     ) -> None:
         """Keep a result; `probabilities` are those of the box, and no longer the caller's."""
         volume = prepared.volume
-        region = inside(box)
         if prepared.scale.not_finite:
-            probabilities[:, ~np.isfinite(volume.array[region])] = 0
+            probabilities[:, ~np.isfinite(volume.array[inside(box)])] = 0
         corner = np.eye(4)
         corner[:3, 3] = box.i.first, box.j.first, box.k.first
-        shape = probabilities.shape[1:]
         self._kept[_kind(request)] = Kept(
             request=request,
             config=prepared.segmenter.bundle.config,
@@ -122,8 +118,8 @@ class KeptResults:
             box=box,
             ijk_to_ras=geometry_of(result.ijk_to_ras @ corner),
             spacing=volume.spacing,
-            slice_axis=prepared.segmenter.stacks(volume, shape)[0].slice_axis,
-            whole=shape == volume.array.shape,
+            slice_axis=prepared.slice_axis(_region(box)),
+            whole=probabilities.shape[1:] == volume.array.shape,
         )
 
     def forget(self) -> None:
@@ -150,3 +146,9 @@ def _kind(request: SegmentRequest) -> str:
 def inside(box: Box) -> tuple[slice, slice, slice]:
     """(K, J, I) index of a box."""
     return slice(box.k.first, box.k.end), slice(box.j.first, box.j.end), slice(box.i.first, box.i.end)
+
+
+def _region(box: Box) -> "Region":
+    from rwkv_core.volume import Region
+
+    return Region(**{name: (one.first, one.end) for name in "ijk" for one in [getattr(box, name)]})
