@@ -31,9 +31,9 @@ from rich.table import Table
 from scipy import ndimage
 
 from rwkv_core import Bundle, Segmenter, Volume, load_bundle, read_volume
-from rwkv_core.adaptation import SliceIndex, adapt
+from rwkv_core.adaptation import SliceIndex, adapt, segment_again
 from rwkv_core.bundle_config import SegmentClass
-from rwkv_core.corrections import slices_mask
+from rwkv_core.corrections import keep_slices, slices_mask
 from rwkv_core.volume import choose_stack
 
 AAL = {
@@ -164,13 +164,15 @@ def run(case: Case, count: int, bundle: Bundle, engine: str, seconds: float) -> 
     after = case.prediction
     if slices:
         start, cpu = time.perf_counter(), time.process_time()
+        users = keep_slices(case.prediction, case.truth, slices)
         adaptation = adapt(
-            bundle, case.volume, case.truth, slices, [NEW] if case.new else [], name="adapted", title="Adapted",
+            bundle, case.volume, users, slices, [NEW] if case.new else [], name="adapted", title="Adapted",
             seconds=seconds, device="cpu",
         )  # fmt: skip
         figures["seconds"], figures["cpu"] = time.perf_counter() - start, time.process_time() - cpu
         figures["steps"] = sum(adaptation.config.training["adaptations"][-1]["steps"].values())
-        after = Segmenter(adaptation.bundle, "cpu", engine=engine).segment(case.volume).labelmap
+        prepared = Segmenter(adaptation.bundle, "cpu", engine=engine).prepare(case.volume)
+        after = segment_again(prepared, users, slices, case.prediction).labelmap
     if case.new:
         figures["new"] = dice((after == NEW.value) & free, structure & free)
         figures["filled"] = dice(filled(structure, axis, slices) & free, structure & free) if slices else 0.0

@@ -43,6 +43,10 @@ class SegmentClass(_Strict):
     color: Annotated[tuple[int, int, int], Field(description="red, green, blue, each 0 to 255")]
     terminology: Terminology | None = None
     freesurfer: Annotated[tuple[int, ...], Field(description="FreeSurfer ids that this class unites")] = ()
+    orientations: Annotated[
+        tuple[str, ...],
+        Field(description="where answers are averaged, only slices in these orientations tell of it; none: all"),
+    ] = ()
 
     @field_validator("color")
     @classmethod

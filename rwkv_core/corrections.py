@@ -82,3 +82,23 @@ def keep_slices(
     for one in slices:
         one.of(kept)[...] = one.of(users)
     return kept
+
+
+def changed_values(
+    before: NDArray[np.unsignedinteger],
+    users: NDArray[np.unsignedinteger],
+    slices: Iterable[SliceIndex],
+    new: Iterable[int] = (),
+) -> set[int]:
+    """The labels that the user's corrections are about: those that voxels were taken from, or given to.
+
+    Args:
+        before: (K, J, I), the prediction.
+        users: the same with the user's corrections in `slices`.
+        slices: that were corrected.
+        new: labels that the prediction could not have; what they were painted over was no error.
+    """
+    mask = slices_mask(before.shape, slices) & (before != users)
+    taken, given = before[mask], users[mask]
+    is_new = np.isin(given, list(new))
+    return {int(one) for one in np.unique(np.concatenate([given, taken[~is_new]]))}

@@ -33,12 +33,16 @@ class Averaging:
         begin: makes the pass of a part of the volume, for a stack; the box is a (K, J, I) index.
         values: label value of each channel, background's first.
         spacing: (K, J, I), mm.
+        judged: (stacks, channels), which channels each plane is asked for; each by one plane at least, background by
+            all. A class that only some planes are asked for takes its probability from these; what remains is shared
+            out among the other classes as the average of all planes says.
     """
 
     stacks: Sequence[SliceStack]
     begin: Callable[[SliceStack, Box], SlicePass]
     values: NDArray[np.unsignedinteger]
     spacing: tuple[float, float, float]
+    judged: NDArray[np.bool_]
 
     def run(
         self,
@@ -88,10 +92,16 @@ class Averaging:
             soft[0][box] = 1.0
             part = soft[(slice(None), *inner)]
             part[0] = 0.0
-        for stack in self.stacks:
+        apart = np.logical_not(np.all(self.judged, axis=0))
+        shares = (self.judged / self.judged.sum(0)).astype(np.float32)
+        for stack, share in zip(self.stacks, shares, strict=True):
             plane = self.begin(stack, inner)
             into = [stack.to_stack(channel) for channel in part]
-            plane.run(plane.into_probabilities(into, 1 / len(self.stacks)), advance, cancelled)
+            plane.run(plane.into_probabilities(into, share, apart), advance, cancelled)
+        if apart.any():
+            left = 1 - part[apart].sum(0)
+            for channel in np.flatnonzero(~apart):
+                part[channel] *= left
         self._decide(part, labelmap[inner], plane, stack, cancelled)
         return done
 

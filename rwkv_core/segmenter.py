@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -170,6 +170,15 @@ class Segmenter:
         """
         return stacks_of(self.preprocessing, len(self.values), volume.ijk_to_ras, shape, average)
 
+    def judged(self, stacks: Sequence[SliceStack]) -> NDArray[np.bool_]:
+        """(stacks, channels): which channels the answer for each of several orders of slices says something about."""
+        judged = np.ones((len(stacks), len(self.values)), bool)
+        for channel, one in enumerate(self.bundle.config.classes, 1):
+            able = np.array([stack.code in one.orientations for stack in stacks])
+            if able.any():
+                judged[:, channel] = able
+        return judged
+
     def _check_modality(self, volume: Volume) -> None:
         made_for = self.bundle.config.modality
         if volume.modality and made_for not in ("any", volume.modality):
@@ -253,7 +262,8 @@ class PreparedVolume:
             slices = self._label(stacks[0], labelmap, soft, box, seen, report, cancelled, clock)
         else:
             i, j, k = volume.spacing
-            averaging = Averaging(stacks, partial(self._pass, clock), values, (k, j, i))
+            judged = self.segmenter.judged(stacks)
+            averaging = Averaging(stacks, partial(self._pass, clock), values, (k, j, i), judged)
             slices = averaging.run(labelmap, soft, box, report, cancelled)
         with clock("finish"):
             clean = Cleaning(self.segmenter.bundle.config, volume.spacing, islands, smoothing, region is None)

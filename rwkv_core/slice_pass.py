@@ -25,6 +25,9 @@ _TYPICAL = 24
 _AS_THEY_ARE = tuple(np.dtype(name) for name in ("uint8", "int8", "int16", "int32"))
 """Types that torch scales by itself: on the way to a GPU, they are less than float32."""
 
+_LEAST_CHANCE = 1e-6
+"""That anything but the classes apart is there; what lies below has no say."""
+
 Finish = Callable[[slice, Tensor], None]
 """Takes which slices they are, and their logits; called in several threads at once."""
 
@@ -88,14 +91,32 @@ class Pass:
 
         return finish
 
-    def into_probabilities(self, targets: list[NDArray[np.float16]], share: float = 1.0) -> Finish:
-        """Add `share` of the probabilities to `targets`, (S, R, C) for each channel."""
+    def into_probabilities(
+        self,
+        targets: list[NDArray[np.float16]],
+        shares: NDArray[np.float32] | None = None,
+        apart: NDArray[np.bool_] | None = None,
+    ) -> Finish:
+        """Add probabilities to `targets`, (S, R, C) for each channel.
+
+        Args:
+            targets: what to add to.
+            shares: (channels,), times which they are added; by default all of them.
+            apart: (channels,), those for which the others make no room: the others' probabilities add up to 1.
+        """
+        split = None if apart is None or not apart.any() else torch.from_numpy(apart)
 
         def finish(batch: slice, logits: Tensor) -> None:
             with self.clock("restore"):
-                chances = (share * self.resampler.probabilities(logits)).half().cpu().numpy()
+                chances = self.resampler.probabilities(logits)
+                if split is not None:
+                    together = chances[:, ~split]
+                    chances[:, ~split] = together / together.sum(1, keepdim=True).clamp_min(_LEAST_CHANCE)
+                if shares is not None:
+                    chances = chances * torch.from_numpy(shares).to(chances)[:, None, None]
+                kept = chances.half().cpu().numpy()
                 for channel, target in enumerate(targets):
-                    target[batch] += chances[:, channel]
+                    target[batch] += kept[:, channel]
 
         return finish
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rwkv_core import Bundle, Segmenter, Volume, load_bundle, read_volume
-from rwkv_core.adaptation import Recipe, SliceIndex, adapt, keep_slices
+from rwkv_core.adaptation import Recipe, SliceIndex, adapt, keep_slices, segment_again
 from rwkv_core.adaptation.comparison import compare
 from rwkv_core.bundle_config import SegmentClass
 from rwkv_core.cli.demo import SAMPLE
@@ -95,7 +95,7 @@ def test_what_the_model_knew_stays(adapted, scene, slices):
 def test_the_adapted_bundle_says_what_it_is(adapted, bundle):
     config = adapted.config
     assert (config.id, config.title) == ("mine", "Mine")
-    assert config.classes == (*bundle.config.classes, BALL)
+    assert config.classes == (*bundle.config.classes, BALL.model_copy(update={"orientations": ("SPL",)}))
     assert (config.licence, config.citation) == (bundle.config.licence, bundle.config.citation)
     record = config.training["adaptations"][0]
     assert (record["from"], record["slices"], record["new_classes"]) == ("default", 3, ["Bright ball"])
@@ -134,7 +134,7 @@ def test_corrections_of_a_known_class_carry_over(bundle, scene, slices):
     assert changes[3].dice < 1
 
 
-def test_a_model_that_averages_planes_reads_a_new_class_in_the_plane_of_the_corrections(bundle, scene):
+def test_a_new_class_is_judged_in_the_plane_of_the_corrections_and_the_others_in_all(bundle, scene):
     volume, _, truth = scene
     cubic = Volume(volume.array, np.diag([3.0, 3.0, 3.0, 1.0]))  # fine in every plane
     preprocessing = bundle.config.preprocessing.model_copy(update={"average": True})
@@ -142,11 +142,41 @@ def test_a_model_that_averages_planes_reads_a_new_class_in_the_plane_of_the_corr
     quick = Recipe(decoder_steps=2, whole_steps=1, crop=32, views=0.1)
     coronal = [SliceIndex(1, 44), SliceIndex(1, 50)]
     result = adapt(averaging, cubic, truth, coronal, [BALL], **NAMES, device="cpu", seconds=600, recipe=quick)
-    assert not result.config.preprocessing.average
-    assert result.config.preprocessing.orientations[0][0] in "AP"
+    *old, new = result.config.classes
+    assert tuple(old) == averaging.config.classes
+    assert len(new.orientations) == 1 and new.orientations[0][0] in "AP"
+    assert result.config.preprocessing.average
+    assert result.config.preprocessing.orientations[0] == new.orientations[0]
     assert set(result.config.preprocessing.orientations) == set(preprocessing.orientations)
     known = adapt(averaging, cubic, truth, coronal, **NAMES, device="cpu", seconds=600, recipe=quick)
     assert known.config.preprocessing == preprocessing
+
+
+def test_the_result_counts_the_shapes_between_the_slices_and_leaves_these_alone(adapted, scene, slices):
+    volume, _, truth = scene
+    users = truth.copy()
+    users[8, 3, 3] = BALL.value  # nothing like it anywhere
+    prepared = Segmenter(adapted.bundle, "cpu", engine="torch").prepare(volume)
+    plain = prepared.segment(probabilities=True)
+    again = segment_again(prepared, users, slices)
+    for one in slices:
+        assert np.array_equal(one.of(again.labelmap), one.of(users))
+    ball = len(again.classes)
+    rest = np.delete(np.arange(len(truth)), [one.index for one in slices])
+    truly = (truth == BALL.value)[rest]
+    before, after = (one.labelmap[rest] == BALL.value for one in (plain, again))
+    assert dice(after, truly) >= dice(before, truly)
+    assert (again.probabilities[ball] <= np.maximum(plain.probabilities[ball], 1e-4))[0].all()  # far beyond the slices
+    assert again.probabilities[ball][7, 50, 28] > plain.probabilities[ball][7, 50, 28]  # amidst the ball
+    assert np.allclose(again.probabilities.astype(np.float32).sum(0), 1, atol=0.02)
+    others = ~np.isin(plain.labelmap, BALL.value) & ~np.isin(again.labelmap, BALL.value)
+    assert np.array_equal(plain.labelmap[rest][others[rest]], again.labelmap[rest][others[rest]])
+    held = segment_again(prepared, users, slices, before=truth)  # where the one correction is about the ball
+    about = (held.labelmap == BALL.value) | (users == BALL.value)
+    assert np.array_equal(held.labelmap[~about], users[~about])
+    assert np.array_equal(held.labelmap[rest] == BALL.value, again.labelmap[rest] == BALL.value)
+    without = segment_again(prepared, users, slices, probabilities=False)
+    assert np.array_equal(without.labelmap[rest], plain.labelmap[rest])
 
 
 @pytest.mark.parametrize("when", [0, 3, 12])

@@ -9,7 +9,7 @@ from rwkv_core.adaptation.augmentation import Augmentation
 from rwkv_core.adaptation.extent import Extent, belief_map
 from rwkv_core.adaptation.growing import fit_new_channels, grown_network
 from rwkv_core.adaptation.propagation import propagate
-from rwkv_core.corrections import SliceIndex, edited_slices, keep_slices, slices_mask
+from rwkv_core.corrections import SliceIndex, changed_values, edited_slices, keep_slices, slices_mask
 from rwkv_core.errors import InputError
 
 
@@ -67,6 +67,20 @@ def test_a_grown_head_keeps_what_it_said_and_learns_the_new_class():
     assert (found[target == 4] == 4).float().mean() > 0.8
 
 
+def test_what_corrections_are_about():
+    before = np.zeros((4, 6, 6), np.uint8)
+    before[:, :3] = 1
+    before[:, 3:5] = 2
+    users = before.copy()
+    users[1, 2, 2] = 2  # from 1 to 2
+    users[2, 0, 0] = 9  # new, over 1
+    users[3, 5, 5] = 3  # not in a corrected slice
+    assert changed_values(before, users, [SliceIndex(0, 1)]) == {1, 2}
+    assert changed_values(before, users, [SliceIndex(0, 2)], [9]) == {9}
+    assert changed_values(before, users, [SliceIndex(0, 1), SliceIndex(0, 2)], [9]) == {1, 2, 9}
+    assert changed_values(before, users, [SliceIndex(0, 0)]) == set()
+
+
 def disc(size=40, first=10, last=30):
     mask = np.zeros((size, size), bool)
     mask[first:last, first:last] = True
@@ -77,12 +91,22 @@ def test_between_drawn_slices_a_class_is_known_as_far_as_its_border_can_move():
     extent = Extent([(0.0, disc()), (8.0, disc())], (1.0, 1.0))
     middle = extent.at(4.0)
     assert middle[20, 20] == 1
-    assert middle[11, 20] == 0
-    assert middle[8, 20] == 0
-    assert middle[2, 20] == -1
+    assert middle[12, 20] == 0
+    assert middle[7, 20] == 0
+    assert middle[0, 20] == -1
     for far in (-8.5, 16.5):  # beyond the gap between the drawn slices
         assert (extent.at(far) == -1).all()
     assert (extent.at(12.0) > -1).any()
+
+
+def test_shapes_between_drawn_slices_are_a_guess_that_weakens_with_the_distance():
+    extent = Extent([(0.0, disc()), (8.0, disc(first=14, last=26))], (1.0, 1.0))
+    drawn, near, middle, beyond = (extent.log_odds(at) for at in (0.0, 1.0, 4.0, 10.0))
+    assert np.array_equal(drawn > 0, disc())
+    assert np.array_equal(middle > 0, disc(first=12, last=28))  # halfway in size, too
+    assert near[11, 20] > middle[12, 20] > 0
+    assert (beyond > 0).sum() < disc(first=14, last=26).sum()
+    assert (extent.log_odds(40.0) == middle.min()).all()
 
 
 def test_an_empty_slice_ends_a_class():

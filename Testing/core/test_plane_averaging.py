@@ -55,6 +55,24 @@ def test_the_label_is_that_of_the_mean_of_the_planes_probabilities():
     assert np.array_equal(result.labelmap[clear], mean.argmax(0)[clear])
 
 
+def test_a_class_of_one_plane_is_not_asked_for_in_the_others():
+    volume = Volume(np.zeros((40, 44, 36), np.float32), np.eye(4))
+    settings, own = averaging(), PLANES[1]
+    classes = [one.model_copy(update={"orientations": (own,)}) if one.value == 4 else one for one in settings.classes]
+    alone = {}
+    for plane in PLANES:
+        segmenter = Segmenter(with_network(config(orientations=(plane,)), QuadrantNetwork()), "cpu", engine="torch")
+        alone[plane] = segmenter.segment(volume, probabilities=True).probabilities.astype(np.float64)
+    others = sum(one[:4] / one[:4].sum(0) for one in alone.values()) / len(PLANES)
+    expected = np.concatenate([others * (1 - alone[own][4]), alone[own][4:]])
+    network = with_network(settings.model_copy(update={"classes": tuple(classes)}), QuadrantNetwork())
+    result = Segmenter(network, "cpu", engine="torch").segment(volume, probabilities=True)
+    assert np.allclose(result.probabilities, expected, atol=4e-3)
+    clear = np.abs(expected[4] - expected[:4].max(0)) > 0.02
+    assert clear.any()
+    assert np.array_equal((result.labelmap == 4)[clear], (expected.argmax(0) == 4)[clear])
+
+
 @pytest.mark.parametrize(
     ("spacing", "region"),
     [((1, 1, 4), None), ((1, 1, 1), Region(k=(10, 11))), ((1, 1, 1), Region(k=(10, 30))), ((1, 1, 1), None)],

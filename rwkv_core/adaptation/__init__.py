@@ -6,11 +6,13 @@ Which slices were edited, and how they are kept, is in `rwkv_core.corrections`, 
 - ``growing``: channels for new classes.
 - ``samples``, ``extent``, ``pool``, ``augmentation``: what is learnt from.
 - ``finetuning``: the learning.
+- ``segmenting_again``: the result for the volume that it learnt from.
 - ``propagation``: from a corrected slice to its neighbours (experimental).
 """
 
 from rwkv_core.adaptation.adapting import Adaptation, adapt
 from rwkv_core.adaptation.finetuning import Recipe
+from rwkv_core.adaptation.segmenting_again import segment_again
 from rwkv_core.corrections import SliceIndex, edited_slices, keep_slices
 
-__all__ = ["Adaptation", "Recipe", "SliceIndex", "adapt", "edited_slices", "keep_slices"]
+__all__ = ["Adaptation", "Recipe", "SliceIndex", "adapt", "edited_slices", "keep_slices", "segment_again"]

@@ -18,7 +18,7 @@ from rwkv_core.adaptation.growing import fit_new_channels, grown_config, grown_n
 from rwkv_core.adaptation.pool import Lesson
 from rwkv_core.adaptation.samples import Sample, SampleMaker, unread_planes
 from rwkv_core.bundle import Bundle, write_bundle
-from rwkv_core.bundle_config import BundleConfig, Preprocessing, SegmentClass
+from rwkv_core.bundle_config import BundleConfig, SegmentClass
 from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.corrections import SliceIndex, slices_mask
 from rwkv_core.engines import choose_device
@@ -31,8 +31,11 @@ from rwkv_core.volume.geometry import slice_stack
 _ANCHORS = 12
 """Slices in each plane that remind the network of what it knew."""
 
-_NO_TRUST = 0.6
+_NO_TRUST = 0.3
 """Dice of a class in the corrected slices at which the untouched model's word on it counts no more."""
+
+_FEW_PIXELS = 400
+"""Of a class in the corrected slices; fewer say little about how good the model is at it."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +129,11 @@ def adapt(
     where = choose_device(device)
     scale = fit_intensity(preprocessing.intensity, volume.array)
     beliefs = [belief_map(labelmap, one.value, slices, volume.spacing) for one in new_classes]
-    if new_classes and preprocessing.average:
-        preprocessing = _in_one_plane(preprocessing, volume, slices)
-        config = config.model_copy(update={"preprocessing": preprocessing})
-    maker = SampleMaker(volume, preprocessing, scale, config.classes, labelmap, known, beliefs)
+    drawn_in = ""
+    if new_classes:
+        config, drawn_in = _judged_where_drawn(config, [one.value for one in new_classes], volume, slices)
+        preprocessing = config.preprocessing or preprocessing
+    maker = SampleMaker(volume, preprocessing, scale, config.classes, labelmap, known, beliefs, drawn_in)
     own = [sample for sample in map(maker.of_slice, sorted(set(slices))) if sample is not None]
     if not own:
         raise unread_planes(slices)
@@ -158,18 +162,29 @@ def adapt(
     return Adaptation(_recorded(config, name, title, record), network, took)
 
 
-def _in_one_plane(preprocessing: Preprocessing, volume: Volume, slices: Sequence[SliceIndex]) -> Preprocessing:
-    """Slices along the axis of most corrections are preferred, and not averaged with those of other planes.
+def _judged_where_drawn(
+    config: BundleConfig, new: Sequence[int], volume: Volume, slices: Sequence[SliceIndex]
+) -> tuple[BundleConfig, str]:
+    """New classes are looked for in slices along the axis of most corrections alone, which also come first.
 
     In a plane in which nobody drew it, a new class is learnt from lines alone, which is not enough.
+
+    Returns:
+        The config, and the orientation of these slices; empty where the model does not read that plane.
     """
+    preprocessing = config.preprocessing
+    assert preprocessing is not None
     axes = [one.axis for one in slices]
     axis = max(range(3), key=axes.count)
-    orientations = preprocessing.orientations
+    codes = preprocessing.orientations
     shape = volume.array.shape
-    chosen = [code for code in orientations if slice_stack(volume.ijk_to_ras, shape, code).slice_axis == axis]
-    first = (*chosen, *(code for code in orientations if code not in chosen))
-    return preprocessing.model_copy(update={"orientations": first, "average": False})
+    stacks = {code: slice_stack(volume.ijk_to_ras, shape, code) for code in codes}
+    chosen = [code for code in codes if stacks[code].slice_axis == axis][:1]
+    first = (*chosen, *(code for code in codes if code not in chosen))
+    told = tuple(stacks[code].code for code in chosen)
+    classes = [one.model_copy(update={"orientations": told}) if one.value in new else one for one in config.classes]
+    changes = {"classes": tuple(classes), "preprocessing": preprocessing.model_copy(update={"orientations": first})}
+    return config.model_copy(update=changes), "".join(told)
 
 
 def _check_drawn(
@@ -240,5 +255,5 @@ def _trust(own: Sequence[Sample], answers: Sequence[Tensor]) -> Tensor:
         fair = (labels >= 0) & (labels < channels)
         overlap += torch.bincount(labels[fair & (labels == named)], minlength=channels)
         sizes += torch.bincount(labels[fair], minlength=channels) + torch.bincount(named[fair], minlength=channels)
-    dice = torch.where(sizes > 0, 2 * overlap / sizes.clamp_min(1), 1.0)
-    return ((dice - _NO_TRUST) / (1 - _NO_TRUST)).clamp(0, 1).square()
+    dice = (2 * overlap + _FEW_PIXELS) / (sizes + _FEW_PIXELS)
+    return ((dice - _NO_TRUST) / (1 - _NO_TRUST)).clamp(0, 1)

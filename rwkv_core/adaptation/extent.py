@@ -1,10 +1,11 @@
-"""How far a new class can reach beyond the slices in which it was drawn.
+"""What the slices in which a class was drawn say about those between them.
 
-The truth of some slices says something about those between them: a border moves from slice to slice only so far. What
-lies deeper inside, or farther outside, than that is known without anybody having drawn it.
+A border moves from slice to slice only so far: what lies deeper inside, or farther outside, than that is known without
+anybody having drawn it. That much goes into learning. For the result, shapes interpolated between the slices are a
+second opinion beside the network's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +14,20 @@ from scipy import ndimage
 
 from rwkv_core.corrections import SliceIndex
 
-_SLOPE = 1.0
+_SLOPE = 2.0
 """Millimetres that a border may move in the plane for each millimetre across slices."""
+
+_STEEPNESS = 4.0
+"""Log-odds where the interpolated border is as far away as the nearest drawn slice."""
+
+_MOST_ODDS = 3.0
+"""A shape between slices is a guess: what the network sees may overrule it."""
+
+_EASY = 1.0
+"""Millimetres by which even a drawn border may be off."""
+
+_TAPER = 0.5
+"""Millimetres that a shape shrinks on either side for each millimetre beyond the outermost slice."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +42,14 @@ class _Drawn:
 def belief_map(
     labelmap: NDArray[np.unsignedinteger], value: int, slices: Sequence[SliceIndex], spacing: tuple[float, float, float]
 ) -> NDArray[np.float16]:
-    """(K, J, I): 1 where a class is, -1 where it is not, 0 where nobody can know.
+    """(K, J, I): 1 where a class is, -1 where it is not, 0 where nobody can know. Arguments as for `log_odds_map`."""
+    return _mapped(labelmap, value, slices, spacing, -1, Extent.at)
+
+
+def log_odds_map(
+    labelmap: NDArray[np.unsignedinteger], value: int, slices: Sequence[SliceIndex], spacing: tuple[float, float, float]
+) -> NDArray[np.float16]:
+    """(K, J, I): log-odds that a voxel is of a class, as the shapes drawn in some slices say of those between them.
 
     Only corrected slices of one axis count: of that along which the class was drawn in most.
 
@@ -39,16 +59,27 @@ def belief_map(
         slices: that were corrected.
         spacing: distance of voxels along I, J, K in mm.
     """
+    return _mapped(labelmap, value, slices, spacing, -_MOST_ODDS, Extent.log_odds)
+
+
+def _mapped(
+    labelmap: NDArray[np.unsignedinteger],
+    value: int,
+    slices: Sequence[SliceIndex],
+    spacing: tuple[float, float, float],
+    beyond: float,
+    of_slice: Callable[["Extent", float], NDArray[np.float32]],
+) -> NDArray[np.float16]:
     counts = [sum(bool((one.of(labelmap) == value).any()) for one in slices if one.axis == axis) for axis in range(3)]
     axis = int(np.argmax(counts))
     k, j, i = spacing[::-1]
     step, *pixel = (k, j, i) if axis == 0 else (j, k, i) if axis == 1 else (i, k, j)
     masks = [(one.index * step, one.of(labelmap) == value) for one in sorted(slices) if one.axis == axis]
     extent = Extent(masks, (pixel[0], pixel[1]))
-    found = np.full(labelmap.shape, -1, np.float16)
+    found = np.full(labelmap.shape, beyond, np.float16)
     for index in range(labelmap.shape[axis]):
         if not extent.ended(index * step):
-            SliceIndex(axis, index).of(found)[...] = extent.at(index * step)
+            SliceIndex(axis, index).of(found)[...] = of_slice(extent, index * step)
     return found
 
 
@@ -89,6 +120,23 @@ class Extent:
             move = _SLOPE * abs(position - one.position)
             belief[one.depth > move] = 1
         return belief
+
+    def log_odds(self, position: float) -> NDArray[np.float32]:
+        """(H, W) of the slice at `position`, from the signed distances of the nearest drawn slices on either side."""
+        if self.ended(position):
+            return np.full_like(self._own[0].depth, -_MOST_ODDS)
+        before = [one for one in self._own if one.position <= position]
+        after = [one for one in self._own if one.position > position]
+        if before and after:
+            low, high = before[-1], after[0]
+            share = (position - low.position) / (high.position - low.position)
+            depth = (1 - share) * low.depth + share * high.depth
+            gap = min(position - low.position, high.position - position)
+        else:
+            nearest = before[-1] if before else after[0]
+            gap = abs(position - nearest.position)
+            depth = nearest.depth - _TAPER * gap
+        return np.clip(_STEEPNESS * depth / (gap + _EASY), -_MOST_ODDS, _MOST_ODDS).astype(np.float32)
 
 
 def _drawn(position: float, mask: NDArray[np.bool_], pixel: tuple[float, float]) -> _Drawn:

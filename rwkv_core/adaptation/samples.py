@@ -52,6 +52,7 @@ class SampleMaker:
         truth: (K, J, I), the user's labelmap; values that no class has count as background.
         known: (K, J, I), where `truth` is the truth.
         beliefs: (K, J, I) for every new class, as from `belief_map`.
+        drawn_in: orientation of the only slices that say anything about new classes; empty for all.
     """
 
     def __init__(
@@ -63,8 +64,9 @@ class SampleMaker:
         truth: NDArray[np.unsignedinteger],
         known: NDArray[np.bool_],
         beliefs: Sequence[NDArray[np.float16]],
+        drawn_in: str = "",
     ):
-        self.volume, self.preprocessing, self.scale = volume, preprocessing, scale
+        self.volume, self.preprocessing, self.scale, self.drawn_in = volume, preprocessing, scale, drawn_in
         self.truth, self.known, self.beliefs = truth, known, beliefs
         self.values = [0, *(c.value for c in classes)]
         self.stacks = stacks_of(preprocessing, len(self.values), volume.ijk_to_ras, volume.array.shape)
@@ -114,6 +116,9 @@ class SampleMaker:
         layers = np.stack([(truth == value) for value in self.values])
         layers[0] |= ~layers.any(0)
         beliefs = [stack.to_stack(one)[index] for one in self.beliefs]
+        if self.drawn_in not in ("", stack.code):
+            layers[len(layers) - len(beliefs) :] = False  # there, a new class is nothing that anybody knows of
+            beliefs = [np.zeros_like(one) for one in beliefs]
         maps = torch.from_numpy(np.stack([*(layers & known), *beliefs]).astype(np.float32))
         target, belief = resampler.to_network(maps, 0.0)[:, 0].split([len(layers), len(beliefs)])
         return Sample(

@@ -154,7 +154,7 @@ class Interactive:
         )
         ready = self._ready(asked, job)
         prepared = ready.segmenter.prepare(volume, request.any_modality)  # tells what is wrong with the volume
-        from rwkv_core.adaptation import adapt, edited_slices, keep_slices
+        from rwkv_core.adaptation import adapt, edited_slices, segment_again
         from rwkv_core.adaptation.comparison import compare
 
         edited = [] if before is None else edited_slices(before, users)
@@ -180,12 +180,11 @@ class Interactive:
             prepared = adapted.segmenter.prepare(volume, request.any_modality, prepared.scale)
             parts = Parts(volume.array.shape)
             keep = self.kept.begin(asked, parts, len(adaptation.config.classes))
-            result = prepared.segment(
-                probabilities=keep, progress=_Bar(request.id, "segment", self._send), cancel=job.cancelled
+            result = segment_again(
+                prepared, users, slices, before, keep, _Bar(request.id, "segment", self._send), job.cancelled
             )
-            labelmap = keep_slices(result.labelmap, users, slices)
             self._send(Progress(id=request.id, stage="write"))
-            written = self._folder.put(labelmap)
+            written = self._folder.put(result.labelmap)
             if job.cancelled.is_set():
                 raise CancelledError
         except BaseException:
@@ -194,7 +193,7 @@ class Interactive:
         if result.probabilities is not None:
             made = replace(asked, bundle=str(folder))
             self.kept.keep(made, prepared, parts.filled, result, result.probabilities)
-        changes = compare(users if before is None else before, labelmap, result.classes, volume.spacing)
+        changes = compare(users if before is None else before, result.labelmap, result.classes, volume.spacing)
         return AdaptResult(
             id=request.id,
             folder=str(folder),
