@@ -229,7 +229,7 @@ struct Place {
 
     __device__ long long row(int token) const {  // index of a token's first channel of this block
 #if BIWKV_ORDERED
-        // Two divisions per 16 bytes, which cost four exponentials or more anyway: stepping would not pay for its code.
+        // Two divisions per 16 bytes, beside the scan of the numbers in them: stepping would not pay for its code.
         const int line = token / order.fastest, plane = line / order.middle;
         token = plane * order.per_slowest + (line - plane * order.middle) * order.per_middle +
                 (token - line * order.fastest) * order.per_fastest;
