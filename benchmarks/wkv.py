@@ -3,20 +3,34 @@
 The other column is a stand-in: wkv_split.cu, written by us from the description of the published kernel (a block takes
 16 channels and cuts the sequence into 32 parts), not the published code. Both are compiled by NVRTC and timed in turn
 on the same float32 tensors; ours is also timed in float16 and bfloat16. "off by": ours against the stand-in, float32.
+
+A second table is about volumes (U-RWKV): voxels taken with another axis fastest, by our kernel in place and by copying
+in that order first. What is read after a copy is a view of other strides, whose further cost is not counted.
 """
 
 import argparse
+import itertools
 import statistics
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from rwkv_core.ops.biwkv import scan
+from rwkv_core.ops.biwkv.cuda import GPU
+from rwkv_core.ops.biwkv.scan_plan import order_pays
+
 SHAPES = ((24, 784, 576), (8, 4096, 576), (24, 196, 960), (1, 196, 336), (24, 784, 288), (1, 784, 576), (2, 16384, 576))
 """Batch, tokens, channels; the first three are the ones that the targets name."""
+VOLUMES = ((2, 24, 24, 24, 48), (2, 24, 24, 24, 64), (2, 12, 12, 12, 128), (2, 6, 6, 6, 216), (1, 40, 40, 40, 64))
+"""Batch, depth, height, width, channels: U-RWKV's stages in blocks of 96 voxels, and at 1/4 of 160."""
+ORDERS = {"depth": (2, 3, 1), "height": (3, 1, 2)}
+"""Axes of the volumes, by the fastest."""
 PARTS, WIDTH = 32, 16
 
 
@@ -68,6 +82,61 @@ def microseconds(runs: dict[str, Callable[[], object]], repeats: int) -> dict[st
     return {name: 1000 * statistics.median(a.elapsed_time(b) for a, b in pairs) for name, pairs in events.items()}
 
 
+def in_order(x: Tensor, order: tuple[int, ...]) -> Tensor:
+    """Volumes (B, D, H, W, C) copied as sequences (B, T, C)."""
+    return x.permute(0, *order, 4).flatten(1, 3)
+
+
+def forward_by_copying(
+    gpu: GPU, decay: Tensor, first: Tensor, key: Tensor, value: Tensor, order: tuple[int, ...]
+) -> Tensor:
+    return scan.forward(gpu, decay, first, in_order(key, order), in_order(value, order))
+
+
+def backward_by_copying(
+    gpu: GPU, decay: Tensor, first: Tensor, key: Tensor, value: Tensor, upstream: Tensor, order: tuple[int, ...]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`key` and `value` are the copies that autograd kept."""
+    return scan.backward(gpu, decay, first, key, value, in_order(upstream, order))
+
+
+def orders(gpu: GPU, repeats: int) -> Table:
+    """Copying in an order beside taking voxels in it where they lie."""
+    table = Table(
+        "Batch, depth, height, width, channels", "fastest", "type", "pass", "by copying, us", "in place, us", "ratio",
+        "chosen", "same bits", title="Voxels in another order",
+    )  # fmt: skip
+    for shape, (fastest, order), dtype in itertools.product(VOLUMES, ORDERS.items(), (torch.float32, torch.float16)):
+        random = torch.Generator().manual_seed(0)
+        constants = list((1e-3 * torch.randn(2, shape[-1], generator=random)).cuda())
+        key, value, upstream = torch.randn(3, *shape, generator=random).to("cuda", dtype)
+        copies = [in_order(x, order) for x in (key, value)]
+        passes: dict[str, dict[str, Callable[[], Any]]] = {
+            "forward": {
+                "copying": partial(forward_by_copying, gpu, *constants, key, value, order),
+                "in place": partial(scan.forward, gpu, *constants, key, value, order),
+            },
+            "backward": {
+                "copying": partial(backward_by_copying, gpu, *constants, *copies, upstream, order),
+                "in place": partial(scan.backward, gpu, *constants, key, value, upstream, order),
+            },
+        }
+        output, copied = passes["forward"]["in place"](), passes["forward"]["copying"]()
+        gradients, of_copies = passes["backward"]["in place"](), passes["backward"]["copying"]()
+        same = {
+            "forward": torch.equal(in_order(output, order), copied),
+            "backward": all(map(torch.equal, (in_order(x, order) for x in gradients[2:]), of_copies[2:])),
+        }
+        for name, runs in passes.items():
+            found = microseconds(runs, repeats)
+            table.add_row(
+                ", ".join(map(str, shape)), fastest, str(dtype).removeprefix("torch."), name,
+                f"{found['copying']:.0f}", f"{found['in place']:.0f}", f"{found['copying'] / found['in place']:.2f}x",
+                "in place" if order_pays(shape[-1], dtype) else "by copying", "yes" if same[name] else "no",
+            )  # fmt: skip
+    return table
+
+
 def off_by(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).abs().max() / expected.abs().max())
 
@@ -79,9 +148,6 @@ def main() -> None:
     if not torch.cuda.is_available():
         print("There is no GPU here, or this PyTorch was built without CUDA: nothing was measured.")
         return
-    from rwkv_core.ops.biwkv import scan
-    from rwkv_core.ops.biwkv.cuda import GPU
-
     device = torch.device("cuda", torch.cuda.current_device())
     ours, split = GPU(device), Split(device)
     table = Table(
@@ -127,7 +193,9 @@ def main() -> None:
                 f"{found['split'] / found['ours']:.2f}x", f"{found['half']:.0f}", f"{found['brain']:.0f}",
                 f"{errors[name]:.0e}",
             )  # fmt: skip
-    Console(width=130).print(table)
+    console = Console(width=130)
+    console.print(table)
+    console.print(orders(ours, options.repeats))
 
 
 if __name__ == "__main__":

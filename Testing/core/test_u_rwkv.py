@@ -6,6 +6,8 @@ import torch
 from rwkv_core.models.u_rwkv import URWKV, VARIANTS, TriDirectionalMix, spatial_shift
 from rwkv_core.ops import bi_wkv
 
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU, or PyTorch without CUDA")
+
 
 @pytest.mark.parametrize(("variant", "parameters"), [("T", 1_927_519), ("S", 4_808_415)])
 def test_parameters(variant, parameters):
@@ -73,6 +75,29 @@ def test_each_direction_reads_the_voxels_in_its_own_order(order, fastest):
     ordered = [torch.stack([x[0, d, h, w] for d, h, w in line])[None] for x in (key, value)]
     expected = bi_wkv(decay / tokens, first / tokens, *ordered, backend="reference")
     assert torch.allclose(torch.stack([found[0, d, h, w] for d, h, w in line]), expected[0], atol=1e-5)
+
+
+def copying(order, decay, first, key, value):
+    """`TriDirectionalMix._along` by copies in that order, for any device."""
+    axes = [0, *(axis - 1 for axis in order), 4]
+    tokens = key.shape[1] * key.shape[2] * key.shape[3]
+    key, value = key.permute(axes), value.permute(axes)
+    wkv = bi_wkv(decay / tokens, first / tokens, key.flatten(1, 3), value.flatten(1, 3))
+    return wkv.unflatten(1, key.shape[1:4]).permute([axes.index(axis) for axis in range(5)])
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
+def test_logits_are_those_of_copying_every_order(device, monkeypatch):
+    torch.manual_seed(0)
+    network = URWKV("T", 3).eval().to(device)
+    volume = torch.randn(1, 1, 16, 48, 32).to(device)
+    with torch.inference_mode():
+        found = network(volume)
+        monkeypatch.setattr(TriDirectionalMix, "_along", staticmethod(copying))
+        expected = network(volume)
+    if device == "cpu":
+        assert torch.equal(found, expected)
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,17 @@ def nvrtc_here(monkeypatch):
 @pytest.mark.parametrize("kind", PASSES)
 @pytest.mark.parametrize("arch", ["75", "80", "86", "89", "90", "100", "120"])
 def test_compiles_for_every_generation_without_spills(arch, kind, tmp_path):
-    build = Build(TYPES[int(arch) % 3], TILES[0], PASSES[kind])
+    assert_compiles(Build(TYPES[int(arch) % 3], TILES[0], PASSES[kind]), arch, tmp_path)
+
+
+@needs_nvcc
+@pytest.mark.parametrize("kind", PASSES)
+@pytest.mark.parametrize("arch", ["75", "90"])
+def test_compiles_for_voxels_in_any_order_without_spills(arch, kind, tmp_path):
+    assert_compiles(Build(TYPES[int(arch) % 3], TILES[-1], PASSES[kind], ordered=True), arch, tmp_path)
+
+
+def assert_compiles(build, arch, tmp_path):
     options = ninja_build.options(build, (int(arch[:-1]), int(arch[-1])))
     command = [NVCC, *options, "-cubin", "-Xptxas", "-v", "-o", str(tmp_path / "wkv.cubin")]
     made = subprocess.run([*command, str(cuda._SOURCE)], capture_output=True, text=True)
@@ -63,9 +73,10 @@ def test_library_of_the_ninja_route(tmp_path):
         assert library.biwkv_launch(b"biwkv_forward", 1, 1, 512, 50_000, None, None) != 0
 
 
+@pytest.mark.parametrize("ordered", [False, True], ids=["as-it-lies", "ordered"])
 @pytest.mark.parametrize("kind", PASSES)
-def test_compiles_at_run_time(nvrtc_here, kind):
-    build = Build(torch.float16, TILES[0], PASSES[kind])
+def test_compiles_at_run_time(nvrtc_here, kind, ordered):
+    build = Build(torch.float16, TILES[0], PASSES[kind], ordered)
     code = nvrtc.compiled(cuda._SOURCE.read_text(), (9, 0), build.defines)
     assert code.startswith(b"\x7fELF") and all(name.encode() in code for name in build.kind.kernels)
 

@@ -31,6 +31,7 @@ SHAPES = {
     "two-chunks": (1, 801, 3),
     "chunks-with-filling": (1, 1601, 3),
 }
+ORDERS = list(itertools.permutations((1, 2, 3)))
 
 
 def tensors(batch, tokens, channels, scalar=torch.float32, spread=1.5, decay=4.0, device="cpu"):
@@ -48,8 +49,23 @@ def definition(w, u, k, v, upstream):
     return [output.detach(), *torch.autograd.grad(output, inputs, upstream.cpu().double())]
 
 
-def kernels(machine, w, u, k, v, upstream):
-    return [scan.forward(machine, w, u, k, v), *scan.backward(machine, w, u, k, v, upstream)]
+def kernels(machine, w, u, k, v, upstream, order=None):
+    return [scan.forward(machine, w, u, k, v, order), *scan.backward(machine, w, u, k, v, upstream, order)]
+
+
+def volumes(depth, height, width, channels, scalar=torch.float32):
+    """Two volumes, channels last, of unlike sides."""
+    w, u, *flat = tensors(2, depth * height * width, channels, scalar)
+    return w, u, *(x.unflatten(1, (depth, height, width)) for x in flat)
+
+
+def along(order, function, w, u, *others):
+    """`function` of copies in that order; what it returns per voxel is put back."""
+    axes = [0, *order, 4]
+    sizes = [others[0].shape[axis] for axis in order]
+    found = function(w, u, *(x.permute(axes).flatten(1, 3) for x in others))
+    back = [axes.index(axis) for axis in range(5)]
+    return [x.unflatten(1, sizes).permute(back) if x.ndim == 3 else x for x in found]
 
 
 def errors(found, expected):
@@ -114,6 +130,33 @@ def test_cut_into_chunks_gives_the_same(memory, tokens):
     assert machine.launched == ["biwkv_sums", "biwkv_forward", "biwkv_sums", "biwkv_gradient_sums", "biwkv_backward"]
 
 
+@pytest.mark.parametrize("place", MACHINES, indirect=True)
+@pytest.mark.parametrize("scalar", ["float32", "float16"])
+@pytest.mark.parametrize("order", ORDERS, ids=str)
+def test_voxels_in_any_order_without_copies(place, order, scalar):
+    """Tokens that do not fill a chunk, channels that do not fill their last block."""
+    machine, device = place
+    inputs = [x.to(device) for x in volumes(3, 5, 7, 24, TYPES[scalar])]
+    found = kernels(machine, *inputs, order=order)
+    assert all(x.is_contiguous() for x in found)
+    rounding = torch.finfo(TYPES[scalar]).eps / 2
+    limits = dict.fromkeys(NAMES, 1e-5 + rounding) | {"decay": 1e-5, "first": 1e-5}
+    difference = errors(found, along(order, definition, *inputs))
+    assert all(error < limits[name] for name, error in difference.items())
+
+
+@needs_host_compiler
+@pytest.mark.parametrize("channels", [9, 20], ids=["rows-not-aligned", "rows-aligned"])
+@pytest.mark.parametrize("order", [(2, 3, 1), (3, 1, 2)], ids=str)
+def test_order_over_several_chunks_is_that_of_copies_to_the_last_bit(order, channels):
+    machine = HostMachine(T4)
+    inputs = volumes(6, 7, 11, channels)
+    found = kernels(machine, *inputs, order=order)
+    assert machine.launched == ["biwkv_sums", "biwkv_forward", "biwkv_sums", "biwkv_gradient_sums", "biwkv_backward"]
+    copied = along(order, lambda *x: kernels(machine, *x), *inputs)
+    assert all(torch.equal(a, b) for a, b in zip(found, copied, strict=True))
+
+
 @needs_host_compiler
 def test_no_barrier_is_missing():
     """Threads that take turns in another order find the same, to the last bit; so do two runs."""
@@ -169,6 +212,8 @@ def test_the_operator_is_wired_for_autograd_and_compilers():
         found = [output, *torch.autograd.grad(output, inputs, upstream)]
         assert output.dtype == torch.float32
         assert max(errors(found, definition(w, u, k, v, upstream)).values()) < 1e-5
+        volume = [x.detach().requires_grad_() for x in volumes(1, 3, 4, 6)[:4]]
+        torch.library.opcheck(cuda.biwkv, [*volume, [2, 3, 1]])
         half = cuda.biwkv(w, u, k.bfloat16(), v.bfloat16())
         assert half.dtype == torch.bfloat16
         with torch.no_grad():
@@ -193,6 +238,9 @@ def test_both_ways_to_compile(route):
     machine = cuda.GPU(torch.device("cuda", 0), (route,))
     inputs = tensors(1, 196, 8, device="cuda:0")
     assert max(errors(kernels(machine, *inputs), definition(*inputs)).values()) < 1e-5
+    inputs = [x.cuda() for x in volumes(3, 5, 7, 20)]
+    found = kernels(machine, *inputs, order=(2, 3, 1))
+    assert max(errors(found, along((2, 3, 1), definition, *inputs)).values()) < 1e-5
 
 
 @needs_gpu

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rwkv_core.architectures import STRIDE
-from rwkv_core.ops import bi_wkv
+from rwkv_core.ops import bi_wkv_ordered
 
 _GROUPS = 8
 _ORDERS = ((2, 3, 4), (3, 4, 2), (4, 2, 3))
@@ -181,12 +181,9 @@ class TriDirectionalMix(nn.Module):
     @staticmethod
     def _along(order: Sequence[int], decay: Tensor, first: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """BiWKV over the voxels in this order; all tensors channels last, result likewise."""
-        axes = [0, *(axis - 1 for axis in order), 4]  # `order` counts axes with the channels in front
         tokens = key.shape[1] * key.shape[2] * key.shape[3]
-        key, value = key.permute(axes), value.permute(axes)
-        wkv = bi_wkv(decay / tokens, first / tokens, key.flatten(1, 3), value.flatten(1, 3))
-        back = [axes.index(axis) for axis in range(5)]
-        return wkv.unflatten(1, key.shape[1:4]).permute(back)
+        order = [axis - 1 for axis in order]  # it counts axes with the channels in front
+        return bi_wkv_ordered(decay / tokens, first / tokens, key, value, order)
 
 
 class ChannelMix(nn.Module):

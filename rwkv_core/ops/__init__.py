@@ -1,5 +1,5 @@
-"""Operators with several backends. Each has one public function; its reference backend is the definition."""
+"""Operators with several backends; the reference backend is the definition."""
 
-from rwkv_core.ops.biwkv import bi_wkv, bi_wkv_backends
+from rwkv_core.ops.biwkv import bi_wkv, bi_wkv_backends, bi_wkv_ordered
 
-__all__ = ["bi_wkv", "bi_wkv_backends"]
+__all__ = ["bi_wkv", "bi_wkv_backends", "bi_wkv_ordered"]

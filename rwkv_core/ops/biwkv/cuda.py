@@ -7,7 +7,9 @@ the current stream, so that they work under autocast, in CUDA graphs and under t
 import functools
 import hashlib
 import logging
+import math
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -98,7 +100,7 @@ def _gpu(index: int) -> GPU:
 
 
 @functools.cache
-def _why_unavailable(index: int, scalar: torch.dtype, tokens: int, backward: bool) -> str:
+def _why_unavailable(index: int, scalar: torch.dtype, tokens: int, backward: bool, ordered: bool) -> str:
     if not hasattr(torch.library, "custom_op"):
         reason = f"PyTorch {torch.__version__} is too old for it. Install 2.4 or newer."
     else:
@@ -106,7 +108,7 @@ def _why_unavailable(index: int, scalar: torch.dtype, tokens: int, backward: boo
             gpu = _gpu(index)
             for kind in (FORWARD, BACKWARD) if backward else (FORWARD,):
                 cut = plan(kind, tokens, gpu.memory)
-                gpu.kernels(Build(scalar, cut.tile, kind))
+                gpu.kernels(Build(scalar, cut.tile, kind, ordered))
             return ""
         except (DeviceError, GPUError) as error:
             reason = str(error)
@@ -120,7 +122,9 @@ def _log_once(reason: str) -> None:
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def why_unavailable(device: torch.device, scalar: torch.dtype, tokens: int, backward: bool = False) -> str:
+def why_unavailable(
+    device: torch.device, scalar: torch.dtype, tokens: int, backward: bool = False, ordered: bool = False
+) -> str:
     """Empty when the kernels run on `device`, compiled now if they have to be; else why not, and what to do.
 
     Args:
@@ -128,10 +132,18 @@ def why_unavailable(device: torch.device, scalar: torch.dtype, tokens: int, back
         scalar: type of keys and values.
         tokens: in a sequence.
         backward: whether gradients are needed too.
+        ordered: whether tokens are taken in another order than they lie in.
     """
     if scalar not in SCALARS:
         return f"It takes float32, float16 and bfloat16, not {scalar}."
-    return _why_unavailable(_index(device), scalar, tokens, backward)
+    return _why_unavailable(_index(device), scalar, tokens, backward, ordered)
+
+
+def why_not(decay: Tensor, first: Tensor, key: Tensor, value: Tensor, order: Sequence[int] | None = None) -> str:
+    """`why_unavailable` for these tensors, and for their gradients where autograd will want them."""
+    scalar = torch.promote_types(key.dtype, value.dtype)
+    backward = torch.is_grad_enabled() and any(x.requires_grad for x in (decay, first, key, value))
+    return why_unavailable(key.device, scalar, math.prod(key.shape[1:-1]), backward, order is not None)
 
 
 def _index(device: torch.device) -> int:
@@ -139,41 +151,60 @@ def _index(device: torch.device) -> int:
 
 
 if hasattr(torch.library, "custom_op"):
+    _INPUTS = "Tensor decay, Tensor first, Tensor key, Tensor value"
 
-    @torch.library.custom_op("rwkv_unet::biwkv", mutates_args=(), device_types="cuda")
-    def biwkv(decay: Tensor, first: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    @torch.library.custom_op(
+        "rwkv_unet::biwkv", mutates_args=(), device_types="cuda", schema=f"({_INPUTS}, int[]? order=None) -> Tensor"
+    )
+    def biwkv(decay: Tensor, first: Tensor, key: Tensor, value: Tensor, order: Sequence[int] | None = None) -> Tensor:
         """`scan.forward` on the tensors' GPU."""
-        return scan.forward(_gpu(_index(key.device)), decay, first, key, value)
+        return scan.forward(_gpu(_index(key.device)), decay, first, key, value, order)
 
-    @torch.library.custom_op("rwkv_unet::biwkv_backward", mutates_args=(), device_types="cuda")
+    @torch.library.custom_op(
+        "rwkv_unet::biwkv_backward",
+        mutates_args=(),
+        device_types="cuda",
+        schema=f"({_INPUTS}, Tensor upstream, int[]? order=None) -> (Tensor, Tensor, Tensor, Tensor)",
+    )
     def biwkv_backward(
-        decay: Tensor, first: Tensor, key: Tensor, value: Tensor, upstream: Tensor
+        decay: Tensor,
+        first: Tensor,
+        key: Tensor,
+        value: Tensor,
+        upstream: Tensor,
+        order: Sequence[int] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """`scan.backward` on the tensors' GPU."""
-        return scan.backward(_gpu(_index(key.device)), decay, first, key, value, upstream)
+        return scan.backward(_gpu(_index(key.device)), decay, first, key, value, upstream, order)
 
     @biwkv.register_fake
-    def _(decay: Tensor, first: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def _(decay: Tensor, first: Tensor, key: Tensor, value: Tensor, order: Sequence[int] | None = None) -> Tensor:
         return torch.empty_like(value, memory_format=torch.contiguous_format)
 
     @biwkv_backward.register_fake
     def _(
-        decay: Tensor, first: Tensor, key: Tensor, value: Tensor, upstream: Tensor
+        decay: Tensor,
+        first: Tensor,
+        key: Tensor,
+        value: Tensor,
+        upstream: Tensor,
+        order: Sequence[int] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         like = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (decay, first, key, value)]
         return like[0], like[1], like[2], like[3]
 
     def _save(ctx, inputs, output):  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(*inputs)
+        *tensors, ctx.order = inputs
+        ctx.save_for_backward(*tensors)
 
     def _differentiate(ctx, upstream):  # type: ignore[no-untyped-def]
-        return biwkv_backward(*ctx.saved_tensors, upstream)
+        return *biwkv_backward(*ctx.saved_tensors, upstream, ctx.order), None
 
     biwkv.register_autograd(_differentiate, setup_context=_save)
 
 
-def bi_wkv_cuda(decay: Tensor, first: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """The kernels of wkv.cu; float32 inside. Shapes as in `bi_wkv`.
+def bi_wkv_cuda(decay: Tensor, first: Tensor, key: Tensor, value: Tensor, order: Sequence[int] | None = None) -> Tensor:
+    """The kernels of wkv.cu; float32 inside. Shapes as in `bi_wkv`, or in `bi_wkv_ordered` with an order.
 
     Raises:
         ValueError: for tensors that are not on an NVIDIA GPU.
@@ -181,9 +212,7 @@ def bi_wkv_cuda(decay: Tensor, first: Tensor, key: Tensor, value: Tensor) -> Ten
     """
     if not key.is_cuda:
         raise ValueError(f"the BiWKV backend cuda takes tensors on an NVIDIA GPU, not on {key.device}")
-    scalar = torch.promote_types(key.dtype, value.dtype)
-    backward = torch.is_grad_enabled() and any(x.requires_grad for x in (decay, first, key, value))
-    reason = why_unavailable(key.device, scalar, key.shape[1], backward)
+    reason = why_not(decay, first, key, value, order)
     if reason:
         raise DeviceError(reason)
-    return biwkv(decay, first, key, value)
+    return biwkv(decay, first, key, value, order)

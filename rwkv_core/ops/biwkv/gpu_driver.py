@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from rwkv_core.errors import DeviceError
+from rwkv_core.ops.biwkv.scan import Argument
 from rwkv_core.ops.biwkv.scan_plan import SharedMemory
 
 _PER_BLOCK, _PER_MULTIPROCESSOR = 97, 81  # CUdevice_attribute
@@ -24,13 +24,18 @@ class GPUError(RuntimeError):
     """The driver refused a call that should have worked."""
 
 
-def pointers(values: Sequence[Tensor | int | None]) -> tuple[ctypes.Array[ctypes.c_void_p], Sequence[object]]:
+def pointers(values: Sequence[Argument]) -> tuple[ctypes.Array[ctypes.c_void_p], Sequence[object]]:
     """Kernel arguments as CUDA takes them: an array of addresses, and what must stay alive meanwhile."""
-    held = [
-        ctypes.c_int(value) if isinstance(value, int) else ctypes.c_void_p(None if value is None else value.data_ptr())
-        for value in values
-    ]
+    held = [_in_c(value) for value in values]
     return (ctypes.c_void_p * len(held))(*(ctypes.addressof(h) for h in held)), held
+
+
+def _in_c(value: Argument) -> ctypes.c_int | ctypes.c_void_p | ctypes.Array[ctypes.c_int]:
+    if isinstance(value, int):
+        return ctypes.c_int(value)
+    if isinstance(value, tuple):
+        return (ctypes.c_int * len(value))(*value)
+    return ctypes.c_void_p(None if value is None else value.data_ptr())
 
 
 @functools.cache
@@ -101,9 +106,7 @@ class LoadedKernels:
             _check(driver, driver.cuFuncSetAttribute(function, _CARVEOUT, _ALL_OF_IT))
             self._functions[name] = function
 
-    def launch(
-        self, name: str, grid: tuple[int, int], threads: int, shared: int, values: Sequence[Tensor | int | None]
-    ) -> None:
+    def launch(self, name: str, grid: tuple[int, int], threads: int, shared: int, values: Sequence[Argument]) -> None:
         """Asynchronous, and part of a CUDA graph that is being captured."""
         self._enter()
         array, held = pointers(values)

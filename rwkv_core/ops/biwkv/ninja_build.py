@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from rwkv_core.compiled_cache import cache_folder
 from rwkv_core.errors import DeviceError
 from rwkv_core.ops.biwkv.gpu_driver import GPUError, pointers
+from rwkv_core.ops.biwkv.scan import Argument
 from rwkv_core.ops.biwkv.scan_plan import Build
 
 SOURCE = Path(__file__).with_name("wkv_launch.cu")
@@ -52,9 +52,7 @@ class BuiltKernels:
             ) from None
         self._library.biwkv_error.restype = ctypes.c_char_p
 
-    def launch(
-        self, name: str, grid: tuple[int, int], threads: int, shared: int, values: Sequence[Tensor | int | None]
-    ) -> None:
+    def launch(self, name: str, grid: tuple[int, int], threads: int, shared: int, values: Sequence[Argument]) -> None:
         """Asynchronous, and part of a CUDA graph that is being captured."""
         array, held = pointers(values)
         stream = ctypes.c_void_p(torch.cuda.current_stream(self._device).cuda_stream)

@@ -63,6 +63,7 @@ class Build:
     scalar: torch.dtype
     tile: Tile
     kind: Pass
+    ordered: bool = False
 
     @property
     def defines(self) -> dict[str, int]:
@@ -72,11 +73,24 @@ class Build:
             "BIWKV_GROUP": self.tile.group,
             "BIWKV_GROUPS": self.tile.groups,
             "BIWKV_BACKWARD": int(self.kind.backward),
+            "BIWKV_ORDERED": int(self.ordered),
         }
 
 
 FORWARD = Pass(backward=False, lanes=16, arrays=2, kernels=("biwkv_sums", "biwkv_forward"))
 BACKWARD = Pass(backward=True, lanes=8, arrays=3, kernels=("biwkv_gradient_sums", "biwkv_backward"))
+
+
+def order_pays(channels: int, scalar: torch.dtype) -> bool:
+    """Whether the kernels had better take the voxels of a volume in another order where they lie than as a copy.
+
+    Counted in bytes from and to device memory, which come in sectors of 32; not measured. Of rows of 64 bytes or more
+    at multiples of 16, in-place access leaves at most a sixth unused (80 bytes: three sectors). Copying two inputs, or
+    the upstream gradient, adds to the kernels' own reading and writing a fifth at the least (backward, many chunks)
+    and four thirds at the most (forward, one chunk).
+    """
+    row = channels * scalar.itemsize
+    return row >= 64 and row % 16 == 0
 
 
 @dataclass(frozen=True)

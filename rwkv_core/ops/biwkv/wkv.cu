@@ -56,9 +56,13 @@
 // D and y are computed anew instead of being stored. Sums over tokens for dw and du are taken in a fixed order, one
 // partial result per block; the caller adds these up. Nothing is atomic: equal inputs give equal bits.
 //
+// ORDERS.  The voxels of a volume make other sequences too, with another axis as the fastest. All that this changes is
+// which row of memory a token has; rows are read one by one in any order, so nothing is copied first.
+//
 // COMPILED FOR one type, one chunk size and one pass at a time: BIWKV_SCALAR (0 float32, 1 float16, 2 bfloat16),
-// BIWKV_GROUP (tokens in a group), BIWKV_GROUPS (groups in a segment), BIWKV_BACKWARD (0 forward, 1 backward). What is
-// launched with which sizes: scan_plan.py, scan.py.
+// BIWKV_GROUP (tokens in a group), BIWKV_GROUPS (groups in a segment), BIWKV_BACKWARD (0 forward, 1 backward),
+// BIWKV_ORDERED (0 tokens as they lie in memory, 1 as `Order` says). What is launched with which sizes: scan_plan.py,
+// scan.py.
 
 #ifndef BIWKV_SCALAR
 #define BIWKV_SCALAR 0
@@ -71,6 +75,9 @@
 #endif
 #ifndef BIWKV_BACKWARD
 #define BIWKV_BACKWARD 0
+#endif
+#ifndef BIWKV_ORDERED
+#define BIWKV_ORDERED 0
 #endif
 
 namespace {
@@ -207,13 +214,26 @@ struct Group {
 
 // ----------------------------------------------------------------------------------------------- chunks of tokens
 
+// A sequence of voxels along three axes, the last one fastest. Read by ordered builds only.
+struct Order {
+    int middle, fastest;                       // lengths of the last two axes
+    int per_slowest, per_middle, per_fastest;  // steps along the axes, in tokens as they lie in memory
+};
+
 // What a block works on.
 struct Place {
     int batch, chunk, chunks;
     int first_channel, channels;
     int tokens, start, count;  // of the sequence; the chunk's first and how many it has
+    Order order;
 
     __device__ long long row(int token) const {  // index of a token's first channel of this block
+#if BIWKV_ORDERED
+        // Two divisions per 16 bytes, beside the scan of the numbers in them: stepping would not pay for its code.
+        const int line = token / order.fastest, plane = line / order.middle;
+        token = plane * order.per_slowest + (line - plane * order.middle) * order.per_middle +
+                (token - line * order.fastest) * order.per_fastest;
+#endif
         return (static_cast<long long>(batch) * tokens + token) * channels + first_channel;
     }
     // Index of channel 0 in the six rows of a chunk's sums: direction 0 or 1, then p, x, y.
@@ -222,7 +242,7 @@ struct Place {
     }
 };
 
-__device__ Place place(int tokens, int channels, int chunk_tokens, bool reversed) {
+__device__ Place place(int tokens, int channels, int chunk_tokens, const Order& order, bool reversed) {
     const int x = reversed ? gridDim.x - 1 - blockIdx.x : blockIdx.x;
     const int wide = (channels + CHANNELS - 1) / CHANNELS;
     Place at;
@@ -234,6 +254,7 @@ __device__ Place place(int tokens, int channels, int chunk_tokens, bool reversed
     at.tokens = tokens;
     at.start = at.chunk * chunk_tokens;
     at.count = tokens - at.start < chunk_tokens ? tokens - at.start : chunk_tokens;
+    at.order = order;
     return at;
 }
 
@@ -709,12 +730,12 @@ template <bool FINAL>
 __device__ __forceinline__ void backward(const float* decay, const float* first, const Scalar* key, const Scalar* value,
                                          const Scalar* upstream, const float* sums, float* gradient_sums,
                                          Scalar* key_gradient, Scalar* value_gradient, float* parameter_gradients,
-                                         int tokens, int channels, int chunk_tokens, int aligned) {
+                                         int tokens, int channels, int chunk_tokens, int aligned, const Order& order) {
     Scalar* keys = reinterpret_cast<Scalar*>(shared_memory);
     Scalar* values = keys + TILE;
     Scalar* gradient = values + TILE;
     const Exchange exchange{reinterpret_cast<float*>(gradient + TILE)};
-    const Place at = place(tokens, channels, chunk_tokens, !FINAL);
+    const Place at = place(tokens, channels, chunk_tokens, order, !FINAL);
     fetch(keys, key, minus_infinity(), at, aligned);
     fetch(values, value, 0.0f, at, aligned);
     fetch(gradient, upstream, 0.0f, at, aligned);
@@ -791,11 +812,11 @@ __device__ __forceinline__ void backward(const float* decay, const float* first,
 #if !BIWKV_BACKWARD
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
     biwkv_sums(const float* decay, const float* first, const Scalar* key, const Scalar* value, float* sums, int tokens,
-               int channels, int chunk_tokens, int aligned) {
+               int channels, int chunk_tokens, int aligned, Order order) {
     Scalar* keys = reinterpret_cast<Scalar*>(shared_memory);
     Scalar* values = keys + TILE;
     const Exchange exchange{reinterpret_cast<float*>(values + TILE)};
-    const Place at = place(tokens, channels, chunk_tokens, false);
+    const Place at = place(tokens, channels, chunk_tokens, order, false);
     fetch(keys, key, minus_infinity(), at, aligned);
     fetch(values, value, 0.0f, at, aligned);
     arrived();
@@ -809,11 +830,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
     biwkv_forward(const float* decay, const float* first, const Scalar* key, const Scalar* value, const float* sums,
-                  Scalar* output, int tokens, int channels, int chunk_tokens, int aligned) {
+                  Scalar* output, int tokens, int channels, int chunk_tokens, int aligned, Order order) {
     Scalar* keys = reinterpret_cast<Scalar*>(shared_memory);
     Scalar* values = keys + TILE;
     const Exchange exchange{reinterpret_cast<float*>(values + TILE)};
-    const Place at = place(tokens, channels, chunk_tokens, true);
+    const Place at = place(tokens, channels, chunk_tokens, order, true);
     fetch(keys, key, minus_infinity(), at, aligned);
     fetch(values, value, 0.0f, at, aligned);
     arrived();
@@ -836,18 +857,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
     biwkv_gradient_sums(const float* decay, const float* first, const Scalar* key, const Scalar* value,
                         const Scalar* upstream, const float* sums, float* gradient_sums, int tokens, int channels,
-                        int chunk_tokens, int aligned) {
+                        int chunk_tokens, int aligned, Order order) {
     backward<false>(decay, first, key, value, upstream, sums, gradient_sums, nullptr, nullptr, nullptr, tokens,
-                    channels, chunk_tokens, aligned);
+                    channels, chunk_tokens, aligned, order);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
     biwkv_backward(const float* decay, const float* first, const Scalar* key, const Scalar* value,
                    const Scalar* upstream, const float* sums, float* gradient_sums, Scalar* key_gradient,
                    Scalar* value_gradient, float* parameter_gradients, int tokens, int channels, int chunk_tokens,
-                   int aligned) {
+                   int aligned, Order order) {
     backward<true>(decay, first, key, value, upstream, sums, gradient_sums, key_gradient, value_gradient,
-                   parameter_gradients, tokens, channels, chunk_tokens, aligned);
+                   parameter_gradients, tokens, channels, chunk_tokens, aligned, order);
 }
 
 #endif
