@@ -11,10 +11,10 @@ import numpy as np
 
 from rwkv_core.errors import CancelledError, InputError
 from rwkv_core.worker.arrays import Array, PrivateFolder
-from rwkv_core.worker.content import Stage, VolumeFile
+from rwkv_core.worker.content import Box, Stage, VolumeFile
 from rwkv_core.worker.housekeeping import class_entry
 from rwkv_core.worker.jobs import Job
-from rwkv_core.worker.kept import KeptResults
+from rwkv_core.worker.kept import KeptResults, inside
 from rwkv_core.worker.models import Ready
 from rwkv_core.worker.parts import Parts
 from rwkv_core.worker.protocol import Progress, Result, SegmentRequest
@@ -110,7 +110,7 @@ class Interactive:
         kept = self.kept.find(request.result)
         probabilities = kept.probabilities
         if request.planes or request.flips:
-            asked = replace(kept.request, id=request.id)
+            asked = replace(kept.request, id=request.id, volume=request.volume or kept.request.volume)
             volume = self._volume(asked.volume)
             found = averaged_probabilities(
                 self._ready(asked, job).segmenter,
@@ -149,9 +149,11 @@ class Interactive:
             bundle=request.bundle,
             device=request.device,
             engine=request.engine,
+            box=request.box,
             any_modality=request.any_modality,
             keep=True,
         )
+        parts = Parts(volume.array.shape, request.box)
         ready = self._ready(asked, job)
         prepared = ready.segmenter.prepare(volume, request.any_modality)  # tells what is wrong with the volume
         from rwkv_core.adaptation import adapt, edited_slices, keep_slices
@@ -178,12 +180,16 @@ class Interactive:
         try:
             adapted = self._ready(replace(asked, bundle=str(folder)), job)
             prepared = adapted.segmenter.prepare(volume, request.any_modality, prepared.scale)
-            parts = Parts(volume.array.shape)
             keep = self.kept.begin(asked, parts, len(adaptation.config.classes))
+            region = parts.regions[0]
             result = prepared.segment(
-                probabilities=keep, progress=_Bar(request.id, "segment", self._send), cancel=job.cancelled
+                region,
+                probabilities=keep,
+                progress=_Bar(request.id, "segment", self._send),
+                cancel=job.cancelled,
             )
-            labelmap = keep_slices(result.labelmap, users, slices)
+            parts.add(region, result)
+            labelmap = _in_box(keep_slices(result.labelmap, users, slices), users, parts.filled)
             self._send(Progress(id=request.id, stage="write"))
             written = self._folder.put(labelmap)
             if job.cancelled.is_set():
@@ -191,9 +197,9 @@ class Interactive:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        if result.probabilities is not None:
+        if keep:
             made = replace(asked, bundle=str(folder))
-            self.kept.keep(made, prepared, parts.filled, result, result.probabilities)
+            self.kept.keep(made, prepared, parts.filled, result, parts.joined(parts.probabilities))
         changes = compare(users if before is None else before, labelmap, result.classes, volume.spacing)
         return AdaptResult(
             id=request.id,
@@ -207,6 +213,7 @@ class Interactive:
             device=str(adapted.segmenter.engine.device),
             engine=adapted.segmenter.engine.name,
             warnings=tuple(result.warnings),
+            kept=keep,
         )
 
     def _propagate(self, request: PropagateRequest, job: Job) -> PropagateResult:
@@ -259,6 +266,13 @@ class _Bar:
         spent = time.perf_counter() - self._start
         left = spent / done * (total - done) if done else None
         self._send(replace(self._message, done=done, total=total, seconds_left=left))
+
+
+def _in_box(labelmap: Array, outside: Array, box: Box) -> Array:
+    """A labelmap in the box, another one outside of it; both (K, J, I)."""
+    together = outside.astype(np.promote_types(labelmap.dtype, outside.dtype))
+    together[inside(box)] = labelmap[inside(box)]
+    return together
 
 
 def _index_of(one: OneSlice) -> "SliceIndex":
