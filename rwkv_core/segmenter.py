@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rwkv_core.block_pass import CONTEXT, BlockPass
 from rwkv_core.bundle import Bundle
-from rwkv_core.bundle_config import Patches, Preprocessing, SegmentClass, Window
+from rwkv_core.bundle_config import Patches, Preprocessing, SegmentClass, Stretch, Window
 from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.cleaning import Cleaning, Islands
 from rwkv_core.engines import choose_device, make_engine
@@ -27,6 +27,10 @@ from rwkv_core.slice_planes import stacks_of
 from rwkv_core.store import load_bundle
 from rwkv_core.volume import Region, SliceStack, Volume
 
+_AROUND = 16
+"""Pixels of the network's input around a region that are only looked at, so that its border is no edge of the image."""
+_AROUND_STRETCHED = 1 / 8
+"""Likewise as a share of the region's side, for models that stretch what they see to one size."""
 _AIR_OR_FAT_HU = -20
 """Every CT of a body holds fat (-100 HU), lung or air; a volume without any is none, or not in Hounsfield units."""
 
@@ -231,7 +235,8 @@ class PreparedVolume:
         is constant.
 
         Args:
-            region: box of voxels to segment. Intensities were still measured on the whole volume.
+            region: box of voxels to segment. Intensities were still measured on the whole volume. Some of its
+                surroundings are looked at, too, and not labelled.
             probabilities: also return the class probabilities.
             progress: called with (slices done, slices in all), first with 0.
             cancel: asked between batches, or an event that may be set.
@@ -252,8 +257,7 @@ class PreparedVolume:
         clock = Clock()
         cancelled = as_question(cancel)
         box = (region or Region()).within(volume.array.shape).as_slices()
-        seen = self._with_context(box)
-        stacks = self.segmenter.stacks(volume, volume.array[seen].shape, average)
+        stacks, seen = self._looked_at(box, average)
         values = self.segmenter.values
         labelmap = np.zeros(volume.array.shape, values.dtype)
         soft = np.zeros((len(values), *volume.array.shape), np.float16) if probabilities else None
@@ -264,7 +268,11 @@ class PreparedVolume:
             i, j, k = volume.spacing
             judged = self.segmenter.judged(stacks)
             averaging = Averaging(stacks, partial(self._pass, clock), values, (k, j, i), judged)
-            slices = averaging.run(labelmap, soft, box, report, cancelled)
+            slices = averaging.run(labelmap, soft, seen, report, cancelled)
+            if seen != box:
+                _clear_outside(labelmap, box)
+                for channel in () if soft is None else soft:
+                    _clear_outside(channel, box)
         with clock("finish"):
             clean = Cleaning(self.segmenter.bundle.config, volume.spacing, islands, smoothing, region is None)
             given = volume.array[box] if self.scale.not_finite else ()
@@ -324,21 +332,31 @@ class PreparedVolume:
         Raises:
             InputError: when the region holds no slice.
         """
-        seen = self._with_context(region.within(self.volume.array.shape).as_slices())
-        return self.segmenter.stacks(self.volume, self.volume.array[seen].shape)[0].slice_axis
+        return self._looked_at(region.within(self.volume.array.shape).as_slices())[0][0].slice_axis
 
-    def _with_context(self, box: Box) -> Box:
-        """The box, and around it what a volumetric network needs to see."""
-        blocks = self.segmenter.preprocessing.resampling
-        if not isinstance(blocks, Patches):
-            return box
+    def _looked_at(self, box: Box, average: bool | None = None) -> tuple[list[SliceStack], Box]:
+        """The slices of a box, and the box with what the network needs to see around it.
+
+        A network that reads slices is shown more of these slices, and not more slices.
+        """
+        shape, segmenter = self.volume.array.shape, self.segmenter
         i, j, k = self.volume.spacing
-        axes = self.segmenter.stacks(self.volume, self.volume.array.shape)[0].axes
-        sides = []
-        for axis, (side, mm, length) in enumerate(zip(box, (k, j, i), self.volume.array.shape, strict=True)):
-            margin = math.ceil(CONTEXT * blocks.spacing[axes.index(axis)] / mm)
-            sides.append(slice(max(0, side.start - margin), min(length, side.stop + margin)))
-        return sides[0], sides[1], sides[2]
+        method = segmenter.preprocessing.resampling
+        if isinstance(method, Patches):
+            axes = segmenter.stacks(self.volume, shape)[0].axes
+            context = [CONTEXT * method.spacing[axes.index(axis)] for axis in range(3)]
+            seen = _widened(box, [mm / size for mm, size in zip(context, (k, j, i), strict=True)], shape)
+            return segmenter.stacks(self.volume, self.volume.array[seen].shape, average), seen
+        stacks = segmenter.stacks(self.volume, self.volume.array[box].shape, average)
+        if segmenter.mode == "paper":
+            return stacks, box
+        if isinstance(method, Stretch):
+            margins = [_AROUND_STRETCHED * (side.stop - side.start) for side in box]
+        else:
+            margins = [_AROUND * method.pixel / size for size in (k, j, i)]
+        if len(stacks) == 1:
+            margins[stacks[0].slice_axis] = 0.0
+        return stacks, _widened(box, margins, shape)
 
     def _pass(self, clock: Clock, stack: SliceStack, box: Box) -> SlicePass:
         """The slices of a part of the volume, ready to go through the network."""
@@ -347,3 +365,19 @@ class PreparedVolume:
         shape = (source.shape[1], source.shape[2])
         resampler = make_resampler(segmenter.preprocessing, shape, stack.spacing[1:], segmenter.mode == "paper")
         return SlicePass(source, self.scale, resampler, segmenter.engine, clock)
+
+
+def _widened(box: Box, margins: Sequence[float], shape: tuple[int, ...]) -> Box:
+    """A box with so many voxels more on every side, as far as the volume goes."""
+    k, j, i = (
+        slice(max(0, side.start - math.ceil(margin)), min(length, side.stop + math.ceil(margin)))
+        for side, margin, length in zip(box, margins, shape, strict=True)
+    )
+    return k, j, i
+
+
+def _clear_outside(array: NDArray[np.generic], box: Box) -> None:
+    """Set to zero what lies outside of a box."""
+    inside = array[box].copy()
+    array[...] = 0
+    array[box] = inside

@@ -94,7 +94,7 @@ class AdaptationLogic:
 
     def canAdapt(self, name: str) -> tuple[bool, str]:
         """Whether `adapt` can be tried, and else why not. That there are no corrections is told by `adapt`'s error."""
-        possible, reason = self._result.canAct()
+        possible, reason = self._result.canLearn()
         if not possible:
             return False, reason
         if not _NAME.fullmatch(name):
@@ -108,6 +108,8 @@ class AdaptationLogic:
         name: str,
         slices: Sequence[OneSlice] = (),
         seconds: float = 55.0,
+        device: str | None = None,
+        engine: str | None = None,
         onProgress: Callable[[Progress], object] | None = None,
         onFinished: Callable[[Adaptation | RWKVUNetError], object] | None = None,
     ) -> None:
@@ -117,6 +119,7 @@ class AdaptationLogic:
             name: of the adapted model.
             slices: that were corrected, besides verified ones and those that differ from the result.
             seconds: for learning, about.
+            device, engine: None for those of the result.
             onFinished: gets the adaptation, or why there is none.
 
         Raises:
@@ -168,6 +171,9 @@ class AdaptationLogic:
                 slices=marked,
                 new_classes=new,
                 seconds=seconds,
+                box=current.box,
+                device=device or current.device,
+                engine=engine or current.engine,
                 any_modality=True,  # the user was asked when the result was made
             )
 
@@ -196,9 +202,12 @@ class AdaptationLogic:
             self._result.client.cancel(self._ticket)
 
     def canRevert(self) -> tuple[bool, str]:
-        """Whether there is an adaptation, and nothing else goes on."""
+        """Whether the result is that of an adaptation, and nothing else goes on."""
+        current = self._result.current
         if self.last is None:
             return False, _("Nothing was adapted.")
+        if current is None or current.model != self.last.after.model:
+            return False, _("What is there now was not made by the adapted model.")
         return not self._result.busy, _("Wait until this is done: {action}").format(action=self._result.busy)
 
     def compare(self, shown: bool = True) -> None:
@@ -245,7 +254,8 @@ class AdaptationLogic:
         part = LabelledPart(labels, wholeBox(labels.shape), last.after.classes, where=~stays)
         self._result.writer.write(last.after.node, last.after.volume, part)
         before = replace(last.before, request=None, written=self._result.users())
-        self._result.adopt(before, replace(last.after, request=None))
+        # Undo brings its result back, not the model: its files are gone.
+        self._result.adopt(before, replace(last.after, request=None, model=last.before.model))
         self.adaptations.pop()
         shutil.rmtree(last.folder, ignore_errors=True)
         self._result.tell()
@@ -300,8 +310,8 @@ class AdaptationLogic:
         written = self._result.users()
         after = replace(
             found,
-            request=answer.id,
-            session=self._result.client.session,
+            request=answer.id if answer.kept else None,
+            session=self._result.client.session if answer.kept else None,
             model=answer.folder,
             labels=written,
             written=written,

@@ -5,7 +5,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from rwkv_core.errors import RWKVUNetError
+from rwkv_core.errors import DeviceError, RWKVUNetError
 from rwkv_core.worker.protocol import Progress
 from RWKVUNetSegmentLib import TimeInWords
 from RWKVUNetSegmentLib.Panel import Panel
@@ -17,6 +17,7 @@ class AdaptationPanel(Panel):
 
     def setup(self) -> None:
         ui = self.ui
+        self._foundIn: Any = None  # the result that the label speaks of
         ui.adaptProgressBar.visible = False
         ui.adaptNameLineEdit.connect("textChanged(QString)", lambda text: self.updateFromState())
         ui.adaptButton.connect("clicked()", self.onAdaptOrCancel)
@@ -34,28 +35,41 @@ class AdaptationPanel(Panel):
         ui, interactive = self.ui, self.logic.interactive
         adaptation, result = interactive.adaptation, interactive.result
         running = adaptation.running
+        if self._foundIn is not result.current:
+            ui.correctedLabel.text = ""
         ui.adaptButton.text = _("Cancel") if running else _("Adapt")
         ui.adaptProgressBar.visible = running
         if running:
             self.allow(ui.adaptButton, True)
             self._showProgress(adaptation.progress)
         else:
-            self.allow(ui.adaptButton, *adaptation.canAdapt(ui.adaptNameLineEdit.text))
+            possible, why = adaptation.canAdapt(ui.adaptNameLineEdit.text)
+            self.allow(ui.adaptButton, possible, self._after(why))
         self.allow(ui.adaptNameLineEdit, not running, result.busy)
-        self.allow(ui.correctedButton, *result.canAct())
+        possible, why = result.canLearn()
+        self.allow(ui.correctedButton, possible, self._after(why))
         possible, why = adaptation.canRevert()
-        for button in (ui.compareButton, ui.revertButton):
-            self.allow(button, possible, why)
-        busy = self.logic.models.busy
-        last = adaptation.last
-        saved = last is not None and self.logic.models.find(last.name) is not None
-        if saved:
-            why = _("It is in the list of models.")
-        elif busy:
-            why = _("Wait until the other action is done.")
-        self.allow(ui.saveModelButton, possible and not saved and not busy, why)
+        self.allow(ui.compareButton, possible or adaptation.comparing, why)
+        self.allow(ui.revertButton, possible, why)
+        self.allow(ui.saveModelButton, *self._canSave())
         ui.compareButton.checked = adaptation.comparing
-        self.allow(ui.propagateButton, *result.canAct())
+        self.allow(ui.propagateButton, *interactive.propagation.canPropagate())
+
+    def _after(self, why: str) -> str:
+        """The reason, and for a segmentation of an earlier session how to go on with it."""
+        node = self.parameterNode.outputSegmentation if self.parameterNode else None
+        known = self.logic.interactive.result.current is not None
+        if known or node is None or not node.GetSegmentation().GetNumberOfSegments():
+            return why
+        return _("Mark the slices that you corrected as verified, so that they stay; then press Segment.")
+
+    def _canSave(self) -> tuple[bool, str]:
+        last, models = self.logic.interactive.adaptation.last, self.logic.models
+        if last is None:
+            return False, _("Nothing was adapted.")
+        if models.find(last.name) is not None:
+            return False, _("It is in the list of models.")
+        return not (models.busy or self.logic.interactive.result.busy), _("Wait until the other action is done.")
 
     def _showProgress(self, progress: Progress | None) -> None:
         bar = self.ui.adaptProgressBar
@@ -71,17 +85,34 @@ class AdaptationPanel(Panel):
             if adaptation.running:
                 adaptation.cancel()
             else:
-                adaptation.adapt(self.ui.adaptNameLineEdit.text, onFinished=self.onFinished)
+                self._adapt()
+
+    def _adapt(self) -> None:
+        node = self.parameterNode
+        self.logic.interactive.adaptation.adapt(
+            self.ui.adaptNameLineEdit.text, device=node.device, engine=node.engine, onFinished=self.onFinished
+        )
 
     def onFinished(self, outcome: Any) -> None:
         self.logic.stateChanged()
-        if isinstance(outcome, RWKVUNetError) and self.logic.interactive.result.failed:
-            slicer.util.errorDisplay(str(outcome), _("The model could not be adapted"))
+        if not isinstance(outcome, RWKVUNetError) or not self.logic.interactive.result.failed:
+            return
+        title = _("The model could not be adapted")
+        node = self.parameterNode
+        if not isinstance(outcome, DeviceError) or node is None or node.device == "cpu":
+            slicer.util.errorDisplay(str(outcome), title)
+            return
+        question = _("{error}\n\nUse the processor (CPU) instead? That takes longer.").format(error=outcome)
+        if slicer.util.confirmOkCancelDisplay(question, title):
+            with slicer.util.tryWithErrorDisplay(title):
+                node.device, node.engine = "cpu", "auto"
+                self._adapt()
 
     def onCorrected(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("The corrected slices could not be found."), waitCursor=True):
             interactive = self.logic.interactive
             found = inWords(interactive.result.current.volume, interactive.adaptation.corrected())
+            self._foundIn = interactive.result.current
             self.ui.correctedLabel.text = found or _("No slice was edited or verified.")
 
     def onCompare(self) -> None:

@@ -4,8 +4,10 @@ interactive = slicer.util.getModuleLogic("RWKVUNetSegment").interactive
 interactive.preview.start(PreviewParameters(volume))
 logic.process(volume, keep=True)
 interactive.result.refine(PostProcessing(smallest=50.0))
+interactive.wait()
 interactive.setVerified(interactive.lookedAt())
 interactive.uncertainty.goToMostUncertain()
+interactive.wait()
 interactive.adaptation.adapt("mine")
 """
 
@@ -16,6 +18,7 @@ from slicer.i18n import tr as _
 from rwkv_core.errors import InputError
 from rwkv_core.worker.protocol_interactive import OneSlice
 from RWKVUNetSegmentLib.AdaptationLogic import AdaptationLogic
+from RWKVUNetSegmentLib.EventLoop import Waiter
 from RWKVUNetSegmentLib.PreviewLogic import PreviewLogic
 from RWKVUNetSegmentLib.PropagationLogic import PropagationLogic
 from RWKVUNetSegmentLib.ResultLogic import ResultLogic
@@ -44,7 +47,7 @@ class InteractiveLogic:
         self.volume = VolumeOfWorker(segmentation.client)
         self.preview = PreviewLogic(segmentation, self.volume)
         self.result = ResultLogic(segmentation)
-        self.uncertainty = UncertaintyLogic(self.result, self.preview.views)
+        self.uncertainty = UncertaintyLogic(self.result, self.preview.views, self.volume)
         self.adaptation = AdaptationLogic(self.result, self.volume, models)
         self.propagation = PropagationLogic(self.result)
         self.result.addCallback(self._onResultChanged)
@@ -86,6 +89,27 @@ class InteractiveLogic:
             raise InputError(_("Choose a segmentation."))
         setVerified(node or current.node, volume or current.volume, one, verified)  # type: ignore[union-attr]
         self.result.tell()
+
+    def wait(self) -> None:
+        """Process events until nothing goes on here: one action after the other, from the Python console.
+
+        Raises:
+            RuntimeError: what went wrong.
+        """
+        waiter = Waiter()
+
+        def look() -> None:
+            if not self.result.busy and not (self.preview.on and self.preview.busy):
+                waiter.finish()
+
+        for logic in (self.result, self.preview):
+            logic.addCallback(look)
+        look()
+        waiter.wait()
+        for logic in (self.result, self.preview):
+            logic.removeCallback(look)
+            if logic.failed:
+                raise RuntimeError(logic.message)
 
     def cleanup(self) -> None:
         """Module reload or quit. Before the worker is ended."""

@@ -8,7 +8,9 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from rwkv_core.errors import RWKVUNetError
 from rwkv_core.worker.content import ClassEntry
+from RWKVUNetSegmentLib import TimeInWords
 from RWKVUNetSegmentLib.EventLoop import slot
 from RWKVUNetSegmentLib.Panel import Panel
 from RWKVUNetSegmentLib.PostProcessing import PostProcessing
@@ -41,6 +43,7 @@ class PostProcessingPanel(Panel):
         ui.keepAtButton.connect("clicked()", self.onKeepAt)
         ui.undoButton.connect("clicked()", self.onUndo)
         ui.resetButton.connect("clicked()", self.onReset)
+        ui.cancelResultButton.connect("clicked()", self.logic.interactive.result.cancel)
         self.logic.interactive.result.addCallback(self.updateFromState)
 
     def cleanup(self) -> None:
@@ -75,9 +78,19 @@ class PostProcessingPanel(Panel):
         self.allow(ui.undoButton, *result.canUndo())
         act, whyNot = result.canAct()
         self.allow(ui.resetButton, act and self._processing != PostProcessing(), whyNot or _("Nothing was changed."))
-        ui.resultStatusLabel.text = result.busy or result.message
+        self._showWhatGoesOn()
         if node is not None:
             self._showClass()
+
+    def _showWhatGoesOn(self) -> None:
+        """Here or in another section; adapting has a bar and a Cancel of its own."""
+        ui, result = self.ui, self.logic.interactive.result
+        words = [result.busy or result.message]
+        if result.progress is not None and result.progress.total:
+            words.append(_("{done} of {total}").format(done=result.progress.done, total=result.progress.total))
+            words.append(TimeInWords.secondsLeft(result.progress.seconds_left))
+        ui.resultStatusLabel.text = ", ".join(word for word in words if word)
+        ui.cancelResultButton.visible = bool(result.busy) and not self.logic.interactive.adaptation.running
 
     def _fill(self) -> None:
         """The classes of the result; before there is one, of the chosen model."""
@@ -146,7 +159,10 @@ class PostProcessingPanel(Panel):
             if not interactive.result.refining and not interactive.result.canAct()[0]:
                 self._timer.start()
                 return
-            interactive.result.refine(self._processing, undoable=self._control != self._previous)
+            try:
+                interactive.result.refine(self._processing, undoable=self._control != self._previous)
+            except RWKVUNetError as error:  # the user undid an adaptation: told below, as other outcomes are
+                interactive.result.end(error)
         self._previous = self._control
 
     def _now(self, action: Callable[[], object], title: str) -> None:

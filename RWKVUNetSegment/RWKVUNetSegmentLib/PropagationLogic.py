@@ -6,6 +6,7 @@ from slicer.i18n import tr as _
 
 from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
 from rwkv_core.worker.protocol_interactive import OneSlice, PropagateRequest, PropagateResult
+from RWKVUNetSegmentLib.RegionOfInterest import wholeBox
 from RWKVUNetSegmentLib.ResultLogic import ResultLogic
 from RWKVUNetSegmentLib.SegmentationWriting import LabelledPart
 from RWKVUNetSegmentLib.VerifiedSlices import slicesMask
@@ -21,6 +22,14 @@ class PropagationLogic:
     def __init__(self, result: ResultLogic):
         self._result = result
 
+    def canPropagate(self) -> tuple[bool, str]:
+        """Whether `propagate` can be tried, and else why not."""
+        possible, reason = self._result.canAct()
+        current = self._result.current
+        if possible and current is not None and current.box != wholeBox(current.labels.shape):
+            return False, _("Only the result of a whole volume can be propagated.")
+        return possible, reason
+
     def propagate(self, one: OneSlice, values: tuple[int, ...] = (), least: float = 0.7, farthest: int = 20) -> None:
         """From a slice to its neighbours; verified and learnt slices end the way. One undo step.
 
@@ -32,10 +41,10 @@ class PropagationLogic:
         Raises:
             InputError: when that cannot be tried now.
         """
-        possible, reason = self._result.canAct()
+        current = self._result.settled()
+        possible, reason = self.canPropagate()
         if not possible:
             raise InputError(reason)
-        current = self._result.settled()
         users = self._result.users()
         keep = tuple(kept for kept in self._result.protectedSlices() if kept != one)
         client = self._result.client
@@ -75,6 +84,6 @@ class PropagationLogic:
                 client.discard(file)
                 self._result.end(error)
 
-            client.ask(request, None, take, fail)
+            self._result.ask(request, take, fail)
 
         client.put(users, ask, self._result.end)

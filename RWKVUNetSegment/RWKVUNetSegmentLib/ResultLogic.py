@@ -14,6 +14,7 @@ from slicer.i18n import tr as _
 
 from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
 from rwkv_core.worker.content import Box, ClassEntry
+from rwkv_core.worker.protocol import Progress, Request
 from rwkv_core.worker.protocol_interactive import OneSlice, RefineResult
 from RWKVUNetSegmentLib.EventLoop import tell
 from RWKVUNetSegmentLib.InputVolume import InputVolume
@@ -32,12 +33,13 @@ class KeptResult:
 
     Attributes:
         request: id of the request that it answered; None when the worker keeps nothing of it.
-        session: of the worker.
+        session: of the worker; None when the result was too large to be kept at all.
         volume, node: vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode.
         labels: (K, J, I) of the volume: what was written, without the user's edits.
         written: what the node held after that, with them.
         fixed: slices that a model learnt from: they are the user's, and stay.
         processing: that was done to it.
+        device, engine: that were chosen for it.
     """
 
     request: int | None
@@ -51,6 +53,8 @@ class KeptResult:
     written: np.ndarray
     fixed: tuple[OneSlice, ...] = ()
     processing: PostProcessing = field(default_factory=PostProcessing)
+    device: str = "auto"
+    engine: str = "auto"
 
     @property
     def inside(self) -> tuple[slice, slice, slice]:
@@ -68,6 +72,7 @@ class ResultLogic:
     Attributes:
         current: None while there is none.
         busy: what goes on, in words; empty when nothing does.
+        progress: of it, as far as the worker says; else None.
         message: how the last action ended.
         failed: whether it failed.
         refining: whether what goes on is post-processing, which may be asked for again meanwhile.
@@ -77,6 +82,8 @@ class ResultLogic:
         self._segmentation = segmentation
         self.current: KeptResult | None = None
         self.busy = ""
+        self.progress: Progress | None = None
+        self._ticket: Any = None
         self.message, self.failed = "", False
         self._earlier: list[KeptResult] = []
         self._wanted: tuple[PostProcessing, bool] | None = None
@@ -109,15 +116,17 @@ class ResultLogic:
 
     def remember(self, result: Any) -> None:
         """A `SegmentationResult` that was completed. One of single slices is nothing to go on with."""
-        if result.kept is None or result.box is None:
+        parameters = result.parameters
+        if not parameters.keep or result.box is None:
             return
-        volume, node = result.parameters.inputVolume, result.node
+        volume, node = parameters.inputVolume, result.node
+        session = self.client.session if result.kept is not None else None
         labels = labelsOf(node, gridOf(node, volume), result.classes)
         self._earlier = []
         self.adopt(
             KeptResult(
-                result.kept, self.client.session, volume, node, result.parameters.model, result.box, result.classes,
-                labels, labels,
+                result.kept, session, volume, node, parameters.model, result.box, result.classes, labels, labels,
+                device=parameters.device, engine=parameters.engine,
             )
         )  # fmt: skip
 
@@ -138,17 +147,26 @@ class ResultLogic:
         """Whether the worker keeps the result, and else why it does not."""
         if self.current is None:
             return False, _("Press Segment first.")
+        if self.current.request is None and self.current.session is None:
+            return False, _("This result is too large for that. Segment a box (ROI) that you choose under Advanced.")
         if self.current.request is None or self.current.session is not self.client.session:
-            return False, _("The probabilities of this result are no longer kept. Press Segment again.")
+            return False, _(
+                "This result is no longer kept. Press Segment again; slices that you mark as verified before stay."
+            )
         return True, ""
 
     def canAct(self) -> tuple[bool, str]:
         """As `canRefine`, and nothing else goes on."""
+        possible, reason = self.canLearn()
+        return self.canRefine() if possible else (False, reason)
+
+    def canLearn(self) -> tuple[bool, str]:
+        """Whether there is a result, kept or not, and nothing goes on."""
         if self.busy:
             return False, _("Wait until this is done: {action}").format(action=self.busy)
         if self._segmentation.running:
             return False, _("Wait until the segmentation is done.")
-        return self.canRefine()
+        return self.current is not None, _("Press Segment first.")
 
     def refine(self, processing: PostProcessing, undoable: bool = True) -> None:
         """Change the result; what the user edited or verified stays. The latest wins.
@@ -166,6 +184,7 @@ class ResultLogic:
         if self.refining:
             self._wanted = (processing, undoable or bool(self._wanted and self._wanted[1]))
             return
+        self.settled()
         possible, reason = self.canAct()
         if not possible:
             raise InputError(reason)
@@ -193,7 +212,7 @@ class ResultLogic:
             self._wanted = None
             self.end(error)
 
-        self.client.ask(processing.request(current.request), None, take, fail)
+        self.ask(processing.request(current.request), take, fail)
 
     def keepAt(self, ras: Any) -> None:
         """Of the segment at a point (world, mm), keep only the part that holds it.
@@ -260,9 +279,29 @@ class ResultLogic:
         self.busy, self.message, self.failed = action, "", False
         self.tell()
 
+    def ask(
+        self,
+        request: Request[Any],
+        onResult: Callable[[Any], object],
+        onError: Callable[[RWKVUNetError], object] | None = None,
+    ) -> None:
+        """Ask the worker for what goes on; `onError` is `end` where none is given."""
+
+        def step(progress: Progress) -> None:
+            self.progress = progress
+            self.tell()
+
+        self._ticket = self.client.ask(request, step, onResult, onError or self.end)
+
+    def cancel(self) -> None:
+        """Give up what the worker was asked for; nothing is changed then."""
+        if self._ticket is not None:
+            self.client.cancel(self._ticket)
+
     def end(self, outcome: RWKVUNetError | str = "") -> None:
         """It is over."""
         self.busy = ""
+        self.progress = self._ticket = None
         self.failed = isinstance(outcome, RWKVUNetError) and not isinstance(outcome, CancelledError)
         self.message = _("Cancelled. Nothing was changed.") if isinstance(outcome, CancelledError) else str(outcome)
         self.tell()
@@ -295,16 +334,19 @@ class ResultLogic:
                 earlier = self._earlier[place]
                 if np.array_equal(users, earlier.written) and earlier.node is self.current.node:
                     del self._earlier[place:]
-                    kept = {"request": self.current.request} if earlier.model == self.current.model else {}
-                    self.current = replace(earlier, **kept)
+                    same = earlier.model == self.current.model  # the worker keeps one result
+                    self.current = replace(earlier, request=self.current.request if same else None)
                     break
         return self.current
 
     def _write(self, before: KeptResult, labels: np.ndarray, processing: PostProcessing, undoable: bool) -> str:
         """Write a labelmap of the box, but not over the user's edits; tells what was left as it was."""
         users = self.users()
-        if undoable:
-            before = self.settled()
+        settled = self.settled()
+        if settled.model != before.model:
+            raise CancelledError  # the user undid an adaptation meanwhile
+        undoable = undoable or settled is not before  # the user undid the step that this would have belonged to
+        before = settled
         edited = users != before.labels
         where = ~(edited | slicesMask(users.shape, before.fixed))
         outside = np.ones(users.shape, bool)

@@ -6,7 +6,7 @@ from typing import Any
 import slicer
 
 from rwkv_core.volume.seg_nrrd import terminology_entry
-from rwkv_core.worker.content import ClassEntry
+from rwkv_core.worker.content import ClassEntry, Code, Terminology
 
 _SURROUNDING = {("SCT", "65216001")}
 """Types of segments: cerebrospinal fluid."""
@@ -52,7 +52,19 @@ def newSegment(one: ClassEntry) -> Any:
     return segment
 
 
+def terminologyOf(segment: Any) -> Terminology | None:
+    """What the user says that a segment is; None where nothing is said."""
+    category, kind, modifier = (
+        Code(scheme=scheme, value=value, meaning=meaning) if scheme and value else None
+        for scheme, value, meaning in _fields((segment.GetTerminology() or "") + "~~~")
+    )
+    return Terminology(category=category, type=kind, modifier=modifier) if category and kind else None
+
+
 def _codes(entry: str) -> tuple[tuple[str, str], ...]:
     """Scheme and value of category, type and modifier of a serialized entry; the meanings are only words."""
-    codes = [[*part.split("^"), "", ""][:2] for part in entry.split("~")[1:4]]
-    return tuple((scheme, value) for scheme, value in codes)
+    return tuple((scheme, value) for scheme, value, _meaning in _fields(entry))
+
+
+def _fields(entry: str) -> list[list[str]]:
+    return [[*part.split("^"), "", "", ""][:3] for part in entry.split("~")[1:4]]

@@ -1,13 +1,14 @@
 """A segmentation node's segments as one labelmap, and which of them a model does not know."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from slicer.i18n import tr as _
 
+from rwkv_core.errors import InputError
 from rwkv_core.worker.content import ClassEntry
-from RWKVUNetSegmentLib.SegmentClasses import findSegments
+from RWKVUNetSegmentLib.SegmentClasses import findSegments, terminologyOf
 from RWKVUNetSegmentLib.SegmentLayers import LABELMAP, Grid, arrayOf, firstVoxelOf, isEmpty, layerOf, maskOf
 
 
@@ -54,11 +55,14 @@ def withNewClasses(
 
     Returns:
         The labelmap, and the new classes; empty segments are none.
+
+    Raises:
+        InputError: when one has the name of another class.
     """
     segmentation = node.GetSegmentation()
     known = set(findSegments(node, classes).values())
     value = max((one.value for one in classes), default=0)
-    new = []
+    new: list[ClassEntry] = []
     labels = labels.copy()
     for segmentID in segmentation.GetSegmentIDs():
         segment = segmentation.GetSegment(segmentID)
@@ -70,20 +74,16 @@ def withNewClasses(
             labels = labels.astype(np.uint16)
         labels[mask] = value
         red, green, blue = (round(255 * part) for part in segment.GetColor())
-        new.append(ClassEntry(value=value, name=segment.GetName(), color=(red, green, blue)))
-    return labels, tuple(_distinct(new, classes))
-
-
-def _distinct(new: Sequence[ClassEntry], classes: Sequence[ClassEntry]) -> list[ClassEntry]:
-    """Classes have names of their own."""
-    taken, named = {one.name for one in classes}, []
-    for one in new:
-        name = one.name
-        while name in taken:
-            name += "'"
-        taken.add(name)
-        named.append(replace(one, name=name))
-    return named
+        entry = ClassEntry(
+            value=value, name=segment.GetName(), color=(red, green, blue), terminology=terminologyOf(segment)
+        )
+        if entry.name in {one.name for one in (*classes, *new)}:
+            raise InputError(
+                _("There are two structures named {name}.").format(name=entry.name),
+                hint=_("Give the segment that you have drawn another name, or the same terminology."),
+            )
+        new.append(entry)
+    return labels, tuple(new)
 
 
 def _fits(layer: Any, grid: Grid) -> bool:

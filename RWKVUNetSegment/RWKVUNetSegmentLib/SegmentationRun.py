@@ -131,7 +131,7 @@ class SegmentationResult:
         error: what went wrong (`message`, `hint`); None unless the state is FAILED.
         progress: the latest.
         kept: id of the request whose probabilities the worker keeps; None when it keeps none.
-        box: the part that was segmented; None until it is.
+        box: the part that was segmented; None until it is, and for single slices.
     """
 
     parameters: SegmentationParameters
@@ -319,7 +319,8 @@ class SegmentationRun:
         result.node = node
         result.segmentIDs = written.segmentIDs
         result.classes = answer.classes
-        result.kept, result.box = answer.id if answer.kept and not answer.slices else None, answer.box
+        if not answer.slices:
+            result.kept, result.box = answer.id if answer.kept else None, answer.box
         result.volumesML = {one.name: float(counts[one.value]) * voxel for one in answer.classes}
         result.device, result.engine = answer.device, answer.engine
         result.warnings = [*answer.warnings, *written.warnings]

@@ -1,6 +1,7 @@
 """Where the model is unsure: a volume to lay over the scan, and the slice to look at next."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from RWKVUNetSegmentLib.EventLoop import tell
 from RWKVUNetSegmentLib.InputVolume import InputVolume
 from RWKVUNetSegmentLib.ResultLogic import KeptResult, ResultLogic
 from RWKVUNetSegmentLib.SliceViews import SliceViews, axisShown, goTo
+from RWKVUNetSegmentLib.VolumeOfWorker import VolumeOfWorker
 
 _OURS = "RWKVUNetSegment.Uncertainty"
 _COLORS = "vtkMRMLColorTableNodeFileColdToHotRainbow.txt"
@@ -24,14 +26,19 @@ class UncertaintyLogic:
     Args:
         result: `ResultLogic`.
         views: says which view is looked at.
+        volume: hands the scan over.
 
     Attributes:
         opacity: of the overlay, 0 to 1.
+        planes: whether the model looks again, in all planes that it reads; the mean is measured.
+        flips: likewise at the mirror image.
     """
 
-    def __init__(self, result: ResultLogic, views: SliceViews):
-        self._result, self._views = result, views
-        self._of: tuple[Any, int] | None = None
+    def __init__(self, result: ResultLogic, views: SliceViews, volume: VolumeOfWorker):
+        self._result, self._views, self._volume = result, views, volume
+        self.planes = self.flips = False
+        self._of: tuple[Any, ...] | None = None
+        self._under: dict[str, tuple[Any, float]] = {}
         self._scores: dict[str, tuple[float, ...]] = {}
         self._firsts: dict[str, int] = {}
         self._id = ""
@@ -44,9 +51,9 @@ class UncertaintyLogic:
 
     @property
     def known(self) -> bool:
-        """Whether it is that of the current result."""
+        """Whether it is that of the current result, measured as `planes` and `flips` say."""
         current = self._result.current
-        return current is not None and self._of == (current.session, current.request)
+        return current is not None and self._of == (current.session, current.request, self.planes, self.flips)
 
     @property
     def shown(self) -> bool:
@@ -54,12 +61,8 @@ class UncertaintyLogic:
         composite = _composites()
         return self.node is not None and any(one.GetForegroundVolumeID() == self._id for one in composite)
 
-    def compute(self, onDone: Callable[[], object] | None = None, planes: bool = False, flips: bool = False) -> None:
+    def compute(self, onDone: Callable[[], object] | None = None) -> None:
         """Ask the worker; `onDone()` comes when it is known.
-
-        Args:
-            planes: run the model again in all planes that it allows, and take the mean.
-            flips: likewise over the mirror image.
 
         Raises:
             InputError: when nothing is kept, or something else goes on.
@@ -69,6 +72,7 @@ class UncertaintyLogic:
             raise InputError(reason)
         current = self._result.current
         assert current is not None and current.request is not None
+        planes, flips = self.planes, self.flips
         self._result.begin(_("Measuring the uncertainty"))
 
         def take(answer: UncertaintyResult) -> None:
@@ -76,6 +80,7 @@ class UncertaintyLogic:
                 entropy = self._result.take(answer.entropy)
                 if self._result.current is not None and self._result.current.node is current.node:
                     self._keep(current, answer, entropy)
+                    self._of = current.session, current.request, planes, flips
             except RWKVUNetError as error:
                 self._result.end(error)
                 return
@@ -83,19 +88,31 @@ class UncertaintyLogic:
             tell(onDone)
 
         request = UncertaintyRequest(result=current.request, planes=planes, flips=flips)
-        self._result.client.ask(request, None, take, self._result.end)
+        if not (planes or flips):
+            self._result.ask(request, take)
+            return
+        self._volume.get(
+            current.volume,
+            lambda file: self._result.ask(replace(request, volume=file), take),
+            self._result.end,
+        )
 
     def show(self, shown: bool = True) -> None:
         """Lay it over the scan in all slice views, or take it away; computed first where it is not known."""
         if shown and not self.known:
-            self.compute(lambda: self.show(True))
+            self.compute(self._showIfKnown)
             return
         for composite in _composites():
+            over = composite.GetForegroundVolumeID()
             if shown:
+                if over != self._id:
+                    self._under[composite.GetID()] = over, composite.GetForegroundOpacity()
                 composite.SetForegroundVolumeID(self._id)
                 composite.SetForegroundOpacity(self.opacity)
-            elif composite.GetForegroundVolumeID() == self._id:
-                composite.SetForegroundVolumeID(None)
+            elif self._id and over == self._id:  # what lay over the scan before does so again
+                volume, opacity = self._under.pop(composite.GetID(), (None, 0.0))
+                composite.SetForegroundVolumeID(volume if volume and slicer.mrmlScene.GetNodeByID(volume) else None)
+                composite.SetForegroundOpacity(opacity)
         self._result.tell()
 
     def setOpacity(self, opacity: float) -> None:
@@ -112,7 +129,7 @@ class UncertaintyLogic:
             InputError: when all are verified, or nothing is kept.
         """
         if not self.known:
-            self.compute(self.goToMostUncertain)
+            self.compute(self._go)
             return
         current = self._result.current
         assert current is not None
@@ -123,6 +140,16 @@ class UncertaintyLogic:
         if one is None:
             raise InputError(_("All slices of this direction are verified."))
         goTo(current.volume, one, view)
+
+    def _showIfKnown(self) -> None:
+        if self.known:  # else the result went away meanwhile
+            self.show(True)
+
+    def _go(self) -> None:
+        try:
+            self.goToMostUncertain()
+        except RWKVUNetError as error:
+            self._result.end(error)
 
     def mostUncertain(self, axis: str) -> OneSlice | None:
         """The slice with the highest score along "I", "J" or "K" that is not protected; None when there is none."""
@@ -143,6 +170,8 @@ class UncertaintyLogic:
 
     def cleanup(self) -> None:
         """Take the overlay away."""
+        if self.shown:
+            self.show(False)
         node, self._id, self._of = self.node, "", None
         if node is not None:
             slicer.mrmlScene.RemoveNode(node)
@@ -165,7 +194,6 @@ class UncertaintyLogic:
         display.SetAndObserveColorNodeID(_COLORS)
         display.SetAutoWindowLevel(False)
         display.SetWindowLevelMinMax(0.0, 1.0)
-        self._of = (current.session, current.request or 0)
         self._scores = dict(answer.scores)
         self._firsts = {name: getattr(answer.box, name.lower()).first for name in "IJK"}
 

@@ -25,6 +25,8 @@ class VerifiedPanel(Panel):
         ui.verifiedButton.connect("clicked()", self.onVerified)
         ui.uncertainButton.connect("clicked()", self.onMostUncertain)
         ui.uncertaintyCheckBox.connect("toggled(bool)", self.onShowUncertainty)
+        for box in (ui.planesCheckBox, ui.flipsCheckBox):
+            box.connect("toggled(bool)", self.onLooks)
         ui.uncertaintySlider.value = interactive.uncertainty.opacity
         ui.uncertaintySlider.connect("valueChanged(double)", interactive.uncertainty.setOpacity)
         interactive.result.addCallback(self.updateFromState)
@@ -66,6 +68,8 @@ class VerifiedPanel(Panel):
         left = one is None or not interactive.uncertainty.known or interactive.uncertainty.mostUncertain(one.axis)
         self.allow(ui.uncertainButton, possible and bool(left), why or _("All slices of this direction are verified."))
         shown = interactive.uncertainty.shown
+        for box in (ui.planesCheckBox, ui.flipsCheckBox):
+            self.allow(box, possible, why)
         self.allow(ui.uncertaintyCheckBox, possible or shown, why)
         self.allow(ui.uncertaintySlider, shown, _("Tick “Show uncertainty” first."))
         wasBlocked = ui.uncertaintyCheckBox.blockSignals(True)
@@ -100,6 +104,15 @@ class VerifiedPanel(Panel):
     def onMostUncertain(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("The most uncertain slice could not be found.")):
             self.logic.interactive.uncertainty.goToMostUncertain()
+
+    def onLooks(self, *_unused: Any) -> None:
+        ui, uncertainty = self.ui, self.logic.interactive.uncertainty
+        with slicer.util.tryWithErrorDisplay(_("The uncertainty could not be measured.")):
+            shown = uncertainty.shown
+            uncertainty.planes, uncertainty.flips = ui.planesCheckBox.checked, ui.flipsCheckBox.checked
+            if shown:
+                uncertainty.show(True)
+        self.updateFromState()
 
     def onShowUncertainty(self, shown: bool) -> None:
         with slicer.util.tryWithErrorDisplay(_("The uncertainty could not be shown.")):

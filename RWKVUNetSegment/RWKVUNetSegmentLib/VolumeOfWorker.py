@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from rwkv_core.errors import RWKVUNetError
+from rwkv_core.errors import CancelledError, RWKVUNetError
 from rwkv_core.worker.arrays import geometry_of
 from rwkv_core.worker.content import VolumeFile
 from RWKVUNetSegmentLib.EventLoop import later, tell
@@ -57,12 +57,15 @@ class VolumeOfWorker:
         self._key = (self._client.session, *key)
 
     def forget(self) -> None:
-        """Delete the worker's copy. Whoever waits for it gets no answer."""
+        """Delete the worker's copy. Whoever waits for it gets a `CancelledError`."""
+        waiting = self._waiting
         if self._giveUp is not None:
             self._giveUp()
         elif self._file is not None and self._key[0] is self._client.session:
             self._client.discard(self._file.file)
         self._giveUp, self._file, self._key, self._waiting = None, None, None, []
+        for _onReady, onError in waiting:
+            tell(onError, CancelledError())
 
     def _failed(self, error: RWKVUNetError) -> None:
         self._giveUp = None

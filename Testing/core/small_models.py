@@ -52,6 +52,17 @@ class QuadrantNetwork(nn.Module):
         return 10 * nn.functional.one_hot(quadrant, 5).permute(2, 0, 1).float().expand(batch, -1, -1, -1)
 
 
+class BlurredBandNetwork(nn.Module):
+    """Stand-in: as BandNetwork of the mean of 9 x 9 pixels, so that what lies around a pixel matters."""
+
+    def __init__(self):
+        super().__init__()
+        self.bands = BandNetwork()
+
+    def forward(self, image):
+        return self.bands(nn.functional.avg_pool2d(image, 9, 1, 4))
+
+
 class BandNetwork(nn.Module):
     """Stand-in: channel n where the input lies nearest n / 4, for n = 0 to 4. Remembers the inputs' shapes."""
 

@@ -143,6 +143,15 @@ def test_all_together_and_the_probabilities_stay():
     assert np.array_equal(p, before)
 
 
+def test_a_click_on_a_class_that_is_gone_changes_nothing():
+    p, place = soft(blocks()), (1, 1, 1)
+    without = refine(p, VALUES, SPACING, 0, Refinement(off=(7,)))
+    assert without.any() and not without[place]
+    assert np.array_equal(refine(p, VALUES, SPACING, 0, Refinement(off=(7,), keep_at=[place])), without)
+    with pytest.raises(InputError, match="outside"):
+        refine(p, VALUES, SPACING, 0, Refinement(keep_at=[(99, 0, 0)]))
+
+
 def test_cancel():
     event = threading.Event()
     event.set()

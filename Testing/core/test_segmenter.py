@@ -13,7 +13,7 @@ from rwkv_core.errors import BundleError, CancelledError, DeviceError, InputErro
 from rwkv_core.intensity import fit_intensity
 from rwkv_core.preprocessing import make_resampler
 
-from core.small_models import BandNetwork, QuadrantNetwork, config, with_network
+from core.small_models import BandNetwork, BlurredBandNetwork, QuadrantNetwork, config, with_network
 
 RAS = np.eye(4)
 DIRECTIONS = {"R": 0, "A": 1, "S": 2}
@@ -107,6 +107,41 @@ def test_region_is_labelled_and_nothing_else():
     expected = np.zeros_like(channel)
     expected[2:5, :, 4:12] = channel[2:5, :, 4:12]
     assert np.array_equal(result.labelmap, expected)
+
+
+@pytest.mark.parametrize("average", [False, True])
+def test_a_box_merges_seamlessly(average):
+    """At its border, what lies outside is looked at: no edge of an image there."""
+    array = ndimage.gaussian_filter(np.random.default_rng(2).random((64, 64, 64)), 3).astype(np.float32)
+    array = (array - array.min()) / np.ptp(array)
+    model = with_network(config(orientations=("SPL", "AIL", "LIP")), BlurredBandNetwork())
+    segmenter = Segmenter(model, "cpu", engine="torch")
+    volume, region = Volume(array, RAS), Region(i=(12, 50), j=(10, 48), k=(20, 56))
+    whole = segmenter.segment(volume, average=average).labelmap
+    box = segmenter.segment(volume, region, True, average=average)
+    inside = region.as_slices()
+    assert np.mean(box.labelmap[inside] == whole[inside]) > 0.9999
+    outside = np.ones(array.shape, bool)
+    outside[inside] = False
+    assert not box.labelmap[outside].any() and not box.probabilities[:, outside].any()
+
+
+def test_models_that_stretch_see_a_box_larger_and_a_little_around_it():
+    class Watching(BandNetwork):
+        def forward(self, image):
+            brightest.append(float(image.max()))
+            return super().forward(image)
+
+    brightest, network = [], Watching()
+    array = np.ones((2, 80, 96), np.float32)
+    array[:, 20:60, 30:70] = 0
+    model = config(resampling={"method": "stretch", "height": 64, "width": 64})
+    segmenter = Segmenter(with_network(model, network), "cpu", engine="torch")
+    result = segmenter.segment(Volume(array, RAS), Region(i=(30, 70), j=(20, 60)))
+    assert {shape[2:] for shape in network.seen} == {(64, 64)} and brightest[0] == 1
+    assert not result.labelmap[:, 22:58, 32:68].any()
+    result.labelmap[:, 20:60, 30:70] = 0
+    assert not result.labelmap.any()
 
 
 def test_intensities_are_measured_on_the_whole_volume_also_for_a_region():

@@ -225,6 +225,16 @@ def test_uncertainty_over_planes_and_flips(worker, lively):
     assert np.allclose(found, entropy(expected[:, :, 2:18]), atol=2e-3)
 
 
+def test_uncertainty_over_planes_when_the_file_of_the_request_is_gone(worker, lively):
+    """The module deletes it as soon as there is a result."""
+    request, _, _ = segment(worker, lively)
+    worker.folder.discard(request.volume.file)
+    with pytest.raises(InputError, match="cannot be read"):
+        worker.request(UncertaintyRequest(result=request.id, planes=True))
+    answer = worker.request(UncertaintyRequest(result=request.id, planes=True, volume=volume_file(worker, noise())))
+    assert worker.folder.take(answer.entropy).shape == noise().shape
+
+
 @pytest.fixture
 def corrected(worker, kept):
     """What a user has after painting a new segment into two slices: (labelmap before, after, the request's fields)."""
@@ -269,6 +279,23 @@ def test_adapt_learns_segments_again_and_keeps_the_users_slices(worker, correcte
     assert change.before_ml == 0
     assert change.after_ml > 0
     assert np.array_equal(refined(worker, pending.id), labelmap)  # what was corrected, and what stayed, is kept
+
+
+def test_adapt_in_a_box_segments_and_keeps_the_box(worker, corrected, tmp_path):
+    _, users, fields = corrected
+    box = Box(i=Range(first=4, end=18), j=Range(first=3, end=17), k=Range(first=0, end=5))
+    request = AdaptRequest(**fields, folder=str(tmp_path / "new"), slices=(OneSlice(axis="K", index=1),), box=box)
+    pending = worker.start(request)
+    result = pending.result()
+    assert result.kept
+    labelmap = worker.folder.take(result.labelmap)
+    outside = np.ones(labelmap.shape, bool)
+    outside[0:5, 3:17, 4:18] = False
+    assert np.array_equal(labelmap[outside], users[outside])
+    again = worker.request(RefineRequest(result=pending.id))
+    assert (again.box.i.first, again.box.i.end, again.box.k.end) == (4, 18, 5)
+    found = worker.folder.take(again.labelmap)
+    assert np.mean(found[2:5] == labelmap[2:5, 3:17, 4:18]) > 0.99
 
 
 def test_adapt_that_is_cancelled_leaves_nothing(worker, corrected, tmp_path):

@@ -114,7 +114,10 @@ class User(SimpleNamespace):
         """Wait until no control moves and nothing goes on."""
         panel = next(one for one in self.opened.widget.panels if type(one).__name__ == "InteractivePanel")
         timers = [part._timer for part in panel.parts if hasattr(part, "_timer")]
-        bench.wait_until(lambda: not self.interactive.result.busy and not any(timer.active for timer in timers))
+        bench.wait_until(
+            lambda: not self.interactive.result.busy and not any(timer.active for timer in timers),
+            what=lambda: self.interactive.result.busy,
+        )
         bench.process_events()
 
     def process(self, **processing):
@@ -141,9 +144,13 @@ class User(SimpleNamespace):
 
     def asked(self, kind):
         """How many requests of this type the workers got."""
+        return len(self.requests(kind))
+
+    def requests(self, kind):
+        """The requests of this type that the workers got, as dicts."""
         file = self.folder / "asked.jsonl"
         lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-        return sum(json.loads(line)["type"] == kind for line in lines)
+        return [one for one in map(json.loads, lines) if one["type"] == kind]
 
     def expected(self, shift=0):
         """What the stand-in answers."""

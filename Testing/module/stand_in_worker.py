@@ -3,7 +3,7 @@
 Class 1 ("Body") is where a voxel is above 100, class 2 ("Bone") where it is above 200: value / 333 is its probability.
 An adapted model's limits are higher by 20. Refining knows thresholds and classes that are off; of a clicked class, the
 rows (J) of the click stay. Model "slow" waits for a file named "go" in the folder that RWKV_STAND_IN names; "broken"
-answers with an error; "axial" allows slices along K only.
+answers with an error; "axial" allows slices along K only. A model named "full" is learnt on the device "cpu" alone.
 """
 
 import json
@@ -11,10 +11,12 @@ import os
 import sys
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
+from rwkv_core.errors import RWKVUNetError
 from rwkv_core.worker.arrays import PrivateFolder, geometry_of
 from rwkv_core.worker.content import Box, ClassEntry, ModelEntry, Range
 from rwkv_core.worker.lines import LineSplitter, decode_request, encode
@@ -86,7 +88,7 @@ class Worker:
     def note(self, request):
         """For tests that count what was asked."""
         with (self.signs / "asked.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"type": type(request).__name__, "id": request.id}) + "\n")
+            file.write(json.dumps({"type": type(request).__name__, **asdict(request)}) + "\n")
 
     def answer(self, request):
         self.note(request)
@@ -179,6 +181,8 @@ class Worker:
 
     def uncertainty(self, request):
         chances, box, _, _ = self.find(request)
+        if request.planes or request.flips:  # the network looks again
+            chances = chances + 0 * self.folder.get(request.volume.file)[:1, :1, :1]
         unsure = (1 - np.abs(2 * chances - 1)).astype(np.float32)
         scores = {
             name: tuple(unsure.mean(axis=tuple(a for a in range(3) if a != axis)).astype(float).tolist())
@@ -194,6 +198,8 @@ class Worker:
             self.say(Progress(id=request.id, stage="learn", done=10, total=100))
             if not self.await_sign(request):
                 return Failure(id=request.id, kind="cancelled", message="Cancelled.")
+        if request.name == "full" and request.device != "cpu":
+            return Failure(id=request.id, kind="device", message="The GPU has too little memory.", hint="")
         slices = list(request.slices)
         if request.prediction:
             before = self.folder.get(request.prediction)
@@ -211,14 +217,17 @@ class Worker:
         for one in slices:
             place = tuple(one.index if name == one.axis else slice(None) for name in "KJI")
             labels[place] = users[place]
-        k, j, i = (Range(first=0, end=size) for size in array.shape)
+        ends = request.box or Box()
+        ranges = [(one.first, one.end or size) for one, size in zip((ends.k, ends.j, ends.i), array.shape, strict=True)]
+        k, j, i = (Range(first=first, end=end) for first, end in ranges)
+        chances = chances[tuple(slice(*one) for one in ranges)]
         self.kept = {key: one for key, one in self.kept.items() if one[3] != "volume"}
         self.kept[request.id] = (chances, Box(i=i, j=j, k=k), request.folder, "volume")
         return AdaptResult(
             id=request.id, folder=request.folder, labelmap=self.folder.put(labels),
             classes=self.classes[request.folder], slices=tuple(dict.fromkeys(slices)),
             changes=(Change(value=1, name="Body", before_ml=1.0, after_ml=0.5, dice=0.5),), learning=0.1, timings={},
-            device="cpu", engine="torch", warnings=(),
+            device="cpu", engine="torch", warnings=(), kept=True,
         )  # fmt: skip
 
     def propagate(self, request):
@@ -255,6 +264,8 @@ def main():
             except KeyError:
                 message = "The probabilities of this result are no longer kept."
                 worker.say(Failure(id=request.id, kind="input", message=message, hint="Segment again."))
+            except RWKVUNetError as error:
+                worker.say(Failure(id=request.id, kind=error.kind, message=error.message, hint=error.hint))
 
     threading.Thread(target=work, daemon=True).start()
     while data := os.read(0, 1 << 16):

@@ -1,6 +1,7 @@
 """500 random actions of a user, over a stand-in worker that answers at once: the scene stays consistent.
 
-Most actions come while something else goes on. Every 20 actions all comes to rest, and the scene is looked at.
+Most actions come while something else goes on. Every 20 actions all comes to rest, and the scene is looked at. That no
+process is left is looked at after every test of the module.
 """
 
 import random
@@ -9,13 +10,23 @@ import numpy as np
 import pytest
 import slicer
 
+from RWKVUNetSegmentLib.ParameterNode import Region
+from RWKVUNetSegmentLib.SliceViews import sliceOf
 from RWKVUNetSegmentLib.VerifiedSlices import verifiedSlices
 
 import bench
-from module.interactive_user import SHAPE, stand_in_fixture, user_fixture  # noqa: F401 (fixtures)
+from module.interactive_user import SHAPE, SPACING, stand_in_fixture, user_fixture  # noqa: F401 (fixtures)
 from module.test_interactive import edit
 
 ACTIONS, REST = 500, 20
+SLIDERS = {"thresholdSlider": (0.1, 0.3, 0.5, 0.7), "acrossSlider": (0.0, 2.0), "smallestSpinBox": (0.0, 50.0)}
+CLICKS = (
+    "previewCheckBox", "acceptSliceButton", "acceptAllButton", "discardButton", "verifiedButton", "uncertainButton",
+    "uncertaintyCheckBox", "planesCheckBox", "flipsCheckBox", "classOnCheckBox", "thresholdCheckBox",
+    "largestCheckBox", "holesCheckBox", "keepAtButton", "resetButton", "undoButton", "adaptButton", "correctedButton",
+    "compareButton", "revertButton", "saveModelButton", "propagateButton",
+)  # fmt: skip
+"""Every button of the section must have been pressed in the end."""
 
 
 class Walk:
@@ -33,6 +44,14 @@ class Walk:
             button.click()
             self.done.add(name)
 
+    def make_up(self):
+        """All is at rest: what had no chance so far, because something else went on, is pressed now, one of it."""
+        special = {"adaptButton": self.adapt, "keepAtButton": self.keep_at, "propagateButton": self.propagate}
+        for name in CLICKS:
+            if name not in self.done and getattr(self.user.ui, name).enabled:
+                special.get(name, lambda name=name: self.click(name))()
+                return
+
     def press(self):
         if self.user.opened.widget.ui.segmentButton.enabled:
             self.user.opened.widget.ui.segmentButton.click()  # or Cancel
@@ -40,13 +59,39 @@ class Walk:
 
     def scroll(self):
         axis = self.random.choice("KKKJI")
+        if axis == "I":
+            self.user.view("Yellow").SetOrientation("Sagittal")  # it may be tilted
         self.user.scroll(self.random.randrange(SHAPE["KJI".index(axis)]), axis)
+
+    def tilt(self):
+        self.user.view("Yellow").SetSliceToRASByNTP(0.0, -0.6, 0.8, 1.0, 0.0, 0.0, 15.0, 17.0, 18.0, 0)
+        self.done.add("tilt")
 
     def slide(self):
         ui = self.user.ui
-        if ui.thresholdSlider.enabled:
-            ui.thresholdSlider.value = self.random.choice((0.1, 0.3, 0.5, 0.7))
-            self.done.add("slide")
+        if ui.classComboBox.enabled:
+            ui.classComboBox.currentIndex = self.random.randrange(ui.classComboBox.count)
+        name = self.random.choice(["thresholdSlider", *SLIDERS])
+        if getattr(ui, name).enabled:
+            getattr(ui, name).value = self.random.choice(SLIDERS[name])
+            self.done.add(name)
+
+    def keep_at(self):
+        interactive = self.user.interactive
+        if interactive.result.current is None:
+            return
+        places = np.argwhere(interactive.result.settled().written)
+        if len(places):
+            k, j, i = places[self.random.randrange(len(places))]
+            crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+            crosshair = crosshair or slicer.mrmlScene.AddNewNodeByClass("vtkMRMLCrosshairNode")
+            crosshair.SetCrosshairRAS(i * SPACING[0], j * SPACING[1], k * SPACING[2])
+            self.click("keepAtButton")
+
+    def propagate(self):
+        interactive = self.user.interactive
+        if sliceOf(self.user.volume, interactive.preview.views.active) is not None:  # else a dialog says why not
+            self.click("propagateButton")
 
     def edit(self):
         node = self.user.result
@@ -54,7 +99,7 @@ class Walk:
             return
         index = self.random.randrange(SHAPE[0])
         if index not in {one.index for one in verifiedSlices(node)}:
-            edit(self.user, index, self.random.choice(("Body", "Bone")))
+            edit(self.user, index, self.random.choice(("Body", "Bone", "Body", "Bone", "Lesion")))
             self.done.add("edit")
 
     def adapt(self):
@@ -63,6 +108,21 @@ class Walk:
 
     def choose_model(self):
         self.user.state.model = self.random.choice(("default", "axial"))
+
+    def choose_region(self):
+        state = self.user.state
+        state.region = self.random.choice((Region.WHOLE, Region.WHOLE, Region.SLICE, Region.RANGE))
+        state.sliceView = self.user.view("Red")
+        state.firstSlice, state.lastSlice = 3, 7
+        self.done.add("region")
+
+    def another_scan(self):
+        """The user closes the scene and loads a scan."""
+        slicer.mrmlScene.Clear()
+        bench.process_events()
+        self.user.load()
+        self.verified.clear()
+        self.done.add("scene")
 
     def kill(self):
         self.user.logic.segmentation.client.kill("The walk ended it.")
@@ -78,11 +138,14 @@ class Walk:
     def step(self):
         actions = [
             (12, self.scroll), (4, self.slide), (4, self.edit), (2, self.press), (2, self.adapt),
-            (1, self.choose_model), (0.3, self.kill), (0.3, self.remove),
-            (3, lambda: self.click("previewCheckBox", "acceptSliceButton", "acceptAllButton", "discardButton")),
+            (1, self.choose_model), (0.5, self.choose_region), (0.3, self.kill), (0.3, self.remove),
+            (0.1, self.another_scan), (1, self.tilt), (1, self.keep_at), (1, self.propagate),
+            (5, lambda: self.click("previewCheckBox", "acceptSliceButton", "acceptAllButton", "discardButton")),
             (3, lambda: self.click("verifiedButton", "uncertainButton", "uncertaintyCheckBox")),
+            (1, lambda: self.click("planesCheckBox", "flipsCheckBox", "cancelResultButton")),
             (3, lambda: self.click("classOnCheckBox", "thresholdCheckBox", "resetButton", "undoButton")),
-            (2, lambda: self.click("compareButton", "revertButton", "propagateButton", "correctedButton")),
+            (1, lambda: self.click("largestCheckBox", "holesCheckBox")),
+            (2, lambda: self.click("compareButton", "revertButton", "correctedButton", "saveModelButton")),
         ]  # fmt: skip
         self.random.choices([one for _, one in actions], [weight for weight, _ in actions])[0]()
         bench.process_events()
@@ -108,6 +171,7 @@ class Walk:
             masks = [
                 slicer.util.arrayFromSegmentBinaryLabelmap(node, one, user.volume) > 0
                 for one in segmentation.GetSegmentIDs()
+                if segmentation.GetSegment(one).GetName() != "Lesion"  # the user's, until a model knows it
             ]
             assert not masks or np.sum(masks, axis=0).max() <= 1, "segments overlap"
         assert not interactive.result.busy and not interactive.adaptation.running
@@ -130,6 +194,8 @@ def test_a_random_walk_leaves_the_scene_consistent(user, seed):
         if number % REST == 0:
             walk.rest()
             walk.look()
-    assert {"segment", "edit", "adaptButton", "previewCheckBox", "verifiedButton", "undoButton"} <= walk.done, walk.done
+            walk.make_up()
+    assert {"segment", "edit", "kill", "tilt", "region", *SLIDERS, *CLICKS} <= walk.done, walk.done
+    user.state.region = Region.WHOLE
     user.segment()
     user.turn_on() if not user.interactive.preview.on else user.rest()

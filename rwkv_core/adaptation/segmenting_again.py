@@ -11,6 +11,7 @@ from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.corrections import SliceIndex, changed_values, keep_slices, slices_mask
 from rwkv_core.errors import CancelledError
 from rwkv_core.segmenter import PreparedVolume, Segmentation
+from rwkv_core.volume import Region
 
 _LEAST = 1e-4
 """No probability is taken to be nearer to 0 or 1 than this."""
@@ -21,6 +22,7 @@ def segment_again(
     users: NDArray[np.unsignedinteger],
     slices: Sequence[SliceIndex],
     before: NDArray[np.unsignedinteger] | None = None,
+    region: Region | None = None,
     probabilities: bool = True,
     progress: Callable[[int, int], None] | None = None,
     cancel: Cancel | None = None,
@@ -36,33 +38,40 @@ def segment_again(
         users: (K, J, I), the user's labelmap: the truth in `slices`, what there is elsewhere.
         slices: that were corrected.
         before: `users` before the corrections; None for every class to count as corrected.
+        region: box of voxels to segment; outside of it, labels are the user's.
         probabilities: keep them; without them, shapes between slices do not count.
         progress, cancel: as for `PreparedVolume.segment`, as are the errors.
     """
     cancelled = as_question(cancel)
-    result = prepared.segment(probabilities=probabilities, progress=progress, cancel=cancel)
-    values = np.array([0, *(one.value for one in result.classes)], result.labelmap.dtype)
+    result = prepared.segment(region, probabilities=probabilities, progress=progress, cancel=cancel)
+    box = (region or Region()).within(users.shape).as_slices()
+    labels, soft = result.labelmap[box], None
+    values = np.array([0, *(one.value for one in result.classes)], labels.dtype)
     learnt = [one.value for one in result.classes if one.orientations]
-    shapes = _shapes(prepared, users, slices, learnt) if result.probabilities is not None else {}
-    for k in range(len(result.labelmap) if shapes else 0):
-        if cancelled():
-            raise CancelledError
-        chances = result.probabilities[:, k].astype(np.float32)  # type: ignore[index]
-        for channel, log_odds in shapes.items():
-            _multiply_odds(chances, channel, log_odds[k])
-        labels = values[chances.argmax(0)]
-        changed = np.isin(labels, learnt) | np.isin(result.labelmap[k], learnt)
-        if prepared.scale.not_finite:
-            changed &= np.isfinite(prepared.volume.array[k])
-        result.labelmap[k][changed] = labels[changed]
-        result.probabilities[:, k] = chances  # type: ignore[index]
-    labelmap = keep_slices(result.labelmap, users, slices)
+    if result.probabilities is not None:
+        soft = result.probabilities[(slice(None), *box)]
+        shapes = _shapes(prepared, users, slices, learnt)
+        for k in range(len(labels) if shapes else 0):
+            if cancelled():
+                raise CancelledError
+            chances = soft[:, k].astype(np.float32)
+            for channel, log_odds in shapes.items():
+                _multiply_odds(chances, channel, log_odds[box][k])
+            likeliest = values[chances.argmax(0)]
+            changed = np.isin(likeliest, learnt) | np.isin(labels[k], learnt)
+            if prepared.scale.not_finite:
+                changed &= np.isfinite(prepared.volume.array[box][k])
+            labels[k][changed] = likeliest[changed]
+            soft[:, k] = chances
+    labelmap = users.astype(np.promote_types(users.dtype, labels.dtype))
+    labelmap[box] = labels
+    labelmap = keep_slices(labelmap, users, slices)
     if before is not None:
         about = list(changed_values(before, users, slices, learnt))
         stays = ~np.isin(labelmap, about) & ~np.isin(users, about) & np.isin(users, values)
         labelmap[stays] = users[stays]
-    if result.probabilities is not None:  # what the user said, and what stays, is certain for all that comes after
-        _set(result.probabilities, values, labelmap, labelmap != result.labelmap)
+    if soft is not None:  # what the user said, and what stays, is certain for all that comes after
+        _set(soft, values, labelmap[box], labelmap[box] != labels)
     return replace(result, labelmap=labelmap)
 
 

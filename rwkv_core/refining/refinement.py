@@ -20,7 +20,8 @@ class Refinement:
         smoothing: standard deviation in mm over which neighbouring slices are averaged.
         thresholds: probability from which a voxel belongs to the class, above 0 and up to 1.
         off: classes that are not wanted.
-        keep_at: voxels (K, J, I); of the class found there, only the part that holds the voxel stays.
+        keep_at: voxels (K, J, I); of the class found there, only the part that holds the voxel stays. One where no
+            class is any more (it is off, or its threshold went up) changes nothing.
         keep_largest: classes of which only the largest part stays.
         smallest: mm3; smaller parts of any class go.
         fill_holes: classes that get the background they enclose.
@@ -59,8 +60,7 @@ def refine(
         (K, J, I), uint8 or uint16.
 
     Raises:
-        InputError: when a number is out of range, or `keep_at` names a voxel without a class (after the steps before
-            it), or one outside.
+        InputError: when a number is out of range, or `keep_at` names a voxel outside.
         CancelledError: when `cancel` said so.
     """
     cancelled = as_question(cancel)
@@ -80,7 +80,9 @@ def refine(
         clean(labelmap)
     for voxel in refinement.keep_at:
         check()
-        keep_part_at(labelmap, voxel)
+        spot = labelmap[tuple(slice(index, index + 1) for index in voxel)]
+        if spot.any() or not spot.size:
+            keep_part_at(labelmap, voxel)
     for value in refinement.keep_largest:
         check()
         keep_largest_part(labelmap, value)

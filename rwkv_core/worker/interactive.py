@@ -110,7 +110,7 @@ class Interactive:
         kept = self.kept.find(request.result)
         probabilities = kept.probabilities
         if request.planes or request.flips:
-            asked = replace(kept.request, id=request.id)
+            asked = replace(kept.request, id=request.id, volume=request.volume or kept.request.volume)
             volume = self._volume(asked.volume)
             found = averaged_probabilities(
                 self._ready(asked, job).segmenter,
@@ -149,9 +149,11 @@ class Interactive:
             bundle=request.bundle,
             device=request.device,
             engine=request.engine,
+            box=request.box,
             any_modality=request.any_modality,
             keep=True,
         )
+        parts = Parts(volume.array.shape, request.box)
         ready = self._ready(asked, job)
         prepared = ready.segmenter.prepare(volume, request.any_modality)  # tells what is wrong with the volume
         from rwkv_core.adaptation import adapt, edited_slices, segment_again
@@ -178,11 +180,12 @@ class Interactive:
         try:
             adapted = self._ready(replace(asked, bundle=str(folder)), job)
             prepared = adapted.segmenter.prepare(volume, request.any_modality, prepared.scale)
-            parts = Parts(volume.array.shape)
             keep = self.kept.begin(asked, parts, len(adaptation.config.classes))
+            region = parts.regions[0]
             result = segment_again(
-                prepared, users, slices, before, keep, _Bar(request.id, "segment", self._send), job.cancelled
+                prepared, users, slices, before, region, keep, _Bar(request.id, "segment", self._send), job.cancelled
             )
+            parts.add(region, result)
             self._send(Progress(id=request.id, stage="write"))
             written = self._folder.put(result.labelmap)
             if job.cancelled.is_set():
@@ -190,9 +193,9 @@ class Interactive:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        if result.probabilities is not None:
+        if keep:
             made = replace(asked, bundle=str(folder))
-            self.kept.keep(made, prepared, parts.filled, result, result.probabilities)
+            self.kept.keep(made, prepared, parts.filled, result, parts.joined(parts.probabilities))
         changes = compare(users if before is None else before, result.labelmap, result.classes, volume.spacing)
         return AdaptResult(
             id=request.id,
@@ -206,6 +209,7 @@ class Interactive:
             device=str(adapted.segmenter.engine.device),
             engine=adapted.segmenter.engine.name,
             warnings=tuple(result.warnings),
+            kept=keep,
         )
 
     def _propagate(self, request: PropagateRequest, job: Job) -> PropagateResult:

@@ -88,13 +88,14 @@ class AdaptResult(Result):
 
     Attributes:
         folder: the adapted model's.
-        labelmap: name of a .npy file (K, J, I) of the whole volume; slices that were learnt from are the user's.
+        labelmap: name of a .npy file (K, J, I) of the whole volume; slices that were learnt from are the user's, and
+            so is what lies outside of the box.
         classes: of the adapted model.
         slices: that were learnt from: those named in the request, and those found by comparing.
         changes: by class, from the prediction before (or, without one, the user's labelmap) to the new one.
         learning: seconds for learning alone.
         timings: seconds of the segmentation, as `SegmentResult`.
-        device, engine, warnings: as `SegmentResult`.
+        device, engine, warnings, kept: as `SegmentResult`.
     """
 
     folder: str
@@ -107,6 +108,7 @@ class AdaptResult(Result):
     device: str
     engine: str
     warnings: tuple[str, ...]
+    kept: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,14 +160,16 @@ class UncertaintyRequest(Request[UncertaintyResult]):
 
     Attributes:
         result: id of the request that the kept result answered.
-        planes: run the model again in every plane that it allows, and take the entropy of the mean. The volume's file
-            must still be there. Progress has the stage "segment".
+        planes: run the model again in every plane that it allows, and take the entropy of the mean. Progress has the
+            stage "segment".
         flips: likewise over the mirror image. Refused of a model that tells left from right.
+        volume: the one that was segmented, for `planes` and `flips`; None when the file of that request is still there.
     """
 
     result: int
     planes: bool = False
     flips: bool = False
+    volume: VolumeFile | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +191,7 @@ class AdaptRequest(Request[AdaptResult]):
         slices: verified or marked as corrected: every voxel of them is taken as the truth, and they do not change.
         new_classes: segments that the model has never seen, each drawn in one of the slices at least.
         seconds: for learning, about.
+        box: the part that is segmented again, and kept; None for the whole volume.
         device, engine, any_modality: as `SegmentRequest`.
     """
 
@@ -200,6 +205,7 @@ class AdaptRequest(Request[AdaptResult]):
     slices: tuple[OneSlice, ...] = ()
     new_classes: tuple[ClassEntry, ...] = ()
     seconds: float = 55.0
+    box: Box | None = None
     device: str = "auto"
     engine: str = "auto"
     any_modality: bool = False

@@ -1,0 +1,95 @@
+"""Verified slices and masks, whatever writes; and the Undo of an open Segment Editor. Over a stand-in worker."""
+
+import numpy as np
+import pytest
+
+from rwkv_core.errors import InputError
+from rwkv_core.worker.protocol_interactive import OneSlice
+
+from module.interactive_user import array, stand_in_fixture, user_fixture  # noqa: F401 (fixtures)
+from module.label_blocks import openEditor
+from module.test_interactive import edit
+from module.test_writing_protects import EditorWidget
+
+
+def accept(user):
+    user.turn_on()
+    for index in (4, 6):
+        user.scroll(index)
+        user.rest()
+    user.ui.acceptAllButton.click()
+
+
+def propagate(user):
+    user.scroll(3)
+    user.ui.propagateButton.click()
+    user.settle()
+
+
+WAYS = {
+    "segment": lambda user: user.segment(),
+    "accept": accept,
+    "post-processing": lambda user: user.process(off=(1, 2)),
+    "adapt": lambda user: user.adapt("mine"),
+    "propagate": propagate,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_verified_slice_stays(user, way):
+    user.segment()
+    for index in (3, 4, 6):
+        edit(user, index)
+    user.interactive.setVerified(OneSlice(axis="K", index=4))
+    before = user.labels(user.result)
+    WAYS[way](user)
+    after = user.labels(user.result)
+    assert np.array_equal(after[4], before[4]) and not np.array_equal(after, before)
+
+
+def test_a_verified_slice_stays_in_a_batch(user):
+    node = user.logic.processVolumes([user.volume]).items[0].output
+    user.state.outputSegmentation = node
+    for index in (4, 6):
+        edit(user, index)
+    user.interactive.setVerified(OneSlice(axis="K", index=4), node=node, volume=user.volume)
+    before = user.labels(node)
+    user.logic.processVolumes([user.volume], overwrite=True)
+    after = user.labels(node)
+    assert np.array_equal(after[4], before[4]) and not np.array_equal(after[6], before[6])
+
+
+@pytest.mark.parametrize("way", ["post-processing", "adapt", "propagate"])
+def test_masking_holds(user, way):
+    user.segment()
+    edit(user, 3)
+    allowed = (array() >= 20) & (array() <= 150)
+    editor = openEditor(user.result, user.volume)
+    editor.SetSourceVolumeIntensityMask(True)
+    editor.SetSourceVolumeIntensityMaskRange(20, 150)
+    before = user.labels(user.result)
+    WAYS[way](user)
+    after = user.labels(user.result)
+    assert not user.interactive.result.failed, user.interactive.result.message
+    assert not np.array_equal(after, before) and np.array_equal(after[~allowed], before[~allowed])
+
+
+@pytest.mark.parametrize("way", ["post-processing", "adapt", "propagate"])
+def test_an_open_segment_editor_undoes_it(user, way):
+    user.segment()
+    edit(user, 3)
+    editor = EditorWidget(user.result, user.volume)
+    user.logic.segmentation.writer.addEditor(editor)
+    before = user.labels(user.result)
+    WAYS[way](user)
+    assert not np.array_equal(user.labels(user.result), before)
+    assert not user.ui.undoButton.enabled and "Segment Editor" in user.ui.undoButton.toolTip
+    editor.logic.Undo()
+    assert np.array_equal(user.labels(user.result), before)
+    if way == "adapt":  # what the adapted model said must not come back
+        with pytest.raises(InputError, match="Press Segment again"):
+            user.process(off=(1,))
+        assert np.array_equal(user.labels(user.result), before)
+    else:
+        user.process(off=(1,))
+        assert not (user.labels(user.result)[5] == 1).any()
