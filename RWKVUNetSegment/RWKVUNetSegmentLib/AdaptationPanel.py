@@ -5,7 +5,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from rwkv_core.errors import DeviceError, RWKVUNetError
+from rwkv_core.errors import RWKVUNetError
 from rwkv_core.worker.protocol import Progress
 from RWKVUNetSegmentLib import TimeInWords
 from RWKVUNetSegmentLib.Panel import Panel
@@ -98,14 +98,9 @@ class AdaptationPanel(Panel):
         if not isinstance(outcome, RWKVUNetError) or not self.logic.interactive.result.failed:
             return
         title = _("The model could not be adapted")
-        node = self.parameterNode
-        if not isinstance(outcome, DeviceError) or node is None or node.device == "cpu":
-            slicer.util.errorDisplay(str(outcome), title)
-            return
-        question = _("{error}\n\nUse the processor (CPU) instead? That takes longer.").format(error=outcome)
-        if slicer.util.confirmOkCancelDisplay(question, title):
+        device = self.parameterNode.device if self.parameterNode else "cpu"
+        if self.usesProcessor(outcome, device, title):
             with slicer.util.tryWithErrorDisplay(title):
-                node.device, node.engine = "cpu", "auto"
                 self._adapt()
 
     def onCorrected(self) -> None:

@@ -2,6 +2,11 @@
 
 from typing import Any
 
+import slicer
+from slicer.i18n import tr as _
+
+from rwkv_core.errors import DeviceError, RWKVUNetError
+
 
 class Panel:
     """One section: connects its controls once, and shows the state of the logics and of the parameter node.
@@ -37,3 +42,24 @@ class Panel:
         hint = self._hints.setdefault(button.name, button.toolTip)
         button.enabled = possible
         button.toolTip = hint if possible else reason
+
+    def usesProcessor(self, error: RWKVUNetError, device: str, title: str, **details: Any) -> bool:
+        """Tell an error; where it was a GPU's, ask whether to go on without it, and choose the processor then.
+
+        Args:
+            error: what went wrong.
+            device: that was asked for.
+            title: of the message; `details` are further options of `slicer.util.messageBox`.
+
+        Returns:
+            Whether to go on.
+        """
+        if not isinstance(error, DeviceError) or device == "cpu":
+            slicer.util.errorDisplay(str(error), title, **details)
+            return False
+        question = _("{error}\n\nUse the processor (CPU) instead? That takes longer.").format(error=error)
+        if not slicer.util.confirmOkCancelDisplay(question, title, **details):
+            return False
+        if self.parameterNode:
+            self.parameterNode.device, self.parameterNode.engine = "cpu", "auto"
+        return True

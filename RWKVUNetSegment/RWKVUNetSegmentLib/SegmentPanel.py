@@ -5,7 +5,7 @@ from dataclasses import replace
 import slicer
 from slicer.i18n import tr as _
 
-from rwkv_core.errors import DeviceError, RWKVUNetError
+from rwkv_core.errors import RWKVUNetError
 from RWKVUNetSegmentLib import TimeInWords
 from RWKVUNetSegmentLib.InputVolume import modalityOf
 from RWKVUNetSegmentLib.Panel import Panel
@@ -135,14 +135,8 @@ class SegmentPanel(Panel):
             return
         log = self.logic.segmentation.client.logTail()
         details = {"detailedText": log} if log else {}
-        if not isinstance(result.error, DeviceError) or result.parameters.device == "cpu":
-            slicer.util.errorDisplay(str(result.error), _("The segmentation failed"), **details)
-            return
-        question = _("{error}\n\nUse the processor (CPU) instead? That takes longer.").format(error=result.error)
-        if slicer.util.confirmOkCancelDisplay(question, _("The segmentation failed"), **details):
+        if self.usesProcessor(result.error, result.parameters.device, _("The segmentation failed"), **details):
             with slicer.util.tryWithErrorDisplay(_("The segmentation could not be started.")):
-                if node:
-                    node.device, node.engine = "cpu", "auto"
                 self._start(replace(result.parameters, device="cpu", engine="auto"))
 
     def onShow3D(self) -> None:
