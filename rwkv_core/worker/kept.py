@@ -10,7 +10,7 @@ import numpy as np
 from rwkv_core.errors import InputError
 from rwkv_core.worker.arrays import Array, geometry_of
 from rwkv_core.worker.content import Box, Geometry
-from rwkv_core.worker.parts import Parts
+from rwkv_core.worker.parts import Parts, region_of
 from rwkv_core.worker.protocol import SegmentRequest
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Kept:
 
     @property
     def region(self) -> "Region":
-        return _region(self.box)
+        return region_of(self.box)
 
     def labels(self, refinement: "Refinement", cancel: threading.Event) -> Array:
         """A labelmap (K, J, I) of the box, cleaned as when the result was made; errors as `refine`."""
@@ -118,7 +118,7 @@ class KeptResults:
             box=box,
             ijk_to_ras=geometry_of(result.ijk_to_ras @ corner),
             spacing=volume.spacing,
-            slice_axis=prepared.slice_axis(_region(box)),
+            slice_axis=prepared.slice_axis(region_of(box)),
             whole=probabilities.shape[1:] == volume.array.shape,
         )
 
@@ -146,9 +146,3 @@ def _kind(request: SegmentRequest) -> str:
 def inside(box: Box) -> tuple[slice, slice, slice]:
     """(K, J, I) index of a box."""
     return slice(box.k.first, box.k.end), slice(box.j.first, box.j.end), slice(box.i.first, box.i.end)
-
-
-def _region(box: Box) -> "Region":
-    from rwkv_core.volume import Region
-
-    return Region(**{name: (one.first, one.end) for name in "ijk" for one in [getattr(box, name)]})

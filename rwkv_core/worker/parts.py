@@ -48,7 +48,7 @@ class Parts:
     @property
     def filled(self) -> Box:
         """The smallest box around all, every end filled in."""
-        ends = [(region or _region(None)).within(self.shape) for region in (self._regions[0], self._regions[-1])]
+        ends = [(region or region_of(None)).within(self.shape) for region in (self._regions[0], self._regions[-1])]
         i, j, k = (
             Range(first=low[0], end=high[1]) for low, high in zip(*((one.i, one.j, one.k) for one in ends), strict=True)
         )
@@ -56,7 +56,7 @@ class Parts:
 
     def add(self, region: "Region | None", result: "Segmentation") -> None:
         """Keep of the result for one of `regions` what lies in it."""
-        inside = (region or _region(None)).within(self.shape).as_slices()
+        inside = (region or region_of(None)).within(self.shape).as_slices()
         self.labelmaps.append(np.ascontiguousarray(result.labelmap[inside]))
         if result.probabilities is not None:
             self.probabilities.append(np.ascontiguousarray(result.probabilities[(slice(None), *inside)]))
@@ -72,12 +72,12 @@ class Parts:
 
     def _split(self) -> "list[Region | None]":
         if self.slices is None:
-            regions = [_region(self.box)] if self.box else [None]
+            regions = [region_of(self.box)] if self.box else [None]
         else:
             axis = self.slices.axis.lower()
             if self.box and getattr(self.box, axis) != Range():
                 raise InputError(f"Both the box and a list of slices narrow the volume along {self.slices.axis}.")
-            regions = [_region(self.box, axis, run) for run in self.runs]
+            regions = [region_of(self.box, axis, run) for run in self.runs]
         for region in regions:
             if region:
                 region.within(self.shape)
@@ -99,7 +99,8 @@ def _runs(indices: tuple[int, ...]) -> list[tuple[int, int]]:
     return runs
 
 
-def _region(box: Box | None, axis: str = "", run: tuple[int, int] = (0, 0)) -> "Region":
+def region_of(box: Box | None, axis: str = "", run: tuple[int, int] = (0, 0)) -> "Region":
+    """A box as the segmenter takes it; along `axis`, if one is named, it is this run of slices instead."""
     from rwkv_core.volume import Region
 
     ranges = {name: (one.first, one.end) for name in "ijk" for one in [getattr(box or Box(), name)]}
