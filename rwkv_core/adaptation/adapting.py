@@ -18,7 +18,7 @@ from rwkv_core.adaptation.growing import fit_new_channels, grown_config, grown_n
 from rwkv_core.adaptation.pool import Lesson
 from rwkv_core.adaptation.samples import Sample, SampleMaker, unread_planes
 from rwkv_core.bundle import Bundle, write_bundle
-from rwkv_core.bundle_config import BundleConfig, SegmentClass
+from rwkv_core.bundle_config import BundleConfig, Preprocessing, SegmentClass
 from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.corrections import SliceIndex, slices_mask
 from rwkv_core.engines import choose_device
@@ -129,11 +129,11 @@ def adapt(
     where = choose_device(device)
     scale = fit_intensity(preprocessing.intensity, volume.array)
     beliefs = [belief_map(labelmap, one.value, slices, volume.spacing) for one in new_classes]
-    drawn_in = ""
     if new_classes:
-        config, drawn_in = _judged_where_drawn(config, [one.value for one in new_classes], volume, slices)
-        preprocessing = config.preprocessing or preprocessing
-    maker = SampleMaker(volume, preprocessing, scale, config.classes, labelmap, known, beliefs, drawn_in)
+        config = _judged_where_drawn(config, preprocessing, [one.value for one in new_classes], volume, slices)
+        assert config.preprocessing is not None
+        preprocessing = config.preprocessing
+    maker = SampleMaker(volume, preprocessing, scale, config.classes, labelmap, known, beliefs)
     own = [sample for sample in map(maker.of_slice, sorted(set(slices))) if sample is not None]
     if not own:
         raise unread_planes(slices)
@@ -163,17 +163,17 @@ def adapt(
 
 
 def _judged_where_drawn(
-    config: BundleConfig, new: Sequence[int], volume: Volume, slices: Sequence[SliceIndex]
-) -> tuple[BundleConfig, str]:
+    config: BundleConfig,
+    preprocessing: Preprocessing,
+    new: Sequence[int],
+    volume: Volume,
+    slices: Sequence[SliceIndex],
+) -> BundleConfig:
     """New classes are looked for in slices along the axis of most corrections alone, which also come first.
 
-    In a plane in which nobody drew it, a new class is learnt from lines alone, which is not enough.
-
-    Returns:
-        The config, and the orientation of these slices; empty where the model does not read that plane.
+    In a plane in which nobody drew it, a new class is learnt from lines alone, which is not enough. Where the model
+    does not read that plane, new classes are looked for in all.
     """
-    preprocessing = config.preprocessing
-    assert preprocessing is not None
     axes = [one.axis for one in slices]
     axis = max(range(3), key=axes.count)
     codes = preprocessing.orientations
@@ -184,7 +184,7 @@ def _judged_where_drawn(
     told = tuple(stacks[code].code for code in chosen)
     classes = [one.model_copy(update={"orientations": told}) if one.value in new else one for one in config.classes]
     changes = {"classes": tuple(classes), "preprocessing": preprocessing.model_copy(update={"orientations": first})}
-    return config.model_copy(update=changes), "".join(told)
+    return config.model_copy(update=changes)
 
 
 def _check_drawn(

@@ -43,7 +43,7 @@ def belief_map(
     labelmap: NDArray[np.unsignedinteger], value: int, slices: Sequence[SliceIndex], spacing: tuple[float, float, float]
 ) -> NDArray[np.float16]:
     """(K, J, I): 1 where a class is, -1 where it is not, 0 where nobody can know. Arguments as for `log_odds_map`."""
-    return _mapped(labelmap, value, slices, spacing, -1, Extent.at)
+    return _mapped(labelmap, value, slices, spacing, Extent.at)
 
 
 def log_odds_map(
@@ -59,7 +59,7 @@ def log_odds_map(
         slices: that were corrected.
         spacing: distance of voxels along I, J, K in mm.
     """
-    return _mapped(labelmap, value, slices, spacing, -_MOST_ODDS, Extent.log_odds)
+    return _mapped(labelmap, value, slices, spacing, Extent.log_odds)
 
 
 def _mapped(
@@ -67,7 +67,6 @@ def _mapped(
     value: int,
     slices: Sequence[SliceIndex],
     spacing: tuple[float, float, float],
-    beyond: float,
     of_slice: Callable[["Extent", float], NDArray[np.float32]],
 ) -> NDArray[np.float16]:
     counts = [sum(bool((one.of(labelmap) == value).any()) for one in slices if one.axis == axis) for axis in range(3)]
@@ -76,10 +75,9 @@ def _mapped(
     step, *pixel = (k, j, i) if axis == 0 else (j, k, i) if axis == 1 else (i, k, j)
     masks = [(one.index * step, one.of(labelmap) == value) for one in sorted(slices) if one.axis == axis]
     extent = Extent(masks, (pixel[0], pixel[1]))
-    found = np.full(labelmap.shape, beyond, np.float16)
+    found = np.empty(labelmap.shape, np.float16)
     for index in range(labelmap.shape[axis]):
-        if not extent.ended(index * step):
-            SliceIndex(axis, index).of(found)[...] = of_slice(extent, index * step)
+        SliceIndex(axis, index).of(found)[...] = of_slice(extent, index * step)
     return found
 
 

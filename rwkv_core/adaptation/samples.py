@@ -51,8 +51,7 @@ class SampleMaker:
         classes: all that the samples shall tell apart, in the order of the channels.
         truth: (K, J, I), the user's labelmap; values that no class has count as background.
         known: (K, J, I), where `truth` is the truth.
-        beliefs: (K, J, I) for every new class, as from `belief_map`.
-        drawn_in: orientation of the only slices that say anything about new classes; empty for all.
+        beliefs: (K, J, I) for every new class, as from `belief_map`; new classes are the last ones.
     """
 
     def __init__(
@@ -64,9 +63,9 @@ class SampleMaker:
         truth: NDArray[np.unsignedinteger],
         known: NDArray[np.bool_],
         beliefs: Sequence[NDArray[np.float16]],
-        drawn_in: str = "",
     ):
-        self.volume, self.preprocessing, self.scale, self.drawn_in = volume, preprocessing, scale, drawn_in
+        self.volume, self.preprocessing, self.scale = volume, preprocessing, scale
+        self.new = classes[len(classes) - len(beliefs) :]
         self.truth, self.known, self.beliefs = truth, known, beliefs
         self.values = [0, *(c.value for c in classes)]
         self.stacks = stacks_of(preprocessing, len(self.values), volume.ijk_to_ras, volume.array.shape)
@@ -116,9 +115,10 @@ class SampleMaker:
         layers = np.stack([(truth == value) for value in self.values])
         layers[0] |= ~layers.any(0)
         beliefs = [stack.to_stack(one)[index] for one in self.beliefs]
-        if self.drawn_in not in ("", stack.code):
-            layers[len(layers) - len(beliefs) :] = False  # there, a new class is nothing that anybody knows of
-            beliefs = [np.zeros_like(one) for one in beliefs]
+        for place, one in enumerate(self.new, len(layers) - len(beliefs)):
+            if one.orientations and stack.code not in one.orientations:  # nobody knows of it there
+                layers[place] = False
+                beliefs[place - len(layers)] = np.zeros_like(truth, np.float16)
         maps = torch.from_numpy(np.stack([*(layers & known), *beliefs]).astype(np.float32))
         target, belief = resampler.to_network(maps, 0.0)[:, 0].split([len(layers), len(beliefs)])
         return Sample(
