@@ -16,6 +16,7 @@ from rwkv_core.refining import (
     remove_small_parts,
     smooth_across_slices,
 )
+from rwkv_core.refining.probabilities import settle_ties
 
 VALUES = (7, 300)
 SPACING = (0.5, 1.0, 2.0)  # I, J, K: a voxel is 1 mm3
@@ -40,6 +41,18 @@ def soft(labelmap, p=0.8):
     """Probabilities whose arg-max is `labelmap`."""
     channels = [labelmap == 0, labelmap == 7, labelmap == 300]
     return np.where(np.stack(channels), p, (1 - p) / 2).astype(np.float16)
+
+
+def test_classes_that_are_equal_in_half_precision_stay_as_they_were():
+    equal = (0.2, 0.4, 0.4)
+    probabilities = chances(equal, equal, (0.4, 0.4, 0.2), (0.1, 0.3, 0.6), (0, 0, 0), (0.25, 0.25, 0.25), equal)
+    labels = np.array([[[7, 300, 7, 300, 0, 300, 0]]], np.uint16)
+    before = probabilities.copy()
+    settle_ties(probabilities, VALUES, labels)
+    assert labels_from_probabilities(probabilities, VALUES).ravel().tolist() == [7, 300, 7, 300, 0, 300, 7]
+    assert np.abs(probabilities - before).max() < 1e-3
+    kept = [3, 4, 6]  # no tie, nothing there, and a label that is not among the equal ones
+    assert np.array_equal(probabilities[..., kept], before[..., kept])
 
 
 def test_without_rules_it_is_the_arg_max():

@@ -25,6 +25,24 @@ def smooth_across_slices(probabilities: NDArray[np.float16], axis: int, sigma: f
     return smooth
 
 
+def settle_ties(probabilities: NDArray[np.float16], values: Sequence[int], labels: NDArray[np.unsignedinteger]) -> None:
+    """Where classes are equal in half precision, make that of the label the most probable by the smallest step.
+
+    Labels come from full precision: without this, voxels would change when nothing was asked for.
+
+    Args:
+        probabilities: (1 + classes, K, J, I), background first; changed in place.
+        values: of the classes, in the order of the channels, without background.
+        labels: (K, J, I). Where a label is not among the most probable ones, nothing changes.
+    """
+    bits = probabilities.view(np.uint16)  # half-precision numbers from 0 up are ordered as their bits are
+    for layer, labelled in zip(bits.swapaxes(0, 1), labels, strict=True):
+        most = layer.max(0)
+        tied = ((layer == most).sum(0, dtype=np.uint16) > 1) & (most > 0)
+        for channel, value in zip(layer, (0, *values), strict=True):
+            channel[tied & (labelled == value) & (channel == most)] += 1
+
+
 def labels_from_probabilities(
     probabilities: NDArray[np.float16],
     values: Sequence[int],

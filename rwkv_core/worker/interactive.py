@@ -195,7 +195,7 @@ class Interactive:
             raise
         if keep:
             made = replace(asked, bundle=str(folder))
-            self.kept.keep(made, prepared, parts.filled, result, parts.joined(parts.probabilities))
+            self.kept.keep(made, prepared, result, parts)
         changes = compare(users if before is None else before, result.labelmap, result.classes, volume.spacing)
         return AdaptResult(
             id=request.id,

@@ -101,19 +101,23 @@ class KeptResults:
         self,
         request: SegmentRequest,
         prepared: "PreparedVolume",
-        box: Box,
         result: "Segmentation",
-        probabilities: Array,
+        parts: Parts,
     ) -> None:
-        """Keep a result; `probabilities` are those of the box, and no longer the caller's."""
+        """Keep a result; the probabilities of `parts` are no longer the caller's."""
+        from rwkv_core.refining.probabilities import settle_ties
+
+        box, probabilities = parts.filled, parts.joined(parts.probabilities)
         volume = prepared.volume
         if prepared.scale.not_finite:
             probabilities[:, ~np.isfinite(volume.array[inside(box)])] = 0
         corner = np.eye(4)
         corner[:3, 3] = box.i.first, box.j.first, box.k.first
+        config = prepared.segmenter.bundle.config
+        settle_ties(probabilities, [one.value for one in config.classes], parts.joined(parts.labelmaps))
         self._kept[_kind(request)] = Kept(
             request=request,
-            config=prepared.segmenter.bundle.config,
+            config=config,
             probabilities=probabilities,
             box=box,
             ijk_to_ras=geometry_of(result.ijk_to_ras @ corner),

@@ -134,7 +134,7 @@ class Tasks:
         written = time.perf_counter() - start
         box = parts.filled
         if keep:
-            self.interactive.kept.keep(request, prepared, box, result, parts.joined(parts.probabilities))
+            self.interactive.kept.keep(request, prepared, result, parts)
         corner = np.eye(4)
         corner[:3, 3] = box.i.first, box.j.first, box.k.first
         return SegmentResult(
