@@ -166,13 +166,13 @@ def run(case: Case, count: int, bundle: Bundle, engine: str, seconds: float) -> 
         start, cpu = time.perf_counter(), time.process_time()
         users = keep_slices(case.prediction, case.truth, slices)
         adaptation = adapt(
-            bundle, case.volume, users, slices, [NEW] if case.new else [], name="adapted", title="Adapted",
-            seconds=seconds, device="cpu",
+            bundle, case.volume, users, slices, [NEW] if case.new else [], case.prediction, name="adapted",
+            title="Adapted", seconds=seconds, device="cpu",
         )  # fmt: skip
         figures["seconds"], figures["cpu"] = time.perf_counter() - start, time.process_time() - cpu
         figures["steps"] = sum(adaptation.config.training["adaptations"][-1]["steps"].values())
         prepared = Segmenter(adaptation.bundle, "cpu", engine=engine).prepare(case.volume)
-        after = segment_again(prepared, users, slices, case.prediction).labelmap
+        after = segment_again(prepared, users, slices, adaptation.changes, case.prediction).labelmap
     if case.new:
         figures["new"] = dice((after == NEW.value) & free, structure & free)
         figures["filled"] = dice(filled(structure, axis, slices) & free, structure & free) if slices else 0.0

@@ -4,8 +4,9 @@ Which slices were edited, and how they are kept, is in `rwkv_core.corrections`, 
 
 - ``adapting``: `adapt`, from a bundle and corrected slices to an adapted model.
 - ``growing``: channels for new classes.
-- ``samples``, ``extent``, ``pool``, ``augmentation``: what is learnt from.
+- ``samples``, ``extent``, ``lessons``, ``pool``, ``augmentation``: what is learnt from.
 - ``finetuning``: the learning.
+- ``evidence``: which changes of labels the corrections speak for.
 - ``segmenting_again``: the result for the volume that it learnt from.
 - ``propagation``: from a corrected slice to its neighbours (experimental).
 """

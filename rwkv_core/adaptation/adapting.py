@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from rwkv_core.adaptation.evidence import LabelChange, supported_changes
 from rwkv_core.adaptation.extent import belief_map
 from rwkv_core.adaptation.finetuning import FineTuning, Recipe
 from rwkv_core.adaptation.growing import fit_new_channels, grown_config, grown_network
-from rwkv_core.adaptation.pool import Lesson
-from rwkv_core.adaptation.samples import Sample, SampleMaker, unread_planes
+from rwkv_core.adaptation.lessons import make_lessons
+from rwkv_core.adaptation.samples import SampleMaker, unread_planes
 from rwkv_core.bundle import Bundle, write_bundle
 from rwkv_core.bundle_config import BundleConfig, Preprocessing, SegmentClass
 from rwkv_core.cancellation import Cancel, as_question
-from rwkv_core.corrections import SliceIndex, slices_mask
+from rwkv_core.corrections import SliceIndex, changed_values, slices_mask
 from rwkv_core.engines import choose_device
 from rwkv_core.errors import BundleError, CancelledError, InputError
 from rwkv_core.intensity import fit_intensity
@@ -31,11 +31,8 @@ from rwkv_core.volume.geometry import slice_stack
 _ANCHORS = 12
 """Slices in each plane that remind the network of what it knew."""
 
-_NO_TRUST = 0.3
-"""Dice of a class in the corrected slices at which the untouched model's word on it counts no more."""
-
-_FEW_PIXELS = 400
-"""Of a class in the corrected slices; fewer say little about how good the model is at it."""
+_EVIDENCE = 0.3
+"""Of the time, that goes into what the corrections speak for."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +42,14 @@ class Adaptation:
     Attributes:
         config: with the classes that were added, and a record of the adaptation; licence and citation as before.
         network: float32, in evaluation mode, on the CPU.
+        changes: of labels among the classes that were there before, as far as the user's slices speak for them: what
+            `segment_again` changes where nobody looked.
         seconds: that it took.
     """
 
     config: BundleConfig
     network: RWKVUNet
+    changes: frozenset[LabelChange]
     seconds: float
 
     @property
@@ -74,6 +74,7 @@ def adapt(
     labelmap: NDArray[np.unsignedinteger],
     slices: Sequence[SliceIndex],
     new_classes: Sequence[SegmentClass] = (),
+    before: NDArray[np.unsignedinteger] | None = None,
     *,
     name: str,
     title: str,
@@ -91,6 +92,8 @@ def adapt(
         labelmap: (K, J, I) with the truth in `slices`; values that no class has count as background.
         slices: wholly corrected: every pixel of them is taken as the truth.
         new_classes: that the model has never seen, each drawn in one of the slices at least.
+        before: `labelmap` before the corrections. Where these are about new classes alone, no time is spent on what
+            they say about the others.
         name: id of the adapted model.
         title: of the adapted model.
         seconds: to be done in, about; what it takes to get ready and to stop comes on top.
@@ -110,8 +113,8 @@ def adapt(
     preprocessing = bundle.config.preprocessing
     if bundle.config.kind != "segmentation" or preprocessing is None or bundle.config.in_channels != 1:
         raise BundleError(f"{bundle.config.title} ({bundle.config.id}) does not segment volumes: nothing to adapt.")
-    before = bundle.network
-    if not isinstance(before, RWKVUNet):
+    model = bundle.network
+    if not isinstance(model, RWKVUNet):
         raise BundleError(
             f"{bundle.config.title} ({bundle.config.id}) works in three dimensions, and adapting works slice by slice.",
             hint="Adapt an RWKV-UNet model, or train this one further on your cases (rwkv-unet train).",
@@ -123,9 +126,17 @@ def adapt(
     config = grown_config(bundle.config, new_classes)
     known = slices_mask(labelmap.shape, slices)
     _check_drawn(new_classes, labelmap, known)
-    if progress:
-        progress(0, 100)
 
+    def bar(first: float, last: float) -> Callable[[int, int], None]:
+        """The progress of one part, from `first` to `last` of the whole."""
+
+        def report(done: int, total: int) -> None:
+            if progress:
+                progress(int(100 * (first + (last - first) * done / total)), 100)
+
+        return report
+
+    bar(0.0, 1.0)(0, 100)
     where = choose_device(device)
     scale = fit_intensity(preprocessing.intensity, volume.array)
     beliefs = [belief_map(labelmap, one.value, slices, volume.spacing) for one in new_classes]
@@ -134,23 +145,37 @@ def adapt(
         assert config.preprocessing is not None
         preprocessing = config.preprocessing
     maker = SampleMaker(volume, preprocessing, scale, config.classes, labelmap, known, beliefs)
-    own = [sample for sample in map(maker.of_slice, sorted(set(slices))) if sample is not None]
+    slices = sorted(set(slices))
+    own = [sample for sample in map(maker.of_slice, slices) if sample is not None]
     if not own:
         raise unread_planes(slices)
-    others = maker.others(_ANCHORS)
-    lessons = _lessons(before, own, others, where, cancelled)
-    network = grown_network(before, len(new_classes)).to(where)
+    new = [one.value for one in new_classes]
+    changes: frozenset[LabelChange] = frozenset()
+    share = 0.0
+    if before is None or changed_values(before, labelmap, slices, new) - set(new):
+        share = _EVIDENCE
+        changes = supported_changes(
+            copy.deepcopy(model).to(where),
+            maker,
+            slices,
+            scale.clipped,
+            share * seconds,
+            recipe,
+            bar(0, share),
+            cancelled,
+        )
+    lessons = make_lessons(model, own, maker.others(_ANCHORS), where, cancelled)
+    network = grown_network(model, len(new_classes)).to(where)
     fit_new_channels(
         network, len(new_classes), [one.image[None].to(where) for one in own], [one.labels[None] for one in own]
     )
     left = seconds - (time.perf_counter() - start)
-    training = FineTuning(network, lessons, scale.clipped, max(left, 1.0), recipe, progress, cancelled)
+    training = FineTuning(network, lessons, scale.clipped, max(left, 1.0), recipe, bar(share, 1.0), cancelled)
     training.run()
     if cancelled():
         raise CancelledError
     took = time.perf_counter() - start
-    if progress:
-        progress(100, 100)
+    bar(0.0, 1.0)(100, 100)
     record = {
         "from": bundle.config.id,
         "slices": len(own),
@@ -159,7 +184,7 @@ def adapt(
         "seconds": round(took, 1),
     }
     network = network.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
-    return Adaptation(_recorded(config, name, title, record), network, took)
+    return Adaptation(_recorded(config, name, title, record), network, changes, took)
 
 
 def _judged_where_drawn(
@@ -205,55 +230,3 @@ def _recorded(config: BundleConfig, name: str, title: str, record: dict[str, Any
     earlier = config.training.get("adaptations", [])
     fields |= {"id": name, "title": title, "training": {**config.training, "adaptations": [*earlier, record]}}
     return BundleConfig.model_validate(fields)
-
-
-def _lessons(
-    teacher: RWKVUNet,
-    own: Sequence[Sample],
-    others: Sequence[Sample],
-    device: torch.device,
-    cancelled: Callable[[], bool],
-) -> list[Lesson]:
-    """The user's slices, and untouched ones with what the model said about them before."""
-    answers = _answers(teacher, [*own, *others], device, cancelled)
-    trust = _trust(own, answers)
-    lessons = []
-    for sample, answer in zip([*own, *others], answers, strict=True):
-        free = 1 - sample.target.sum(0, keepdim=True)  # what lies outside the volume is background as well
-        hints = sample.belief.clamp(min=0) * free
-        open_ = 1 - sample.belief.abs().amin(0, keepdim=True) if len(hints) else torch.zeros_like(free)
-        anchor = answer * trust[answer.argmax(0)] * free * (1 - hints.sum(0, keepdim=True).clamp(max=1))
-        lessons.append(Lesson(sample.image, sample.target, anchor, open_, hints, sample.corrected))
-    return lessons
-
-
-@torch.no_grad()
-def _answers(
-    teacher: RWKVUNet, samples: Sequence[Sample], device: torch.device, cancelled: Callable[[], bool]
-) -> list[Tensor]:
-    """Probabilities (channels, H, W) of the untouched model; of a copy of it, so that it stays on its device."""
-    there = copy.deepcopy(teacher).to(device)
-    answers = []
-    for sample in samples:
-        if cancelled():
-            raise CancelledError
-        answers.append(there(sample.image[None].to(device)).softmax(1)[0].cpu())
-    return answers
-
-
-def _trust(own: Sequence[Sample], answers: Sequence[Tensor]) -> Tensor:
-    """(channels,): how far the untouched model is to be believed where it names a class.
-
-    All the way for what the user left alone or has not shown; hardly for what was corrected much: else the anchor
-    would hold the very errors that the corrections are to cure.
-    """
-    channels = len(answers[0])
-    overlap, sizes = torch.zeros(channels), torch.zeros(channels)
-    for sample, answer in zip(own, answers, strict=False):
-        labels, named = sample.labels, answer.argmax(0)
-        # A voxel of a new class was nobody's error.
-        fair = (labels >= 0) & (labels < channels)
-        overlap += torch.bincount(labels[fair & (labels == named)], minlength=channels)
-        sizes += torch.bincount(labels[fair], minlength=channels) + torch.bincount(named[fair], minlength=channels)
-    dice = (2 * overlap + _FEW_PIXELS) / (sizes + _FEW_PIXELS)
-    return ((dice - _NO_TRUST) / (1 - _NO_TRUST)).clamp(0, 1)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from rwkv_core.adaptation.augmentation import Augmentation
-from rwkv_core.adaptation.pool import Kept, Lesson, cut, keep, whole
+from rwkv_core.adaptation.lessons import Lesson
+from rwkv_core.adaptation.pool import Kept, cut, keep, whole
 from rwkv_core.errors import CancelledError
 from rwkv_core.models import RWKVUNet
 
@@ -34,8 +35,6 @@ class Recipe:
         anchor: weight of the untouched model's answer.
         decoder_steps, whole_steps: at most so many steps.
         average: decay of the moving average of the weights.
-        way: how far to go from the old weights to those that were learnt; what lies between forgets less and is hardly
-            worse at what is new (Wortsman et al., Robust fine-tuning of zero-shot models, 2022).
         seed: of the random numbers.
     """
 
@@ -52,7 +51,6 @@ class Recipe:
     decoder_steps: int = 300
     whole_steps: int = 12
     average: float = 0.97
-    way: float = 0.8
     seed: int = 0
 
 
@@ -95,18 +93,15 @@ class FineTuning:
         network.eval()  # statistics of a few slices of one volume would ruin those of the norms
         if self.device.type != "mps":
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        old = {name: value.detach().clone() for name, value in network.named_parameters()}
         start = time.perf_counter()
         middle = start + self.seconds * (1 - recipe.whole_share)
         network.requires_grad_(True)
         network.encoder.requires_grad_(False)
         self._phase("decoder", self._crops(start, middle), start, middle, recipe.decoder_steps)
         network.requires_grad_(True)
-        self._phase("whole", self._slices, time.perf_counter(), start + self.seconds, recipe.whole_steps)
+        if recipe.whole_steps:
+            self._phase("whole", self._slices, time.perf_counter(), start + self.seconds, recipe.whole_steps)
         network.requires_grad_(False)
-        for name, value in network.named_parameters():
-            known = value[: self.old] if name.startswith("final_conv.") else value  # new classes were nothing before
-            known.lerp_(old[name][: len(known)], 1 - recipe.way)
 
     def _phase(
         self, name: str, batch: Callable[[], tuple[Tensor, Tensor]], start: float, end: float, most: int

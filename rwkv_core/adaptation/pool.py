@@ -8,34 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rwkv_core.adaptation.augmentation import Augmentation
+from rwkv_core.adaptation.lessons import Lesson
 from rwkv_core.architectures import STRIDE
 from rwkv_core.models import RWKVUNet
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """One slice and what shall be learnt from it.
-
-    Attributes:
-        image: (1, H, W), network input.
-        target: (channels, H, W), the truth as shares of the classes; all zero where it is not known.
-        anchor: (old channels, H, W), the untouched model's probabilities where the truth is not known, else zero.
-        open: (1, H, W), 1 where `anchor` says nothing about the new classes.
-        hints: (new channels, H, W), 1 where a new class is although nobody drew it.
-        corrected: whether it is one of the user's slices.
-    """
-
-    image: Tensor
-    target: Tensor
-    anchor: Tensor
-    open: Tensor
-    hints: Tensor
-    corrected: bool
-
-    @property
-    def maps(self) -> Tensor:
-        """All but the image, (channels, H, W)."""
-        return torch.cat([self.target, self.anchor, self.open, self.hints])
 
 
 @dataclass(frozen=True)

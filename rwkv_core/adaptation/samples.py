@@ -64,12 +64,24 @@ class SampleMaker:
         known: NDArray[np.bool_],
         beliefs: Sequence[NDArray[np.float16]],
     ):
-        self.volume, self.preprocessing, self.scale = volume, preprocessing, scale
+        self.volume, self.preprocessing, self.scale, self.classes = volume, preprocessing, scale, classes
         self.new = classes[len(classes) - len(beliefs) :]
         self.truth, self.known, self.beliefs = truth, known, beliefs
         self.values = [0, *(c.value for c in classes)]
         self.stacks = stacks_of(preprocessing, len(self.values), volume.ijk_to_ras, volume.array.shape)
         """The orders of slices in which the whole volume is segmented."""
+
+    @property
+    def old_values(self) -> list[int]:
+        """Of the background and the classes that are not new, in the order of the channels."""
+        return self.values[: len(self.values) - len(self.new)]
+
+    def of_old_classes(self, known: NDArray[np.bool_]) -> "SampleMaker":
+        """For a model without the new classes: the truth is known in `known` (K, J, I), but not where they are."""
+        new = [one.value for one in self.new]
+        old = self.classes[: len(self.classes) - len(self.new)]
+        known = known & ~np.isin(self.truth, new)
+        return SampleMaker(self.volume, self.preprocessing, self.scale, old, self.truth, known, [])
 
     def of_slice(self, one: SliceIndex) -> Sample | None:
         """The user's slice, or None where the model does not read that plane."""

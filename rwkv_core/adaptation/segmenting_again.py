@@ -1,14 +1,16 @@
 """The adapted model's result for the volume that it learnt from: there, more is known than the network has learnt."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rwkv_core.adaptation.border_shift import shift_borders
+from rwkv_core.adaptation.evidence import LabelChange
 from rwkv_core.adaptation.extent import log_odds_map
 from rwkv_core.cancellation import Cancel, as_question
-from rwkv_core.corrections import SliceIndex, changed_values, keep_slices, slices_mask
+from rwkv_core.corrections import SliceIndex, keep_slices, slices_mask
 from rwkv_core.errors import CancelledError
 from rwkv_core.segmenter import PreparedVolume, Segmentation
 from rwkv_core.volume import Region
@@ -21,6 +23,7 @@ def segment_again(
     prepared: PreparedVolume,
     users: NDArray[np.unsignedinteger],
     slices: Sequence[SliceIndex],
+    changes: Collection[LabelChange],
     before: NDArray[np.unsignedinteger] | None = None,
     region: Region | None = None,
     probabilities: bool = True,
@@ -30,14 +33,16 @@ def segment_again(
     """Segment with an adapted model the volume that it learnt from.
 
     Of classes that were learnt from corrections (`SegmentClass.orientations`), the probabilities are multiplied by the
-    odds of the shapes between the slices in which they were drawn. The corrected slices are the user's. Where neither
-    the old label nor the new one is of a class that the corrections are about, the old one stays.
+    odds of the shapes between the slices in which they were drawn. The corrected slices are the user's. Elsewhere, a
+    label that the model had before gives way to another such label only where the corrections speak for that change;
+    then borders near the corrected slices move as they were moved there.
 
     Args:
         prepared: the volume, with the adapted model.
         users: (K, J, I), the user's labelmap: the truth in `slices`, what there is elsewhere.
         slices: that were corrected.
-        before: `users` before the corrections; None for every class to count as corrected.
+        changes: that the corrections speak for, as `Adaptation.changes`.
+        before: `users` before the corrections, so that borders can follow them; without it, they do so less.
         region: box of voxels to segment; outside of it, labels are the user's.
         probabilities: keep them; without them, shapes between slices do not count.
         progress, cancel: as for `PreparedVolume.segment`, as are the errors.
@@ -63,16 +68,39 @@ def segment_again(
                 changed &= np.isfinite(prepared.volume.array[box][k])
             labels[k][changed] = likeliest[changed]
             soft[:, k] = chances
-    labelmap = users.astype(np.promote_types(users.dtype, labels.dtype))
-    labelmap[box] = labels
-    labelmap = keep_slices(labelmap, users, slices)
-    if before is not None:
-        about = list(changed_values(before, users, slices, learnt))
-        stays = ~np.isin(labelmap, about) & ~np.isin(users, about) & np.isin(users, values)
-        labelmap[stays] = users[stays]
+    corrected = [moved for one in slices if (moved := _within(one, box))]
+    old = (users if before is None else before)[box]
+    stays = _unsupported(old, labels, [one for one in values.tolist() if one not in learnt], changes)
+    if before is None:  # there, the old label is not known
+        stays &= ~slices_mask(labels.shape, corrected)
+    final = np.where(stays, old, labels)
+    shift_borders(final, users[box], corrected, values.tolist(), prepared.volume.spacing, cancelled)
+    if prepared.scale.not_finite:
+        final[~np.isfinite(prepared.volume.array[box])] = 0
+    labelmap = users.astype(np.promote_types(users.dtype, final.dtype))
+    labelmap[box] = keep_slices(final, users[box], corrected)
     if soft is not None:  # what the user said, and what stays, is certain for all that comes after
         _set(soft, values, labelmap[box], labelmap[box] != labels)
     return replace(result, labelmap=labelmap)
+
+
+def _within(one: SliceIndex, box: tuple[slice, ...]) -> SliceIndex | None:
+    """The slice as an index of the box's content, if it passes through it."""
+    inside = box[one.axis]
+    return SliceIndex(one.axis, one.index - inside.start) if inside.start <= one.index < inside.stop else None
+
+
+def _unsupported(
+    before: NDArray[np.unsignedinteger],
+    after: NDArray[np.unsignedinteger],
+    values: Sequence[int],
+    changes: Collection[LabelChange],
+) -> NDArray[np.bool_]:
+    """Where a label of `values` was changed to another of them that `changes` do not lead to."""
+    found = np.isin(before, values) & np.isin(after, values) & (before != after)
+    for old, new in changes:
+        found &= (before != old) | (after != new)
+    return found
 
 
 def _shapes(

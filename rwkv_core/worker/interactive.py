@@ -168,6 +168,7 @@ class Interactive:
             users,
             slices,
             _classes(request),
+            before,
             name=request.name,
             title=request.title,
             seconds=request.seconds,
@@ -183,7 +184,15 @@ class Interactive:
             keep = self.kept.begin(asked, parts, len(adaptation.config.classes))
             region = parts.regions[0]
             result = segment_again(
-                prepared, users, slices, before, region, keep, _Bar(request.id, "segment", self._send), job.cancelled
+                prepared,
+                users,
+                slices,
+                adaptation.changes,
+                before,
+                region,
+                keep,
+                _Bar(request.id, "segment", self._send),
+                job.cancelled,
             )
             parts.add(region, result)
             self._send(Progress(id=request.id, stage="write"))

@@ -1,0 +1,164 @@
+"""Borders that a user moved in some slices move along in the slices beside them.
+
+In the next slice, a model is off in much the same way. So the distance by which every border was moved is interpolated
+between the corrected slices, and fades with the distance from them.
+"""
+
+from bisect import bisect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from rwkv_core.corrections import SliceIndex
+from rwkv_core.errors import CancelledError
+
+_FADES = 10.0
+"""Millimetres from a corrected slice at which shifts are 1 / e of what they are there."""
+
+_FARTHEST = 6.0
+"""Millimetres; borders are looked for so far, and move by twice as much at most."""
+
+_LEAST_MOVE = 1e-3
+"""Millimetres; by less, no border moves."""
+
+_LEAST_SHARE = 0.05
+"""Of a shift; with less, slices are left alone."""
+
+Labels = NDArray[np.unsignedinteger]
+
+
+def shift_borders(
+    labels: Labels,
+    users: Labels,
+    slices: Sequence[SliceIndex],
+    values: Sequence[int],
+    spacing: tuple[float, float, float],
+    cancelled: Callable[[], bool],
+) -> None:
+    """Move borders near the corrected slices as the user moved them there.
+
+    Args:
+        labels: (K, J, I), what the model says, in the corrected slices too; changed in place in all others.
+        users: (K, J, I), the truth in `slices`.
+        slices: that were corrected.
+        values: labels whose borders may move, the background among them.
+        spacing: distance of voxels along I, J, K in mm.
+        cancelled: asked before each slice.
+
+    Raises:
+        CancelledError: when `cancelled` said so.
+    """
+    for axis in sorted({one.axis for one in slices}):
+        layers, truth = np.moveaxis(labels, axis, 0), np.moveaxis(users, axis, 0)
+        distance, *pixel = (spacing[2 - axis], *(spacing[2 - other] for other in range(3) if other != axis))
+        at = sorted({one.index for one in slices if one.axis == axis})
+        shifts: dict[int, _Shift | None] = {}
+        for index in range(len(layers)):
+            if cancelled():
+                raise CancelledError
+            shares = {end: share for end, share in _shares(index, at, distance).items() if share > _LEAST_SHARE}
+            if index in at or not shares:
+                continue
+            known = {end: shifts[end] for end in shares if end in shifts}
+            shifts = {
+                end: _shift(layers[end], truth[end], values, pixel) for end in shares if end not in shifts
+            } | known
+            _move(layers[index], [(one, shares[end]) for end, one in shifts.items() if one], values, pixel)
+
+
+@dataclass(frozen=True)
+class _Shift:
+    """How far borders were moved in one slice.
+
+    Attributes:
+        box: around all that moved, and all that is near.
+        outward: by label, (h, w) of the box: millimetres by which its border comes nearer to a pixel outside of it.
+    """
+
+    box: tuple[slice, slice]
+    outward: dict[int, NDArray[np.float32]]
+
+
+def _shares(index: int, at: Sequence[int], distance: float) -> dict[int, float]:
+    """How much the shifts in the nearest corrected slices on either side count in slice `index`."""
+    place = bisect(at, index)
+    ends = at[max(place - 1, 0) : place + 1]
+    gap = max(ends[-1] - ends[0], 1)
+    linear = [1.0] if len(ends) == 1 else [(ends[1] - index) / gap, (index - ends[0]) / gap]
+    return {
+        end: share * float(np.exp(-abs(index - end) * distance / _FADES))
+        for end, share in zip(ends, linear, strict=True)
+    }
+
+
+def _shift(labels: Labels, truth: Labels, values: Sequence[int], pixel: Sequence[float]) -> _Shift | None:
+    """From `labels` to `truth`, (H, W) both; None where nothing moved."""
+    moved = np.isin(labels, values) & np.isin(truth, values) & (labels != truth)
+    if not moved.any():
+        return None
+    box = _around(moved, pixel)
+    before, after = (_depths(one, box, values, pixel) for one in (labels, truth))
+    return _Shift(box, {value: after[value] - before[value] for value in values})
+
+
+def _move(
+    labels: Labels, shifts: Sequence[tuple[_Shift, float]], values: Sequence[int], pixel: Sequence[float]
+) -> None:
+    """Move the borders in one slice (H, W), in place, by shares of some shifts."""
+    if not shifts:
+        return
+    rows, columns = (
+        (slice(min(s.start for s in one), max(s.stop for s in one)))
+        for one in zip(*(shift.box for shift, _ in shifts), strict=True)
+    )
+    part = labels[rows, columns]
+    depths = _depths(labels, (rows, columns), values, pixel)
+    best = np.full(part.shape, -np.inf, np.float32)
+    likeliest = part.copy()
+    for value in values:
+        depth = depths[value] + _LEAST_MOVE * (part == value)
+        for shift, share in shifts:
+            inside = tuple(
+                slice(own.start - all_.start, own.stop - all_.start)
+                for own, all_ in zip(shift.box, (rows, columns), strict=True)
+            )
+            depth[inside] += share * shift.outward[value]
+        wins = depth > best
+        likeliest[wins] = value
+        best[wins] = depth[wins]
+    movable = np.isin(part, values)
+    part[movable] = likeliest[movable]
+
+
+def _around(mask: NDArray[np.bool_], pixel: Sequence[float]) -> tuple[slice, slice]:
+    """The box of all that lies within `_FARTHEST` of the mask (H, W)."""
+    rows, columns = (
+        slice(max(int(found.min()) - margin, 0), min(int(found.max()) + margin + 1, size))
+        for found, size, margin in zip(
+            np.nonzero(mask), mask.shape, (int(np.ceil(_FARTHEST / one)) for one in pixel), strict=True
+        )
+    )
+    return rows, columns
+
+
+def _depths(
+    labels: Labels, box: tuple[slice, slice], values: Sequence[int], pixel: Sequence[float]
+) -> dict[int, NDArray[np.float32]]:
+    """By label, (h, w) of the box: millimetres to its border, positive inside, up to `_FARTHEST` either way."""
+    margins = [int(np.ceil(_FARTHEST / one)) for one in pixel]
+    wide = tuple(slice(max(one.start - margin, 0), one.stop + margin) for one, margin in zip(box, margins, strict=True))
+    within = tuple(slice(one.start - all_.start, one.stop - all_.start) for one, all_ in zip(box, wide, strict=True))
+    part = labels[wide]
+    found = {}
+    for value in values:
+        mask = part == value
+        if mask.all() or not mask.any():
+            depth = np.full(mask.shape, _FARTHEST if mask.any() else -_FARTHEST)
+        else:
+            # Both begin at one pixel: what moved by less than that next door does not move here.
+            depth = ndimage.distance_transform_edt(mask, pixel) - ndimage.distance_transform_edt(~mask, pixel)
+        found[value] = depth[within].clip(-_FARTHEST, _FARTHEST).astype(np.float32)
+    return found
