@@ -4,6 +4,7 @@ In the next slice, a model is off in much the same way. So the distance by which
 between the corrected slices, and fades with the distance from them.
 """
 
+import math
 from bisect import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ _LEAST_SHARE = 0.05
 """Of a shift; with less, slices are left alone."""
 
 Labels = NDArray[np.unsignedinteger]
+Box = tuple[slice, slice]
 
 
 def shift_borders(
@@ -78,7 +80,7 @@ class _Shift:
         outward: by label, (h, w) of the box: millimetres by which its border comes nearer to a pixel outside of it.
     """
 
-    box: tuple[slice, slice]
+    box: Box
     outward: dict[int, NDArray[np.float32]]
 
 
@@ -110,22 +112,15 @@ def _move(
     """Move the borders in one slice (H, W), in place, by shares of some shifts."""
     if not shifts:
         return
-    rows, columns = (
-        (slice(min(s.start for s in one), max(s.stop for s in one)))
-        for one in zip(*(shift.box for shift, _ in shifts), strict=True)
-    )
-    part = labels[rows, columns]
-    depths = _depths(labels, (rows, columns), values, pixel)
+    box = _union([one.box for one, _ in shifts])
+    part = labels[box]
+    depths = _depths(labels, box, values, pixel)
     best = np.full(part.shape, -np.inf, np.float32)
     likeliest = part.copy()
     for value in values:
         depth = depths[value] + _LEAST_MOVE * (part == value)
         for shift, share in shifts:
-            inside = tuple(
-                slice(own.start - all_.start, own.stop - all_.start)
-                for own, all_ in zip(shift.box, (rows, columns), strict=True)
-            )
-            depth[inside] += share * shift.outward[value]
+            depth[_within(shift.box, box)] += share * shift.outward[value]
         wins = depth > best
         likeliest[wins] = value
         best[wins] = depth[wins]
@@ -133,25 +128,39 @@ def _move(
     part[movable] = likeliest[movable]
 
 
-def _around(mask: NDArray[np.bool_], pixel: Sequence[float]) -> tuple[slice, slice]:
-    """The box of all that lies within `_FARTHEST` of the mask (H, W)."""
+def _around(mask: NDArray[np.bool_], pixel: Sequence[float]) -> Box:
+    """The box of all that lies within `_FARTHEST` of the mask (H, W), which is not empty."""
+    rows, columns = np.nonzero(mask)
+    return _wider((slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)), pixel)
+
+
+def _wider(box: Box, pixel: Sequence[float]) -> Box:
+    """By `_FARTHEST` on each side, as far as there is a slice: it may end beyond it, as slices of arrays may."""
     rows, columns = (
-        slice(max(int(found.min()) - margin, 0), min(int(found.max()) + margin + 1, size))
-        for found, size, margin in zip(
-            np.nonzero(mask), mask.shape, (int(np.ceil(_FARTHEST / one)) for one in pixel), strict=True
-        )
+        slice(max(int(one.start) - margin, 0), int(one.stop) + margin)
+        for one, margin in zip(box, (math.ceil(_FARTHEST / one) for one in pixel), strict=True)
     )
     return rows, columns
 
 
-def _depths(
-    labels: Labels, box: tuple[slice, slice], values: Sequence[int], pixel: Sequence[float]
-) -> dict[int, NDArray[np.float32]]:
+def _union(boxes: Sequence[Box]) -> Box:
+    """The smallest box around all."""
+    rows, columns = (
+        slice(min(one.start for one in side), max(one.stop for one in side)) for side in zip(*boxes, strict=True)
+    )
+    return rows, columns
+
+
+def _within(box: Box, outer: Box) -> Box:
+    """The box as an index of what lies in `outer`."""
+    rows, columns = (slice(one.start - own.start, one.stop - own.start) for one, own in zip(box, outer, strict=True))
+    return rows, columns
+
+
+def _depths(labels: Labels, box: Box, values: Sequence[int], pixel: Sequence[float]) -> dict[int, NDArray[np.float32]]:
     """By label, (h, w) of the box: millimetres to its border, positive inside, up to `_FARTHEST` either way."""
-    margins = [int(np.ceil(_FARTHEST / one)) for one in pixel]
-    wide = tuple(slice(max(one.start - margin, 0), one.stop + margin) for one, margin in zip(box, margins, strict=True))
-    within = tuple(slice(one.start - all_.start, one.stop - all_.start) for one, all_ in zip(box, wide, strict=True))
-    part = labels[wide]
+    wide = _wider(box, pixel)
+    part, within = labels[wide], _within(box, wide)
     found = {}
     for value in values:
         mask = part == value
