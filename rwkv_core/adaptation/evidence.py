@@ -24,7 +24,7 @@ from rwkv_core.models import RWKVUNet
 LabelChange = tuple[int, int]
 """From one value of a labelmap to another."""
 
-_STEPS = 50
+_STEPS = 35
 _ANCHORS = 4
 _CLEARLY = 4.0
 """Standard deviations by which the pixels in favour exceed those against: many, for neighbours err together."""
