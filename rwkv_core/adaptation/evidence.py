@@ -24,9 +24,9 @@ from rwkv_core.models import RWKVUNet
 LabelChange = tuple[int, int]
 """From one value of a labelmap to another."""
 
-_STEPS = 35
+_STEPS = 25
 _ANCHORS = 4
-_CLEARLY = 4.0
+_CLEARLY = 3.5
 """Standard deviations by which the pixels in favour exceed those against: many, for neighbours err together."""
 
 

@@ -42,7 +42,7 @@ class Recipe:
     norms: float = 1e-3
     decoder: float = 5e-4
     encoder: float = 2e-4
-    whole_share: float = 0.25
+    whole_share: float = 0.1
     crop: int = 96
     corrected: int = 5
     others: int = 3
