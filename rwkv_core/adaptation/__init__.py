@@ -7,7 +7,8 @@ Which slices were edited, and how they are kept, is in `rwkv_core.corrections`, 
 - ``samples``, ``extent``, ``lessons``, ``pool``, ``augmentation``: what is learnt from.
 - ``finetuning``: the learning.
 - ``evidence``: which changes of labels the corrections speak for.
-- ``segmenting_again``: the result for the volume that it learnt from.
+- ``segmenting_again``: the result for the volume that it learnt from; ``border_shift`` is its last step.
+- ``slice_distances``: what ``extent`` and ``border_shift`` measure with.
 - ``propagation``: from a corrected slice to its neighbours (experimental).
 """
 

@@ -158,7 +158,6 @@ def adapt(
             copy.deepcopy(model).to(where),
             maker,
             slices,
-            scale.clipped,
             share * seconds,
             recipe,
             bar(0, share),

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from rwkv_core.adaptation.slice_distances import signed_distance, slice_spacing
 from rwkv_core.corrections import SliceIndex
 from rwkv_core.errors import CancelledError
 
@@ -55,7 +55,7 @@ def shift_borders(
     """
     for axis in sorted({one.axis for one in slices}):
         layers, truth = np.moveaxis(labels, axis, 0), np.moveaxis(users, axis, 0)
-        distance, *pixel = (spacing[2 - axis], *(spacing[2 - other] for other in range(3) if other != axis))
+        distance, pixel = slice_spacing(spacing, axis)
         at = sorted({one.index for one in slices if one.axis == axis})
         shifts: dict[int, _Shift | None] = {}
         for index in range(len(layers)):
@@ -64,10 +64,9 @@ def shift_borders(
             shares = {end: share for end, share in _shares(index, at, distance).items() if share > _LEAST_SHARE}
             if index in at or not shares:
                 continue
-            known = {end: shifts[end] for end in shares if end in shifts}
             shifts = {
-                end: _shift(layers[end], truth[end], values, pixel) for end in shares if end not in shifts
-            } | known
+                end: shifts[end] if end in shifts else _shift(layers[end], truth[end], values, pixel) for end in shares
+            }
             _move(layers[index], [(one, shares[end]) for end, one in shifts.items() if one], values, pixel)
 
 
@@ -96,7 +95,7 @@ def _shares(index: int, at: Sequence[int], distance: float) -> dict[int, float]:
     }
 
 
-def _shift(labels: Labels, truth: Labels, values: Sequence[int], pixel: Sequence[float]) -> _Shift | None:
+def _shift(labels: Labels, truth: Labels, values: Sequence[int], pixel: tuple[float, float]) -> _Shift | None:
     """From `labels` to `truth`, (H, W) both; None where nothing moved."""
     moved = np.isin(labels, values) & np.isin(truth, values) & (labels != truth)
     if not moved.any():
@@ -107,7 +106,7 @@ def _shift(labels: Labels, truth: Labels, values: Sequence[int], pixel: Sequence
 
 
 def _move(
-    labels: Labels, shifts: Sequence[tuple[_Shift, float]], values: Sequence[int], pixel: Sequence[float]
+    labels: Labels, shifts: Sequence[tuple[_Shift, float]], values: Sequence[int], pixel: tuple[float, float]
 ) -> None:
     """Move the borders in one slice (H, W), in place, by shares of some shifts."""
     if not shifts:
@@ -128,13 +127,13 @@ def _move(
     part[movable] = likeliest[movable]
 
 
-def _around(mask: NDArray[np.bool_], pixel: Sequence[float]) -> Box:
+def _around(mask: NDArray[np.bool_], pixel: tuple[float, float]) -> Box:
     """The box of all that lies within `_FARTHEST` of the mask (H, W), which is not empty."""
     rows, columns = np.nonzero(mask)
     return _wider((slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)), pixel)
 
 
-def _wider(box: Box, pixel: Sequence[float]) -> Box:
+def _wider(box: Box, pixel: tuple[float, float]) -> Box:
     """By `_FARTHEST` on each side, as far as there is a slice: it may end beyond it, as slices of arrays may."""
     rows, columns = (
         slice(max(int(one.start) - margin, 0), int(one.stop) + margin)
@@ -157,7 +156,9 @@ def _within(box: Box, outer: Box) -> Box:
     return rows, columns
 
 
-def _depths(labels: Labels, box: Box, values: Sequence[int], pixel: Sequence[float]) -> dict[int, NDArray[np.float32]]:
+def _depths(
+    labels: Labels, box: Box, values: Sequence[int], pixel: tuple[float, float]
+) -> dict[int, NDArray[np.float32]]:
     """By label, (h, w) of the box: millimetres to its border, positive inside, up to `_FARTHEST` either way."""
     wide = _wider(box, pixel)
     part, within = labels[wide], _within(box, wide)
@@ -165,9 +166,9 @@ def _depths(labels: Labels, box: Box, values: Sequence[int], pixel: Sequence[flo
     for value in values:
         mask = part == value
         if mask.all() or not mask.any():
-            depth = np.full(mask.shape, _FARTHEST if mask.any() else -_FARTHEST)
+            depth = np.full(mask.shape, _FARTHEST if mask.any() else -_FARTHEST, np.float32)
         else:
-            # Both begin at one pixel: what moved by less than that next door does not move here.
-            depth = ndimage.distance_transform_edt(mask, pixel) - ndimage.distance_transform_edt(~mask, pixel)
-        found[value] = depth[within].clip(-_FARTHEST, _FARTHEST).astype(np.float32)
+            # Either side begins at one pixel: what moved by less than that next door does not move here.
+            depth = signed_distance(mask, pixel)
+        found[value] = depth[within].clip(-_FARTHEST, _FARTHEST)
     return found

@@ -34,7 +34,6 @@ def supported_changes(
     model: RWKVUNet,
     maker: SampleMaker,
     slices: Sequence[SliceIndex],
-    clipped: bool,
     seconds: float,
     recipe: Recipe,
     progress: Callable[[int, int], None],
@@ -46,7 +45,6 @@ def supported_changes(
         model: on the device to learn on; it is not changed.
         maker: of samples, with the truth in all of `slices`.
         slices: that were corrected.
-        clipped: whether images lie in [0, 1].
         seconds: to be done in, about.
         recipe: of the learning, which is cut short.
         progress: called with (percent done, 100).
@@ -79,7 +77,7 @@ def supported_changes(
         # What is asked afterwards must not be held where it was.
         lessons = [replace(one, anchor=torch.zeros_like(one.anchor)) if one.corrected else one for one in lessons]
         pupil = copy.deepcopy(model)
-        FineTuning(pupil, lessons, clipped, seconds / 2, short, report, cancelled).run()
+        FineTuning(pupil, lessons, maker.scale.clipped, seconds / 2, short, report, cancelled).run()
         before, after = (answers_of(one, exam, device, cancelled) for one in (model, pupil))
         for sample, old, new in zip(exam, before, after, strict=True):
             _count(votes, old.argmax(0), new.argmax(0), sample.labels)

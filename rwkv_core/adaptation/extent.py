@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from rwkv_core.adaptation.slice_distances import signed_distance, slice_spacing
 from rwkv_core.corrections import SliceIndex
 
 _SLOPE = 2.0
@@ -71,10 +71,9 @@ def _mapped(
 ) -> NDArray[np.float16]:
     counts = [sum(bool((one.of(labelmap) == value).any()) for one in slices if one.axis == axis) for axis in range(3)]
     axis = int(np.argmax(counts))
-    k, j, i = spacing[::-1]
-    step, *pixel = (k, j, i) if axis == 0 else (j, k, i) if axis == 1 else (i, k, j)
+    step, pixel = slice_spacing(spacing, axis)
     masks = [(one.index * step, one.of(labelmap) == value) for one in sorted(slices) if one.axis == axis]
-    extent = Extent(masks, (pixel[0], pixel[1]))
+    extent = Extent(masks, pixel)
     found = np.empty(labelmap.shape, np.float16)
     for index in range(labelmap.shape[axis]):
         SliceIndex(axis, index).of(found)[...] = of_slice(extent, index * step)
@@ -140,6 +139,4 @@ class Extent:
 def _drawn(position: float, mask: NDArray[np.bool_], pixel: tuple[float, float]) -> _Drawn:
     if not mask.any():
         return _Drawn(position, np.zeros(mask.shape, np.float32), has_class=False)
-    inside = ndimage.distance_transform_edt(mask, sampling=pixel)
-    outside = ndimage.distance_transform_edt(~mask, sampling=pixel)
-    return _Drawn(position, (inside - outside).astype(np.float32), has_class=True)
+    return _Drawn(position, signed_distance(mask, pixel), has_class=True)
