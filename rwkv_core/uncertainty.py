@@ -16,6 +16,9 @@ from rwkv_core.volume.geometry import slice_stack
 
 _SIDES = frozenset({"left", "right", "l", "r"})
 
+_LEAST = 1e-3
+"""Probability of all classes together but those told apart; what lies below has no say."""
+
 
 def entropy(probabilities: NDArray[np.floating]) -> NDArray[np.float32]:
     """Entropy of the classes in every voxel: 0 where one is certain, 1 where all are equally probable.
@@ -91,7 +94,8 @@ def averaged_probabilities(
         any_modality: likewise.
 
     Returns:
-        (1 + classes, K, J, I).
+        (1 + classes, K, J, I). A class that only some orientations tell of (`SegmentClass.orientations`) has the mean
+        of these, and the others share what it leaves.
 
     Raises:
         InputError: when flips are asked of a model that tells left from right; else as `Segmenter.segment`.
@@ -108,10 +112,14 @@ def averaged_probabilities(
     side = _left_right_axis(volume)
     # In sagittal slices the mirror image is the same pictures in another order.
     views = [view for view in views if not (view.mirrored and view.orientation[0] in "LR")]
-    lengths = {stack.code: stack.shape[0] for stack in stacks}
+    by_code = {stack.code: stack for stack in stacks}
+    lengths = {code: stack.shape[0] for code, stack in by_code.items()}
     total, before = sum(lengths[view.orientation] for view in views), 0
+    judged = segmenter.judged([by_code[view.orientation] for view in views])
+    shares = (judged / judged.sum(0)).astype(np.float16)
+    apart = ~judged.all(axis=0)
     mean: NDArray[np.float16] | None = None
-    for view in views:
+    for view, share in zip(views, shares, strict=True):
         done = before
 
         def report(now: int, _: int, done: int = done) -> None:
@@ -119,14 +127,31 @@ def averaged_probabilities(
                 progress(done + now, total)
 
         part = _look(segmenter, volume, view, side, region, report, cancel, any_modality)
-        part *= np.float16(1 / len(views))
+        if apart.any():
+            _leave_out(part[(slice(None), *box)], apart)
+        part *= share[:, None, None, None]
         if mean is None:
             mean = part
         else:
             mean += part
         before += lengths[view.orientation]
     assert mean is not None
+    if apart.any():
+        inside = mean[(slice(None), *box)]
+        left = 1 - inside[apart].sum(0)
+        for channel in np.flatnonzero(~apart):
+            inside[channel] *= left
     return mean
+
+
+def _leave_out(probabilities: NDArray[np.float16], apart: NDArray[np.bool_]) -> None:
+    """Let the others add up to 1 without the channels `apart`, which stay as they are; in place."""
+    others = np.flatnonzero(~apart)
+    together = np.zeros(probabilities.shape[1:], np.float32)
+    for channel in others:
+        together += probabilities[channel]
+    for channel in others:
+        probabilities[channel] /= together.clip(_LEAST)
 
 
 def _stacks(segmenter: Segmenter, volume: Volume, shape: tuple[int, ...], planes: bool) -> list[SliceStack]:

@@ -24,6 +24,15 @@ class LeftNetwork(nn.Module):
         return 20 * nn.functional.one_hot(channel.expand(batch, height, -1), 5).permute(0, 3, 1, 2).float()
 
 
+class AxialNetwork(nn.Module):
+    """Stand-in: of a volume of 32 x 64 x 96, class 1 with 0.6 in axial slices, class 2 in the others."""
+
+    def forward(self, image):
+        batch, _, height, width = image.shape
+        chances = torch.tensor([0.4, 0.6, 0, 0, 0] if height == 64 else [0, 0, 1.0, 0, 0])
+        return chances.clamp_min(1e-9).log().view(1, 5, 1, 1).expand(batch, -1, height, width)
+
+
 def segmenter(network, orientations=("SPL",), **more):
     return Segmenter(with_network(config(orientations=orientations, **more), network), "cpu")
 
@@ -76,6 +85,20 @@ def test_views_agree_where_the_model_sees_single_voxels(signs):
     assert steps == sorted(steps)
     assert steps[-1] == (16 + 16 + 16 + 16 + 32,) * 2  # axial and coronal twice, sagittal once
     assert model.preprocessing.orientations == ("SPL", "AIL", "LIP")  # as it was
+
+
+def test_a_class_that_one_plane_tells_of_is_asked_there_alone():
+    volume = Volume(np.zeros((32, 64, 96), np.float32), RAS)
+    told = config(orientations=("SPL", "AIL", "LIP"))
+    axial = told.classes[0].model_copy(update={"orientations": ("SPL",)})
+    told = told.model_copy(update={"classes": (axial, *told.classes[1:])})
+    model = Segmenter(with_network(told, AxialNetwork()), "cpu")
+    region = Region(k=(4, 20), j=(10, 60), i=(8, 90))
+    mean = averaged_probabilities(model, volume, planes=True, region=region)
+    for channel, expected in enumerate((0.4 / 3, 0.6, 0.4 * 2 / 3, 0, 0)):
+        assert mean[channel, 4:20, 10:60, 8:90] == pytest.approx(expected, abs=2e-3)
+    alone = averaged_probabilities(model, volume, region=region)
+    assert alone[1, 4:20, 10:60, 8:90] == pytest.approx(0.6, abs=2e-3)
 
 
 def test_a_region_off_the_centre_comes_back_in_its_place():
