@@ -117,7 +117,7 @@ def averaged_probabilities(
     total, before = sum(lengths[view.orientation] for view in views), 0
     judged = segmenter.judged([by_code[view.orientation] for view in views])
     shares = (judged / judged.sum(0)).astype(np.float16)
-    apart = ~judged.all(axis=0)
+    apart = np.logical_not(np.all(judged, axis=0))
     mean: NDArray[np.float16] | None = None
     for view, share in zip(views, shares, strict=True):
         done = before

@@ -9,6 +9,7 @@ import torch
 from rwkv_core import Bundle, Segmenter, Volume, load_bundle, read_volume
 from rwkv_core.adaptation import Recipe, SliceIndex, adapt, keep_slices, segment_again
 from rwkv_core.adaptation.comparison import compare
+from rwkv_core.adaptation.evidence import is_clear
 from rwkv_core.bundle_config import SegmentClass
 from rwkv_core.cli.demo import SAMPLE
 from rwkv_core.errors import BundleError, CancelledError, InputError
@@ -192,6 +193,21 @@ def test_what_the_corrections_do_not_speak_for_stays(adapted, scene, slices):
     assert np.count_nonzero(spoken[free & ~asked] != again[free & ~asked]) < few
 
 
+def test_what_may_not_become_one_label_may_become_another(adapted, scene, slices):
+    """Cortex, says the model, where there was white matter; the corrections speak for fluid there, not for cortex."""
+    volume, prediction, truth = scene
+    users = keep_slices(prediction, truth, slices)
+    prepared = Segmenter(adapted.bundle, "cpu", engine="torch").prepare(volume)
+    plain = prepared.segment(probabilities=True)
+    asked = (prediction == 1) & (plain.labelmap == 2)
+    asked[[one.index for one in slices]] = False
+    again = segment_again(prepared, users, slices, {(1, 5)}, prediction).labelmap
+    white, fluid = plain.probabilities[1], plain.probabilities[5]
+    assert np.count_nonzero(asked & (fluid > white + 0.01)) > 20
+    assert np.mean(again[asked & (fluid > white + 0.01)] == 5) > 0.9
+    assert np.mean(again[asked & (white > fluid + 0.01)] == 1) > 0.9
+
+
 def test_evidence_is_what_other_slices_bear_out(bundle, scene, slices):
     """In all slices the ball is ventricle; or in one of them only."""
     volume, prediction, truth = scene
@@ -207,6 +223,14 @@ def test_evidence_is_what_other_slices_bear_out(bundle, scene, slices):
     once = keep_slices(prediction, users, slices[:1])
     assert not {new for _, new in changes(once)} - {0}
     assert changes(users, users) == frozenset()  # nothing was corrected
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "other", "clear"),
+    [(100, 20, 0, True), (60, 0, 40, True), (100, 0, 110, False), (20, 0, 0, False), (300, 240, 0, False)],
+)
+def test_a_change_must_be_right_clearly_and_more_often_than_not(right, wrong, other, clear):
+    assert is_clear(right, wrong, right + wrong + other) == clear
 
 
 def test_one_slice_is_asked_about_its_other_half(bundle, scene, slices):

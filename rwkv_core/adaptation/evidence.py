@@ -3,7 +3,7 @@
 Learning from a few slices makes some structures better and others worse, and the slices themselves do not tell which:
 there, all looks better. So two copies of the model each learn for a while from one half of the slices, and are asked
 about the other half. A change of labels, say from cortex to cerebrospinal fluid, may be made where nobody looked only
-if the user's truth bears it out clearly more often than it refutes it.
+if the user's truth bears it out clearly more often than it refutes it, and more often than not.
 """
 
 import copy
@@ -26,7 +26,7 @@ LabelChange = tuple[int, int]
 
 _STEPS = 25
 _ANCHORS = 4
-_CLEARLY = 3.5
+_CLEARLY = 5.0
 """Standard deviations by which the pixels in favour exceed those against: many, for neighbours err together."""
 
 
@@ -85,12 +85,13 @@ def supported_changes(
         (old, new)
         for i, old in enumerate(values)
         for j, new in enumerate(values)
-        if i != j and _clear(int(votes[i, j, j]), int(votes[i, j, i]))
+        if i != j and is_clear(int(votes[i, j, j]), int(votes[i, j, i]), int(votes[i, j].sum()))
     )
 
 
-def _clear(right: int, wrong: int) -> bool:
-    return right - wrong > _CLEARLY * (right + wrong + 1) ** 0.5
+def is_clear(right: int, wrong: int, total: int) -> bool:
+    """Of `total` pixels, `right` bear the change out, and `wrong` were better as they were; neither was right else."""
+    return right > total / 2 and right - wrong > _CLEARLY * (right + wrong + 1) ** 0.5
 
 
 def _count(votes: Tensor, old: Tensor, new: Tensor, truth: Tensor) -> None:

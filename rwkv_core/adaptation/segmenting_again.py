@@ -34,8 +34,8 @@ def segment_again(
 
     Of classes that were learnt from corrections (`SegmentClass.orientations`), the probabilities are multiplied by the
     odds of the shapes between the slices in which they were drawn. The corrected slices are the user's. Elsewhere, a
-    label that the model had before gives way to another such label only where the corrections speak for that change;
-    then borders near the corrected slices move as they were moved there.
+    label that the model had before gives way to another such label only where the corrections speak for that change:
+    to the likeliest of those. Then borders near the corrected slices move as they were moved there.
 
     Args:
         prepared: the volume, with the adapted model.
@@ -44,7 +44,8 @@ def segment_again(
         changes: that the corrections speak for, as `Adaptation.changes`.
         before: `users` before the corrections, so that borders can follow them; without it, they do so less.
         region: box of voxels to segment; outside of it, labels are the user's.
-        probabilities: keep them; without them, shapes between slices do not count.
+        probabilities: keep them; without them, shapes between slices do not count, and a label stays where it would
+            give way to one that it may not.
         progress, cancel: as for `PreparedVolume.segment`, as are the errors.
     """
     cancelled = as_question(cancel)
@@ -70,10 +71,12 @@ def segment_again(
             soft[:, k] = chances
     corrected = [moved for one in slices if (moved := _within(one, box))]
     old = (users if before is None else before)[box]
-    stays = _unsupported(old, labels, [one for one in values.tolist() if one not in learnt], changes)
+    unsupported = _unsupported(old, labels, [one for one in values.tolist() if one not in learnt], changes)
     if before is None:  # there, the old label is not known
-        stays &= ~slices_mask(labels.shape, corrected)
-    final = np.where(stays, old, labels)
+        unsupported &= ~slices_mask(labels.shape, corrected)
+    final = np.where(unsupported, old, labels)
+    if soft is not None:
+        _choose_again(final, unsupported, soft, values, learnt, changes, cancelled)
     shift_borders(final, users[box], corrected, values.tolist(), prepared.volume.spacing, cancelled)
     if prepared.scale.not_finite:
         final[~np.isfinite(prepared.volume.array[box])] = 0
@@ -101,6 +104,32 @@ def _unsupported(
     for old, new in changes:
         found &= (before != old) | (after != new)
     return found
+
+
+def _choose_again(
+    labels: NDArray[np.unsignedinteger],
+    where: NDArray[np.bool_],
+    probabilities: NDArray[np.float16],
+    values: NDArray[np.unsignedinteger],
+    learnt: Sequence[int],
+    changes: Collection[LabelChange],
+    cancelled: Callable[[], bool],
+) -> None:
+    """Change labels to the likeliest that they may change to, or leave them; (K, J, I) and the channels in front."""
+    channel = {value: place for place, value in enumerate(values.tolist())}
+    may = np.eye(len(values), dtype=bool)
+    may[:, [channel[one] for one in learnt]] = True
+    for old, new in changes:
+        may[channel[old], channel[new]] = True
+    channels = np.zeros(int(values.max()) + 1, np.intp)
+    channels[values] = np.arange(len(values))
+    for k in range(len(labels)):
+        if cancelled():
+            raise CancelledError
+        old = channels[labels[k][where[k]]]
+        chances = probabilities[:, k][:, where[k]].astype(np.float32)
+        chances[old, np.arange(len(old))] += _LEAST  # of equals, what was there
+        labels[k][where[k]] = values[np.where(may[old].T, chances, -1.0).argmax(0)]
 
 
 def _shapes(
