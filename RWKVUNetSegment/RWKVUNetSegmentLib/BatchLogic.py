@@ -10,10 +10,10 @@ from slicer.i18n import tr as _
 
 from rwkv_core.errors import CancelledError, RWKVUNetError
 from rwkv_core.worker.content import FilePair
-from rwkv_core.worker.protocol import (
+from rwkv_core.worker.protocol import Progress
+from rwkv_core.worker.protocol_files import (
     PlanRequest,
     PlanResult,
-    Progress,
     SegmentFileRequest,
     SegmentFileResult,
     SegmentFilesRequest,

@@ -8,15 +8,8 @@ from slicer.i18n import tr as _
 
 from rwkv_core.errors import InputError, RWKVUNetError
 from rwkv_core.worker.content import ModelEntry
-from rwkv_core.worker.protocol import (
-    DownloadRequest,
-    ImportRequest,
-    ModelsRequest,
-    ModelsResult,
-    Progress,
-    RemoveRequest,
-    Request,
-)
+from rwkv_core.worker.protocol import Progress, Request
+from rwkv_core.worker.protocol_models import DownloadRequest, ImportRequest, ModelsRequest, ModelsResult, RemoveRequest
 from RWKVUNetSegmentLib.EventLoop import later, tell
 from RWKVUNetSegmentLib.WorkerClient import WorkerClient, WorkerTicket
 

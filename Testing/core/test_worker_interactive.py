@@ -19,7 +19,7 @@ from rwkv_core.uncertainty import averaged_probabilities, entropy, slice_scores
 from rwkv_core.worker.client import WorkerClient
 from rwkv_core.worker.content import Box, ClassEntry, Range, Slices, VolumeFile
 from rwkv_core.worker.lines import decode_reply, decode_request, encode
-from rwkv_core.worker.protocol import ImportRequest, SegmentRequest
+from rwkv_core.worker.protocol import SegmentRequest
 from rwkv_core.worker.protocol_interactive import (
     AdaptRequest,
     AdaptResult,
@@ -34,6 +34,7 @@ from rwkv_core.worker.protocol_interactive import (
     UncertaintyResult,
     Voxel,
 )
+from rwkv_core.worker.protocol_models import ImportRequest
 
 from core.worker_helpers import OBLIQUE, noise, volume_file, write_small
 

@@ -29,13 +29,7 @@ from rwkv_core.worker.protocol import (
     Failure,
     HelloRequest,
     HelloResult,
-    ImportRequest,
-    ImportResult,
-    ModelsRequest,
-    ModelsResult,
     Progress,
-    RemoveRequest,
-    RemoveResult,
     SegmentRequest,
     SegmentResult,
     ShutdownRequest,
@@ -52,6 +46,14 @@ from rwkv_core.worker.protocol_interactive import (
     RefineResult,
     UncertaintyRequest,
     UncertaintyResult,
+)
+from rwkv_core.worker.protocol_models import (
+    ImportRequest,
+    ImportResult,
+    ModelsRequest,
+    ModelsResult,
+    RemoveRequest,
+    RemoveResult,
 )
 
 CLASSES = (

@@ -9,12 +9,10 @@ from rwkv_core.worker.content import FileOutcome, FilePair, Stage
 from rwkv_core.worker.housekeeping import class_entry
 from rwkv_core.worker.jobs import Job
 from rwkv_core.worker.models import Ready
-from rwkv_core.worker.protocol import (
-    Failure,
-    HowToSegment,
+from rwkv_core.worker.protocol import Failure, HowToSegment, Progress
+from rwkv_core.worker.protocol_files import (
     PlanRequest,
     PlanResult,
-    Progress,
     SegmentFileRequest,
     SegmentFileResult,
     SegmentFilesRequest,

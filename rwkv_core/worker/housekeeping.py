@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from rwkv_core.errors import CancelledError
 from rwkv_core.worker.content import ClassEntry, ModelEntry
 from rwkv_core.worker.jobs import Job
-from rwkv_core.worker.protocol import (
+from rwkv_core.worker.protocol import Progress
+from rwkv_core.worker.protocol_models import (
     DownloadRequest,
     DownloadResult,
     ImportRequest,
     ImportResult,
     ModelsResult,
-    Progress,
     RemoveRequest,
     RemoveResult,
 )

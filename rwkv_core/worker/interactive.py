@@ -19,7 +19,7 @@ from rwkv_core.worker.models import Ready
 from rwkv_core.worker.parts import Parts
 from rwkv_core.worker.protocol import Progress, Result, SegmentRequest
 from rwkv_core.worker.protocol_interactive import (
-    INTERACTIVE_REQUESTS,
+    REQUESTS,
     AdaptRequest,
     AdaptResult,
     Change,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from rwkv_core.bundle_config import SegmentClass
     from rwkv_core.volume import Volume
 
-INTERACTIVE = tuple(INTERACTIVE_REQUESTS.values())
+INTERACTIVE = tuple(REQUESTS.values())
 
 
 class Interactive:

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from rwkv_core.worker import protocol, schema
+from rwkv_core.worker import protocol, protocol_files, protocol_interactive, protocol_models, schema
 from rwkv_core.worker.errors import ProtocolError
 from rwkv_core.worker.protocol import MAX_LINE, AnyRequest, Failure, Progress, Reply
-from rwkv_core.worker.protocol_interactive import INTERACTIVE_REQUESTS, INTERACTIVE_RESULTS
 
-REQUESTS = {**protocol.REQUESTS, **INTERACTIVE_REQUESTS}
-RESULTS = {**protocol.RESULTS, **INTERACTIVE_RESULTS}
+_MODULES = (protocol, protocol_files, protocol_models, protocol_interactive)
+REQUESTS = {word: kind for module in _MODULES for word, kind in module.REQUESTS.items()}
+RESULTS = {word: kind for module in _MODULES for word, kind in module.RESULTS.items()}
 
 _WORDS: dict[type, dict[str, str]] = {
     Progress: {"type": "progress"},

@@ -10,7 +10,9 @@ of the client's choice and a `type`. It is answered by any number of "progress" 
 The first request must be hello. Requests that compute are done one after another, in order; hello and cancel are
 answered at once, even meanwhile. Arrays are files in the folder that the worker was started with (`arrays`).
 
-Here are the messages, and in `content` what they are about; `lines` turns them into lines and back.
+Here are the messages of the process and of segmenting; those about models, files and interactive work are in
+`protocol_models`, `protocol_files` and `protocol_interactive`, and what all of them are about is in `content`. `lines`
+turns messages into lines and back.
 """
 
 from dataclasses import dataclass
@@ -20,12 +22,10 @@ from rwkv_core.worker.content import (
     Box,
     ClassEntry,
     FileOutcome,
-    FilePair,
     Found,
     Geometry,
     Islands,
     Mode,
-    ModelEntry,
     Offer,
     Output,
     Slices,
@@ -119,69 +119,6 @@ class SegmentResult(Result):
     warnings: tuple[str, ...]
     warm: bool
     kept: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelsResult(Result):
-    """Every model that is here or that the catalogue knows; `store` is the folder of the installed ones."""
-
-    models: tuple[ModelEntry, ...]
-    store: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class DownloadResult(Result):
-    """The model `bundle` is in `folder`, whole and verified."""
-
-    bundle: str
-    folder: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImportResult(Result):
-    """The model is in `folder`, by the id `bundle`."""
-
-    bundle: str
-    folder: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class RemoveResult(Result):
-    """The model `bundle` is no longer in the store."""
-
-    bundle: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanResult(Result):
-    """What there is to do, in order."""
-
-    files: tuple[FilePair, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmentFileResult(Result):
-    """A segmentation was written.
-
-    Attributes:
-        output: as asked.
-        volumes_ml: volume of each class in millilitres, by name.
-        classes, device, engine, timings, count, warnings: as `SegmentResult`.
-    """
-
-    output: str
-    volumes_ml: dict[str, float]
-    classes: tuple[ClassEntry, ...]
-    device: str
-    engine: str
-    timings: dict[str, float]
-    count: int
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmentFilesResult(Result):
-    """All volumes are done or given up; what became of each was told with the progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,80 +218,6 @@ class SegmentRequest(HowToSegment, Request[SegmentResult]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelsRequest(Request[ModelsResult]):
-    """Which models there are. Uses no network and imports no torch."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DownloadRequest(Request[DownloadResult]):
-    """Fetch a model into the store. Progress counts bytes; a cancelled or broken download is continued by the next.
-
-    Attributes:
-        bundle: its id.
-        repo: "owner/name" on the Hub; empty takes what the environment or the catalogue says.
-        revision: commit of the repository; likewise.
-    """
-
-    bundle: str
-    repo: str = ""
-    revision: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImportRequest(Request[ImportResult]):
-    """Take a model into the store, as `rwkv-unet models import FILE --as ID` does.
-
-    Attributes:
-        path: a checkpoint (.pth), a weights file or a model's folder.
-        bundle: what a checkpoint is, as `--as`; the id to keep a folder by, empty for its own.
-    """
-
-    path: str
-    bundle: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class RemoveRequest(Request[RemoveResult]):
-    """Delete an installed model."""
-
-    bundle: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanRequest(Request[PlanResult]):
-    """Find the volumes in the folder `input`; their segmentations go to the folder `output`. Paths are absolute."""
-
-    input: str
-    output: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmentFileRequest(HowToSegment, Request[SegmentFileResult]):
-    """Read a volume from disk, segment it, write the file: what `rwkv-unet segment` does with one.
-
-    Attributes:
-        input: file or DICOM folder, absolute.
-        output: .seg.nrrd or another that the command line writes; appears whole, or not at all.
-    """
-
-    input: str
-    output: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmentFilesRequest(HowToSegment, Request[SegmentFilesResult]):
-    """Segment volumes on the workers of a running Dask cluster: what `rwkv-unet segment --dask` does.
-
-    Attributes:
-        files: absolute paths, the same on every machine. Those that are `done` are segmented again.
-        dask: address of the scheduler, or the path of its scheduler file (.json).
-    """
-
-    files: tuple[FilePair, ...]
-    dask: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class CancelRequest(Request[CancelResult]):
     """End the request of the id `request`: it is answered by an error of kind "cancelled", unless it was just done."""
 
@@ -412,13 +275,6 @@ REQUESTS: dict[str, type[AnyRequest]] = {
     "devices": DevicesRequest,
     "load": LoadRequest,
     "segment": SegmentRequest,
-    "plan": PlanRequest,
-    "segment-file": SegmentFileRequest,
-    "segment-files": SegmentFilesRequest,
-    "models": ModelsRequest,
-    "download": DownloadRequest,
-    "import": ImportRequest,
-    "remove": RemoveRequest,
     "cancel": CancelRequest,
     "shutdown": ShutdownRequest,
 }
@@ -429,13 +285,6 @@ RESULTS: dict[str, type[Result]] = {
     "devices": DevicesResult,
     "load": LoadResult,
     "segment": SegmentResult,
-    "plan": PlanResult,
-    "segment-file": SegmentFileResult,
-    "segment-files": SegmentFilesResult,
-    "models": ModelsResult,
-    "download": DownloadResult,
-    "import": ImportResult,
-    "remove": RemoveResult,
     "cancel": CancelResult,
     "shutdown": ShutdownResult,
 }

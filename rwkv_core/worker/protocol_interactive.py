@@ -236,7 +236,7 @@ class PropagateRequest(Request[PropagateResult]):
     farthest: int = 20
 
 
-INTERACTIVE_REQUESTS: dict[str, type[AnyRequest]] = {
+REQUESTS: dict[str, type[AnyRequest]] = {
     "refine": RefineRequest,
     "uncertainty": UncertaintyRequest,
     "adapt": AdaptRequest,
@@ -244,7 +244,7 @@ INTERACTIVE_REQUESTS: dict[str, type[AnyRequest]] = {
 }
 """By the word in "type"."""
 
-INTERACTIVE_RESULTS: dict[str, type[Result]] = {
+RESULTS: dict[str, type[Result]] = {
     "refine": RefineResult,
     "uncertainty": UncertaintyResult,
     "adapt": AdaptResult,

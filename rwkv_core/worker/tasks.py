@@ -16,21 +16,16 @@ from rwkv_core.worker.models import Models, Ready
 from rwkv_core.worker.parts import Parts
 from rwkv_core.worker.protocol import (
     DevicesRequest,
-    DownloadRequest,
     Failure,
-    ImportRequest,
     LoadRequest,
     LoadResult,
-    ModelsRequest,
-    PlanRequest,
     Progress,
-    RemoveRequest,
     Result,
-    SegmentFileRequest,
-    SegmentFilesRequest,
     SegmentRequest,
     SegmentResult,
 )
+from rwkv_core.worker.protocol_files import PlanRequest, SegmentFileRequest, SegmentFilesRequest
+from rwkv_core.worker.protocol_models import DownloadRequest, ImportRequest, ModelsRequest, RemoveRequest
 
 if TYPE_CHECKING:
     from rwkv_core.intensity import IntensityScale
