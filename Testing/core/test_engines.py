@@ -10,7 +10,8 @@ import torch
 from rwkv_core import build_network, make_engine
 from rwkv_core.compiled_cache import CompiledCache
 from rwkv_core.engines import openvino_engine, why_unavailable
-from rwkv_core.engines.inference_graph import SAFE_EXPONENT, InferenceGraph, RowColumnWKV
+from rwkv_core.engines.inference_graph import InferenceGraph
+from rwkv_core.engines.map_wkv import SAFE_EXPONENT, RowColumnWKV
 from rwkv_core.engines.volume_graph import VolumeGraph
 from rwkv_core.errors import DeviceError
 from rwkv_core.ops import bi_wkv

@@ -11,7 +11,8 @@ from rwkv_core.engines import availability, cuda_engine, why_unavailable
 from rwkv_core.engines.agreement import FLOAT32, HALF_PRECISION, disagreement, example
 from rwkv_core.engines.cuda_engine import CUDAEngine, half_run
 from rwkv_core.engines.gpu_memory import Halving, is_out_of_memory
-from rwkv_core.engines.inference_graph import InferenceGraph, RowColumnWKV, ScanWKV
+from rwkv_core.engines.inference_graph import InferenceGraph
+from rwkv_core.engines.map_wkv import RowColumnWKV, ScanWKV
 from rwkv_core.engines.torch_engine import TorchEngine
 from rwkv_core.errors import DeviceError
 

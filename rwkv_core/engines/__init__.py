@@ -4,7 +4,7 @@
 - ``openvino_engine``: OpenVINO on the CPU. The faster one there, optional.
 - ``openvino_int8_engine``: the same, partly in 8 bits. Never chosen by itself.
 - ``cuda_engine``: float16 and CUDA graphs. The faster one on NVIDIA's GPUs.
-- ``inference_graph``: what they run: RWKV-UNet rewritten for inference, same function.
+- ``inference_graph``: what they run: RWKV-UNet rewritten for inference, same function; ``map_wkv``: its BiWKV.
 - ``volume_graph``: likewise U-RWKV.
 - ``agreement``: how they are held against the network, once on each machine.
 - ``gpu_memory``: smaller batches where a GPU's memory is too small.

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from rwkv_core.engines.agreement import HALF_PRECISION, disagreement, example
 from rwkv_core.engines.gpu_memory import Halving, is_out_of_memory
-from rwkv_core.engines.inference_graph import SAFE_EXPONENT, InferenceGraph, RowColumnWKV, ScanWKV
+from rwkv_core.engines.inference_graph import InferenceGraph
+from rwkv_core.engines.map_wkv import SAFE_EXPONENT, RowColumnWKV, ScanWKV
 from rwkv_core.engines.torch_engine import TorchEngine
 from rwkv_core.errors import DeviceError
 from rwkv_core.models import RWKVUNet

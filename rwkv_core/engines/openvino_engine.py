@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from rwkv_core.compiled_cache import CompiledCache
-from rwkv_core.engines import inference_graph, volume_graph
+from rwkv_core.engines import inference_graph, map_wkv, volume_graph
 from rwkv_core.engines.agreement import FLOAT32, disagreement, example
-from rwkv_core.engines.inference_graph import SAFE_EXPONENT, InferenceGraph
+from rwkv_core.engines.inference_graph import InferenceGraph
+from rwkv_core.engines.map_wkv import SAFE_EXPONENT
 from rwkv_core.engines.torch_engine import TorchEngine
 from rwkv_core.engines.volume_graph import VolumeGraph
 from rwkv_core.models import URWKV, Network, rwkv_unet, u_rwkv
@@ -191,7 +192,7 @@ class OpenVINOEngine:
         if not self._weights:
             digest = hashlib.sha256()
             of_blocks = isinstance(self._network, URWKV)
-            for source in (volume_graph, u_rwkv, separable) if of_blocks else (inference_graph,):
+            for source in (volume_graph, u_rwkv, separable) if of_blocks else (inference_graph, map_wkv):
                 digest.update(Path(str(source.__file__)).read_bytes())
             for name, value in self._network.state_dict().items():
                 digest.update(f"{name} {tuple(value.shape)}".encode())

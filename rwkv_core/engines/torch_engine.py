@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from rwkv_core.engines.gpu_memory import Halving
-from rwkv_core.engines.inference_graph import SAFE_EXPONENT, InferenceGraph
+from rwkv_core.engines.inference_graph import InferenceGraph
+from rwkv_core.engines.map_wkv import SAFE_EXPONENT
 from rwkv_core.models import URWKV, RWKVUNet
 
 

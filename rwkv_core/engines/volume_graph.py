@@ -9,7 +9,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from rwkv_core.engines.inference_graph import SAFE_EXPONENT
+from rwkv_core.engines.map_wkv import SAFE_EXPONENT
 from rwkv_core.models import URWKV
 from rwkv_core.models.u_rwkv import TriDirectionalMix
 
