@@ -76,7 +76,7 @@ def segment_again(
         unsupported &= ~slices_mask(labels.shape, corrected)
     final = np.where(unsupported, old, labels)
     if soft is not None:
-        _choose_again(final, unsupported, soft, values, learnt, changes, cancelled)
+        _choose_again(final, unsupported, soft, values, changes, cancelled)
     shift_borders(final, users[box], corrected, values.tolist(), prepared.volume.spacing, cancelled)
     if prepared.scale.not_finite:
         final[~np.isfinite(prepared.volume.array[box])] = 0
@@ -111,14 +111,15 @@ def _choose_again(
     where: NDArray[np.bool_],
     probabilities: NDArray[np.float16],
     values: NDArray[np.unsignedinteger],
-    learnt: Sequence[int],
     changes: Collection[LabelChange],
     cancelled: Callable[[], bool],
 ) -> None:
-    """Change labels to the likeliest that they may change to, or leave them; (K, J, I) and the channels in front."""
+    """Change labels to the likeliest that they may change to, or leave them; (K, J, I) and the channels in front.
+
+    Not to a class that was learnt: it would have been the likeliest of all.
+    """
     channel = {value: place for place, value in enumerate(values.tolist())}
     may = np.eye(len(values), dtype=bool)
-    may[:, [channel[one] for one in learnt]] = True
     for old, new in changes:
         may[channel[old], channel[new]] = True
     channels = np.zeros(int(values.max()) + 1, np.intp)
