@@ -34,6 +34,9 @@ _ANCHORS = 12
 _EVIDENCE = 0.3
 """Of the time, that goes into what the corrections speak for."""
 
+_WHOLE_FOR_NEW = 0.25
+"""Of the time, that the whole network learns where only new classes were drawn: they need features of their own."""
+
 
 @dataclass(frozen=True)
 class Adaptation:
@@ -98,7 +101,7 @@ def adapt(
         title: of the adapted model.
         seconds: to be done in, about; what it takes to get ready and to stop comes on top.
         device: as for `rwkv_core.engines.make_engine`.
-        recipe: how to learn.
+        recipe: how to learn; None takes what does well.
         progress: called with (percent done, 100).
         cancel: asked at every step, or an event that may be set.
 
@@ -108,7 +111,6 @@ def adapt(
         CancelledError: when `cancel` said so.
     """
     start = time.perf_counter()
-    recipe = recipe or Recipe()
     cancelled = as_question(cancel)
     preprocessing = bundle.config.preprocessing
     if bundle.config.kind != "segmentation" or preprocessing is None or bundle.config.in_channels != 1:
@@ -150,9 +152,11 @@ def adapt(
     if not own:
         raise unread_planes(slices)
     new = [one.value for one in new_classes]
+    only_new = before is not None and not changed_values(before, labelmap, slices, new) - set(new)
+    recipe = recipe or (Recipe(whole_share=_WHOLE_FOR_NEW) if only_new else Recipe())
     changes: frozenset[LabelChange] = frozenset()
     share = 0.0
-    if before is None or changed_values(before, labelmap, slices, new) - set(new):
+    if not only_new:
         share = _EVIDENCE
         changes = supported_changes(
             copy.deepcopy(model).to(where),
