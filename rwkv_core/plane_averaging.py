@@ -24,6 +24,23 @@ _MARGIN = 10.0
 Box = tuple[slice, slice, slice]
 
 
+def shares_of(judged: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """What each answer counts for each channel (answers, channels), and the channels that only some are asked for.
+
+    Args:
+        judged: (answers, channels), as `Averaging.judged`.
+    """
+    return (judged / judged.sum(0)).astype(np.float32), np.logical_not(np.all(judged, axis=0))
+
+
+def make_room(probabilities: NDArray[np.float16], apart: NDArray[np.bool_]) -> None:
+    """Let the channels that are not `apart`, which add up to 1, share what those leave; in place, channels first."""
+    if apart.any():
+        left = 1 - probabilities[apart].sum(0)
+        for channel in np.flatnonzero(~apart):
+            probabilities[channel] *= left
+
+
 @dataclass(frozen=True)
 class Averaging:
     """One volume's average.
@@ -92,16 +109,12 @@ class Averaging:
             soft[0][box] = 1.0
             part = soft[(slice(None), *inner)]
             part[0] = 0.0
-        apart = np.logical_not(np.all(self.judged, axis=0))
-        shares = (self.judged / self.judged.sum(0)).astype(np.float32)
+        shares, apart = shares_of(self.judged)
         for stack, share in zip(self.stacks, shares, strict=True):
             plane = self.begin(stack, inner)
             into = [stack.to_stack(channel) for channel in part]
             plane.run(plane.into_probabilities(into, share, apart), advance, cancelled)
-        if apart.any():
-            left = 1 - part[apart].sum(0)
-            for channel in np.flatnonzero(~apart):
-                part[channel] *= left
+        make_room(part, apart)
         self._decide(part, labelmap[inner], plane, stack, cancelled)
         return done
 

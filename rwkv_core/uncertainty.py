@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from rwkv_core.bundle_config import SegmentClass
 from rwkv_core.cancellation import Cancel
 from rwkv_core.errors import InputError
+from rwkv_core.plane_averaging import make_room, shares_of
 from rwkv_core.segmenter import Segmenter
 from rwkv_core.volume import Region, SliceStack, Volume
 from rwkv_core.volume.geometry import slice_stack
@@ -115,9 +116,7 @@ def averaged_probabilities(
     by_code = {stack.code: stack for stack in stacks}
     lengths = {code: stack.shape[0] for code, stack in by_code.items()}
     total, before = sum(lengths[view.orientation] for view in views), 0
-    judged = segmenter.judged([by_code[view.orientation] for view in views])
-    shares = (judged / judged.sum(0)).astype(np.float16)
-    apart = np.logical_not(np.all(judged, axis=0))
+    shares, apart = shares_of(segmenter.judged([by_code[view.orientation] for view in views]))
     mean: NDArray[np.float16] | None = None
     for view, share in zip(views, shares, strict=True):
         done = before
@@ -129,18 +128,14 @@ def averaged_probabilities(
         part = _look(segmenter, volume, view, side, region, report, cancel, any_modality)
         if apart.any():
             _leave_out(part[(slice(None), *box)], apart)
-        part *= share[:, None, None, None]
+        part *= share.astype(np.float16)[:, None, None, None]
         if mean is None:
             mean = part
         else:
             mean += part
         before += lengths[view.orientation]
     assert mean is not None
-    if apart.any():
-        inside = mean[(slice(None), *box)]
-        left = 1 - inside[apart].sum(0)
-        for channel in np.flatnonzero(~apart):
-            inside[channel] *= left
+    make_room(mean[(slice(None), *box)], apart)
     return mean
 
 

@@ -118,12 +118,11 @@ def _choose_again(
 
     Not to a class that was learnt: it would have been the likeliest of all.
     """
-    channel = {value: place for place, value in enumerate(values.tolist())}
-    may = np.eye(len(values), dtype=bool)
-    for old, new in changes:
-        may[channel[old], channel[new]] = True
     channels = np.zeros(int(values.max()) + 1, np.intp)
     channels[values] = np.arange(len(values))
+    may = np.eye(len(values), dtype=bool)
+    for before, after in changes:
+        may[channels[before], channels[after]] = True
     for k in range(len(labels)):
         if cancelled():
             raise CancelledError
