@@ -18,23 +18,23 @@ from slicer.ScriptedLoadableModule import (
 from slicer.util import VTKObservationMixin
 
 import rwkv_core
-from RWKVUNetSegmentLib import SampleData
-from RWKVUNetSegmentLib.AdvancedPanel import AdvancedPanel
-from RWKVUNetSegmentLib.BatchLogic import BatchLogic, BatchResult
-from RWKVUNetSegmentLib.BatchPanel import BatchPanel
-from RWKVUNetSegmentLib.ChosenNodes import ChosenNodes
-from RWKVUNetSegmentLib.InputsPanel import InputsPanel
-from RWKVUNetSegmentLib.InstallationLogic import InstallationLogic
-from RWKVUNetSegmentLib.InteractiveLogic import InteractiveLogic
-from RWKVUNetSegmentLib.InteractivePanel import InteractivePanel
-from RWKVUNetSegmentLib.ModelPanel import ModelPanel
-from RWKVUNetSegmentLib.ModelsLogic import ModelsLogic
-from RWKVUNetSegmentLib.ParameterNode import RWKVUNetSegmentParameterNode
-from RWKVUNetSegmentLib.SegmentationLogic import SegmentationLogic, SegmentationResult
-from RWKVUNetSegmentLib.SegmentPanel import SegmentPanel
-from RWKVUNetSegmentLib.SetupPanel import SetupPanel
-from RWKVUNetSegmentLib.TrainingLogic import TrainingLogic
-from RWKVUNetSegmentLib.TrainingPanel import TrainingPanel
+from RWKVUNetSegmentLib.Interactive.InteractiveLogic import InteractiveLogic
+from RWKVUNetSegmentLib.Panels.AdvancedPanel import AdvancedPanel
+from RWKVUNetSegmentLib.Panels.BatchPanel import BatchPanel
+from RWKVUNetSegmentLib.Panels.InputsPanel import InputsPanel
+from RWKVUNetSegmentLib.Panels.InteractivePanel import InteractivePanel
+from RWKVUNetSegmentLib.Panels.ModelPanel import ModelPanel
+from RWKVUNetSegmentLib.Panels.SegmentPanel import SegmentPanel
+from RWKVUNetSegmentLib.Panels.SetupPanel import SetupPanel
+from RWKVUNetSegmentLib.Panels.TrainingPanel import TrainingPanel
+from RWKVUNetSegmentLib.Scene import SampleData
+from RWKVUNetSegmentLib.Scene.ChosenNodes import ChosenNodes
+from RWKVUNetSegmentLib.Scene.ParameterNode import RWKVUNetSegmentParameterNode
+from RWKVUNetSegmentLib.Segmentation.BatchLogic import BatchLogic, BatchResult
+from RWKVUNetSegmentLib.Segmentation.InstallationLogic import InstallationLogic
+from RWKVUNetSegmentLib.Segmentation.ModelsLogic import ModelsLogic
+from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import SegmentationLogic, SegmentationResult
+from RWKVUNetSegmentLib.Training.TrainingLogic import TrainingLogic
 
 PANELS = (
     InputsPanel,
@@ -247,7 +247,7 @@ class RWKVUNetSegmentTest(ScriptedLoadableModuleTest):
         installed, reason = logic.installation.isValid()
         if not installed:
             self.skipTest(reason)
-        volume = slicer.util.loadVolume(str(Path(rwkv_core.__file__).parent / "sample" / "ch2.nii.gz"))
+        volume = slicer.util.loadVolume(str(Path(rwkv_core.__file__).parent / "data" / "sample" / "ch2.nii.gz"))
         self.delayDisplay(_("The sample is loaded"))
         result = logic.process(volume)
         segmentation = result.node.GetSegmentation()

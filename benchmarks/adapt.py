@@ -32,7 +32,7 @@ from scipy import ndimage
 
 from rwkv_core import Bundle, Segmenter, Volume, load_bundle, read_volume
 from rwkv_core.adaptation import SliceIndex, adapt, segment_again
-from rwkv_core.bundle_config import SegmentClass
+from rwkv_core.bundle.config import SegmentClass
 from rwkv_core.corrections import keep_slices, slices_mask
 from rwkv_core.volume import choose_stack
 

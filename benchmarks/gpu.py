@@ -20,8 +20,8 @@ from rich.table import Table
 from torch.nn import functional as F
 
 from rwkv_core import Segmenter, Volume, build_network, make_engine
-from rwkv_core.bundle import new_network, write_bundle
-from rwkv_core.catalogue import load_catalogue
+from rwkv_core.bundle.bundle import new_network, write_bundle
+from rwkv_core.bundle.catalogue import load_catalogue
 
 SIZE, CLASSES = 224, 9
 TARGETS = {"T": 8000, "B": 3000}

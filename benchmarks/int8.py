@@ -19,11 +19,11 @@ import rwkv_core
 from rwkv_core import Segmenter, read_volume
 from rwkv_core.engines.openvino_engine import OpenVINOEngine
 from rwkv_core.engines.openvino_int8_engine import IN_FLOAT, OpenVINOInt8Engine, compared, quantised
-from rwkv_core.intensity import fit_intensity
-from rwkv_core.preprocessing import make_resampler
+from rwkv_core.inference.intensity import fit_intensity
+from rwkv_core.inference.preprocessing import make_resampler
 from rwkv_core.volume import choose_stack
 
-SAMPLE = Path(rwkv_core.__file__).parent / "sample" / "ch2.nii.gz"
+SAMPLE = Path(rwkv_core.__file__).parent / "data" / "sample" / "ch2.nii.gz"
 KEPT_IN_FLOAT = {"the engine's layers": IN_FLOAT, "every layer": (".*wkv.*",)}
 
 

@@ -25,11 +25,11 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from rwkv_core.worker.protocol_interactive import OneSlice  # noqa: E402
-from RWKVUNetSegmentLib.SliceRequests import PreviewParameters  # noqa: E402
-from RWKVUNetSegmentLib.SliceViews import goTo  # noqa: E402
+from RWKVUNetSegmentLib.Scene.SliceViews import goTo  # noqa: E402
+from RWKVUNetSegmentLib.Worker.SliceRequests import PreviewParameters  # noqa: E402
 
 MODULE = ROOT / "RWKVUNetSegment" / "RWKVUNetSegment.py"
-SAMPLE = ROOT / "rwkv_core" / "sample" / "ch2.nii.gz"
+SAMPLE = ROOT / "rwkv_core" / "data" / "sample" / "ch2.nii.gz"
 PATIENCE = 120.0
 
 

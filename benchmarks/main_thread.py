@@ -24,10 +24,10 @@ import qt  # noqa: E402
 import slicer  # noqa: E402
 
 from rwkv_core.worker.content import Box, Range, Slices  # noqa: E402
-from RWKVUNetSegmentLib.RegionOfInterest import RegionOfInterest  # noqa: E402
-from RWKVUNetSegmentLib.SegmentationLogic import SegmentationLogic  # noqa: E402
-from RWKVUNetSegmentLib.SegmentationWriting import LabelledPart  # noqa: E402
-from RWKVUNetSegmentLib.WorkerClient import WorkerClient  # noqa: E402
+from RWKVUNetSegmentLib.Scene.RegionOfInterest import RegionOfInterest  # noqa: E402
+from RWKVUNetSegmentLib.Scene.SegmentationWriting import LabelledPart  # noqa: E402
+from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import SegmentationLogic  # noqa: E402
+from RWKVUNetSegmentLib.Worker.WorkerClient import WorkerClient  # noqa: E402
 
 from core.worker_helpers import write_small  # noqa: E402
 

@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from rwkv_core import Segmenter, Volume
-from rwkv_core.bundle import new_network, write_bundle
-from rwkv_core.catalogue import load_catalogue
+from rwkv_core.bundle.bundle import new_network, write_bundle
+from rwkv_core.bundle.catalogue import load_catalogue
 
 
 def resident_mb() -> float:

@@ -19,8 +19,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from rwkv_core.bundle import new_network, write_bundle
-from rwkv_core.catalogue import load_catalogue
+from rwkv_core.bundle.bundle import new_network, write_bundle
+from rwkv_core.bundle.catalogue import load_catalogue
 from rwkv_core.worker.arrays import geometry_of
 from rwkv_core.worker.client import WorkerClient
 from rwkv_core.worker.protocol import SegmentRequest, Slices, VolumeFile

@@ -13,25 +13,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rwkv_core.bundle import Bundle
-    from rwkv_core.bundle_config import BundleConfig
+    from rwkv_core.bundle.bundle import Bundle
+    from rwkv_core.bundle.config import BundleConfig
+    from rwkv_core.bundle.store import load_bundle
     from rwkv_core.engines import make_engine
     from rwkv_core.errors import RWKVUNetError
+    from rwkv_core.inference.segmenter import Segmentation, Segmenter
     from rwkv_core.models import build_network, load_published
-    from rwkv_core.segmenter import Segmentation, Segmenter
-    from rwkv_core.store import load_bundle
     from rwkv_core.volume import Region, Volume, read_volume, write_segmentation, write_volume
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "rwkv_core.bundle": ("Bundle",),
-    "rwkv_core.bundle_config": ("BundleConfig",),
+    "rwkv_core.bundle.bundle": ("Bundle",),
+    "rwkv_core.bundle.config": ("BundleConfig",),
     "rwkv_core.engines": ("make_engine",),
     "rwkv_core.errors": ("RWKVUNetError",),
     "rwkv_core.models": ("build_network", "load_published"),
-    "rwkv_core.segmenter": ("Segmentation", "Segmenter"),
-    "rwkv_core.store": ("load_bundle",),
+    "rwkv_core.inference.segmenter": ("Segmentation", "Segmenter"),
+    "rwkv_core.bundle.store": ("load_bundle",),
     "rwkv_core.volume": ("Region", "Volume", "read_volume", "write_segmentation", "write_volume"),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -16,7 +16,7 @@ from bench.modules import OpenedModule
 
 ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "RWKVUNetSegment" / "RWKVUNetSegment.py"
-SAMPLE = ROOT / "rwkv_core" / "sample" / "ch2.nii.gz"
+SAMPLE = ROOT / "rwkv_core" / "data" / "sample" / "ch2.nii.gz"
 PANEL_WIDTH = 450
 WHITE_MATTER, CORTEX = "White matter", "Cortex"
 """They hide the structures inside."""
@@ -38,9 +38,11 @@ def panelPicture(panel, path, width=PANEL_WIDTH):
 def beforeInstallation(folder, width=PANEL_WIDTH):
     """panel-setup.png: the panel of a user who has just installed the extension."""
     sys.path.insert(0, str(MODULE.parent))  # where Slicer puts it when it loads the module
-    from RWKVUNetSegmentLib.InstalledPackages import PackageState
+    from RWKVUNetSegmentLib.Segmentation.InstalledPackages import PackageState
 
-    with mock.patch("RWKVUNetSegmentLib.InstallationLogic.look", lambda requirement: PackageState(missing=True)):
+    with mock.patch(
+        "RWKVUNetSegmentLib.Segmentation.InstallationLogic.look", lambda requirement: PackageState(missing=True)
+    ):
         opened = OpenedModule(MODULE)
         opened.enter()
         panelPicture(opened.panel, folder / "panel-setup.png", width)

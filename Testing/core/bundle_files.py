@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from rwkv_core.bundle import CONFIG_FILE, WEIGHTS_FILE, write_bundle
-from rwkv_core.bundle_config import config_text
+from rwkv_core.bundle.bundle import CONFIG_FILE, WEIGHTS_FILE, write_bundle
+from rwkv_core.bundle.config import config_text
 from rwkv_core.models import build_network
 
 from core.small_models import config

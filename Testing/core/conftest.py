@@ -7,8 +7,8 @@ import huggingface_hub
 import pytest
 import torch
 
-from rwkv_core import transfer
-from rwkv_core.store import user_store
+from rwkv_core.bundle import transfer
+from rwkv_core.bundle.store import user_store
 from rwkv_core.worker.client import WorkerClient
 
 from core.bundle_files import bundle_files

@@ -13,7 +13,7 @@ LIMIT = 60
 
 
 def dask_setup(worker):
-    from rwkv_core import batch, cluster
+    from rwkv_core.inference import batch, cluster
 
     place = Path(os.environ[PLACE])
     segment_file, segmenter = batch.segment_file, batch.Settings.segmenter

@@ -2,9 +2,9 @@
 
 import pytest
 
+from rwkv_core.bundle.hub import download
+from rwkv_core.bundle.sources import Settings, find_source
 from rwkv_core.errors import DownloadError
-from rwkv_core.hub import download
-from rwkv_core.sources import Settings, find_source
 
 REPO = "me/small"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from rwkv_core.bundle import Bundle
-from rwkv_core.bundle_config import BundleConfig
+from rwkv_core.bundle.bundle import Bundle
+from rwkv_core.bundle.config import BundleConfig
 
 
 def config(resampling=None, orientations=("SPL",), intensity=None, values=(1, 2, 3, 4), restore="logits", **more):

@@ -10,7 +10,7 @@ from rwkv_core import Bundle, Segmenter, Volume, load_bundle, read_volume
 from rwkv_core.adaptation import Recipe, SliceIndex, adapt, keep_slices, segment_again
 from rwkv_core.adaptation.comparison import compare
 from rwkv_core.adaptation.evidence import is_clear
-from rwkv_core.bundle_config import SegmentClass
+from rwkv_core.bundle.config import SegmentClass
 from rwkv_core.cli.demo import SAMPLE
 from rwkv_core.errors import BundleError, CancelledError, InputError
 

@@ -10,8 +10,8 @@ from scipy.spatial.transform import Rotation
 from torch import nn
 
 from rwkv_core import Region, Segmenter, Volume
-from rwkv_core.bundle import read_bundle, write_bundle
-from rwkv_core.bundle_config import BundleConfig
+from rwkv_core.bundle.bundle import read_bundle, write_bundle
+from rwkv_core.bundle.config import BundleConfig
 from rwkv_core.errors import BundleError, CancelledError, DeviceError, InputError
 from rwkv_core.models import build_network
 

@@ -6,7 +6,7 @@ import SimpleITK as sitk
 import torch
 
 from rwkv_core import load_bundle
-from rwkv_core.bundle_config import config_text
+from rwkv_core.bundle.config import config_text
 from rwkv_core.training.block_synthesis import BlockGenerator
 from rwkv_core.training.brain import main, soft_dice
 from rwkv_core.training.synthesis import SliceGenerator, read_label_maps

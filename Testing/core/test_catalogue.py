@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from rwkv_core.bundle import WEIGHTS_FILE, new_network, read_bundle, write_bundle
-from rwkv_core.catalogue import load_catalogue
+from rwkv_core.bundle.bundle import WEIGHTS_FILE, new_network, read_bundle, write_bundle
+from rwkv_core.bundle.catalogue import load_catalogue
+from rwkv_core.bundle.sources import Settings, find_source
+from rwkv_core.bundle.store import SHIPPED
 from rwkv_core.errors import BundleError, InputError
-from rwkv_core.sources import Settings, find_source
-from rwkv_core.store import SHIPPED
 
 pytestmark = pytest.mark.usefixtures("home")
 

@@ -6,10 +6,10 @@ import json
 import pytest
 import torch
 
-from rwkv_core.catalogue import load_catalogue
+from rwkv_core.bundle.catalogue import load_catalogue
+from rwkv_core.bundle.store import load_bundle
 from rwkv_core.cli.models import add_parser
 from rwkv_core.errors import BundleError, CheckpointError, DownloadError, InputError
-from rwkv_core.store import load_bundle
 
 from core.bundle_files import bundle_files, write_files
 from core.published_files import encoder_file, january

@@ -5,7 +5,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from rwkv_core.bundle import new_network, write_bundle
+from rwkv_core.bundle.bundle import new_network, write_bundle
 from rwkv_core.cli import main
 from rwkv_core.volume import read_volume
 
@@ -120,7 +120,7 @@ def test_ctrl_c_leaves_nothing_half_done(model, scans, tmp_path, monkeypatch):
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rwkv_core.segmenter.Segmenter.segment", interrupt)
+    monkeypatch.setattr("rwkv_core.inference.segmenter.Segmenter.segment", interrupt)
     assert segment(scans, "-o", tmp_path / "out", "--model", model) == 130
     assert not (tmp_path / "out").exists()
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from rwkv_core.batch import Settings, plan
 from rwkv_core.cli import main
-from rwkv_core.cluster import segment_on_cluster
 from rwkv_core.errors import CancelledError, InputError
+from rwkv_core.inference.batch import Settings, plan
+from rwkv_core.inference.cluster import segment_on_cluster
 from rwkv_core.volume import read_volume
 
 from core import dask_stand_in
@@ -135,7 +135,7 @@ def test_cancelling_stops_the_workers_too(cluster, folder, model):
 
 
 def test_an_unknown_model_and_a_wrong_address_are_told(cluster, folder, monkeypatch):
-    monkeypatch.setattr("rwkv_core.cluster._CONNECT_SECONDS", 1)
+    monkeypatch.setattr("rwkv_core.inference.cluster._CONNECT_SECONDS", 1)
     jobs = plan([scans(folder, "a")], folder / "out")
     (outcome,) = segment_on_cluster(cluster.scheduler_address, jobs, Settings(model="no-such-model"))
     assert outcome.status == "failed" and "no-such-model" in outcome.error["message"]

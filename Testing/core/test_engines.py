@@ -14,8 +14,8 @@ from rwkv_core.engines.inference_graph import InferenceGraph
 from rwkv_core.engines.map_wkv import SAFE_EXPONENT, RowColumnWKV
 from rwkv_core.engines.volume_graph import VolumeGraph
 from rwkv_core.errors import DeviceError
+from rwkv_core.inference.segmenter import Segmenter
 from rwkv_core.ops import bi_wkv
-from rwkv_core.segmenter import Segmenter
 
 from core.golden_weights import fill
 from core.small_models import QuadrantNetwork, config, with_network

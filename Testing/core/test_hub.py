@@ -7,13 +7,13 @@ import threading
 import pytest
 from huggingface_hub.utils import WeakFileLock
 
-from rwkv_core import hub as hub_module
-from rwkv_core.bundle import CONFIG_FILE, WEIGHTS_FILE
-from rwkv_core.catalogue import Entry, load_catalogue
+from rwkv_core.bundle.bundle import CONFIG_FILE, WEIGHTS_FILE
+from rwkv_core.bundle import hub as hub_module
+from rwkv_core.bundle.catalogue import Entry, load_catalogue
+from rwkv_core.bundle.hub import download
+from rwkv_core.bundle.sources import find_source
+from rwkv_core.bundle.store import Origin, list_bundles, load_bundle, read_origin, record_origin
 from rwkv_core.errors import BundleError, CancelledError, StorageError
-from rwkv_core.hub import download
-from rwkv_core.sources import find_source
-from rwkv_core.store import Origin, list_bundles, load_bundle, read_origin, record_origin
 
 from core.bundle_files import bundle_files, weights, write_files
 from core.downloads import REPO, installed, refused, source_of

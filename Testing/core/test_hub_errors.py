@@ -7,9 +7,9 @@ import sys
 import huggingface_hub
 import pytest
 
-from rwkv_core.bundle import CONFIG_FILE, WEIGHTS_FILE
-from rwkv_core.hub import download
-from rwkv_core.sources import find_source
+from rwkv_core.bundle.bundle import CONFIG_FILE, WEIGHTS_FILE
+from rwkv_core.bundle.hub import download
+from rwkv_core.bundle.sources import find_source
 
 from core.bundle_files import bundle_files
 from core.downloads import REPO, installed, refused, source_of
@@ -103,7 +103,7 @@ def test_network_troubles_in_words(name, text, said, hub, commit, monkeypatch):
     def fail(*_, **__):
         raise type(name, bases, {})(text)
 
-    monkeypatch.setattr("rwkv_core.hub.get_hf_file_metadata", fail)
+    monkeypatch.setattr("rwkv_core.bundle.hub.get_hf_file_metadata", fail)
     assert said in refused(source_of(commit)).message
 
 
@@ -131,7 +131,7 @@ def test_installed_model_works_offline(hub, commit, monkeypatch):
 
 def test_offline_variable_of_the_environment(hub, commit):
     program = (
-        "from rwkv_core.hub import download; from rwkv_core.sources import *\n"
+        "from rwkv_core.bundle.hub import download; from rwkv_core.bundle.sources import *\n"
         f"download('small', find_source('small', None, Settings({REPO!r}, {commit!r})))"
     )
     done = subprocess.run(

@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rwkv_core.bundle import new_network
-from rwkv_core.catalogue import load_catalogue
+from rwkv_core.bundle.bundle import new_network
+from rwkv_core.bundle.catalogue import load_catalogue
+from rwkv_core.bundle.importing import folder_of_bundle, import_bundle, import_checkpoint
+from rwkv_core.bundle.store import list_bundles, load_bundle, read_origin
 from rwkv_core.errors import BundleError, CheckpointError, StorageError
-from rwkv_core.importing import folder_of_bundle, import_bundle, import_checkpoint
 from rwkv_core.models import build_network, load_published
-from rwkv_core.store import list_bundles, load_bundle, read_origin
 
 from core.bundle_files import write_files
 from core.published_files import encoder_file, january, october

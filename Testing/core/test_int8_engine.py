@@ -19,7 +19,7 @@ from core.test_engines import picture, random_network, relative_error
 
 HAS_BOTH = all(importlib.util.find_spec(package) for package in ("openvino", "nncf"))
 needs_nncf = pytest.mark.skipif(not HAS_BOTH, reason="OpenVINO or NNCF is not installed (pip install openvino nncf)")
-HEAD = Path(rwkv_core.__file__).parent / "sample" / "ch2.nii.gz"
+HEAD = Path(rwkv_core.__file__).parent / "data" / "sample" / "ch2.nii.gz"
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from rwkv_core import postprocessing
-from rwkv_core.postprocessing import count_labels, keep_largest_parts, remove_islands, smooth_labels
+from rwkv_core.postprocess import postprocessing
+from rwkv_core.postprocess.postprocessing import count_labels, keep_largest_parts, remove_islands, smooth_labels
 
 UNIT = (1.0, 1.0, 1.0)
 

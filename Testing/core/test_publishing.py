@@ -5,10 +5,10 @@ import hashlib
 import huggingface_hub
 import pytest
 
-from rwkv_core.bundle import CONFIG_FILE, WEIGHTS_FILE
+from rwkv_core.bundle.bundle import CONFIG_FILE, WEIGHTS_FILE
+from rwkv_core.bundle.hub import download, publish
+from rwkv_core.bundle.store import load_bundle
 from rwkv_core.errors import BundleError, DownloadError, InputError
-from rwkv_core.hub import download, publish
-from rwkv_core.store import load_bundle
 
 from core.bundle_files import bundle_files, weights, write_files
 from core.downloads import source_of

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rwkv_core.errors import CancelledError, InputError
-from rwkv_core.refining import (
+from rwkv_core.postprocess import (
     Refinement,
     fill_holes,
     keep_largest_part,
@@ -16,7 +16,7 @@ from rwkv_core.refining import (
     remove_small_parts,
     smooth_across_slices,
 )
-from rwkv_core.refining.probabilities import settle_ties
+from rwkv_core.postprocess.probabilities import settle_ties
 
 VALUES = (7, 300)
 SPACING = (0.5, 1.0, 2.0)  # I, J, K: a voxel is 1 mm3

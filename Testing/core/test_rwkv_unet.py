@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from rwkv_core import build_network, load_published
-from rwkv_core.architectures import ARCHITECTURES
+from rwkv_core.bundle.architectures import ARCHITECTURES
 from rwkv_core.errors import CheckpointError
 
 from core.golden_weights import golden_input
@@ -138,7 +138,7 @@ def test_unknown_choices_name_the_known_ones():
 def test_names_known_without_torch_are_those_of_the_networks():
     for variant in ARCHITECTURES["rwkv-unet"]:
         assert build_network("rwkv-unet", variant=variant, num_classes=2).variant == variant
-    code = "import sys, rwkv_core.catalogue as c; c.load_catalogue(); assert 'torch' not in sys.modules"
+    code = "import sys, rwkv_core.bundle.catalogue as c; c.load_catalogue(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -8,10 +8,10 @@ import torch
 from scipy import ndimage
 
 from rwkv_core import Region, Segmenter, Volume
-from rwkv_core.bundle_config import Percentile, ZScore
+from rwkv_core.bundle.config import Percentile, ZScore
 from rwkv_core.errors import BundleError, CancelledError, DeviceError, InputError
-from rwkv_core.intensity import fit_intensity
-from rwkv_core.preprocessing import make_resampler
+from rwkv_core.inference.intensity import fit_intensity
+from rwkv_core.inference.preprocessing import make_resampler
 
 from core.small_models import BandNetwork, BlurredBandNetwork, QuadrantNetwork, config, with_network
 
@@ -184,7 +184,7 @@ def test_a_volume_is_prepared_once_and_asked_often(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr("rwkv_core.segmenter.fit_intensity", refuse)
+    monkeypatch.setattr("rwkv_core.inference.segmenter.fit_intensity", refuse)
     for k in range(6):
         result = prepared.segment(Region(k=(k, k + 1)))
         assert np.array_equal(result.labelmap[k], channel[k]) and result.slices == 1

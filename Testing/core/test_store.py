@@ -7,10 +7,10 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from rwkv_core import store as stores
-from rwkv_core.catalogue import load_catalogue
+from rwkv_core.bundle import store as stores
+from rwkv_core.bundle.catalogue import load_catalogue
+from rwkv_core.bundle.store import Origin, list_bundles, load_bundle, read_origin, record_origin, remove, status
 from rwkv_core.errors import BundleError, StorageError
-from rwkv_core.store import Origin, list_bundles, load_bundle, read_origin, record_origin, remove, status
 
 from core.bundle_files import bundle_files, write_files
 

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from rwkv_core import Region, Segmenter, Volume
-from rwkv_core.bundle_config import SegmentClass
+from rwkv_core.bundle.config import SegmentClass
 from rwkv_core.errors import InputError
-from rwkv_core.uncertainty import averaged_probabilities, entropy, most_uncertain_slice, sided, slice_scores
+from rwkv_core.inference.uncertainty import averaged_probabilities, entropy, most_uncertain_slice, sided, slice_scores
 
 from core.small_models import BandNetwork, config, with_network
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from rwkv_core.bundle_config import config_text
+from rwkv_core.bundle.config import config_text
+from rwkv_core.bundle.store import load_bundle
 from rwkv_core.errors import BundleError, CancelledError, CheckpointError, InputError
-from rwkv_core.store import load_bundle
 from rwkv_core.worker.client import WorkerClient
 from rwkv_core.worker.protocol import LoadRequest
 from rwkv_core.worker.protocol_models import DownloadRequest, ImportRequest, ModelsRequest, RemoveRequest

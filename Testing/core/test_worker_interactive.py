@@ -8,14 +8,14 @@ import pytest
 
 from rwkv_core import Region, Segmenter, Volume, load_bundle
 from rwkv_core.errors import BundleError, CancelledError, InputError
-from rwkv_core.refining import (
+from rwkv_core.inference.uncertainty import averaged_probabilities, entropy, slice_scores
+from rwkv_core.postprocess import (
     fill_holes,
     keep_largest_part,
     keep_part_at,
     labels_from_probabilities,
     remove_small_parts,
 )
-from rwkv_core.uncertainty import averaged_probabilities, entropy, slice_scores
 from rwkv_core.worker.client import WorkerClient
 from rwkv_core.worker.content import Box, ClassEntry, Range, Slices, VolumeFile
 from rwkv_core.worker.lines import decode_reply, decode_request, encode

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rwkv_core.bundle import write_bundle
+from rwkv_core.bundle.bundle import write_bundle
 from rwkv_core.models import build_network
 from rwkv_core.worker.client import WorkerClient
 from rwkv_core.worker.content import Slices

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from rwkv_core.bundle import new_network, write_bundle
+from rwkv_core.bundle.bundle import new_network, write_bundle
 from rwkv_core.worker.arrays import PrivateFolder, geometry_of
 from rwkv_core.worker.content import VolumeFile
 from rwkv_core.worker.launch import worker_environment, worker_options, worker_program

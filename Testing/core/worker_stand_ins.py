@@ -87,9 +87,9 @@ FAULTS = {
 
 
 def main():
-    from rwkv_core import store
+    from rwkv_core.bundle import store
+    from rwkv_core.inference.segmenter import PreparedVolume
     from rwkv_core.models import URWKV
-    from rwkv_core.segmenter import PreparedVolume
     from rwkv_core.worker import server
     from rwkv_core.worker.jobs import Jobs
 

@@ -10,9 +10,10 @@ import pytest
 import slicer
 
 from rwkv_core.worker.protocol_interactive import OneSlice
-from RWKVUNetSegmentLib import InstallationLogic, WorkerClient
-from RWKVUNetSegmentLib.PostProcessing import PostProcessing
-from RWKVUNetSegmentLib.SliceViews import goTo
+from RWKVUNetSegmentLib.Scene.SliceViews import goTo
+from RWKVUNetSegmentLib.Segmentation import InstallationLogic
+from RWKVUNetSegmentLib.Segmentation.PostProcessing import PostProcessing
+from RWKVUNetSegmentLib.Worker import WorkerClient
 
 import bench
 from module.panel import MODULE

@@ -5,7 +5,7 @@ import pytest
 import slicer
 
 from rwkv_core.worker.content import Box, ClassEntry, Code, Range, Slices, Terminology
-from RWKVUNetSegmentLib.SegmentationWriting import LabelledPart, SegmentationWriter
+from RWKVUNetSegmentLib.Scene.SegmentationWriting import LabelledPart, SegmentationWriter
 
 from module.workers import volumeNode
 

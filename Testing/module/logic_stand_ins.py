@@ -9,9 +9,9 @@ from types import SimpleNamespace
 from rwkv_core.errors import CancelledError
 from rwkv_core.worker.content import ClassEntry, ModelEntry, Offer
 from rwkv_core.worker.protocol import DevicesResult
-from RWKVUNetSegmentLib.BatchLogic import BatchResult
-from RWKVUNetSegmentLib.InstallationLogic import Requirement, RequirementState
-from RWKVUNetSegmentLib.SegmentationLogic import RunProgress, RunState, SegmentationResult
+from RWKVUNetSegmentLib.Segmentation.BatchLogic import BatchResult
+from RWKVUNetSegmentLib.Segmentation.InstallationLogic import Requirement, RequirementState
+from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import RunProgress, RunState, SegmentationResult
 
 from bench.modules import OpenedModule
 

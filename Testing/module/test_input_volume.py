@@ -6,8 +6,8 @@ import slicer
 import vtk
 
 from rwkv_core.errors import InputError
-from RWKVUNetSegmentLib import InputVolume
-from RWKVUNetSegmentLib.SegmentationLogic import SegmentationParameters
+from RWKVUNetSegmentLib.Scene import InputVolume
+from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import SegmentationParameters
 
 from module.workers import OBLIQUE, volumeNode
 

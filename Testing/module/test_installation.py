@@ -9,9 +9,9 @@ import pytest
 import qt
 import slicer
 
-from RWKVUNetSegmentLib import InstallationLogic as installation
-from RWKVUNetSegmentLib.InstallationLogic import REQUIREMENTS, RequirementState
-from RWKVUNetSegmentLib.InstalledPackages import PackageState, loadRequirements, look, parse
+from RWKVUNetSegmentLib.Segmentation import InstallationLogic as installation
+from RWKVUNetSegmentLib.Segmentation.InstallationLogic import REQUIREMENTS, RequirementState
+from RWKVUNetSegmentLib.Segmentation.InstalledPackages import PackageState, loadRequirements, look, parse
 
 from bench import packaging
 

@@ -6,8 +6,8 @@ import slicer
 
 from rwkv_core.errors import InputError
 from rwkv_core.worker.protocol_interactive import OneSlice
-from RWKVUNetSegmentLib.PostProcessing import PostProcessing
-from RWKVUNetSegmentLib.VerifiedSlices import inWords, verifiedSlices
+from RWKVUNetSegmentLib.Interactive.VerifiedSlices import inWords, verifiedSlices
+from RWKVUNetSegmentLib.Segmentation.PostProcessing import PostProcessing
 
 import bench
 from module.interactive_user import SHAPE, stand_in_fixture, user_fixture  # noqa: F401 (fixtures)

@@ -9,7 +9,7 @@ import slicer
 
 from rwkv_core.errors import CancelledError, InputError
 from rwkv_core.worker.content import Box, Range
-from RWKVUNetSegmentLib.RegionOfInterest import RegionOfInterest
+from RWKVUNetSegmentLib.Scene.RegionOfInterest import RegionOfInterest
 
 import bench
 from module.interactive_user import SHAPE, stand_in_fixture, user_fixture  # noqa: F401 (fixtures)
@@ -122,7 +122,7 @@ def test_in_a_box_only_the_box_changes(user):
 
 
 def test_a_result_that_is_too_large_to_be_kept_can_be_learnt_from(user, monkeypatch):
-    from RWKVUNetSegmentLib import SegmentationRun
+    from RWKVUNetSegmentLib.Segmentation import SegmentationRun
 
     real = SegmentationRun.SegmentationRun._onResult
     monkeypatch.setattr(

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import slicer
 
-from RWKVUNetSegmentLib.ParameterNode import Region
-from RWKVUNetSegmentLib.SliceViews import sliceOf
-from RWKVUNetSegmentLib.VerifiedSlices import verifiedSlices
+from RWKVUNetSegmentLib.Interactive.VerifiedSlices import verifiedSlices
+from RWKVUNetSegmentLib.Scene.ParameterNode import Region
+from RWKVUNetSegmentLib.Scene.SliceViews import sliceOf
 
 import bench
 from module.interactive_user import SHAPE, SPACING, stand_in_fixture, user_fixture  # noqa: F401 (fixtures)

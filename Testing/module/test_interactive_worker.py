@@ -5,11 +5,11 @@ import pytest
 import slicer
 
 from rwkv_core.worker.protocol_interactive import OneSlice
-from RWKVUNetSegmentLib.InteractiveLogic import InteractiveLogic
-from RWKVUNetSegmentLib.PostProcessing import PostProcessing
-from RWKVUNetSegmentLib.SegmentationLogic import SegmentationLogic
-from RWKVUNetSegmentLib.SliceRequests import PreviewParameters
-from RWKVUNetSegmentLib.SliceViews import goTo
+from RWKVUNetSegmentLib.Interactive.InteractiveLogic import InteractiveLogic
+from RWKVUNetSegmentLib.Scene.SliceViews import goTo
+from RWKVUNetSegmentLib.Segmentation.PostProcessing import PostProcessing
+from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import SegmentationLogic
+from RWKVUNetSegmentLib.Worker.SliceRequests import PreviewParameters
 
 from core.worker_helpers import PLANES, noise
 from module.logic_stand_ins import Models

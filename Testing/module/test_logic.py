@@ -10,8 +10,8 @@ import slicer
 from rwkv_core.errors import InputError
 from rwkv_core.worker.content import Box, Range
 from rwkv_core.worker.errors import WorkerDiedError
-from RWKVUNetSegmentLib.RegionOfInterest import RegionOfInterest
-from RWKVUNetSegmentLib.SegmentationLogic import RunState, SegmentationLogic
+from RWKVUNetSegmentLib.Scene.RegionOfInterest import RegionOfInterest
+from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import RunState, SegmentationLogic
 
 import bench
 from core.worker_helpers import noise, write_averaging

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from rwkv_core.bundle.store import user_store
 from rwkv_core.errors import CancelledError, CheckpointError, InputError
-from rwkv_core.store import user_store
-from RWKVUNetSegmentLib.ModelsLogic import ModelsLogic
+from RWKVUNetSegmentLib.Segmentation.ModelsLogic import ModelsLogic
 
 import bench
 from core.bundle_files import bundle_files, write_files

@@ -7,7 +7,7 @@ import vtk
 import bench
 from module.panel import MODULE
 
-SAMPLE = MODULE.parents[1] / "rwkv_core" / "sample" / "ch2.nii.gz"
+SAMPLE = MODULE.parents[1] / "rwkv_core" / "data" / "sample" / "ch2.nii.gz"
 MINUTES = 240.0
 """Patience, in seconds, for a machine that does other things, too."""
 

@@ -6,9 +6,9 @@ import slicer
 from PySide6.QtCore import Qt
 from PySide6.QtTest import QTest
 
-from RWKVUNetSegmentLib.ObliqueSlices import stackOf
-from RWKVUNetSegmentLib.PostProcessing import PostProcessing
-from RWKVUNetSegmentLib.SliceRequests import PreviewParameters
+from RWKVUNetSegmentLib.Scene.ObliqueSlices import stackOf
+from RWKVUNetSegmentLib.Segmentation.PostProcessing import PostProcessing
+from RWKVUNetSegmentLib.Worker.SliceRequests import PreviewParameters
 
 import bench
 from module.interactive_user import SHAPE, stand_in_fixture, user_fixture  # noqa: F401 (fixtures)

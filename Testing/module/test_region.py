@@ -7,8 +7,8 @@ import vtk
 
 from rwkv_core.errors import InputError
 from rwkv_core.worker.content import Box, Range, Slices
-from RWKVUNetSegmentLib.Matrices import toVTK
-from RWKVUNetSegmentLib.RegionOfInterest import RegionOfInterest, currentSlice, regionFrom, roiBox, sliceRange
+from RWKVUNetSegmentLib.Scene.Matrices import toVTK
+from RWKVUNetSegmentLib.Scene.RegionOfInterest import RegionOfInterest, currentSlice, regionFrom, roiBox, sliceRange
 
 from module.workers import OBLIQUE, volumeNode
 

@@ -7,7 +7,7 @@ import pytest
 import SampleData as SlicerSampleData
 import slicer
 
-from RWKVUNetSegmentLib import SampleData
+from RWKVUNetSegmentLib.Scene import SampleData
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import slicer
 
-from RWKVUNetSegmentLib.BatchResult import ItemState
+from RWKVUNetSegmentLib.Segmentation.BatchResult import ItemState
 
 import bench
 from bench.pictures import MODULE, PATIENCE, SAMPLE

@@ -11,7 +11,7 @@ from rwkv_core.errors import InputError, StorageError
 from rwkv_core.training.datasets import open_dataset
 from rwkv_core.training.datasets.checking import check_dataset
 from rwkv_core.volume import read_volume
-from RWKVUNetSegmentLib.TrainingDataExport import classNames, exportData, isValid, problemOf, removeData
+from RWKVUNetSegmentLib.Training.TrainingDataExport import classNames, exportData, isValid, problemOf, removeData
 
 from core.worker_helpers import noise
 from module.training_runs import addSegmentation, moved

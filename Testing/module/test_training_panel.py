@@ -9,9 +9,9 @@ import qt
 import slicer
 
 from rwkv_core.training.run_status import read_status
-from RWKVUNetSegmentLib import TrainingPackages
-from RWKVUNetSegmentLib.InstalledPackages import PackageState
-from RWKVUNetSegmentLib.TrainingParameters import chosenSegmentations, requestOf
+from RWKVUNetSegmentLib.Segmentation.InstalledPackages import PackageState
+from RWKVUNetSegmentLib.Training import TrainingPackages
+from RWKVUNetSegmentLib.Training.TrainingParameters import chosenSegmentations, requestOf
 
 import bench
 from bench import pictures

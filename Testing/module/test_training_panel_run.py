@@ -8,8 +8,8 @@ import qt
 import slicer
 
 from rwkv_core.training.run_status import read_status
-from RWKVUNetSegmentLib import TrainingParameters
-from RWKVUNetSegmentLib.TrainingLogic import TrainingRequest
+from RWKVUNetSegmentLib.Training import TrainingParameters
+from RWKVUNetSegmentLib.Training.TrainingLogic import TrainingRequest
 
 import bench
 from module.panel import MODULE, choose

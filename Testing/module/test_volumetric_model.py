@@ -5,9 +5,9 @@ import pytest
 import slicer
 import torch
 
-from rwkv_core.bundle import new_network, write_bundle
-from rwkv_core.store import user_store
-from RWKVUNetSegmentLib.SliceRequests import PreviewParameters
+from rwkv_core.bundle.bundle import new_network, write_bundle
+from rwkv_core.bundle.store import user_store
+from RWKVUNetSegmentLib.Worker.SliceRequests import PreviewParameters
 
 import bench
 from core.small_models import config

@@ -11,8 +11,8 @@ import slicer
 
 from rwkv_core.errors import DeviceError, DownloadError, InputError
 from rwkv_core.worker.protocol import Progress
-from RWKVUNetSegmentLib.BatchLogic import BatchItem, ItemState
-from RWKVUNetSegmentLib.SegmentationLogic import RunState
+from RWKVUNetSegmentLib.Segmentation.BatchLogic import BatchItem, ItemState
+from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import RunState
 
 import bench
 from module.panel import add_result, add_volume, choose, offer_installation, select_model, start_batch
@@ -260,7 +260,7 @@ def test_full_gpu_offers_the_processor(opened, ui, state, volume):
 
 
 def test_model_for_another_modality_asks_first(opened, ui, volume, monkeypatch):
-    monkeypatch.setattr("RWKVUNetSegmentLib.SegmentPanel.modalityOf", lambda node: "CT")
+    monkeypatch.setattr("RWKVUNetSegmentLib.Panels.SegmentPanel.modalityOf", lambda node: "CT")
     bench.dialogs.answer("Cancel")
     ui.segmentButton.click()
     assert opened.logic.segmentation.begun == []
@@ -353,6 +353,6 @@ def test_reload_reads_the_library_again_and_works(modules, opened, volume):
     opened.enter()
     assert opened.widget is not before
     assert type(opened.logic.models).__name__ == "ModelsLogic"
-    import RWKVUNetSegmentLib.ModelPanel as fresh
+    import RWKVUNetSegmentLib.Panels.ModelPanel as fresh
 
     assert any(isinstance(panel, fresh.ModelPanel) for panel in opened.widget.panels)

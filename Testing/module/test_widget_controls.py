@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 import pytest
 import slicer
 
-from RWKVUNetSegmentLib.ParameterNode import Preference, Region, parametersOf
-from RWKVUNetSegmentLib.SegmentationLogic import RunState
-from RWKVUNetSegmentLib.SliceDirection import SliceDirection
+from RWKVUNetSegmentLib.Scene.ParameterNode import Preference, Region, parametersOf
+from RWKVUNetSegmentLib.Scene.SliceDirection import SliceDirection
+from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import RunState
 
 import bench
 from module.panel import MODULE, add_result, add_volume, choose, offer_installation, select_model, start_batch

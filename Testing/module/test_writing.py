@@ -5,12 +5,12 @@ import pytest
 import slicer
 import vtk
 
-from rwkv_core.catalogue import load_catalogue
+from rwkv_core.bundle.catalogue import load_catalogue
 from rwkv_core.errors import InputError
 from rwkv_core.worker.content import Box, Range
 from rwkv_core.worker.housekeeping import class_entry
-from RWKVUNetSegmentLib.Matrices import toNumpy, toVTK
-from RWKVUNetSegmentLib.SegmentationWriting import LabelledPart
+from RWKVUNetSegmentLib.Scene.Matrices import toNumpy, toVTK
+from RWKVUNetSegmentLib.Scene.SegmentationWriting import LabelledPart
 
 from module.label_blocks import (  # noqa: F401 (fixtures)
     CLASSES,
@@ -56,7 +56,7 @@ def test_names_colours_and_terminology(written):
 
 @pytest.mark.parametrize("model", ["default", "synapse-b", "acdc-t"])
 def test_terminology_of_every_class_of_the_catalogue(writer, volume, model):
-    from rwkv_core.store import load_bundle
+    from rwkv_core.bundle.store import load_bundle
 
     catalogue = load_catalogue()
     config = load_bundle("default").config if model == "default" else catalogue.config(catalogue.find(model))

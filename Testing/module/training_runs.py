@@ -7,8 +7,8 @@ import numpy as np
 import slicer
 import vtk
 
-from RWKVUNetSegmentLib.Matrices import toNumpy, toVTK
-from RWKVUNetSegmentLib.SegmentationLogic import SegmentationLogic
+from RWKVUNetSegmentLib.Scene.Matrices import toNumpy, toVTK
+from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import SegmentationLogic
 
 import bench
 from module.workers import SAMPLE, newClient

@@ -10,13 +10,13 @@ import slicer
 
 from rwkv_core.worker.launch import worker_program
 from rwkv_core.worker.protocol import LoadRequest
-from RWKVUNetSegmentLib.Matrices import toVTK
-from RWKVUNetSegmentLib.WorkerClient import WorkerClient
+from RWKVUNetSegmentLib.Scene.Matrices import toVTK
+from RWKVUNetSegmentLib.Worker.WorkerClient import WorkerClient
 
 import bench
 from core.worker_helpers import LONG, noise, write_small
 
-SAMPLE = Path(__file__).parents[2] / "rwkv_core" / "sample" / "ch2.nii.gz"
+SAMPLE = Path(__file__).parents[2] / "rwkv_core" / "data" / "sample" / "ch2.nii.gz"
 OBLIQUE = np.array([[-0.9, 0.1, 0, 20], [0.1, 0.9, -0.2, -5], [0, 0.3, 2.9, 7], [0, 0, 0, 1.0]])
 LIMIT = 180  # seconds after which a test gives up waiting
 

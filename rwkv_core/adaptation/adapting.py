@@ -17,13 +17,13 @@ from rwkv_core.adaptation.finetuning import FineTuning, Recipe
 from rwkv_core.adaptation.growing import fit_new_channels, grown_config, grown_network
 from rwkv_core.adaptation.lessons import make_lessons
 from rwkv_core.adaptation.samples import SampleMaker, unread_planes
-from rwkv_core.bundle import Bundle, write_bundle
-from rwkv_core.bundle_config import BundleConfig, Preprocessing, SegmentClass
+from rwkv_core.bundle.bundle import Bundle, write_bundle
+from rwkv_core.bundle.config import BundleConfig, Preprocessing, SegmentClass
 from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.corrections import SliceIndex, changed_values, slices_mask
 from rwkv_core.engines import choose_device
 from rwkv_core.errors import BundleError, CancelledError, InputError
-from rwkv_core.intensity import fit_intensity
+from rwkv_core.inference.intensity import fit_intensity
 from rwkv_core.models import RWKVUNet
 from rwkv_core.volume import Volume
 from rwkv_core.volume.geometry import slice_stack

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rwkv_core.bundle_config import SegmentClass
+from rwkv_core.bundle.config import SegmentClass
 from rwkv_core.errors import InputError
 
 

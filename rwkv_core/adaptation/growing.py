@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rwkv_core.bundle_config import BundleConfig, SegmentClass
+from rwkv_core.bundle.config import BundleConfig, SegmentClass
 from rwkv_core.errors import InputError
 from rwkv_core.models import RWKVUNet
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from rwkv_core.adaptation.augmentation import Augmentation
 from rwkv_core.adaptation.lessons import Lesson
-from rwkv_core.architectures import STRIDE
+from rwkv_core.bundle.architectures import STRIDE
 from rwkv_core.models import RWKVUNet
 
 

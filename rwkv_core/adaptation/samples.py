@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rwkv_core.bundle_config import Preprocessing, SegmentClass
+from rwkv_core.bundle.config import Preprocessing, SegmentClass
 from rwkv_core.corrections import AXES, SliceIndex
 from rwkv_core.errors import InputError
-from rwkv_core.intensity import IntensityScale
-from rwkv_core.preprocessing import SliceResampler, make_resampler
-from rwkv_core.slice_planes import stacks_of
+from rwkv_core.inference.intensity import IntensityScale
+from rwkv_core.inference.preprocessing import SliceResampler, make_resampler
+from rwkv_core.inference.slice_planes import stacks_of
 from rwkv_core.volume import SliceStack, Volume
 from rwkv_core.volume.geometry import slice_stack
 

@@ -12,7 +12,7 @@ from rwkv_core.adaptation.extent import log_odds_map
 from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.corrections import SliceIndex, keep_slices, slices_mask
 from rwkv_core.errors import CancelledError
-from rwkv_core.segmenter import PreparedVolume, Segmentation
+from rwkv_core.inference.segmenter import PreparedVolume, Segmentation
 from rwkv_core.volume import Region
 
 _LEAST = 1e-4

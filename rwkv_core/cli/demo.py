@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-SAMPLE = Path(__file__).parent.parent / "sample" / "ch2.nii.gz"
+SAMPLE = Path(__file__).parents[1] / "data" / "sample" / "ch2.nii.gz"
 """Colin27: T1-weighted MR of a head, 181 x 217 x 181 voxels of 1 mm; licence beside it."""
 
 
@@ -25,8 +25,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(options: argparse.Namespace) -> int:
     """Segment, write, draw, and say where to look."""
+    from rwkv_core.inference.segmenter import Segmenter
     from rwkv_core.rendering import save_figure
-    from rwkv_core.segmenter import Segmenter
     from rwkv_core.volume import read_volume, write_segmentation
 
     console = Console(highlight=False, soft_wrap=True)

@@ -40,10 +40,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(options: argparse.Namespace) -> int:
     """Evaluate; 1 when a case could not be segmented."""
     require_training()
-    from rwkv_core.bundle_config import Stretch
+    from rwkv_core.bundle.config import Stretch
+    from rwkv_core.bundle.store import load_bundle
     from rwkv_core.cli import FAILED, OK
     from rwkv_core.errors import InputError
-    from rwkv_core.store import load_bundle
     from rwkv_core.training.datasets import open_dataset
     from rwkv_core.training.evaluation import evaluate
     from rwkv_core.training.evaluation_report import document, paper_table, table, write_report

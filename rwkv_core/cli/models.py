@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
-from rwkv_core.bundle import CONFIG_FILE, Bundle
-from rwkv_core.bundle_config import BundleConfig, parse_config
-from rwkv_core.catalogue import CATALOGUE_VARIABLE, Catalogue, load_catalogue
+from rwkv_core.bundle.bundle import CONFIG_FILE, Bundle
+from rwkv_core.bundle.catalogue import CATALOGUE_VARIABLE, Catalogue, load_catalogue
+from rwkv_core.bundle.config import BundleConfig, parse_config
+from rwkv_core.bundle.sources import Settings, Source, source_to_download, variable_name
+from rwkv_core.bundle.store import HOME_VARIABLE, Status, list_bundles, load_bundle, remove, status, user_store
 from rwkv_core.errors import BundleError, InputError
-from rwkv_core.sources import Settings, Source, source_to_download, variable_name
-from rwkv_core.store import HOME_VARIABLE, Status, list_bundles, load_bundle, remove, status, user_store
 
 _STYLES = {"shipped": "green", "installed": "green", "needs download": "yellow", "broken": "bold red"}
 
@@ -147,7 +147,7 @@ def run_info(options: argparse.Namespace) -> int:
 
 def run_download(options: argparse.Namespace) -> int:
     """Fetch one bundle, with a progress bar."""
-    from rwkv_core.hub import download
+    from rwkv_core.bundle.hub import download
 
     settings = Settings(options.repo, options.revision, options.endpoint, options.sha256)
     source = source_to_download(options.id, load_catalogue(options.catalogue), settings)
@@ -167,7 +167,7 @@ def run_download(options: argparse.Namespace) -> int:
 
 def run_import(options: argparse.Namespace) -> int:
     """Take in a checkpoint or a bundle's folder."""
-    from rwkv_core.importing import folder_of_bundle, import_bundle, import_checkpoint
+    from rwkv_core.bundle.importing import folder_of_bundle, import_bundle, import_checkpoint
 
     console = Console(highlight=False, soft_wrap=True)
     folder = folder_of_bundle(options.path)
@@ -205,7 +205,7 @@ def run_remove(options: argparse.Namespace) -> int:
 
 def run_publish(options: argparse.Namespace) -> int:
     """Upload one bundle, and say what its catalogue entry needs."""
-    from rwkv_core.hub import publish
+    from rwkv_core.bundle.hub import publish
 
     if not options.repo:
         raise InputError("Say where to publish: --repo owner/name.")

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from rwkv_core.batch import Outcome, Settings, plan, segment_file
+from rwkv_core.inference.batch import Outcome, Settings, plan, segment_file
 from rwkv_core.volume import OUTPUT_EXTENSIONS, Region
 
 Job = tuple[Path, Path]
@@ -96,7 +96,7 @@ def _one_by_one(jobs: Sequence[Job], settings: Settings, progress: Progress) -> 
 
 
 def _on_cluster(address: str, jobs: Sequence[Job], settings: Settings, progress: Progress) -> dict[Job, Outcome]:
-    from rwkv_core.cluster import segment_on_cluster
+    from rwkv_core.inference.cluster import segment_on_cluster
 
     whole = progress.add_task("connecting", total=len(jobs))
 

@@ -15,7 +15,7 @@ def build_network(architecture: str, *, variant: str, num_classes: int, in_chann
     """A network with fresh weights, in training mode.
 
     Args:
-        architecture: a key of `rwkv_core.architectures.ARCHITECTURES`.
+        architecture: a key of `rwkv_core.bundle.architectures.ARCHITECTURES`.
         variant: its size, for "rwkv-unet" one of "T", "S", "B", for "u-rwkv" one of "T", "S".
         num_classes: output channels, background included.
         in_channels: 1 for grey-scale, 3 for RGB.

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rwkv_core.architectures import STRIDE
+from rwkv_core.bundle.architectures import STRIDE
 from rwkv_core.ops import bi_wkv
 
 _BATCH_NORM_EPS = 1e-6

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rwkv_core.architectures import STRIDE
+from rwkv_core.bundle.architectures import STRIDE
 from rwkv_core.ops import bi_wkv_ordered
 
 _GROUPS = 8

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from rwkv_core.files import replacing
+from rwkv_core.inference.segmenter import Segmentation
 from rwkv_core.rendering.surface import render_surface
-from rwkv_core.segmenter import Segmentation
 from rwkv_core.volume import Volume, slice_stack
 
 _PLANES = {"Axial": "SPL", "Coronal": "AIL", "Sagittal": "LIA"}

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from rwkv_core.bundle_config import Patches
+from rwkv_core.bundle.config import Patches
 from rwkv_core.training.augmentation import AugmentBlock
 from rwkv_core.training.batches import Key
 from rwkv_core.training.recipe import Augmentation

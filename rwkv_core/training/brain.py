@@ -22,10 +22,10 @@ from torch import Tensor, distributed
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
-from rwkv_core.bundle import new_network, read_bundle, write_bundle
-from rwkv_core.bundle_config import BundleConfig, Patches, Spacing, parse_config
+from rwkv_core.bundle.bundle import new_network, read_bundle, write_bundle
+from rwkv_core.bundle.config import BundleConfig, Patches, Spacing, parse_config
+from rwkv_core.bundle.store import SHIPPED, Origin, load_bundle, record_origin
 from rwkv_core.models import Network, RWKVUNet
-from rwkv_core.store import SHIPPED, Origin, load_bundle, record_origin
 from rwkv_core.training.block_synthesis import BlockGenerator
 from rwkv_core.training.synthesis import SliceGenerator, read_label_maps
 

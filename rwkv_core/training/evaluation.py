@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rwkv_core.bundle import Bundle
+from rwkv_core.bundle.bundle import Bundle
 from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
-from rwkv_core.segmenter import Segmenter
+from rwkv_core.inference.segmenter import Segmenter
 from rwkv_core.training.datasets import Case, Dataset, LabelClass, Sample, Split
 from rwkv_core.training.metrics import Agreement, agreement
 from rwkv_core.training.pixels import label_pixels

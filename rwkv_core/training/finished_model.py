@@ -3,12 +3,12 @@
 import shutil
 from pathlib import Path
 
-from rwkv_core.bundle import Bundle, write_bundle
-from rwkv_core.bundle_config import BundleConfig
-from rwkv_core.catalogue import load_catalogue
+from rwkv_core.bundle.bundle import Bundle, write_bundle
+from rwkv_core.bundle.catalogue import load_catalogue
+from rwkv_core.bundle.config import BundleConfig
+from rwkv_core.bundle.store import SHIPPED, Origin, install, read_origin, record_origin, staging
 from rwkv_core.errors import BundleError
 from rwkv_core.models import Network
-from rwkv_core.store import SHIPPED, Origin, install, read_origin, record_origin, staging
 from rwkv_core.training.checkpoint import Progress, load_checkpoint
 from rwkv_core.training.inputs import Inputs
 from rwkv_core.training.job import Job

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rwkv_core.architectures import STRIDE
-from rwkv_core.bundle_config import Patches, Preprocessing, SegmentClass, Stretch
+from rwkv_core.bundle.architectures import STRIDE
+from rwkv_core.bundle.config import Patches, Preprocessing, SegmentClass, Stretch
 from rwkv_core.errors import CancelledError, InputError
 from rwkv_core.training.datasets import SPLITS, Dataset, open_dataset
 from rwkv_core.training.datasets.splitting import divided, with_patients

@@ -15,7 +15,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, distributed
 
-from rwkv_core.bundle_config import Patches, SegmentClass
+from rwkv_core.bundle.config import Patches, SegmentClass
 from rwkv_core.models import Network
 from rwkv_core.training.batches import EpochOrder, TrainingSlices, make_loader
 from rwkv_core.training.blocks import TrainingBlocks, blocks_of_epoch

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rwkv_core.bundle import Bundle
+from rwkv_core.bundle.bundle import Bundle
 from rwkv_core.engines import make_engine
-from rwkv_core.intensity import fit_intensity
-from rwkv_core.preprocessing import make_resampler
+from rwkv_core.inference.intensity import fit_intensity
+from rwkv_core.inference.preprocessing import make_resampler
 from rwkv_core.training.datasets.description import Sample
 from rwkv_core.volume import choose_stack
 

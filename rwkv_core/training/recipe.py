@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from rwkv_core.architectures import STRIDE
-from rwkv_core.bundle_config import Preprocessing, problems_in_words
+from rwkv_core.bundle.architectures import STRIDE
+from rwkv_core.bundle.config import Preprocessing, problems_in_words
 from rwkv_core.errors import InputError
 
 PRESETS = Path(__file__).with_name("presets")

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from rwkv_core.architectures import TITLES
-from rwkv_core.bundle import Bundle
-from rwkv_core.bundle_config import Patches
+from rwkv_core.bundle.architectures import TITLES
+from rwkv_core.bundle.bundle import Bundle
+from rwkv_core.bundle.config import Patches
+from rwkv_core.bundle.store import user_store
 from rwkv_core.errors import CancelledError, RWKVUNetError, StorageError
 from rwkv_core.files import STORAGE_HINT
-from rwkv_core.store import user_store
 from rwkv_core.training.checkpoint import Progress
 from rwkv_core.training.devices import (
     Processes,

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from rwkv_core.bundle_config import Preprocessing
+from rwkv_core.bundle.config import Preprocessing
 from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.errors import CancelledError, InputError, StorageError
 from rwkv_core.files import STORAGE_HINT, replacing

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from rwkv_core.bundle_config import Patches, Preprocessing
+from rwkv_core.bundle.config import Patches, Preprocessing
 from rwkv_core.errors import InputError
-from rwkv_core.intensity import IntensityScale, fit_intensity
-from rwkv_core.preprocessing import PaperResampler, Resampler, SliceResampler, make_resampler
-from rwkv_core.sliding_window import planes_of, resampled_in_depth
+from rwkv_core.inference.intensity import IntensityScale, fit_intensity
+from rwkv_core.inference.preprocessing import PaperResampler, Resampler, SliceResampler, make_resampler
+from rwkv_core.inference.sliding_window import planes_of, resampled_in_depth
 from rwkv_core.training.datasets.description import Sample
 from rwkv_core.volume import Array, choose_stack
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 
-from rwkv_core.architectures import ARCHITECTURES, TITLES, VOLUMETRIC
-from rwkv_core.bundle import Bundle
-from rwkv_core.bundle_config import Patches, SegmentClass
+from rwkv_core.bundle.architectures import ARCHITECTURES, TITLES, VOLUMETRIC
+from rwkv_core.bundle.bundle import Bundle
+from rwkv_core.bundle.config import Patches, SegmentClass
+from rwkv_core.bundle.importing import inspect, read_checkpoint
+from rwkv_core.bundle.store import load_bundle
 from rwkv_core.errors import BundleError, CheckpointError, InputError
-from rwkv_core.importing import inspect, read_checkpoint
 from rwkv_core.models import Network, RWKVUNet, build_network, load_published
 from rwkv_core.models.published import unwrap
-from rwkv_core.store import load_bundle
 from rwkv_core.training.recipe import Recipe
 
 _CHECKPOINTS = (".pth", ".pt", ".bin")

@@ -13,9 +13,9 @@ from lightning.fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rwkv_core.bundle_config import Patches
+from rwkv_core.bundle.config import Patches
 from rwkv_core.errors import CancelledError
-from rwkv_core.sliding_window import blended_planes
+from rwkv_core.inference.sliding_window import blended_planes
 from rwkv_core.training.losses import SegmentationLoss
 from rwkv_core.training.slice_cache import SliceCache
 

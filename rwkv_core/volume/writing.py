@@ -18,7 +18,7 @@ from rwkv_core.volume.nifti import nifti_damage
 from rwkv_core.volume.seg_nrrd import segmentation_fields
 
 if TYPE_CHECKING:  # at run time it would bring torch in
-    from rwkv_core.bundle_config import SegmentClass
+    from rwkv_core.bundle.config import SegmentClass
 
 SEGMENTATION = ".seg.nrrd"
 OUTPUT_EXTENSIONS = (SEGMENTATION, ".nii.gz", ".nii", ".nrrd", ".mha")

@@ -20,7 +20,7 @@ from rwkv_core.worker.protocol_files import (
 )
 
 if TYPE_CHECKING:
-    from rwkv_core.batch import Outcome, Settings
+    from rwkv_core.inference.batch import Outcome, Settings
 
 
 def plan(request: PlanRequest) -> PlanResult:
@@ -29,7 +29,7 @@ def plan(request: PlanRequest) -> PlanResult:
     Raises:
         InputError: when there is no volume, or two would be written to one file.
     """
-    from rwkv_core.batch import plan as pairs
+    from rwkv_core.inference.batch import plan as pairs
 
     found = pairs([Path(request.input)], Path(request.output))
     files = tuple(FilePair(input=str(source), output=str(target), done=target.exists()) for source, target in found)
@@ -51,7 +51,7 @@ def segment_file(
     Raises:
         CancelledError: when the job was cancelled; nothing was written.
     """
-    from rwkv_core.batch import segment_file as do
+    from rwkv_core.inference.batch import segment_file as do
 
     def tell(stage: str, done: int, total: int) -> None:
         if stage == "segmenting":
@@ -83,7 +83,7 @@ def segment_files(request: SegmentFilesRequest, job: Job, send: Callable[[Progre
         InputError: when Dask is not installed here, or no scheduler answers.
         CancelledError: when the job was cancelled; finished volumes stay.
     """
-    from rwkv_core.cluster import segment_on_cluster
+    from rwkv_core.inference.cluster import segment_on_cluster
 
     start = time.perf_counter()
     latest = Progress(id=request.id, stage="wait", total=len(request.files))
@@ -106,7 +106,7 @@ def segment_files(request: SegmentFilesRequest, job: Job, send: Callable[[Progre
 
 def settings_of(request: HowToSegment) -> "Settings":
     """What a request asks for, as batches take it."""
-    from rwkv_core.batch import Settings
+    from rwkv_core.inference.batch import Settings
 
     return Settings(
         model=request.bundle,

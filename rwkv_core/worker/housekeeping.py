@@ -21,8 +21,8 @@ from rwkv_core.worker.protocol_models import (
 from rwkv_core.worker.schema import from_json
 
 if TYPE_CHECKING:
-    from rwkv_core.bundle_config import SegmentClass
-    from rwkv_core.store import Origin, Status
+    from rwkv_core.bundle.config import SegmentClass
+    from rwkv_core.bundle.store import Origin, Status
 
 _REPORT_SECONDS = 0.1
 
@@ -33,18 +33,18 @@ def models(request_id: int) -> ModelsResult:
     Raises:
         BundleError: when the user's catalogue is not valid.
     """
-    from rwkv_core.catalogue import load_catalogue
-    from rwkv_core.store import list_bundles, user_store
+    from rwkv_core.bundle.catalogue import load_catalogue
+    from rwkv_core.bundle.store import list_bundles, user_store
 
     found = tuple(_entry(one) for one in list_bundles(load_catalogue()))
     return ModelsResult(id=request_id, models=found, store=str(user_store()))
 
 
 def download(request: DownloadRequest, job: Job, send: Callable[[Progress], None]) -> DownloadResult:
-    """What `rwkv-unet models download` does; raises as `rwkv_core.hub.download` and `source_to_download`."""
-    from rwkv_core.catalogue import load_catalogue
-    from rwkv_core.hub import download as fetch
-    from rwkv_core.sources import Settings, source_to_download
+    """What `rwkv-unet models download` does; raises as `rwkv_core.bundle.hub.download` and `source_to_download`."""
+    from rwkv_core.bundle.catalogue import load_catalogue
+    from rwkv_core.bundle.hub import download as fetch
+    from rwkv_core.bundle.sources import Settings, source_to_download
 
     settings = Settings(repo=request.repo or None, revision=request.revision or None)
     source = source_to_download(request.bundle, load_catalogue(), settings)
@@ -54,10 +54,10 @@ def download(request: DownloadRequest, job: Job, send: Callable[[Progress], None
 
 
 def take_in(request: ImportRequest, job: Job, send: Callable[[Progress], None]) -> ImportResult:
-    """What `rwkv-unet models import` does; raises as `rwkv_core.importing`, and CancelledError before it begins."""
+    """Does what `rwkv-unet models import` does; raises as `bundle.importing`, and CancelledError before it begins."""
     send(Progress(id=request.id, stage="library"))
-    from rwkv_core.catalogue import load_catalogue
-    from rwkv_core.importing import folder_of_bundle, import_bundle, import_checkpoint
+    from rwkv_core.bundle.catalogue import load_catalogue
+    from rwkv_core.bundle.importing import folder_of_bundle, import_bundle, import_checkpoint
 
     if job.cancelled.is_set():
         raise CancelledError
@@ -69,8 +69,8 @@ def take_in(request: ImportRequest, job: Job, send: Callable[[Progress], None]) 
 
 
 def remove(request: RemoveRequest) -> RemoveResult:
-    """What `rwkv-unet models remove` does; raises as `rwkv_core.store.remove`."""
-    from rwkv_core.store import remove as delete
+    """What `rwkv-unet models remove` does; raises as `rwkv_core.bundle.store.remove`."""
+    from rwkv_core.bundle.store import remove as delete
 
     delete(request.bundle)
     return RemoveResult(id=request.id, bundle=request.bundle)

@@ -34,7 +34,7 @@ from rwkv_core.worker.protocol_interactive import (
 
 if TYPE_CHECKING:
     from rwkv_core.adaptation import SliceIndex
-    from rwkv_core.bundle_config import SegmentClass
+    from rwkv_core.bundle.config import SegmentClass
     from rwkv_core.volume import Volume
 
 INTERACTIVE = tuple(REQUESTS.values())
@@ -77,7 +77,7 @@ class Interactive:
         raise TypeError(f"there is no task for {type(request).__name__}")
 
     def _refine(self, request: RefineRequest, job: Job) -> RefineResult:
-        from rwkv_core.refining import Refinement
+        from rwkv_core.postprocess import Refinement
 
         start = time.perf_counter()
         kept = self.kept.find(request.result)
@@ -105,7 +105,7 @@ class Interactive:
         )
 
     def _uncertainty(self, request: UncertaintyRequest, job: Job) -> UncertaintyResult:
-        from rwkv_core.uncertainty import averaged_probabilities, entropy, slice_scores
+        from rwkv_core.inference.uncertainty import averaged_probabilities, entropy, slice_scores
 
         kept = self.kept.find(request.result)
         probabilities = kept.probabilities
@@ -223,7 +223,7 @@ class Interactive:
 
     def _propagate(self, request: PropagateRequest, job: Job) -> PropagateResult:
         from rwkv_core.adaptation.propagation import propagate
-        from rwkv_core.refining import Refinement
+        from rwkv_core.postprocess import Refinement
 
         kept = self.kept.find(request.result)
         if not kept.whole:
@@ -292,7 +292,7 @@ def _classes(request: AdaptRequest) -> "list[SegmentClass]":
     """
     from pydantic import ValidationError
 
-    from rwkv_core.bundle_config import SegmentClass
+    from rwkv_core.bundle.config import SegmentClass
 
     try:
         return [SegmentClass.model_validate(asdict(one)) for one in request.new_classes]

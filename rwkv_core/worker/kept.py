@@ -14,9 +14,9 @@ from rwkv_core.worker.parts import Parts, region_of
 from rwkv_core.worker.protocol import SegmentRequest
 
 if TYPE_CHECKING:
-    from rwkv_core.bundle_config import BundleConfig
-    from rwkv_core.refining import Refinement
-    from rwkv_core.segmenter import PreparedVolume, Segmentation
+    from rwkv_core.bundle.config import BundleConfig
+    from rwkv_core.inference.segmenter import PreparedVolume, Segmentation
+    from rwkv_core.postprocess import Refinement
     from rwkv_core.volume import Region
 
 MOST_KEPT = 1_500_000_000
@@ -63,8 +63,8 @@ class Kept:
 
     def labels(self, refinement: "Refinement", cancel: threading.Event) -> Array:
         """A labelmap (K, J, I) of the box, cleaned as when the result was made; errors as `refine`."""
-        from rwkv_core.cleaning import Cleaning
-        from rwkv_core.refining import refine
+        from rwkv_core.postprocess import refine
+        from rwkv_core.postprocess.cleaning import Cleaning
 
         asked = self.request
         islands = "keep" if asked.slices else asked.islands
@@ -105,7 +105,7 @@ class KeptResults:
         parts: Parts,
     ) -> None:
         """Keep a result; the probabilities of `parts` are no longer the caller's."""
-        from rwkv_core.refining.probabilities import settle_ties
+        from rwkv_core.postprocess.probabilities import settle_ties
 
         box, probabilities = parts.filled, parts.joined(parts.probabilities)
         volume = prepared.volume

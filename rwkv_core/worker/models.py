@@ -13,8 +13,8 @@ from rwkv_core.errors import CancelledError
 from rwkv_core.worker.content import Mode, Stage
 
 if TYPE_CHECKING:
-    from rwkv_core.bundle import Bundle
-    from rwkv_core.segmenter import Segmenter
+    from rwkv_core.bundle.bundle import Bundle
+    from rwkv_core.inference.segmenter import Segmenter
 
 KEPT = 2
 """Models that stay loaded; with one more, the one that was not used for the longest time is dropped."""
@@ -77,9 +77,9 @@ class Models:
             return time.perf_counter()
 
         begun = begin("library")
+        from rwkv_core.bundle.store import load_bundle
         from rwkv_core.engines import choose_device
-        from rwkv_core.segmenter import Segmenter
-        from rwkv_core.store import load_bundle
+        from rwkv_core.inference.segmenter import Segmenter
 
         timings["library"] = time.perf_counter() - begun
         chosen = load_bundle(bundle)

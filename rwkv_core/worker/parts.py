@@ -11,7 +11,7 @@ from rwkv_core.worker.arrays import Array
 from rwkv_core.worker.content import Box, Range, Slices
 
 if TYPE_CHECKING:
-    from rwkv_core.segmenter import Segmentation
+    from rwkv_core.inference.segmenter import Segmentation
     from rwkv_core.volume import Region
 
 

@@ -28,8 +28,8 @@ from rwkv_core.worker.protocol_files import PlanRequest, SegmentFileRequest, Seg
 from rwkv_core.worker.protocol_models import DownloadRequest, ImportRequest, ModelsRequest, RemoveRequest
 
 if TYPE_CHECKING:
-    from rwkv_core.intensity import IntensityScale
-    from rwkv_core.segmenter import PreparedVolume, Segmenter
+    from rwkv_core.inference.intensity import IntensityScale
+    from rwkv_core.inference.segmenter import PreparedVolume, Segmenter
     from rwkv_core.volume import Volume
 
 

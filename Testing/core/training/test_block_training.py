@@ -10,7 +10,7 @@ import torch
 from rwkv_core import Segmenter
 from rwkv_core.cli import main
 from rwkv_core.errors import BundleError, InputError
-from rwkv_core.sliding_window import blended_planes
+from rwkv_core.inference.sliding_window import blended_planes
 from rwkv_core.training import loop
 from rwkv_core.training.augmentation import AugmentBlock
 from rwkv_core.training.blocks import TrainingBlocks, blocks_of_epoch

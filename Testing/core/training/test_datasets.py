@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from rwkv_core import Segmenter, read_volume
-from rwkv_core.bundle_config import Code, SegmentClass, Terminology
+from rwkv_core.bundle.config import Code, SegmentClass, Terminology
 from rwkv_core.cli import main
 from rwkv_core.errors import InputError
 from rwkv_core.training.datasets import open_dataset

@@ -11,7 +11,7 @@ from monai.metrics import compute_hausdorff_distance
 from scipy import ndimage
 
 from rwkv_core import load_bundle, read_volume
-from rwkv_core.bundle import new_network, write_bundle
+from rwkv_core.bundle.bundle import new_network, write_bundle
 from rwkv_core.cli import main
 from rwkv_core.errors import InputError
 from rwkv_core.training.datasets import open_dataset

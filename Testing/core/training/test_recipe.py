@@ -40,7 +40,7 @@ def test_presets_are_the_papers(name):
 
 
 def test_presets_of_the_catalogues_families_prepare_slices_as_they_do():
-    from rwkv_core.catalogue import load_catalogue
+    from rwkv_core.bundle.catalogue import load_catalogue
 
     for name in ("synapse", "acdc"):
         assert load_recipe(name).preprocessing == load_catalogue().families[name].preprocessing
@@ -180,7 +180,7 @@ def test_unlabelled_slices_come_along():
 
 def test_encoders_and_checkpoints_start_a_run(tmp_path):
     """Files with the names of the published ones: an encoder, and a network with other classes."""
-    from rwkv_core.bundle_config import SegmentClass
+    from rwkv_core.bundle.config import SegmentClass
     from rwkv_core.errors import CheckpointError
 
     torch.manual_seed(1)

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from rwkv_core.catalogue import load_catalogue
+from rwkv_core.bundle.catalogue import load_catalogue
+from rwkv_core.bundle.store import list_bundles
 from rwkv_core.cli import main
-from rwkv_core.store import list_bundles
 from rwkv_core.training.background import start_detached
 from rwkv_core.training.errors import TrainingError
 from rwkv_core.training.inputs import read_inputs, slices_of

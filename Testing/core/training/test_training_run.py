@@ -17,12 +17,12 @@ import torch
 from PIL import Image
 
 from rwkv_core import Segmenter, load_bundle
-from rwkv_core.catalogue import load_catalogue
+from rwkv_core.bundle.catalogue import load_catalogue
+from rwkv_core.bundle.store import list_bundles
+from rwkv_core.bundle.store import load_bundle as from_store
 from rwkv_core.cli import main
 from rwkv_core.errors import BundleError, InputError, StorageError
 from rwkv_core.models import RWKVUNet
-from rwkv_core.store import list_bundles
-from rwkv_core.store import load_bundle as from_store
 from rwkv_core.training import checkpoint, loop
 from rwkv_core.training.errors import TrainingError
 from rwkv_core.training.recipe import changed_recipe

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from rwkv_core.bundle_config import Code, Terminology
+from rwkv_core.bundle.config import Code, Terminology
 from rwkv_core.errors import InputError
 from rwkv_core.training.datasets.description import SPLIT_OF_FOLDER, Case, Dataset, LabelClass, Sample
 from rwkv_core.training.datasets.files import files_in, read_image, stem_of

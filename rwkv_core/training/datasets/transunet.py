@@ -17,7 +17,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from rwkv_core.catalogue import load_catalogue
+from rwkv_core.bundle.catalogue import load_catalogue
 from rwkv_core.errors import InputError
 from rwkv_core.training.datasets.description import Case, Dataset, LabelClass, Sample, Split, flat_geometry
 from rwkv_core.training.datasets.files import files_in, whole_numbers

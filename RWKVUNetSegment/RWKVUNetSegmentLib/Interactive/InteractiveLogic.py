@@ -1,0 +1,131 @@
+"""What the section Interactive does, for the panel and for the Python console.
+
+interactive = slicer.util.getModuleLogic("RWKVUNetSegment").interactive
+interactive.preview.start(PreviewParameters(volume))
+logic.process(volume, keep=True)
+interactive.result.refine(PostProcessing(smallest=50.0))
+interactive.wait()
+interactive.setVerified(interactive.lookedAt())
+interactive.uncertainty.goToMostUncertain()
+interactive.wait()
+interactive.adaptation.adapt("mine")
+"""
+
+from typing import Any
+
+from slicer.i18n import tr as _
+
+from rwkv_core.errors import InputError
+from rwkv_core.worker.protocol_interactive import OneSlice
+from RWKVUNetSegmentLib.Interactive.AdaptationLogic import AdaptationLogic
+from RWKVUNetSegmentLib.Interactive.PreviewLogic import PreviewLogic
+from RWKVUNetSegmentLib.Interactive.PropagationLogic import PropagationLogic
+from RWKVUNetSegmentLib.Interactive.UncertaintyLogic import UncertaintyLogic
+from RWKVUNetSegmentLib.Interactive.VerifiedSlices import setVerified, verifiedSlices
+from RWKVUNetSegmentLib.Scene.SliceViews import sliceOf
+from RWKVUNetSegmentLib.Segmentation.ResultLogic import ResultLogic
+from RWKVUNetSegmentLib.Worker.EventLoop import Waiter
+from RWKVUNetSegmentLib.Worker.VolumeOfWorker import VolumeOfWorker
+
+
+class InteractiveLogic:
+    """The interactive logics, over one worker.
+
+    Args:
+        segmentation: `SegmentationLogic`.
+        models: `ModelsLogic`.
+
+    Attributes:
+        preview: `PreviewLogic`.
+        result: `ResultLogic`: the last result, post-processing.
+        uncertainty: `UncertaintyLogic`.
+        adaptation: `AdaptationLogic`.
+        propagation: `PropagationLogic`.
+    """
+
+    def __init__(self, segmentation: Any, models: Any):
+        self.volume = VolumeOfWorker(segmentation.client)
+        self.preview = PreviewLogic(segmentation, self.volume)
+        self.result = ResultLogic(segmentation)
+        self.uncertainty = UncertaintyLogic(self.result, self.preview.views, self.volume)
+        self.adaptation = AdaptationLogic(self.result, self.volume, models)
+        self.propagation = PropagationLogic(self.result)
+        self.result.addCallback(self._onResultChanged)
+
+    def lookedAt(self, volume: Any = None) -> OneSlice:
+        """The slice in the view that was scrolled last.
+
+        Args:
+            volume: None for that of the last result.
+
+        Raises:
+            InputError: when the view is oblique or shows nothing of the volume.
+        """
+        if volume is None and self.result.current is not None:
+            volume = self.result.current.volume
+        one = sliceOf(volume, self.preview.views.active)
+        if one is None:
+            raise InputError(
+                _("The view is oblique: it shows no slice of the volume."),
+                hint=_("Look at an axial, coronal or sagittal view."),
+            )
+        return one
+
+    def isVerified(self, node: Any, one: OneSlice) -> bool:
+        """Whether the user has verified a slice of a segmentation."""
+        return one in verifiedSlices(node)
+
+    def setVerified(self, one: OneSlice, verified: bool = True, node: Any = None, volume: Any = None) -> None:
+        """Protect a slice from later writes, or no longer.
+
+        Args:
+            node, volume: None for those of the last result.
+
+        Raises:
+            InputError: when there is no such slice.
+        """
+        current = self.result.current
+        if node is None and current is None:
+            raise InputError(_("Choose a segmentation."))
+        setVerified(node or current.node, volume or current.volume, one, verified)  # type: ignore[union-attr]
+        self.result.tell()
+
+    def wait(self) -> None:
+        """Process events until nothing goes on here: one action after the other, from the Python console.
+
+        Raises:
+            RuntimeError: what went wrong.
+        """
+        waiter = Waiter()
+
+        def look() -> None:
+            if not self.result.busy and not (self.preview.on and self.preview.busy):
+                waiter.finish()
+
+        for logic in (self.result, self.preview):
+            logic.addCallback(look)
+        look()
+        waiter.wait()
+        for logic in (self.result, self.preview):
+            logic.removeCallback(look)
+            if logic.failed:
+                raise RuntimeError(logic.message)
+
+    def cleanup(self) -> None:
+        """Module reload or quit. Before the worker is ended."""
+        self.adaptation.forget()
+        self.uncertainty.cleanup()
+        self.result.cleanup()
+        self.preview.cleanup()
+
+    def _onResultChanged(self) -> None:
+        """What belongs to a result that is gone goes, too: its uncertainty, its adaptations."""
+        if self.uncertainty.shown and not self.uncertainty.known:
+            self.uncertainty.show(False)
+        current, last = self.result.current, self.adaptation.last
+        if (
+            last is not None
+            and not self.adaptation.running
+            and (current is None or current.node is not last.after.node)
+        ):
+            self.adaptation.forget()

@@ -1,0 +1,124 @@
+"""Slices that the user has verified: protected from every later write, and saved with the segmentation node.
+
+They are an attribute of the node: the grid that they count on, and the indices along each axis.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from slicer.i18n import tr as _
+
+from rwkv_core.corrections import AXES, SliceIndex, edited_slices, slices_mask
+from rwkv_core.errors import InputError
+from rwkv_core.worker.protocol_interactive import OneSlice
+from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume, worldMatrix
+from RWKVUNetSegmentLib.Scene.SegmentLayers import Grid
+from RWKVUNetSegmentLib.Scene.SliceDirection import SliceDirection, axisOf
+
+_ATTRIBUTE = "RWKVUNetSegment.VerifiedSlices"
+_SAME_PLACE = 1e-3
+
+
+def verifiedSlices(node: Any) -> tuple[OneSlice, ...]:
+    """Of a segmentation node, in order; empty for None."""
+    saved = _saved(node)
+    return tuple(OneSlice(axis=axis, index=index) for axis in ("I", "J", "K") for index in saved.get(axis, ()))  # type: ignore[arg-type]
+
+
+def setVerified(node: Any, volume: Any, one: OneSlice, verified: bool = True) -> None:
+    """Mark a slice of a segmentation as verified, or no longer.
+
+    Args:
+        node: segmentation node.
+        volume: whose slices are meant.
+
+    Raises:
+        InputError: when the volume has no such slice, or the node has verified slices of another grid.
+    """
+    grid = gridOf(node, volume)
+    if not 0 <= one.index < grid.shape["KJI".index(one.axis)]:
+        raise InputError(_("There is no slice {index} along {axis}.").format(index=one.index, axis=one.axis))
+    checkGrid(node, grid)
+    marked = set(verifiedSlices(node)) - {one}
+    if verified:
+        marked.add(one)
+    if not marked:
+        node.RemoveAttribute(_ATTRIBUTE)
+        return
+    saved: dict[str, Any] = {axis: sorted(m.index for m in marked if m.axis == axis) for axis in ("I", "J", "K")}
+    saved |= {"shape": list(grid.shape), "matrix": np.round(grid.matrix, 6).ravel().tolist()}
+    node.SetAttribute(_ATTRIBUTE, json.dumps(saved))
+
+
+def verifiedMask(node: Any, grid: Grid) -> np.ndarray | None:
+    """bool (K, J, I): what must not change; None when nothing is verified.
+
+    Raises:
+        InputError: when the slices were verified on another grid.
+    """
+    verified = verifiedSlices(node)
+    if not verified:
+        return None
+    checkGrid(node, grid)
+    return slicesMask(grid.shape, verified)
+
+
+def slicesMask(shape: tuple[int, ...], slices: Iterable[OneSlice]) -> np.ndarray:
+    """bool (K, J, I), true in the slices."""
+    return slices_mask(shape, (SliceIndex(AXES.index(one.axis), one.index) for one in slices))
+
+
+def editedSlices(before: np.ndarray, after: np.ndarray) -> list[OneSlice]:
+    """The fewest slices that hold all differences of two labelmaps (K, J, I), as `rwkv_core.corrections` finds them."""
+    return [OneSlice(axis=AXES[one.axis], index=one.index) for one in edited_slices(before, after)]  # type: ignore[arg-type]  # of the three
+
+
+def gridOf(node: Any, volume: Any) -> Grid:
+    """A volume's voxels in a segmentation node's coordinates.
+
+    Raises:
+        InputError: when the volume cannot be used.
+    """
+    given = InputVolume.fromNode(volume)
+    return Grid(np.linalg.inv(worldMatrix(node)) @ given.ijkToWorld, given.array.shape)
+
+
+def inWords(volume: Any, slices: Iterable[OneSlice]) -> str:
+    """Such as "Axial 3, 5-8; Coronal 2", counted from 1."""
+    names = {axisOf(volume, direction)[0]: direction.label() for direction in SliceDirection}
+    parts = []
+    for axis, name in names.items():
+        runs: list[list[int]] = []
+        for index in sorted(one.index + 1 for one in slices if one.axis == axis):
+            if runs and index == runs[-1][1] + 1:
+                runs[-1][1] = index
+            else:
+                runs.append([index, index])
+        if runs:
+            numbers = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+            parts.append(f"{name} {numbers}")
+    return "; ".join(parts)
+
+
+def checkGrid(node: Any, grid: Grid) -> None:
+    """Verified slices count on one grid.
+
+    Raises:
+        InputError: when the node has some of another one.
+    """
+    saved = _saved(node)
+    if not saved:
+        return
+    matrix = np.reshape(saved["matrix"], (4, 4))
+    if tuple(saved["shape"]) != tuple(grid.shape) or not np.allclose(matrix, grid.matrix, rtol=0, atol=_SAME_PLACE):
+        raise InputError(
+            _("{name} has slices that were verified on another volume's voxels.").format(name=node.GetName()),
+            hint=_("Choose that volume, or another segmentation."),
+        )
+
+
+def _saved(node: Any) -> dict[str, Any]:
+    text = node.GetAttribute(_ATTRIBUTE) if node is not None else None
+    return json.loads(text) if text else {}

@@ -1,0 +1,1 @@
+"""Preview, verified slices, correcting, spreading."""

@@ -1,0 +1,108 @@
+"""Interactive, Preview: on and off, accept, discard."""
+
+import slicer
+from slicer.i18n import tr as _
+
+from rwkv_core.errors import RWKVUNetError
+from RWKVUNetSegmentLib.Panels.Panel import Panel
+from RWKVUNetSegmentLib.Scene.InputVolume import modalityOf
+from RWKVUNetSegmentLib.Scene.ParameterNode import settingsOf
+from RWKVUNetSegmentLib.Worker.SliceRequests import PreviewParameters
+
+
+class PreviewPanel(Panel):
+    """Follows the choices of the other sections while it is on."""
+
+    def setup(self) -> None:
+        ui = self.ui
+        self._anyway: tuple[str, str] | None = None
+        self._started = False  # else it was started from the console, with settings of its own
+        ui.previewCheckBox.connect("toggled(bool)", self.onToggled)
+        ui.acceptSliceButton.connect("clicked()", self.onAcceptSlice)
+        ui.acceptAllButton.connect("clicked()", self.onAcceptAll)
+        ui.discardButton.connect("clicked()", self.onDiscard)
+        self.logic.interactive.preview.addCallback(self.updateFromState)
+
+    def cleanup(self) -> None:
+        self.logic.interactive.preview.removeCallback(self.updateFromState)
+
+    def canPreview(self) -> tuple[bool, str]:
+        """Whether Preview can work, and else why not."""
+        node = self.parameterNode
+        installed, reason = self.logic.installation.isValid()
+        if not installed:
+            return False, reason
+        if node is None or node.inputVolume is None:
+            return False, _("Choose a volume.")
+        try:
+            self._parameters()
+        except RWKVUNetError as error:
+            return False, str(error)
+        return self.logic.models.canSegment(node.model, modalityOf(node.inputVolume))
+
+    def updateFromState(self) -> None:
+        ui, preview = self.ui, self.logic.interactive.preview
+        possible, reason = self.canPreview()
+        if self._started and preview.on and not possible:
+            preview.stop()
+        elif self._started and preview.on:
+            preview.update(self._parameters())
+        self.allow(ui.previewCheckBox, possible or preview.on, reason)
+        wasBlocked = ui.previewCheckBox.blockSignals(True)
+        ui.previewCheckBox.checked = preview.on
+        ui.previewCheckBox.blockSignals(wasBlocked)
+        off = _("Switch Preview on, and scroll.")
+        accept, why = preview.canAcceptSlice() if preview.parameters else (False, off)
+        self.allow(ui.acceptSliceButton, accept, why)
+        self.allow(ui.acceptAllButton, bool(preview.previewed), off)
+        self.allow(ui.discardButton, bool(preview.parameters), off)
+        ui.previewStatusLabel.text = preview.message or (reason if not possible else self._count())
+
+    def _count(self) -> str:
+        count = len(self.logic.interactive.preview.previewed)
+        return _("Slices shown and not accepted: {count}.").format(count=count) if count else ""
+
+    def _parameters(self) -> PreviewParameters:
+        node = self.parameterNode
+        settings = settingsOf(node)
+        return PreviewParameters(
+            node.inputVolume,
+            *(settings[name] for name in ("model", "device", "engine", "smoothing")),
+            anyModality=self._anyway == (node.model, modalityOf(node.inputVolume)),
+        )
+
+    def onToggled(self, on: bool) -> None:
+        preview = self.logic.interactive.preview
+        with slicer.util.tryWithErrorDisplay(_("The preview could not be started.")):
+            self._started = on
+            if not on:
+                preview.stop()
+            elif self._confirmed():
+                preview.start(self._parameters())
+        self.updateFromState()
+
+    def _confirmed(self) -> bool:
+        """The user is asked before a model segments what it was not made for."""
+        node = self.parameterNode
+        modality = modalityOf(node.inputVolume)
+        warning = self.logic.models.modalityWarning(node.model, modality)
+        if warning and self._anyway != (node.model, modality):
+            question = _("{warning}\n\nThe result may be meaningless. Preview anyway?").format(warning=warning)
+            if not slicer.util.confirmOkCancelDisplay(question, _("The model may not fit")):
+                return False
+            self._anyway = (node.model, modality)
+        return True
+
+    def onAcceptSlice(self) -> None:
+        with slicer.util.tryWithErrorDisplay(_("The slice could not be accepted.")):
+            node = self.parameterNode
+            node.outputSegmentation = self.logic.interactive.preview.acceptSlice(node.outputSegmentation)
+
+    def onAcceptAll(self) -> None:
+        with slicer.util.tryWithErrorDisplay(_("The slices could not be accepted."), waitCursor=True):
+            node = self.parameterNode
+            node.outputSegmentation = self.logic.interactive.preview.acceptAll(node.outputSegmentation)
+
+    def onDiscard(self) -> None:
+        with slicer.util.tryWithErrorDisplay(_("The preview could not be discarded.")):
+            self.logic.interactive.preview.discard()

@@ -1,0 +1,164 @@
+"""The Segment button that becomes Cancel, the progress below it, and what can be done with the result."""
+
+from dataclasses import replace
+
+import slicer
+from slicer.i18n import tr as _
+
+from rwkv_core.errors import RWKVUNetError
+from RWKVUNetSegmentLib.Panels import TimeInWords
+from RWKVUNetSegmentLib.Panels.Panel import Panel
+from RWKVUNetSegmentLib.Scene.InputVolume import modalityOf
+from RWKVUNetSegmentLib.Scene.ParameterNode import parametersOf
+from RWKVUNetSegmentLib.Scene.SampleData import SAMPLE_NAME
+from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import (
+    RunProgress,
+    RunState,
+    SegmentationParameters,
+    SegmentationResult,
+)
+
+_NAMES = {
+    "cpu": "CPU",
+    "cuda": "NVIDIA GPU",
+    "mps": "Apple GPU",
+    "torch": "PyTorch",
+    "openvino": "OpenVINO",
+    "openvino-int8": "OpenVINO, 8 bits",
+}
+
+
+class SegmentPanel(Panel):
+    """One run at a time from this button; `result` is the run that it started last."""
+
+    def setup(self) -> None:
+        self.result: SegmentationResult | None = None
+        self.ui.progressBar.visible = False
+        self.ui.segmentButton.connect("clicked()", self.onSegmentOrCancel)
+        self.ui.show3DButton.connect("clicked()", self.onShow3D)
+        self.ui.undoButton.connect("clicked()", self.onUndo)
+        self.ui.editButton.connect("clicked()", self.onEdit)
+
+    @property
+    def running(self) -> bool:
+        return self.result is not None and not self.result.finished
+
+    def canSegment(self) -> tuple[bool, str]:
+        """Whether Segment can work, and else why not."""
+        installed, reason = self.logic.installation.isValid()
+        if not installed:
+            return False, reason
+        if self.parameterNode is None:
+            return False, _("The scene is closed.")
+        if self.parameterNode.inputVolume is None:
+            return False, _("Choose a volume. Sample Data has one to try: {sample}.").format(sample=SAMPLE_NAME)
+        try:
+            possible, reason = parametersOf(self.parameterNode).isValid()
+        except RWKVUNetError as error:
+            return False, str(error)
+        if not possible:
+            return False, reason
+        return self.logic.models.canSegment(self.parameterNode.model, modalityOf(self.parameterNode.inputVolume))
+
+    def updateFromState(self) -> None:
+        ui, button = self.ui, self.ui.segmentButton
+        button.text = _("Cancel") if self.running else _("Segment")
+        ui.progressBar.visible = self.running
+        if self.running:
+            self.allow(button, True)
+        else:
+            possible, reason = self.canSegment()
+            self.allow(button, possible, reason)
+            ui.statusLabel.text = self._outcome() if possible else reason
+        node = self.parameterNode.outputSegmentation if self.parameterNode else None
+        usable = bool(node and node.GetSegmentation().GetNumberOfSegments()) and not self.running
+        why = _("There is no result yet.") if not self.running else _("Wait until the segmentation is done.")
+        self.allow(ui.show3DButton, usable, why)
+        self.allow(ui.editButton, usable, why)
+        undoable = usable and self.logic.segmentation.writer.canUndo(node)
+        inEditor = _("Nothing to undo here. What was done while the Segment Editor had it open is undone there.")
+        self.allow(ui.undoButton, undoable, inEditor if usable else why)
+        ui.show3DButton.checked = bool(self.parameterNode and self.parameterNode.show3D)
+
+    def _outcome(self) -> str:
+        """Of the run that is over, in words."""
+        result = self.result
+        if result is None:
+            return ""
+        if result.state == RunState.CANCELLED:
+            return _("Cancelled. Nothing was changed.")
+        if result.state == RunState.FAILED:
+            return str(result.error)
+        names = dict.fromkeys((result.device.partition(":")[0], result.engine))
+        done = _("Done in {duration} ({where}). Structures: {count}.").format(
+            duration=TimeInWords.seconds(result.timings.get("total", 0.0)),
+            where=", ".join(_NAMES.get(name, name) for name in names if name),
+            count=len(result.segmentIDs),
+        )
+        return " ".join([done, *result.warnings])
+
+    def onSegmentOrCancel(self) -> None:
+        if self.running:
+            self.ui.statusLabel.text = _("Cancelling…")
+            self.allow(self.ui.segmentButton, False, _("The segmentation process is being ended."))
+            self.result.cancel()
+            return
+        with slicer.util.tryWithErrorDisplay(_("The segmentation could not be started.")):
+            parameters = parametersOf(self.parameterNode)
+            modality = modalityOf(parameters.inputVolume)
+            warning = self.logic.models.modalityWarning(parameters.model, modality)
+            if warning:
+                question = _("{warning}\n\nThe result may be meaningless. Segment anyway?").format(warning=warning)
+                if not slicer.util.confirmOkCancelDisplay(question, _("The model may not fit")):
+                    return
+                parameters.anyModality = True
+            parameters.keep = True  # for the section Interactive
+            self._start(parameters)
+
+    def _start(self, parameters: SegmentationParameters) -> None:
+        self.ui.progressBar.maximum = 0
+        self.ui.statusLabel.text = _("Starting…")
+        self.result = self.logic.segmentation.start(parameters, self.onProgress, self.onFinished)
+        self.logic.stateChanged()
+
+    def onProgress(self, progress: RunProgress) -> None:
+        bar = self.ui.progressBar
+        bar.maximum = progress.total  # 0 shows that something goes on
+        bar.value = progress.done
+        bar.format = _("%v of %m slices")
+        if self.ui.segmentButton.enabled:  # else it is being cancelled
+            left = TimeInWords.secondsLeft(progress.secondsLeft)
+            self.ui.statusLabel.text = f"{progress.text}, {left}" if left else progress.text
+
+    def onFinished(self, result: SegmentationResult) -> None:
+        self.result = result
+        node = self.parameterNode
+        if result.node is not None and node and node.inputVolume == result.parameters.inputVolume:
+            node.outputSegmentation = result.node
+        self.logic.stateChanged()
+        if result.state != RunState.FAILED:
+            return
+        log = self.logic.segmentation.client.logTail()
+        details = {"detailedText": log} if log else {}
+        if self.usesProcessor(result.error, result.parameters.device, _("The segmentation failed"), **details):
+            with slicer.util.tryWithErrorDisplay(_("The segmentation could not be started.")):
+                self._start(replace(result.parameters, device="cpu", engine="auto"))
+
+    def onShow3D(self) -> None:
+        with slicer.util.tryWithErrorDisplay(_("The result cannot be shown in 3-D."), waitCursor=True):
+            node = self.parameterNode
+            node.show3D = not node.show3D
+            self.logic.segmentation.writer.show3D(node.outputSegmentation, node.show3D)
+
+    def onUndo(self) -> None:
+        with slicer.util.tryWithErrorDisplay(_("The last run cannot be undone.")):
+            self.logic.segmentation.writer.undo(self.parameterNode.outputSegmentation)
+            self.logic.stateChanged()
+
+    def onEdit(self) -> None:
+        with slicer.util.tryWithErrorDisplay(_("The Segment Editor cannot be opened.")):
+            node = self.parameterNode
+            slicer.util.selectModule("SegmentEditor")
+            editor = slicer.modules.SegmentEditorWidget.editor
+            editor.setSegmentationNode(node.outputSegmentation)
+            editor.setSourceVolumeNode(node.inputVolume)

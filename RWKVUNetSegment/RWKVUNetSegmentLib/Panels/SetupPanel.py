@@ -1,0 +1,100 @@
+"""Setup: what the segmentation needs, what of it is installed, and its installation on a click."""
+
+from pathlib import Path
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from RWKVUNetSegmentLib.Panels.Panel import Panel
+from RWKVUNetSegmentLib.Segmentation.InstallationLogic import RequirementState
+
+_ICONS = Path(__file__).resolve().parents[2] / "Resources" / "Icons"
+
+
+class SetupPanel(Panel):
+    """The first section, and open, as long as something is missing; else the last."""
+
+    def setup(self) -> None:
+        header = self.ui.requirementsTree.header()
+        header.setSectionResizeMode(0, qt.QHeaderView.ResizeToContents)
+        self.ui.installButton.connect("clicked()", self.onInstall)
+        self.logic.installation.addCallback(self.onInstallationChanged)
+        self.onInstallationChanged()
+
+    def cleanup(self) -> None:
+        self.logic.installation.removeCallback(self.onInstallationChanged)
+
+    def onInstallationChanged(self) -> None:
+        """Show what is there now, and move the section where it belongs."""
+        words = {
+            RequirementState.MISSING: (_("Missing"), "StateDownload"),
+            RequirementState.INSTALLING: (_("Installing…"), "StateDownload"),
+            RequirementState.READY: (_("Ready"), "StateReady"),
+            RequirementState.BROKEN: (_("Broken"), "StateBroken"),
+        }
+        tree = self.ui.requirementsTree
+        tree.clear()
+        for requirement in self.logic.installation.states():
+            text, icon = words[requirement.state]
+            if requirement.optional and requirement.state == RequirementState.MISSING:
+                text, icon = _("Not installed (optional)"), "StateUnavailable"
+            item = qt.QTreeWidgetItem()
+            item.setText(0, requirement.title)
+            missing = requirement.state == RequirementState.MISSING  # the button below says what to do
+            item.setText(1, text if missing or not requirement.why else f"{text}: {requirement.why}")
+            item.setIcon(1, qt.QIcon(str(_ICONS / f"{icon}.png")))
+            item.setToolTip(1, requirement.why)
+            tree.addTopLevelItem(item)
+        self._place(self.logic.installation.isValid()[0])
+        self.updateFromState()
+
+    def _place(self, ready: bool) -> None:
+        section = self.ui.setupCollapsibleButton
+        layout = section.parentWidget().layout()
+        position = layout.count() - 2 if ready else 0  # the last item is the spacer
+        if layout.indexOf(section) != position:
+            layout.removeWidget(section)
+            layout.insertWidget(position, section)
+            section.collapsed = ready
+        elif not ready:
+            section.collapsed = False
+
+    def updateFromState(self) -> None:
+        ui, installation = self.ui, self.logic.installation
+        ready, reason = installation.isValid()
+        offered = installation.openvinoOffered
+        ui.openvinoCheckBox.visible = offered
+        if installation.restartPending:
+            text = _("Slicer must be restarted to go on with the installation.")
+            ui.installButton.text = _("Restart Slicer")
+        else:
+            ui.installButton.text = _("Install")
+            if ready:
+                text = _("Everything that is needed is installed.")
+            elif installation.continuesAfterRestart:
+                text = _("Slicer was restarted during the installation. Press Install to go on.")
+            else:
+                text = _("Before the first segmentation, some software must be downloaded and installed, once.")
+        ui.setupLabel.text = text
+        busy = bool(self.logic.segmentation.running or self.logic.batch.running)
+        needed = not ready or offered or installation.restartPending
+        why = _("Wait until the segmentation is done.") if busy else _("Nothing is missing.")
+        self.allow(ui.installButton, needed and not busy, why)
+        ui.installButton.visible = needed
+        if not ready:
+            ui.setupCollapsibleButton.toolTip = reason
+
+    def onInstall(self) -> None:
+        with slicer.util.tryWithErrorDisplay(_("The installation failed.")):
+            installation = self.logic.installation
+            if installation.restartPending:
+                slicer.util.restart()
+                return
+            openvino = installation.openvinoOffered and self.ui.openvinoCheckBox.checked
+            complete, reason = installation.install(openvino=openvino)
+            self.logic.segmentation.client.kill(
+                _("Software was installed.")
+            )  # the next run starts with what is there now
+            if not complete and reason and not installation.restartPending:
+                slicer.util.errorDisplay(reason, _("Installation"))

@@ -1,0 +1,120 @@
+"""Interactive, Where to look: uncertainty, verified slices, and the strip that shows both."""
+
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+
+from rwkv_core.errors import RWKVUNetError
+from rwkv_core.worker.protocol_interactive import OneSlice
+from RWKVUNetSegmentLib.Interactive.VerifiedSlices import inWords, setVerified, verifiedSlices
+from RWKVUNetSegmentLib.Panels.Panel import Panel
+from RWKVUNetSegmentLib.Panels.SliceStrip import SliceStrip
+from RWKVUNetSegmentLib.Scene.InputVolume import isValid
+from RWKVUNetSegmentLib.Scene.SliceViews import SliceViews
+
+
+class VerifiedPanel(Panel):
+    """Speaks of the view that was scrolled last, of the chosen volume and segmentation."""
+
+    def setup(self) -> None:
+        ui, interactive = self.ui, self.logic.interactive
+        self._strip = SliceStrip(ui.stripLabel)
+        self._views = SliceViews(self.onMoved)
+        self._views.start()
+        ui.verifiedButton.connect("clicked()", self.onVerified)
+        ui.uncertainButton.connect("clicked()", self.onMostUncertain)
+        ui.uncertaintyCheckBox.connect("toggled(bool)", self.onShowUncertainty)
+        for box in (ui.planesCheckBox, ui.flipsCheckBox):
+            box.connect("toggled(bool)", self.onLooks)
+        ui.uncertaintySlider.value = interactive.uncertainty.opacity
+        ui.uncertaintySlider.connect("valueChanged(double)", interactive.uncertainty.setOpacity)
+        interactive.result.addCallback(self.updateFromState)
+
+    def cleanup(self) -> None:
+        self._views.stop()
+        self.logic.interactive.result.removeCallback(self.updateFromState)
+
+    def onMoved(self) -> None:
+        self.logic.interactive.preview.views.active = self._views.active
+        self.updateFromState()
+
+    def _lookedAt(self) -> tuple[OneSlice | None, str]:
+        """What is looked at, and else why it is no slice of the volume."""
+        node = self.parameterNode
+        usable, reason = isValid(node.inputVolume if node else None)
+        if not usable:
+            return None, reason
+        try:
+            return self.logic.interactive.lookedAt(node.inputVolume), ""
+        except RWKVUNetError as error:
+            return None, str(error)
+
+    def updateFromState(self) -> None:
+        ui, interactive = self.ui, self.logic.interactive
+        node = self.parameterNode.outputSegmentation if self.parameterNode else None
+        one, reason = self._lookedAt()
+        if node is None:
+            reason = _("There is no segmentation yet.")
+        self.allow(ui.verifiedButton, bool(one and node), reason)
+        wasBlocked = ui.verifiedButton.blockSignals(True)
+        ui.verifiedButton.checked = bool(one and node) and one in verifiedSlices(node)
+        ui.verifiedButton.blockSignals(wasBlocked)
+        verified = verifiedSlices(node)
+        words = inWords(self.parameterNode.inputVolume, verified) if verified and one else ""
+        ui.verifiedLabel.text = _("Verified: {slices}").format(slices=words) if words else _("No slice is verified.")
+        self._paint(one, verified)
+        possible, why = interactive.result.canAct()
+        left = one is None or not interactive.uncertainty.known or interactive.uncertainty.mostUncertain(one.axis)
+        self.allow(ui.uncertainButton, possible and bool(left), why or _("All slices of this direction are verified."))
+        shown = interactive.uncertainty.shown
+        for box in (ui.planesCheckBox, ui.flipsCheckBox):
+            self.allow(box, possible, why)
+        self.allow(ui.uncertaintyCheckBox, possible or shown, why)
+        self.allow(ui.uncertaintySlider, shown, _("Tick “Show uncertainty” first."))
+        wasBlocked = ui.uncertaintyCheckBox.blockSignals(True)
+        ui.uncertaintyCheckBox.checked = shown
+        ui.uncertaintyCheckBox.blockSignals(wasBlocked)
+
+    def _paint(self, one: OneSlice | None, verified: tuple[OneSlice, ...]) -> None:
+        interactive = self.logic.interactive
+        if one is None:
+            self._strip.show(0)
+            return
+        volume = self.parameterNode.inputVolume
+        count = volume.GetImageData().GetDimensions()["IJK".index(one.axis)]
+        current = interactive.result.current
+        mine = current is not None and current.volume is volume
+        self._strip.show(
+            count,
+            [other.index for other in verified if other.axis == one.axis],
+            [other.index for other in current.fixed if other.axis == one.axis] if mine else [],
+            interactive.uncertainty.scores(one.axis) if mine else {},
+            one.index,
+        )
+
+    def onVerified(self, *_unused: Any) -> None:
+        with slicer.util.tryWithErrorDisplay(_("The slice could not be marked.")):
+            node, (one, _reason) = self.parameterNode, self._lookedAt()
+            if one is not None:
+                verified = one in verifiedSlices(node.outputSegmentation)
+                setVerified(node.outputSegmentation, node.inputVolume, one, not verified)
+        self.updateFromState()
+
+    def onMostUncertain(self) -> None:
+        with slicer.util.tryWithErrorDisplay(_("The most uncertain slice could not be found.")):
+            self.logic.interactive.uncertainty.goToMostUncertain()
+
+    def onLooks(self, *_unused: Any) -> None:
+        ui, uncertainty = self.ui, self.logic.interactive.uncertainty
+        with slicer.util.tryWithErrorDisplay(_("The uncertainty could not be measured.")):
+            shown = uncertainty.shown
+            uncertainty.planes, uncertainty.flips = ui.planesCheckBox.checked, ui.flipsCheckBox.checked
+            if shown:
+                uncertainty.show(True)
+        self.updateFromState()
+
+    def onShowUncertainty(self, shown: bool) -> None:
+        with slicer.util.tryWithErrorDisplay(_("The uncertainty could not be shown.")):
+            self.logic.interactive.uncertainty.show(shown)
+        self.updateFromState()

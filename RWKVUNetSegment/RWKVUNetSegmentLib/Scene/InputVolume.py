@@ -1,0 +1,130 @@
+"""A volume node as the worker takes it: array, geometry, modality; and why one cannot be taken."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from vtk.util import numpy_support
+
+from rwkv_core.errors import InputError
+from RWKVUNetSegmentLib.Scene.Matrices import toNumpy
+
+_HOUNSFIELD = "[hnsf'U]"
+"""UCUM code of Hounsfield units."""
+
+
+@dataclass(frozen=True, eq=False)
+class InputVolume:
+    """A volume node's content.
+
+    Attributes:
+        array: (K, J, I), a view of the node's voxels.
+        ijkToRAS: 4 x 4, the volume's own geometry, without its parent transform.
+        ijkToWorld: 4 x 4, with its parent transform: where the patient lies.
+        name: the node's.
+        modality: "CT", "MR" and so on as in DICOM; empty when it is not known.
+    """
+
+    array: np.ndarray
+    ijkToRAS: np.ndarray
+    ijkToWorld: np.ndarray
+    name: str
+    modality: str
+
+    @classmethod
+    def fromNode(cls, node: Any) -> "InputVolume":
+        """Read a node.
+
+        Raises:
+            InputError: with the reason of `isValid`.
+        """
+        valid, reason = isValid(node)
+        if not valid:
+            raise InputError(reason)
+        image = node.GetImageData()
+        array = numpy_support.vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
+        matrix = vtk.vtkMatrix4x4()
+        node.GetIJKToRASMatrix(matrix)
+        own = toNumpy(matrix)
+        return cls(array, own, worldMatrix(node) @ own, node.GetName() or "", modalityOf(node))
+
+
+def isValid(node: Any) -> tuple[bool, str]:
+    """Whether a node can be segmented, and else a sentence that says why not. Takes no time."""
+    reason = _reasonAgainst(node)
+    return not reason, reason
+
+
+def modalityOf(node: Any) -> str:
+    """The DICOM modality of a volume node: of its series, else by its unit (HU is CT); empty when it is not known."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    item = hierarchy.GetItemByDataNode(node) if hierarchy else 0
+    while item and item != hierarchy.GetSceneItemID():  # a volume can lie below its series
+        if modality := hierarchy.GetItemAttribute(item, "DICOM.Modality"):
+            return str(modality).strip().upper()
+        item = hierarchy.GetItemParent(item)
+    if modality := node.GetAttribute("DICOM.Modality"):
+        return str(modality).strip().upper()
+    units = node.GetVoxelValueUnits()
+    return "CT" if units and units.GetCodeValue() == _HOUNSFIELD else ""
+
+
+def worldMatrix(node: Any) -> np.ndarray:
+    """4 x 4 of a node's parent transforms together; the identity when it has none. They must be linear."""
+    matrix = vtk.vtkMatrix4x4()
+    if node.GetParentTransformNode():
+        node.GetParentTransformNode().GetMatrixTransformToWorld(matrix)
+    return toNumpy(matrix)
+
+
+def _reasonAgainst(node: Any) -> str:
+    if node is None:
+        return _("Choose a volume.")
+    name = node.GetName()
+    if node.IsA("vtkMRMLSequenceNode"):
+        return _(
+            "{name} is a sequence. Choose a single volume: in the Data module, clone one of its time points."
+        ).format(name=name)
+    if not node.IsA("vtkMRMLScalarVolumeNode"):
+        return _("{name} is not a scalar volume. Choose a CT or MR volume.").format(name=name)
+    if node.IsA("vtkMRMLTensorVolumeNode"):  # the base class of vector volumes, too
+        return _("{name} has several values per voxel. Convert it to a scalar volume first.").format(name=name)
+    if node.IsA("vtkMRMLLabelMapVolumeNode"):
+        return _("{name} is a label map, not an image. Choose a CT or MR volume.").format(name=name)
+    if sequence := _sequenceOf(node):
+        return _(
+            "{name} shows one time point of the sequence {sequence}, and changes with it. In the Data module, clone "
+            "it, and segment the clone."
+        ).format(name=name, sequence=sequence)
+    image = node.GetImageData()
+    if image is None or image.GetPointData().GetScalars() is None or 0 in image.GetDimensions():
+        return _("{name} is empty.").format(name=name)
+    if image.GetNumberOfScalarComponents() != 1:
+        return _("{name} has {count} values per voxel. Convert it to a scalar volume first.").format(
+            name=name, count=image.GetNumberOfScalarComponents()
+        )
+    if sum(size > 1 for size in image.GetDimensions()) < 2:
+        return _("{name} holds no slice: it has {size} voxels.").format(
+            name=name, size=" x ".join(map(str, image.GetDimensions()))
+        )
+    transform = node.GetParentTransformNode()
+    if transform is not None and not transform.IsTransformToWorldLinear():
+        return _(
+            "{name} is under the transform {transform}, which bends it. Harden the transform, then try again."
+        ).format(name=name, transform=transform.GetName())
+    return ""
+
+
+def _sequenceOf(node: Any) -> str:
+    """Name of the sequence that a node shows a time point of; empty when it belongs to none."""
+    scene = node.GetScene()
+    if scene is None:
+        return ""
+    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSequenceBrowserNode")):
+        sequence = scene.GetNthNodeByClass(index, "vtkMRMLSequenceBrowserNode").GetSequenceNode(node)
+        if sequence is not None:
+            return str(sequence.GetName())
+    return ""

@@ -1,0 +1,147 @@
+"""Which voxels of a segmentation may be changed: what the user protected, and where the user allowed edits."""
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import numpy as np
+import slicer
+from slicer.i18n import tr as _
+from vtk.util import numpy_support
+
+from RWKVUNetSegmentLib.Scene.SegmentLayers import Grid, maskOf
+
+_OURS = "RWKVUNetSegment.Editor"
+"""Attribute of this module's own editor node. No singleton: closing the scene would reset its overwrite mode."""
+
+
+def ownEditorNode(scene: Any) -> Any:
+    """This module's segment editor node; a new one, with the overwrite mode none, when the scene has none."""
+    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSegmentEditorNode")):
+        node = scene.GetNthNodeByClass(index, "vtkMRMLSegmentEditorNode")
+        if node.GetAttribute(_OURS):
+            return node
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
+    node.SetAttribute(_OURS, "1")
+    node.SetOverwriteMode(node.OverwriteNone)
+    return node
+
+
+def editorNodesOf(node: Any) -> list[Any]:
+    """The segment editor nodes, of whatever module, that have a segmentation node open."""
+    scene = node.GetScene()
+    editors = (
+        scene.GetNthNodeByClass(index, "vtkMRMLSegmentEditorNode")
+        for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSegmentEditorNode"))
+    )
+    return [editor for editor in editors if editor.GetSegmentationNode() is node]
+
+
+def overwriteMode(node: Any) -> int:
+    """Which other segments may lose voxels. This module's own editor says so; when it is not in use: none."""
+    for editor in editorNodesOf(node):
+        if editor.GetAttribute(_OURS):
+            return int(editor.GetOverwriteMode())
+    return int(slicer.vtkMRMLSegmentEditorNode.OverwriteNone)
+
+
+def lockedSegmentIDs(node: Any) -> set[str]:
+    """Segments that the user marked as completed."""
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    segmentation = node.GetSegmentation()
+    return {
+        segmentID
+        for segmentID in segmentation.GetSegmentIDs()
+        if logic.GetSegmentStatus(segmentation.GetSegment(segmentID)) == logic.Completed
+    }
+
+
+def isMasked(node: Any) -> bool:
+    """Whether an editor restricts where this segmentation may be changed."""
+    everywhere = slicer.vtkMRMLSegmentationNode.EditAllowedEverywhere
+    return any(
+        editor.GetMaskMode() != everywhere or editor.GetSourceVolumeIntensityMask() for editor in editorNodesOf(node)
+    )
+
+
+def editableArea(node: Any, volume: Any, grid: Grid, ownIDs: Collection[str]) -> tuple[np.ndarray | None, list[str]]:
+    """Where the open editors allow edits.
+
+    Args:
+        node: segmentation node.
+        volume: the volume node of the grid.
+        grid: of the volume, in the node's coordinates.
+        ownIDs: segments that are about to be written: "outside all segments" does not mean these.
+
+    Returns:
+        bool (K, J, I), None when all is editable; and a sentence for each restriction.
+    """
+    area: np.ndarray | None = None
+    warnings = []
+    for editor in editorNodesOf(node):
+        parts = []
+        if editor.GetMaskMode() != slicer.vtkMRMLSegmentationNode.EditAllowedEverywhere:
+            parts.append(_maskedArea(node, editor, grid, ownIDs))
+            warnings.append(_("Only the editable area that is set in the Segment Editor was changed (Masking)."))
+        if editor.GetSourceVolumeIntensityMask():
+            parts.append(_intensityArea(node, editor, volume, grid))
+            low, high = editor.GetSourceVolumeIntensityMaskRange()
+            warnings.append(
+                _(
+                    "Only voxels with intensities from {low:g} to {high:g} were changed (Segment Editor: Masking)."
+                ).format(low=low, high=high)
+            )
+        for part in parts:
+            area = part if area is None else area & part
+    return area, list(dict.fromkeys(warnings))
+
+
+def union(node: Any, segmentIDs: Iterable[str], grid: Grid) -> np.ndarray:
+    """Where any of the segments is: bool (K, J, I)."""
+    together = np.zeros(grid.shape, bool)
+    for segmentID in segmentIDs:
+        together |= maskOf(node.GetSegmentation().GetSegment(segmentID), grid)
+    return together
+
+
+def visibleSegmentIDs(node: Any) -> list[str]:
+    """Segments that are shown in any view."""
+    display = node.GetDisplayNode()
+    return [
+        one for one in node.GetSegmentation().GetSegmentIDs() if display is None or display.GetSegmentVisibility(one)
+    ]
+
+
+def _maskedArea(node: Any, editor: Any, grid: Grid, ownIDs: Collection[str]) -> np.ndarray:
+    mode = editor.GetMaskMode()
+    outside = {
+        node.EditAllowedOutsideAllSegments: list(node.GetSegmentation().GetSegmentIDs()),
+        node.EditAllowedOutsideVisibleSegments: visibleSegmentIDs(node),
+    }
+    if mode in outside:  # Slicer's own mask would except one segment only, not all that are written
+        return ~union(node, [one for one in outside[mode] if one not in ownIDs], grid)
+    mask = slicer.vtkOrientedImageData()
+    node.GenerateEditMask(mask, mode, grid.image(), "", editor.GetMaskSegmentID() or "")
+    return _onGrid(mask, grid) == 0
+
+
+def _intensityArea(node: Any, editor: Any, volume: Any, grid: Grid) -> np.ndarray:
+    source = editor.GetSourceVolumeNode() or volume
+    if source is volume:
+        values = _onGrid(volume.GetImageData(), grid)
+    else:
+        logic = slicer.vtkSlicerSegmentEditorLogic()
+        logic.SetMRMLScene(node.GetScene())
+        logic.SetSegmentEditorNode(editor)
+        if not logic.UpdateAlignedSourceVolume():
+            return np.zeros(grid.shape, bool)
+        aligned = slicer.vtkOrientedImageData()
+        slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(
+            logic.GetAlignedSourceVolume(), grid.image(), aligned, True, True
+        )
+        values = _onGrid(aligned, grid)
+    low, high = editor.GetSourceVolumeIntensityMaskRange()
+    return (values >= low) & (values <= high)
+
+
+def _onGrid(image: Any, grid: Grid) -> np.ndarray:
+    return numpy_support.vtk_to_numpy(image.GetPointData().GetScalars()).reshape(grid.shape)

@@ -1,0 +1,128 @@
+"""The user's choices, saved with the scene, and what they mean for the logics."""
+
+import enum
+from typing import Annotated, Any
+
+import slicer
+from slicer.i18n import tr as _
+from slicer.parameterNodeWrapper import Minimum, WithinRange, parameterNodeWrapper
+
+from rwkv_core.errors import InputError
+from RWKVUNetSegmentLib.Scene.RegionOfInterest import sliceRange
+from RWKVUNetSegmentLib.Scene.SliceDirection import SliceDirection, axisOf
+from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import SegmentationParameters
+
+
+class Region(enum.Enum):
+    """Which part of the volume to segment."""
+
+    WHOLE = "whole"
+    SLICE = "slice"
+    RANGE = "range"
+    ROI = "roi"
+
+    def label(self) -> str:
+        return {
+            Region.WHOLE: _("Whole volume"),
+            Region.SLICE: _("Current slice"),
+            Region.RANGE: _("Range of slices"),
+            Region.ROI: _("Box (ROI)"),
+        }[self]
+
+
+class Preference(enum.Enum):
+    """For what the model recommends: leave it at that, or say otherwise."""
+
+    MODEL = "model"
+    YES = "yes"
+    NO = "no"
+
+    def label(self) -> str:
+        return {
+            Preference.MODEL: _("As recommended"),
+            Preference.YES: _("Yes"),
+            Preference.NO: _("No"),
+        }[self]
+
+    def wanted(self) -> bool | None:
+        """None for what the model recommends."""
+        return {Preference.MODEL: None, Preference.YES: True, Preference.NO: False}[self]
+
+
+@parameterNodeWrapper
+class RWKVUNetSegmentParameterNode:
+    """What the panel shows and the scene keeps.
+
+    firstSlice and lastSlice count from 1, as people do; a last slice beyond the volume means its end. What the fields
+    for training mean is in TrainingParameters; the segmentations to learn from are node references there.
+    """
+
+    inputVolume: slicer.vtkMRMLScalarVolumeNode
+    outputSegmentation: slicer.vtkMRMLSegmentationNode
+    model: str = "default"
+    device: str = "auto"
+    engine: str = "auto"
+    region: Region = Region.WHOLE
+    sliceView: slicer.vtkMRMLSliceNode
+    sliceDirection: SliceDirection = SliceDirection.AXIAL
+    firstSlice: Annotated[int, Minimum(1)] = 1
+    lastSlice: Annotated[int, Minimum(1)] = 100000
+    roi: slicer.vtkMRMLMarkupsROINode
+    average: Preference = Preference.MODEL
+    keepLargest: Preference = Preference.MODEL
+    smoothing: Annotated[float, WithinRange(0.0, 5.0)] = 0.0
+    show3D: bool = False
+    batchInputFolder: str = ""
+    batchOutputFolder: str = ""
+    trainingFolder: str = ""
+    trainingOmittedClasses: str = "[]"
+    trainingModel: str = ""
+    trainingPreset: str = "finetune"
+    trainingUnlabelled: str = ""
+    trainingEpochs: Annotated[int, Minimum(0)] = 0
+    trainingDevice: str = "auto"
+    trainingName: str = ""
+    trainingRunsFolder: str = ""
+    trainingRun: str = ""
+
+
+def parametersOf(node: RWKVUNetSegmentParameterNode) -> SegmentationParameters:
+    """What to segment and how, as chosen.
+
+    Raises:
+        InputError: when the region is not chosen, or lies outside the volume.
+    """
+    return SegmentationParameters(
+        inputVolume=node.inputVolume,
+        outputSegmentation=node.outputSegmentation,
+        region=_regionOf(node) if node.inputVolume else None,
+        show3D=node.show3D,
+        **settingsOf(node),
+    )
+
+
+def settingsOf(node: RWKVUNetSegmentParameterNode) -> dict[str, Any]:
+    """The choices that hold for single volumes and batches alike."""
+    return {
+        "model": node.model,
+        "device": node.device,
+        "engine": node.engine,
+        "average": node.average.wanted(),
+        "keepLargest": node.keepLargest.wanted(),
+        "smoothing": node.smoothing,
+    }
+
+
+def _regionOf(node: RWKVUNetSegmentParameterNode) -> Any:
+    if node.region is Region.SLICE:
+        if node.sliceView is None:
+            raise InputError(_("Choose under Advanced the view whose slice is to be segmented."))
+        return node.sliceView
+    if node.region is Region.ROI:
+        if node.roi is None:
+            raise InputError(_("Choose or create a box (ROI) under Advanced."))
+        return node.roi
+    if node.region is Region.RANGE:
+        axis, count = axisOf(node.inputVolume, node.sliceDirection)
+        return sliceRange(node.inputVolume, axis, node.firstSlice - 1, min(node.lastSlice, count) - 1)
+    return None

@@ -1,0 +1,31 @@
+"""The sample head scan in Slicer's Sample Data module."""
+
+from pathlib import Path
+
+from slicer.i18n import tr as _
+
+SAMPLE_NAME = "RWKVUNetSegmentHead"
+SAMPLE_SHA256 = "a009051127f64dc3dd554d5f5b589870ea72106d9642c21b4e7093e478cfc309"
+
+
+def sampleFile() -> Path:
+    """The scan, as it ships with rwkv_core. Nothing of the library is imported to find it."""
+    import rwkv_core
+
+    return Path(rwkv_core.__file__).parent / "data" / "sample" / "ch2.nii.gz"
+
+
+def registerSampleData() -> None:
+    """Register the scan, with its SHA-256 and a thumbnail. For start-up: loads nothing."""
+    import SampleData
+
+    thumbnail = Path(__file__).resolve().parents[2] / "Resources" / "Icons" / f"{SAMPLE_NAME}.png"
+    SampleData.SampleDataLogic.registerCustomSampleDataSource(
+        category="RWKVUNetSegment",
+        sampleName=SAMPLE_NAME,
+        thumbnailFileName=str(thumbnail),
+        uris=sampleFile().as_uri(),
+        fileNames="ch2.nii.gz",
+        nodeNames=_("Head"),
+        checksums=f"SHA256:{SAMPLE_SHA256}",
+    )

@@ -1,0 +1,138 @@
+"""Binary labelmaps of segments as numpy arrays on a volume's grid.
+
+Segments whose voxels do not overlap share one layer: a vtkOrientedImageData in which each has its label value.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import slicer
+from vtk.util import numpy_support
+
+from RWKVUNetSegmentLib.Scene.Matrices import toNumpy, toVTK
+
+LABELMAP = "Binary labelmap"
+"""vtkSegmentationConverter.GetBinaryLabelmapRepresentationName()."""
+
+_SAME_PLACE = 1e-3
+"""Matrices whose elements differ by no more (mm) describe one grid."""
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Voxels in a segmentation node's own coordinate system.
+
+    Attributes:
+        matrix: 4 x 4, IJK to the node's coordinates.
+        shape: (K, J, I).
+    """
+
+    matrix: np.ndarray
+    shape: tuple[int, ...]
+
+    def holds(self, layer: Any) -> bool:
+        """Whether a layer's voxels are this grid's voxels. It may cover a part of them."""
+        matrix = _matrixOf(layer)
+        return bool(np.allclose(matrix, self.matrix, rtol=0, atol=_SAME_PLACE))
+
+    def image(self) -> Any:
+        """An empty vtkOrientedImageData with this geometry, as VTK's filters want it for reference."""
+        return _newImage(self.matrix, (0, 0, 0), self.shape)
+
+
+def newLayer(labels: np.ndarray, grid: Grid) -> Any:
+    """A layer of labels (K, J, I) on a grid, cut to the box that is not 0, as Slicer stores them."""
+    first, end = _filledBox(labels)
+    image = _newImage(grid.matrix, first, tuple(int(b - a) for a, b in zip(first, end, strict=True)))
+    if labels.any():
+        image.AllocateScalars(numpy_support.get_vtk_array_type(labels.dtype), 1)
+        arrayOf(image)[:] = labels[tuple(slice(a, b) for a, b in zip(first, end, strict=True))]
+    return image
+
+
+def widened(layer: Any, grid: Grid) -> Any:
+    """The same labels in a new layer that covers the whole grid."""
+    image = _newImage(grid.matrix, (0, 0, 0), grid.shape)
+    image.AllocateScalars(layer.GetScalarType(), 1)
+    array = arrayOf(image)
+    array[:] = 0
+    if not isEmpty(layer):
+        array[_placeOf(layer, grid)] = arrayOf(layer)[_cutOf(layer, grid)]
+    return image
+
+
+def arrayOf(layer: Any) -> np.ndarray:
+    """View (K, J, I) of a layer's voxels, from its own first one on."""
+    return numpy_support.vtk_to_numpy(layer.GetPointData().GetScalars()).reshape(layer.GetDimensions()[::-1])
+
+
+def firstVoxelOf(layer: Any) -> tuple[int, int, int]:
+    """(K, J, I) of a layer's first voxel on its grid."""
+    extent = layer.GetExtent()
+    return extent[4], extent[2], extent[0]
+
+
+def isEmpty(layer: Any) -> bool:
+    """Whether there is no layer, or one without voxels."""
+    return layer is None or layer.GetPointData().GetScalars() is None or 0 in layer.GetDimensions()
+
+
+def layerOf(segment: Any) -> Any:
+    """The layer in which a segment lies; None when it has no binary labelmap."""
+    return segment.GetRepresentation(LABELMAP)
+
+
+def maskOf(segment: Any, grid: Grid) -> np.ndarray:
+    """Where a segment is: bool (K, J, I) of the grid. A layer on another grid is resampled (nearest voxel)."""
+    mask = np.zeros(grid.shape, bool)
+    layer = layerOf(segment)
+    if isEmpty(layer):
+        return mask
+    if not grid.holds(layer):
+        resampled = slicer.vtkOrientedImageData()
+        slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(
+            layer, grid.image(), resampled, False, True
+        )
+        layer = resampled
+        if isEmpty(layer):
+            return mask
+    mask[_placeOf(layer, grid)] = arrayOf(layer)[_cutOf(layer, grid)] == segment.GetLabelValue()
+    return mask
+
+
+def _placeOf(layer: Any, grid: Grid) -> tuple[slice, ...]:
+    """Where a layer lies in a grid; what lies outside is cut off."""
+    first = firstVoxelOf(layer)
+    ends = [min(a + n, size) for a, n, size in zip(first, layer.GetDimensions()[::-1], grid.shape, strict=True)]
+    return tuple(slice(max(a, 0), max(b, 0)) for a, b in zip(first, ends, strict=True))
+
+
+def _cutOf(layer: Any, grid: Grid) -> tuple[slice, ...]:
+    """The part of a layer that lies in a grid."""
+    first = firstVoxelOf(layer)
+    return tuple(slice(place.start - a, place.stop - a) for a, place in zip(first, _placeOf(layer, grid), strict=True))
+
+
+def _matrixOf(image: Any) -> np.ndarray:
+    matrix = toVTK(np.eye(4))
+    image.GetImageToWorldMatrix(matrix)
+    return toNumpy(matrix)
+
+
+def _newImage(matrix: np.ndarray, first: tuple[int, ...], shape: tuple[int, ...]) -> Any:
+    image = slicer.vtkOrientedImageData()
+    (k, j, i), (depth, height, width) = first, shape
+    image.SetExtent(i, i + width - 1, j, j + height - 1, k, k + depth - 1)
+    image.SetGeometryFromImageToWorldMatrix(toVTK(matrix))
+    return image
+
+
+def _filledBox(labels: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """First and end index along each axis of what is not 0; both 0 when all is."""
+    first, end = [], []
+    for axis in range(3):
+        filled = np.flatnonzero(labels.any(axis=tuple(other for other in range(3) if other != axis)))
+        first.append(int(filled[0]) if len(filled) else 0)
+        end.append(int(filled[-1]) + 1 if len(filled) else 0)
+    return tuple(first), tuple(end)

@@ -1,0 +1,345 @@
+"""A labelmap into a segmentation node, with respect for what is there.
+
+- Segments of the same class (name and terminology) are updated in place and keep their ids; others stay as they are.
+- The masking of every segment editor that has the node open is obeyed: editable area and intensity range.
+- A segment whose status is "Completed" is locked: it neither gains nor loses a voxel. (Slicer has no other lock.)
+- Slices that the user verified do not change.
+- Other segments lose voxels only if the overwrite mode of this module's own editor node says so; it starts as "none".
+- The state before is saved for undo, in the history of the editors that have the node open, else in one of our own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import slicer
+from slicer.i18n import tr as _
+
+from rwkv_core.errors import InputError
+from rwkv_core.worker.content import Box, ClassEntry, Slices
+from RWKVUNetSegmentLib.Interactive.VerifiedSlices import checkGrid, verifiedMask, verifiedSlices
+from RWKVUNetSegmentLib.Scene import Masking
+from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume, worldMatrix
+from RWKVUNetSegmentLib.Scene.SegmentClasses import findSegments, newSegment, surrounds
+from RWKVUNetSegmentLib.Scene.SegmentLayers import (
+    LABELMAP,
+    Grid,
+    arrayOf,
+    firstVoxelOf,
+    isEmpty,
+    layerOf,
+    maskOf,
+    newLayer,
+    widened,
+)
+from RWKVUNetSegmentLib.Scene.UndoHistory import UndoHistory
+
+_SURFACE = "Closed surface"
+"""vtkSegmentationConverter.GetClosedSurfaceRepresentationName()."""
+
+_HIDDEN_ONCE = "RWKVUNetSegment.Hidden3D"
+"""Tag of a segment that `show3D` has hidden."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledPart:
+    """Labels for a volume or a part of it, as the worker sends them.
+
+    Attributes:
+        labelmap: (K, J, I) of the box, or only `slices` of it, one after another.
+        box: where in the volume; every end filled in.
+        slices: None when the labelmap fills the box.
+        classes: what the values mean.
+        where: bool (K, J, I) of the whole volume: voxels that may change; None for all that the labelmap covers.
+    """
+
+    labelmap: np.ndarray
+    box: Box
+    classes: Sequence[ClassEntry]
+    slices: Slices | None = None
+    where: np.ndarray | None = None
+
+    @property
+    def index(self) -> tuple[Any, ...]:
+        """Index of a (K, J, I) array: where the labelmap belongs."""
+        index: list[Any] = [slice(one.first, one.end) for one in (self.box.k, self.box.j, self.box.i)]
+        if self.slices:
+            index["KJI".index(self.slices.axis)] = list(self.slices.indices)
+        return tuple(index)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written.
+
+    Attributes:
+        segmentIDs: by label value.
+        warnings: sentences about what was left as it was, and why.
+    """
+
+    segmentIDs: dict[int, str]
+    warnings: tuple[str, ...] = ()
+
+
+class SegmentationWriter:
+    """Writes results into segmentation nodes of `slicer.mrmlScene`."""
+
+    def __init__(self) -> None:
+        self.history = UndoHistory()
+
+    def addEditor(self, editorWidget: Any) -> None:
+        """Save undo states in this qMRMLSegmentEditorWidget, too, when it has the node open that is written to."""
+        self.history.addEditor(editorWidget)
+
+    def editorNode(self) -> Any:
+        """This module's vtkMRMLSegmentEditorNode, for an embedded editor. A new one has the overwrite mode none."""
+        return Masking.ownEditorNode(slicer.mrmlScene)
+
+    def newNode(self, volume: Any, name: str = "") -> Any:
+        """A segmentation node, in the volume's transform and subject hierarchy folder.
+
+        Args:
+            name: empty for "<volume> segmentation".
+        """
+        scene = slicer.mrmlScene
+        name = scene.GenerateUniqueName(name or _("{volume} segmentation").format(volume=volume.GetName()))
+        node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+        node.CreateDefaultDisplayNodes()
+        node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+        node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+        if hierarchy and hierarchy.GetItemByDataNode(volume):
+            parent = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(volume))
+            if item := hierarchy.GetItemByDataNode(node):
+                hierarchy.SetItemParent(item, parent)
+            else:  # where Slicer's plugins have not made one
+                hierarchy.CreateItem(parent, node)
+        return node
+
+    def write(self, node: Any, volume: Any, part: LabelledPart, undoable: bool = True) -> Written:
+        """Write labels; voxels outside the part keep theirs.
+
+        Args:
+            undoable: one undo step. Without, the write belongs to the step before.
+
+        Raises:
+            InputError: when the node cannot take them, with the reason; it is then unchanged.
+        """
+        grid = self._grid(node, volume)
+        if undoable:
+            self.history.save(node)
+        return self._write(node, volume, part, grid)
+
+    def writeSlice(self, node: Any, volume: Any, part: LabelledPart) -> Written:
+        """As `write` for a few slices of a node that was written to before, in place and in milliseconds: a preview.
+
+        No undo state is saved (`saveStateForUndo` before the first one). Where masking or locks make it slower, or the
+        node holds something else, it takes as long as `write`.
+
+        Raises:
+            InputError: as `write`.
+        """
+        grid = self._grid(node, volume)
+        known = findSegments(node, part.classes)
+        layer = self._sharedLayer(node, part.classes, known)
+        if layer is None or not grid.holds(layer) or part.where is not None or self._isRestricted(node):
+            return self._write(node, volume, part, grid)
+        segmentation = node.GetSegmentation()
+        sharing = segmentation.GetSegmentIDsForDataObject(layer, LABELMAP)
+        if firstVoxelOf(layer) != (0, 0, 0) or layer.GetDimensions()[::-1] != grid.shape:
+            layer = widened(layer, grid)
+            for segmentID in sharing:
+                segmentation.GetSegment(segmentID).AddRepresentation(LABELMAP, layer)
+        values = np.zeros(max(known) + 1, arrayOf(layer).dtype)
+        for value, segmentID in known.items():
+            values[value] = segmentation.GetSegment(segmentID).GetLabelValue()
+        labels = values[part.labelmap]
+        array = arrayOf(layer)
+        if set(sharing) - set(known.values()):  # other segments lie in the same layer: their voxels stay theirs
+            before = array[part.index]
+            labels = np.where(np.isin(before, [0, *values]), labels, before)
+        array[part.index] = labels
+        layer.Modified()
+        return Written(known)
+
+    def saveStateForUndo(self, node: Any) -> None:
+        self.history.save(node)
+
+    def canUndo(self, node: Any) -> bool:
+        """Whether `undo` has a state of this node; false when an open editor has it: then undo there."""
+        return self.history.canUndo(node)
+
+    def undo(self, node: Any) -> None:
+        """Bring back the state before the last write."""
+        self.history.undo(node)
+
+    def show3D(self, node: Any, shown: bool = True) -> None:
+        """Show or hide the segments' surfaces in 3-D views.
+
+        Fluid around an organ is hidden the first time, as it would hide the organ; the user may show it.
+        """
+        segmentation = node.GetSegmentation()
+        display = node.GetDisplayNode()
+        with slicer.util.NodeModify(node):
+            if not shown:
+                segmentation.RemoveRepresentation(_SURFACE)
+            elif segmentation.CreateRepresentation(_SURFACE) and display:
+                for segmentID in segmentation.GetSegmentIDs():
+                    segment = segmentation.GetSegment(segmentID)
+                    if surrounds(segment) and not segment.HasTag(_HIDDEN_ONCE):
+                        segment.SetTag(_HIDDEN_ONCE, "1")
+                        display.SetSegmentVisibility3D(segmentID, False)
+                display.SetPreferredDisplayRepresentationName3D(_SURFACE)
+                display.SetPreferredDisplayRepresentationName2D(LABELMAP)
+                display.SetVisibility3D(True)
+
+    def _grid(self, node: Any, volume: Any) -> Grid:
+        """The volume's voxels in the node's coordinates.
+
+        Raises:
+            InputError: when the node cannot hold them.
+        """
+        name = node.GetName()
+        transform = node.GetParentTransformNode()
+        if transform is not None and not transform.IsTransformToWorldLinear():
+            raise InputError(
+                _("{name} is under the transform {transform}, which bends it.").format(
+                    name=name, transform=transform.GetName()
+                ),
+                hint=_("Harden the transform, or choose another segmentation."),
+            )
+        segmentation = node.GetSegmentation()
+        if segmentation.GetSourceRepresentationName() != LABELMAP:
+            if segmentation.GetNumberOfSegments():
+                raise InputError(
+                    _("{name} is made of surfaces, not of voxels.").format(name=name),
+                    hint=_("In the Segmentations module, make the binary labelmap its source, or choose a new one."),
+                )
+            segmentation.SetSourceRepresentationName(LABELMAP)
+        given = InputVolume.fromNode(volume)
+        grid = Grid(np.linalg.inv(worldMatrix(node)) @ given.ijkToWorld, given.array.shape)
+        checkGrid(node, grid)
+        return grid
+
+    def _write(self, node: Any, volume: Any, part: LabelledPart, grid: Grid) -> Written:
+        segmentation = node.GetSegmentation()
+        known = findSegments(node, part.classes)
+        locked = Masking.lockedSegmentIDs(node)
+        hadSurface = segmentation.ContainsRepresentation(_SURFACE)
+        labels, area, warnings = self._compose(node, volume, part, grid, known, locked)
+        with slicer.util.NodeModify(node):
+            if node.GetDisplayNode() is None:
+                node.CreateDefaultDisplayNodes()
+            others = [one for one in segmentation.GetSegmentIDs() if one not in known.values()]
+            if not others or not node.GetNodeReferenceID(node.GetReferenceImageGeometryReferenceRole()):
+                node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+            self._overwrite(node, grid, labels, area, [one for one in others if one not in locked])
+            self._leaveLayers(segmentation, [one for one in known.values() if one not in locked])
+            layer = newLayer(labels, grid)
+            segmentIDs = {}
+            for one in part.classes:
+                segmentID = known.get(one.value, "")
+                if not segmentID:
+                    segment = newSegment(one)
+                    segment.AddRepresentation(LABELMAP, layer)
+                    segmentID = segmentation.GenerateUniqueSegmentID(f"Segment_{one.value}")
+                    segmentation.AddSegment(segment, segmentID)
+                elif segmentID not in locked:
+                    segment = segmentation.GetSegment(segmentID)
+                    segment.SetLabelValue(one.value)
+                    segment.AddRepresentation(LABELMAP, layer)
+                segmentIDs[one.value] = segmentID
+            layer.Modified()  # after all segments have it: surfaces made from what was before are dropped now
+            if hadSurface:
+                segmentation.CreateRepresentation(_SURFACE)
+        return Written(segmentIDs, tuple(warnings))
+
+    def _compose(
+        self, node: Any, volume: Any, part: LabelledPart, grid: Grid, known: dict[int, str], locked: set[str]
+    ) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+        """The labels that the model's segments shall have, without those that are locked.
+
+        Returns:
+            (K, J, I); where something may be changed, None for everywhere; and what was not changed, in words.
+        """
+        segmentation = node.GetSegmentation()
+        area, warnings = Masking.editableArea(node, volume, grid, known.values())
+        whole = not part.slices and part.labelmap.shape == grid.shape
+        if not whole:
+            inside = np.zeros(grid.shape, bool)
+            inside[part.index] = True
+            area = inside if area is None else area & inside
+        if part.where is not None:
+            area = part.where if area is None else area & part.where
+        verified = verifiedMask(node, grid)
+        if verified is not None:
+            if verified[part.index].any():
+                warnings.append(_("Verified slices were left as they are."))
+            area = ~verified if area is None else area & ~verified
+        for segmentID in known.values():
+            if segmentID in locked:
+                mine = maskOf(segmentation.GetSegment(segmentID), grid)
+                area = ~mine if area is None else area & ~mine
+        labels = part.labelmap
+        if area is not None:
+            labels = np.zeros(grid.shape, part.labelmap.dtype)
+            for value, segmentID in known.items():
+                if segmentID not in locked:
+                    labels[maskOf(segmentation.GetSegment(segmentID), grid)] = value
+            new = np.zeros(grid.shape, part.labelmap.dtype)
+            new[part.index] = part.labelmap
+            np.copyto(labels, new, where=area)
+        for value, segmentID in known.items():
+            if segmentID in locked:
+                labels = np.where(labels == value, labels.dtype.type(0), labels)
+        warnings += [
+            _("“{name}” is marked as completed and was left as it is.").format(
+                name=segmentation.GetSegment(one).GetName()
+            )
+            for one in segmentation.GetSegmentIDs()
+            if one in locked and one in known.values()
+        ]
+        return labels, area, warnings
+
+    def _overwrite(
+        self, node: Any, grid: Grid, labels: np.ndarray, area: np.ndarray | None, others: Sequence[str]
+    ) -> None:
+        """Take the voxels that become the model's from other segments, if the user's overwrite mode says so."""
+        mode = Masking.overwriteMode(node)
+        if mode == slicer.vtkMRMLSegmentEditorNode.OverwriteNone:
+            return
+        if mode == slicer.vtkMRMLSegmentEditorNode.OverwriteVisibleSegments:
+            visible = Masking.visibleSegmentIDs(node)
+            others = [one for one in others if one in visible]
+        taken = labels > 0 if area is None else (labels > 0) & area
+        logic = slicer.vtkSlicerSegmentEditorLogic()
+        logic.SetMRMLScene(node.GetScene())
+        logic.SetSegmentEditorNode(self.editorNode())
+        modifier = newLayer(taken.astype(np.uint8), grid)
+        if isEmpty(modifier):
+            return
+        for segmentID in others:
+            logic.ModifySegmentByLabelmap(node, segmentID, modifier, logic.ModificationModeRemove, False, True)
+
+    def _leaveLayers(self, segmentation: Any, segmentIDs: Sequence[str]) -> None:
+        """Erase segments from layers that they share with others, which stay there."""
+        for segmentID in segmentIDs:
+            segment = segmentation.GetSegment(segmentID)
+            layer = layerOf(segment)
+            sharing = set(segmentation.GetSegmentIDsForDataObject(layer, LABELMAP)) if layer else set()
+            if sharing - set(segmentIDs) and not isEmpty(layer):
+                array = arrayOf(layer)
+                array[array == segment.GetLabelValue()] = 0
+                layer.Modified()
+
+    def _sharedLayer(self, node: Any, classes: Sequence[ClassEntry], known: dict[int, str]) -> Any:
+        """The one layer of all classes; None when there is none."""
+        segmentation = node.GetSegmentation()
+        if len(known) < len(classes):
+            return None
+        layers = [layerOf(segmentation.GetSegment(segmentID)) for segmentID in known.values()]
+        return layers[0] if layers and all(one is layers[0] for one in layers) else None
+
+    def _isRestricted(self, node: Any) -> bool:
+        return Masking.isMasked(node) or bool(Masking.lockedSegmentIDs(node)) or bool(verifiedSlices(node))

@@ -1,0 +1,131 @@
+"""The slice views: which one was scrolled last, what it shows of a volume, and how to make it show a slice."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
+
+from rwkv_core.errors import InputError
+from rwkv_core.worker.protocol_interactive import OneSlice
+from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume
+from RWKVUNetSegmentLib.Scene.Matrices import toNumpy
+
+_PARALLEL_DEGREES = 1.0
+"""A view tilted further than this against the volume's slices is oblique."""
+
+
+class SliceViews(VTKObservationMixin):
+    """Watches all slice views of the scene.
+
+    Args:
+        onMoved: called when one of them shows another slice.
+
+    Attributes:
+        active: vtkMRMLSliceNode that moved last; the first view before.
+    """
+
+    def __init__(self, onMoved: Callable[[], object]):
+        VTKObservationMixin.__init__(self)
+        self._onMoved = onMoved
+        self._planes: dict[str, tuple[float, ...]] = {}
+        self._active: Any = None
+
+    @property
+    def active(self) -> Any:
+        if self._active is None or self._active.GetScene() is None:
+            self._active = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceNode")
+        return self._active
+
+    @active.setter
+    def active(self, node: Any) -> None:
+        self._active = node
+
+    def start(self) -> None:
+        """Begin to watch; views that were made meanwhile are watched from the next `start` on."""
+        self.stop()
+        for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+            self._planes[node.GetID()] = _planeOf(node)
+            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onModified)
+
+    def stop(self) -> None:
+        self.removeObservers()
+        self._planes.clear()
+
+    def _onModified(self, caller: Any, event: Any) -> None:
+        plane = _planeOf(caller)
+        if plane != self._planes.get(caller.GetID()):
+            self._planes[caller.GetID()] = plane
+            self.active = caller
+            self._onMoved()
+
+
+def sliceOf(volume: Any, sliceNode: Any) -> OneSlice | None:
+    """The volume's slice that lies nearest to what a view shows; None when the view is oblique to the volume.
+
+    Raises:
+        InputError: when the view shows nothing of the volume.
+    """
+    given = InputVolume.fromNode(volume)
+    directions = given.ijkToWorld[:3, :3] / np.linalg.norm(given.ijkToWorld[:3, :3], axis=0)
+    across = np.linalg.inv(directions)
+    sliceToRAS = toNumpy(sliceNode.GetSliceToRAS())
+    cosines = across / np.linalg.norm(across, axis=1, keepdims=True) @ sliceToRAS[:3, 2]
+    axis = int(np.argmax(np.abs(cosines)))
+    if abs(cosines[axis]) < math.cos(math.radians(_PARALLEL_DEGREES)):
+        return None
+    index = round(float((np.linalg.inv(given.ijkToWorld) @ sliceToRAS)[axis, 3]))
+    if not 0 <= index < given.array.shape[2 - axis]:
+        raise InputError(
+            _("The view {view} shows no slice of {volume}.").format(view=sliceNode.GetLayoutName(), volume=given.name),
+            hint=_("Move the view's slider until it shows the volume."),
+        )
+    return OneSlice(axis="IJK"[axis], index=index)  # type: ignore[arg-type]  # a name of the three
+
+
+def axisShown(volume: Any, sliceNode: Any) -> str | None:
+    """The axis ("I", "J", "K") that a view scrolls along; None for an oblique view. It may lie beside the volume."""
+    given = InputVolume.fromNode(volume)
+    directions = given.ijkToWorld[:3, :3] / np.linalg.norm(given.ijkToWorld[:3, :3], axis=0)
+    across = np.linalg.inv(directions)
+    cosines = across / np.linalg.norm(across, axis=1, keepdims=True) @ toNumpy(sliceNode.GetSliceToRAS())[:3, 2]
+    axis = int(np.argmax(np.abs(cosines)))
+    return "IJK"[axis] if abs(cosines[axis]) >= math.cos(math.radians(_PARALLEL_DEGREES)) else None
+
+
+def goTo(volume: Any, one: OneSlice, sliceNode: Any = None) -> Any:
+    """Make a view show a slice of a volume.
+
+    Args:
+        sliceNode: None for a view that scrolls along the slice's axis.
+
+    Returns:
+        The view's node.
+
+    Raises:
+        InputError: when no view scrolls along that axis.
+    """
+    if sliceNode is None or axisShown(volume, sliceNode) != one.axis:
+        views = slicer.util.getNodesByClass("vtkMRMLSliceNode")
+        sliceNode = next((view for view in views if axisShown(volume, view) == one.axis), None)
+    if sliceNode is None:
+        raise InputError(
+            _("No slice view is parallel to that slice of {volume}.").format(volume=volume.GetName()),
+            hint=_("Rotate a view to the volume's plane."),
+        )
+    given = InputVolume.fromNode(volume)
+    middle = [*((size - 1) / 2 for size in given.array.shape[::-1]), 1.0]
+    middle["IJK".index(one.axis)] = float(one.index)
+    sliceNode.JumpSliceByOffsetting(*(given.ijkToWorld @ middle)[:3])
+    return sliceNode
+
+
+def _planeOf(node: Any) -> tuple[float, ...]:
+    """Normal and offset: what scrolling and rotating changes, and panning in the plane does not."""
+    matrix = toNumpy(node.GetSliceToRAS())
+    normal = matrix[:3, 2]
+    return tuple(np.round([*normal, normal @ matrix[:3, 3]], 4).tolist())

@@ -1,0 +1,263 @@
+"""Many volumes, one after another: of the scene, or of a folder. What is done is not done again."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+
+from rwkv_core.errors import CancelledError, RWKVUNetError
+from rwkv_core.worker.content import FilePair
+from rwkv_core.worker.protocol import Progress
+from rwkv_core.worker.protocol_files import (
+    PlanRequest,
+    PlanResult,
+    SegmentFileRequest,
+    SegmentFileResult,
+    SegmentFilesRequest,
+)
+from RWKVUNetSegmentLib.Segmentation.BatchResult import BatchItem, BatchResult, ItemState
+from RWKVUNetSegmentLib.Segmentation.BatchRun import BatchRun
+from RWKVUNetSegmentLib.Segmentation.BatchSummary import readSummary, writeSummary
+from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import RunState, SegmentationLogic, SegmentationResult
+from RWKVUNetSegmentLib.Segmentation.SegmentationRun import ISLANDS
+from RWKVUNetSegmentLib.Worker.EventLoop import later
+
+__all__ = ["BatchItem", "BatchLogic", "BatchResult", "ItemState"]
+
+_DONE_BY = "RWKVUNetSegment.DoneBy"
+"""Attribute of a segmentation node that a batch made: id of the volume, model and settings."""
+
+
+class BatchLogic:
+    """Batches through the worker of `logic`."""
+
+    def __init__(self, logic: SegmentationLogic):
+        self._logic = logic
+        self._batches: list[BatchRun] = []
+
+    @property
+    def running(self) -> tuple[BatchResult, ...]:
+        """Batches that are not over."""
+        return tuple(batch.result for batch in self._batches)
+
+    def processVolumes(
+        self,
+        inputVolumes: Sequence[Any],
+        model: str = "default",
+        device: str = "auto",
+        waitForCompletion: bool = True,
+        *,
+        overwrite: bool = False,
+        engine: str = "auto",
+        average: bool | None = None,
+        keepLargest: bool | None = None,
+        smoothing: float = 0.0,
+        anyModality: bool = False,
+        onProgress: Callable[[BatchResult], object] | None = None,
+        onFinished: Callable[[BatchResult], object] | None = None,
+    ) -> BatchResult:
+        """Segment volumes of the scene, each into a new segmentation node. One that fails does not stop the rest.
+
+        Args: as `SegmentationLogic.process`, and
+            overwrite: segment again what a batch with this model and these settings has segmented before; the new
+                labels then go into the old segmentation.
+        """
+        settings = json.dumps([model, average, keepLargest, smoothing])
+        batch = self._newBatch(_("Segmented volumes"), onProgress, onFinished)
+        nodes = {}
+        for volume in inputVolumes:
+            item = BatchItem(volume.GetName() if volume is not None else "")
+            nodes[id(item)] = volume
+            earlier = _earlier(volume, settings)
+            if earlier is not None:
+                item.output = earlier
+                if not overwrite:
+                    item.state = ItemState.SKIPPED
+            batch.result.items.append(item)
+
+        def work(item: BatchItem, over: Callable[[str], None]) -> Callable[[], None]:
+            volume = nodes[id(item)]
+
+            def finished(result: SegmentationResult) -> None:
+                if result.state == RunState.COMPLETED:
+                    item.output, item.volumesML = result.node, result.volumesML
+                    result.node.SetAttribute(_DONE_BY, json.dumps([volume.GetID(), settings]))
+                    over(ItemState.DONE)
+                elif result.state == RunState.CANCELLED:
+                    over(ItemState.CANCELLED)
+                else:
+                    item.error = str(result.error)
+                    over(ItemState.FAILED)
+
+            result = self._logic.process(
+                volume,
+                item.output,
+                model,
+                device,
+                waitForCompletion=False,
+                engine=engine,
+                average=average,
+                keepLargest=keepLargest,
+                smoothing=smoothing,
+                anyModality=anyModality,
+                onProgress=lambda step: batch.step(step.done, step.total, step.secondsLeft),
+                onFinished=finished,
+            )
+            return result.cancel
+
+        later(lambda: batch.start(work))
+        if waitForCompletion:
+            batch.result.wait()
+        return batch.result
+
+    def processFolder(
+        self,
+        inputFolder: str | Path,
+        outputFolder: str | Path,
+        model: str = "default",
+        device: str = "auto",
+        waitForCompletion: bool = True,
+        *,
+        overwrite: bool = False,
+        engine: str = "auto",
+        average: bool | None = None,
+        keepLargest: bool | None = None,
+        smoothing: float = 0.0,
+        anyModality: bool = False,
+        dask: str = "",
+        onProgress: Callable[[BatchResult], object] | None = None,
+        onFinished: Callable[[BatchResult], object] | None = None,
+    ) -> BatchResult:
+        """Segment the files and DICOM folders in a folder into `NAME.seg.nrrd` files. The scene gets the table alone.
+
+        Files are read and written by the worker, so that Slicer neither waits nor fills its memory; the model stays
+        warm from one to the next. Run again, it skips what is there.
+
+        Args: as `processVolumes`, and
+            dask: address of a Dask scheduler, or path of its scheduler file: the volumes are shared out among its
+                workers, which must see both folders under the same paths. Progress then counts volumes.
+
+        Raises:
+            RuntimeError: only when waiting: why nothing could be done at all, such as a folder without volumes.
+        """
+        source, target = Path(inputFolder).absolute(), Path(outputFolder).absolute()
+        client = self._logic.client
+        batch = self._newBatch(_("Segmented files of {folder}").format(folder=source.name), onProgress, onFinished)
+        pairs: dict[str, FilePair] = {}
+        known = readSummary(target)
+        how: dict[str, Any] = {
+            "bundle": str(model),
+            "device": device,
+            "engine": engine,
+            "any_modality": anyModality,
+            "islands": ISLANDS[keepLargest],
+            "smoothing": float(smoothing),
+            "average": average,
+        }
+
+        def plan(answer: PlanResult) -> None:
+            for one in answer.files:
+                item = BatchItem(_shortName(one.input, source), output=one.output)
+                pairs[one.output] = one
+                if one.done and not overwrite:
+                    item.state = ItemState.SKIPPED
+                    item.volumesML = known.get(Path(one.output).name, {})
+                batch.result.items.append(item)
+            if dask:
+                together()
+            else:
+                batch.start(work)
+
+        def measured(item: BatchItem, volumesML: dict[str, float]) -> None:
+            item.volumesML = volumesML
+            known[Path(item.output).name] = volumesML
+            writeSummary(target, known)
+
+        def work(item: BatchItem, over: Callable[[str], None]) -> Callable[[], None]:
+            def done(answer: SegmentFileResult) -> None:
+                measured(item, answer.volumes_ml)
+                over(ItemState.DONE)
+
+            def failed(error: RWKVUNetError) -> None:
+                if isinstance(error, CancelledError):
+                    over(ItemState.CANCELLED)
+                    return
+                item.error = str(error)
+                over(ItemState.FAILED)
+
+            ticket = client.ask(
+                SegmentFileRequest(input=pairs[item.output].input, output=item.output, **how),
+                onProgress=lambda step: batch.step(step.done, step.total, step.seconds_left),
+                onResult=done,
+                onError=failed,
+            )
+            return lambda: client.cancel(ticket)
+
+        def together() -> None:
+            waiting = {item.output: item for item in batch.result.items if item.state == ItemState.WAITING}
+            batch.startElsewhere()
+            if not waiting:
+                batch.finish(RunState.COMPLETED)
+                return
+
+            def step(progress: Progress) -> None:
+                if progress.file:
+                    item = waiting[progress.file.output]
+                    item.seconds, item.error = progress.file.seconds, progress.file.error
+                    if not item.error:
+                        measured(item, progress.file.volumes_ml)
+                    batch.take(item, ItemState.FAILED if item.error else ItemState.DONE)
+                batch.step(progress.done, progress.total, progress.seconds_left)
+
+            ticket = client.ask(
+                SegmentFilesRequest(files=tuple(pairs[output] for output in waiting), dask=dask, **how),
+                onProgress=step,
+                onResult=lambda answer: batch.finish(RunState.COMPLETED),
+                onError=batch.fail,
+            )
+            batch.cancelItem = lambda: client.cancel(ticket)
+
+        planning = client.ask(PlanRequest(input=str(source), output=str(target)), onResult=plan, onError=batch.fail)
+        batch.cancelItem = lambda: client.cancel(planning)
+        if waitForCompletion:
+            batch.result.wait()
+            if batch.result.error:
+                raise RuntimeError(str(batch.result.error)) from batch.result.error
+        return batch.result
+
+    def cleanup(self) -> None:
+        """Module reload or quit: forget the batches, without callbacks. The worker is the segmentation logic's."""
+        for batch in list(self._batches):
+            batch.forget()
+
+    def _newBatch(
+        self,
+        name: str,
+        onProgress: Callable[[BatchResult], object] | None,
+        onFinished: Callable[[BatchResult], object] | None,
+    ) -> "BatchRun":
+        batch = BatchRun(name, onProgress, onFinished, self._batches.remove)
+        self._batches.append(batch)
+        return batch
+
+
+def _earlier(volume: Any, settings: str) -> Any:
+    """The segmentation node that a batch with these settings made of a volume; None when there is none."""
+    if volume is None:
+        return None
+    mark = json.dumps([volume.GetID(), settings])
+    for index in range(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")):
+        node = slicer.mrmlScene.GetNthNodeByClass(index, "vtkMRMLSegmentationNode")
+        if node.GetAttribute(_DONE_BY) == mark:
+            return node
+    return None
+
+
+def _shortName(path: str, folder: Path) -> str:
+    try:
+        return Path(path).relative_to(folder).as_posix() or Path(path).name
+    except ValueError:
+        return Path(path).name

@@ -1,0 +1,113 @@
+"""What became of a batch: items, and the table of them that the user sees in the scene."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from rwkv_core.errors import RWKVUNetError
+from RWKVUNetSegmentLib.Segmentation.SegmentationRun import RunState
+from RWKVUNetSegmentLib.Worker.EventLoop import Waiter
+
+
+class ItemState:
+    """What became of one volume."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass
+class BatchItem:
+    """One volume of a batch.
+
+    Attributes:
+        name: the node's, or the file's relative to the input folder.
+        state: one of `ItemState`.
+        seconds: that it took.
+        volumesML: volume of each class in millilitres.
+        error: one line; empty unless it failed.
+        output: segmentation node, or path of the file.
+    """
+
+    name: str
+    state: str = ItemState.WAITING
+    seconds: float = 0.0
+    volumesML: dict[str, float] = field(default_factory=dict)
+    error: str = ""
+    output: Any = None
+
+
+@dataclass(eq=False)
+class BatchResult:
+    """A batch; fills in as it goes on.
+
+    Attributes:
+        items: in order.
+        table: vtkMRMLTableNode with name, state, seconds, volume per class in ml, error; kept up to date.
+        state: a `RunState`: COMPLETED also when single volumes failed.
+        error: why nothing could be done at all; else None.
+        current: index of the running item, -1 when none runs.
+        done, total: slices of the running item; on a cluster, volumes.
+        secondsLeft: for these; None while it is not known.
+    """
+
+    items: list[BatchItem] = field(default_factory=list)
+    table: Any = None
+    state: str = RunState.PREPARING
+    error: RWKVUNetError | None = None
+    current: int = -1
+    done: int = 0
+    total: int = 0
+    secondsLeft: float | None = None
+    waiter: Waiter = field(default_factory=Waiter, repr=False)
+    batch: Any = field(default=None, repr=False)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the state is final."""
+        return self.state in RunState.FINAL
+
+    def cancel(self) -> None:
+        """End the running volume and leave the rest; what is done stays."""
+        if self.batch and not self.finished:
+            self.batch.cancel()
+
+    def wait(self) -> None:
+        """Process events until the batch is over."""
+        self.waiter.wait()
+
+
+def updateTable(result: BatchResult, name: str) -> None:
+    """Fill the batch's table node, which is made when there is none yet; one that the user deleted stays deleted.
+
+    Args:
+        name: of a new node.
+    """
+    if result.table is None:
+        result.table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", slicer.mrmlScene.GenerateUniqueName(name))
+    elif result.table.GetScene() is None:
+        return
+    table = vtk.vtkTable()
+    classes = list(dict.fromkeys(one for item in result.items for one in item.volumesML))
+    _addColumn(table, _("Volume"), vtk.vtkStringArray(), [item.name for item in result.items])
+    _addColumn(table, _("State"), vtk.vtkStringArray(), [item.state for item in result.items])
+    _addColumn(table, _("Seconds"), vtk.vtkDoubleArray(), [round(item.seconds, 2) for item in result.items])
+    for one in classes:
+        values = [item.volumesML.get(one, float("nan")) for item in result.items]
+        _addColumn(table, _("{name} (ml)").format(name=one), vtk.vtkDoubleArray(), values)
+    _addColumn(table, _("Error"), vtk.vtkStringArray(), [item.error for item in result.items])
+    result.table.SetAndObserveTable(table)
+
+
+def _addColumn(table: Any, title: str, column: Any, values: list[Any]) -> None:
+    column.SetName(title)
+    for value in values:
+        column.InsertNextValue(value)
+    table.AddColumn(column)

@@ -1,0 +1,194 @@
+"""The models: which there are, download, import, remove. With a worker of its own: a download blocks nothing."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from slicer.i18n import tr as _
+
+from rwkv_core.errors import InputError, RWKVUNetError
+from rwkv_core.worker.content import ModelEntry
+from rwkv_core.worker.protocol import Progress, Request
+from rwkv_core.worker.protocol_models import DownloadRequest, ImportRequest, ModelsRequest, ModelsResult, RemoveRequest
+from RWKVUNetSegmentLib.Worker.EventLoop import later, tell
+from RWKVUNetSegmentLib.Worker.WorkerClient import WorkerClient, WorkerTicket
+
+_HERE = ("shipped", "installed")
+
+
+class ModelsLogic:
+    """The list of models, as it was told last, and what can be done with them. One action at a time.
+
+    Args:
+        client: None for a `WorkerClient("models")`.
+
+    Attributes:
+        models: empty before the first `refresh` was answered.
+        store: folder of the installed ones; None before.
+        busy: what is being done: "download", "import" or "remove"; empty when nothing is.
+    """
+
+    def __init__(self, client: WorkerClient | None = None):
+        self.client = client or WorkerClient("models")
+        self.models: tuple[ModelEntry, ...] = ()
+        self.store: Path | None = None
+        self.busy = ""
+        self._ticket: WorkerTicket | None = None
+        self._callbacks: list[Callable[[], object]] = []
+
+    def addCallback(self, callback: Callable[[], object]) -> None:
+        """`callback()` is called whenever `models` or `busy` has changed."""
+        self._callbacks.append(callback)
+
+    def removeCallback(self, callback: Callable[[], object]) -> None:
+        """Call it no more."""
+        if callback in self._callbacks:
+            self._callbacks.remove(callback)
+
+    def find(self, modelID: str) -> ModelEntry | None:
+        """The model of an id; None when the list has none."""
+        return next((one for one in self.models if one.id == modelID), None)
+
+    def refresh(
+        self, onDone: Callable[[], object] | None = None, onError: Callable[[RWKVUNetError], object] | None = None
+    ) -> None:
+        """Ask for the list again."""
+
+        def take(answer: ModelsResult) -> None:
+            self.models, self.store = answer.models, Path(answer.store)
+            self._tell()
+            tell(onDone)
+
+        self.client.ask(ModelsRequest(), onResult=take, onError=onError)
+
+    def canDownload(self, modelID: str) -> tuple[bool, str]:
+        """Whether it can be downloaded now, and else why not."""
+        entry = self.find(modelID)
+        if entry is None:
+            return False, _("Choose a model.")
+        if self.busy:
+            return False, _("Wait until the present {action} is over, or cancel it.").format(action=self.busy)
+        if entry.state in _HERE:
+            return False, _("{title} is here already.").format(title=entry.title)
+        if not entry.repo:
+            return False, _(
+                "Nobody has published {title} where it could be downloaded from. Import its file instead."
+            ).format(title=entry.title)
+        return True, ""
+
+    def canRemove(self, modelID: str) -> tuple[bool, str]:
+        """Whether it can be removed now, and else why not."""
+        entry = self.find(modelID)
+        if entry is None:
+            return False, _("Choose a model.")
+        if self.busy:
+            return False, _("Wait until the present {action} is over, or cancel it.").format(action=self.busy)
+        if entry.state == "shipped":
+            return False, _("{title} is part of the extension.").format(title=entry.title)
+        if not entry.folder:
+            return False, _("{title} is not here.").format(title=entry.title)
+        return True, ""
+
+    def canSegment(self, modelID: str, modality: str = "") -> tuple[bool, str]:
+        """Whether it is here and segments volumes, and else why not. A modality that does not fit is no hindrance."""
+        entry = self.find(modelID)
+        if entry is None:
+            return False, _("Choose a model.")
+        title = entry.title
+        if entry.kind != "segmentation":
+            return False, _("{title} segments nothing by itself: it is a starting point for training.").format(
+                title=title
+            )
+        if entry.in_channels != 1:
+            return False, _("{title} takes colour images; volumes are grey.").format(title=title)
+        if entry.state == "broken":
+            return False, _("{title} is damaged: {reason}").format(title=title, reason=entry.reason)
+        if entry.state == "needs download":
+            return False, _("{title} must be downloaded first.").format(title=title)
+        if entry.state == "not published":
+            return False, _("{title} is not here. Import its file first.").format(title=title)
+        return True, ""
+
+    def modalityWarning(self, modelID: str, modality: str) -> str:
+        """A sentence when the model was made for another modality than the volume's; else empty."""
+        entry = self.find(modelID)
+        if entry is None or not modality or entry.modality in ("any", modality):
+            return ""
+        return _("{title} was made for {expected}, and this volume is {modality}.").format(
+            title=entry.title, expected=entry.modality, modality=modality
+        )
+
+    def download(
+        self,
+        modelID: str,
+        repo: str = "",
+        revision: str = "",
+        onProgress: Callable[[Progress], object] | None = None,
+        onDone: Callable[[], object] | None = None,
+        onError: Callable[[RWKVUNetError], object] | None = None,
+    ) -> None:
+        """Fetch a model, or go on where it stopped. Progress counts bytes. The list is refreshed before `onDone`."""
+        request = DownloadRequest(bundle=modelID, repo=repo, revision=revision)
+        self._do("download", request, onProgress, onDone, onError)
+
+    def importModel(
+        self,
+        path: str | Path,
+        modelID: str = "",
+        onProgress: Callable[[Progress], object] | None = None,
+        onDone: Callable[[], object] | None = None,
+        onError: Callable[[RWKVUNetError], object] | None = None,
+    ) -> None:
+        """Take a checkpoint (then `modelID` says what it is) or a model's folder into the store."""
+        self._do("import", ImportRequest(path=str(path), bundle=modelID), onProgress, onDone, onError)
+
+    def remove(
+        self,
+        modelID: str,
+        onDone: Callable[[], object] | None = None,
+        onError: Callable[[RWKVUNetError], object] | None = None,
+    ) -> None:
+        """Delete an installed model."""
+        self._do("remove", RemoveRequest(bundle=modelID), None, onDone, onError)
+
+    def cancel(self) -> None:
+        """End what `busy` says; its `onError` gets a CancelledError."""
+        if self._ticket:
+            self.client.cancel(self._ticket)
+
+    def cleanup(self) -> None:
+        """Module reload or quit: end the worker without callbacks."""
+        self._callbacks = []
+        self.client.stop()
+
+    def _do(
+        self,
+        action: str,
+        request: Request[Any],
+        onProgress: Callable[[Progress], object] | None,
+        onDone: Callable[[], object] | None,
+        onError: Callable[[RWKVUNetError], object] | None,
+    ) -> None:
+        if self.busy:
+            busy = InputError(_("Wait until the present {action} is over, or cancel it.").format(action=self.busy))
+            later(lambda: tell(onError, busy))
+            return
+        self.busy = action
+
+        def over() -> None:
+            self.busy, self._ticket = "", None
+            self._tell()
+
+        def done(answer: Any) -> None:
+            self.refresh(lambda: (over(), tell(onDone)), lambda error: (over(), tell(onError, error)))
+
+        def failed(error: RWKVUNetError) -> None:
+            over()
+            tell(onError, error)
+
+        self._ticket = self.client.ask(request, onProgress, done, failed)
+        self._tell()
+
+    def _tell(self) -> None:
+        for callback in list(self._callbacks):
+            tell(callback)

@@ -1,0 +1,169 @@
+"""Segment a volume node: one function for button, console and batch.
+
+logic = SegmentationLogic()
+result = logic.process(getNode("MRHead"))                        # waits, without freezing Slicer
+result = logic.process(volume, waitForCompletion=False, onFinished=print)
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from rwkv_core.errors import RWKVUNetError
+from rwkv_core.worker.protocol import DevicesRequest, DevicesResult
+from RWKVUNetSegmentLib.Scene.SegmentationWriting import SegmentationWriter
+from RWKVUNetSegmentLib.Segmentation.SegmentationRun import (
+    RunProgress,
+    RunState,
+    SegmentationParameters,
+    SegmentationResult,
+    SegmentationRun,
+)
+from RWKVUNetSegmentLib.Worker.EventLoop import tell
+from RWKVUNetSegmentLib.Worker.WorkerClient import WorkerClient
+
+__all__ = ["RunProgress", "RunState", "SegmentationLogic", "SegmentationParameters", "SegmentationResult"]
+
+
+class SegmentationLogic:
+    """Runs segmentations through one warm worker.
+
+    Args:
+        client: None for a `WorkerClient("segmentation")`.
+        writer: None for a `SegmentationWriter`.
+    """
+
+    def __init__(self, client: WorkerClient | None = None, writer: SegmentationWriter | None = None):
+        self.client = client or WorkerClient("segmentation")
+        self.writer = writer or SegmentationWriter()
+        self._runs: list[SegmentationRun] = []
+        self._onCompleted: list[Callable[[SegmentationResult], object]] = []
+        scene = slicer.mrmlScene
+        self._scene = scene
+        self._tags = [
+            scene.AddObserver(scene.StartCloseEvent, self._onSceneCloses),
+            scene.AddObserver(scene.NodeAboutToBeRemovedEvent, self._onNodeGoes),
+        ]
+
+    @property
+    def running(self) -> tuple[SegmentationResult, ...]:
+        """Runs that are not over, in order."""
+        return tuple(run.result for run in self._runs)
+
+    def process(
+        self,
+        inputVolume: Any,
+        outputSegmentation: Any = None,
+        model: str = "default",
+        device: str = "auto",
+        region: Any = None,
+        waitForCompletion: bool = True,
+        *,
+        engine: str = "auto",
+        average: bool | None = None,
+        keepLargest: bool | None = None,
+        smoothing: float = 0.0,
+        anyModality: bool = False,
+        show3D: bool = False,
+        keep: bool = False,
+        onProgress: Callable[[RunProgress], object] | None = None,
+        onFinished: Callable[[SegmentationResult], object] | None = None,
+    ) -> SegmentationResult:
+        """Segment a volume.
+
+        Args: as `SegmentationParameters`, and
+            waitForCompletion: return when it is done; Slicer stays responsive. Else return at once.
+            onProgress: called with each step.
+            onFinished: called once, with the result in its final state.
+
+        Returns:
+            The result; with `waitForCompletion=False`, one that fills in. A node that is deleted meanwhile, or a scene
+            that is closed, ends the run as cancelled.
+
+        Raises:
+            RuntimeError: only when waiting: what went wrong and what to do; also for a run that was cancelled.
+        """
+        parameters = SegmentationParameters(
+            inputVolume=inputVolume,
+            outputSegmentation=outputSegmentation,
+            model=model,
+            device=device,
+            region=region,
+            engine=engine,
+            average=average,
+            keepLargest=keepLargest,
+            smoothing=smoothing,
+            anyModality=anyModality,
+            show3D=show3D,
+            keep=keep,
+        )
+        result = self.start(parameters, onProgress, onFinished)
+        if waitForCompletion:
+            result.wait()
+            if result.state == RunState.FAILED:
+                raise RuntimeError(str(result.error)) from result.error
+            if result.state == RunState.CANCELLED:
+                raise RuntimeError(_("The segmentation was cancelled."))
+        return result
+
+    def start(
+        self,
+        parameters: SegmentationParameters,
+        onProgress: Callable[[RunProgress], object] | None = None,
+        onFinished: Callable[[SegmentationResult], object] | None = None,
+    ) -> SegmentationResult:
+        """As `process` without waiting. Invalid parameters give a FAILED result; `onFinished` comes all the same."""
+        result = SegmentationResult(parameters)
+        run = SegmentationRun(result, self.client, self.writer, onProgress, onFinished, self._runEnds)
+        result.run = run
+        self._runs.append(run)
+        run.start(others=len(self._runs) - 1)
+        return result
+
+    def addCompletedCallback(self, callback: Callable[[SegmentationResult], object]) -> None:
+        """`callback(result)` is called when a run has been completed, before its `onFinished`."""
+        self._onCompleted.append(callback)
+
+    def _runEnds(self, run: SegmentationRun) -> None:
+        self._runs.remove(run)
+        if run.result.state == RunState.COMPLETED:
+            for callback in list(self._onCompleted):
+                tell(callback, run.result)
+
+    def askDevices(
+        self, onResult: Callable[[DevicesResult], object], onError: Callable[[RWKVUNetError], object]
+    ) -> None:
+        """Devices and engines, and why one cannot be used. Warms the worker up: takes seconds the first time."""
+        self.client.ask(DevicesRequest(), onResult=onResult, onError=onError)
+
+    def cancelAll(self) -> None:
+        """Cancel every run."""
+        for run in reversed(list(self._runs)):
+            run.cancel()
+
+    def cleanup(self) -> None:
+        """Module reload or quit: end all runs without callbacks, and the worker with its process tree."""
+        for tag in self._tags:
+            self._scene.RemoveObserver(tag)
+        self._tags = []
+        self._onCompleted = []
+        for run in list(self._runs):
+            run.forget()
+        self.client.stop()
+
+    def _onSceneCloses(self, caller: Any, event: str) -> None:
+        busy = bool(self._runs)
+        for run in list(self._runs):
+            run.abandon()
+        self.writer.history.clear()
+        if busy:
+            self.client.kill(_("The segmentation process was ended, because the scene was closed."))
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _onNodeGoes(self, caller: Any, event: str, node: Any) -> None:
+        for run in list(self._runs):
+            if run.concerns(node):
+                run.abandon()

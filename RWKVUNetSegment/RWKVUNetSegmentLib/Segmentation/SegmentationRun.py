@@ -1,0 +1,377 @@
+"""One segmentation of one volume node: the volume goes to the worker, the labels come back into the scene."""
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import slicer
+from slicer.i18n import tr as _
+
+from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
+from rwkv_core.worker.arrays import geometry_of
+from rwkv_core.worker.content import Box, ClassEntry, Islands, VolumeFile
+from rwkv_core.worker.protocol import Progress, SegmentRequest, SegmentResult
+from RWKVUNetSegmentLib.Scene import InputVolume
+from RWKVUNetSegmentLib.Scene.RegionOfInterest import RegionOfInterest, regionFrom
+from RWKVUNetSegmentLib.Scene.SegmentationWriting import LabelledPart, SegmentationWriter
+from RWKVUNetSegmentLib.Worker.EventLoop import Waiter, inTurns, later, tell
+from RWKVUNetSegmentLib.Worker.WorkerClient import WorkerClient, WorkerTicket
+
+_COUNTED_AT_ONCE = 1 << 22
+"""Voxels that are counted in one turn of the event loop: some 10 ms."""
+
+ISLANDS: dict[bool | None, Islands] = {None: "bundle", True: "remove", False: "keep"}
+"""What `keepLargest` means to the worker."""
+
+
+class RunState:
+    """What became of a run; the last three are final."""
+
+    PREPARING = "preparing"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+    FINAL = (COMPLETED, CANCELLED, FAILED)
+
+
+@dataclass
+class SegmentationParameters:
+    """What to segment, and how.
+
+    Attributes:
+        inputVolume: vtkMRMLScalarVolumeNode.
+        outputSegmentation: vtkMRMLSegmentationNode; None for a new one, "<volume> segmentation".
+        model: id or folder.
+        device: "auto", "cpu", "cuda:0" and so on.
+        region: None (all), a `RegionOfInterest`, a ROI node or a slice node.
+        engine: "auto", "torch", "openvino".
+        average: average the answers for axial, coronal and sagittal slices, where the voxels are nearly cubic and the
+            model was trained on them; None leaves it to the model. Single slices are never averaged.
+        keepLargest: keep only the largest part of each class; None leaves it to the model.
+        smoothing: standard deviation in mm, 0 for none.
+        anyModality: segment also if the volume's modality is not the model's.
+        show3D: show the result in 3-D views.
+        keep: the worker keeps the probabilities, for `InteractiveLogic`.
+    """
+
+    inputVolume: Any = None
+    outputSegmentation: Any = None
+    model: str = "default"
+    device: str = "auto"
+    region: Any = None
+    engine: str = "auto"
+    average: bool | None = None
+    keepLargest: bool | None = None
+    smoothing: float = 0.0
+    anyModality: bool = False
+    show3D: bool = False
+    keep: bool = False
+
+    def isValid(self) -> tuple[bool, str]:
+        """Whether this can be tried, and else a sentence that says why not. Takes no time."""
+        valid, reason = InputVolume.isValid(self.inputVolume)
+        if not valid:
+            return False, reason
+        if self.inputVolume.GetScene() is not slicer.mrmlScene:
+            return False, _("{name} is not in the scene.").format(name=self.inputVolume.GetName())
+        output = self.outputSegmentation
+        if output is not None and not output.IsA("vtkMRMLSegmentationNode"):
+            return False, _("{name} is not a segmentation.").format(name=output.GetName())
+        if output is not None and output.GetScene() is not slicer.mrmlScene:
+            return False, _("{name} is not in the scene.").format(name=output.GetName())
+        if not self.model:
+            return False, _("Choose a model.")
+        if not 0 <= self.smoothing < np.inf:
+            return False, _("The smoothing must be 0 mm or more.")
+        try:
+            regionFrom(self.inputVolume, self.region)
+        except RWKVUNetError as error:
+            return False, str(error)
+        return True, ""
+
+
+@dataclass
+class RunProgress:
+    """How far a run is.
+
+    Attributes:
+        stage: "send" (the volume is handed over), "wait" (another run is before it), then the worker's: "library",
+            "weights", "device", "segment", "write"; last "import" into the scene.
+        text: the stage in words, translated.
+        done, total: slices in stage "segment", else 0 of 0.
+        secondsLeft: None while it is not known.
+    """
+
+    stage: str
+    text: str
+    done: int = 0
+    total: int = 0
+    secondsLeft: float | None = None
+
+
+@dataclass(eq=False)
+class SegmentationResult:
+    """A run and, once it is over, what came of it. Filled in as it goes on.
+
+    Attributes:
+        state: one of `RunState`.
+        node: the segmentation node; None until it is written.
+        segmentIDs: of the model's classes, by label value.
+        classes: of the model.
+        volumesML: volume of each class in millilitres, by name, in the part that was segmented.
+        timings: seconds per stage; "total" is what the user waited.
+        device, engine: that computed it.
+        warnings: sentences that a person should read.
+        logPath: of the worker.
+        error: what went wrong (`message`, `hint`); None unless the state is FAILED.
+        progress: the latest.
+        kept: id of the request whose probabilities the worker keeps; None when it keeps none.
+        box: the part that was segmented; None until it is, and for single slices.
+    """
+
+    parameters: SegmentationParameters
+    state: str = RunState.PREPARING
+    node: Any = None
+    segmentIDs: dict[int, str] = field(default_factory=dict)
+    classes: tuple[ClassEntry, ...] = ()
+    volumesML: dict[str, float] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+    device: str = ""
+    engine: str = ""
+    warnings: list[str] = field(default_factory=list)
+    logPath: Path | None = None
+    error: RWKVUNetError | None = None
+    progress: RunProgress | None = None
+    kept: int | None = None
+    box: Box | None = None
+    run: "SegmentationRun | None" = field(default=None, repr=False)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the state is final."""
+        return self.state in RunState.FINAL
+
+    def cancel(self) -> None:
+        """Ask for its end; it comes soon, at the latest when the worker's patience is over. Final states stay."""
+        if self.run:
+            self.run.cancel()
+
+    def wait(self) -> None:
+        """Process events until the run is over."""
+        if self.run:
+            self.run.waiter.wait()
+
+
+class SegmentationRun:
+    """The way of one volume through the worker.
+
+    Args:
+        result: to be filled in.
+        client: to be asked.
+        writer: of the result.
+        onProgress: gets each step.
+        onFinished: gets the result, once.
+        onEnd: called before `onFinished`.
+    """
+
+    def __init__(
+        self,
+        result: SegmentationResult,
+        client: WorkerClient,
+        writer: SegmentationWriter,
+        onProgress: Callable[[RunProgress], object] | None,
+        onFinished: Callable[[SegmentationResult], object] | None,
+        onEnd: Callable[["SegmentationRun"], None],
+    ):
+        self.result = result
+        self.waiter = Waiter()
+        self._client, self._writer = client, writer
+        self._onProgress, self._onFinished, self._onEnd = onProgress, onFinished, onEnd
+        self._ticket: WorkerTicket | None = None
+        self._giveUp: Callable[[], None] | None = None
+        self._file = self._answered = ""
+        self._started = time.perf_counter()
+
+    def start(self, others: int) -> None:
+        """Begin. What is wrong with the parameters is told from the event loop.
+
+        Args:
+            others: runs that are before this one.
+        """
+        parameters = self.result.parameters
+        valid, reason = parameters.isValid()
+        if not valid:
+            later(lambda: self._fail(InputError(reason)))
+            return
+        volume = InputVolume.InputVolume.fromNode(parameters.inputVolume)
+        region = regionFrom(parameters.inputVolume, parameters.region)
+        self._step("send", _("Handing the volume over"))
+        self._giveUp = self._client.put(volume.array, lambda file: self._ask(file, volume, region, others), self._fail)
+        self.result.logPath = self._client.logPath
+
+    def concerns(self, node: Any) -> bool:
+        """Whether it cannot go on without a node."""
+        parameters = self.result.parameters
+        return node is parameters.inputVolume or (node is not None and node is parameters.outputSegmentation)
+
+    def cancel(self) -> None:
+        """Ask for the end."""
+        if self.result.finished:
+            return
+        if self._ticket and not self._ticket.done:
+            self._client.cancel(self._ticket)  # its answer ends the run
+        else:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """End it here and now, as cancelled, whatever the worker does."""
+        if self._ticket and not self._ticket.done:
+            self._client.cancel(self._ticket)
+        self._finish(RunState.CANCELLED)
+
+    def forget(self) -> None:
+        """End it without telling anybody."""
+        self._onProgress = self._onFinished = None
+        self._finish(RunState.CANCELLED)
+
+    def _ask(self, file: str, volume: InputVolume.InputVolume, region: RegionOfInterest, others: int) -> None:
+        parameters = self.result.parameters
+        self._giveUp = None
+        self._file = file
+        self.result.state = RunState.RUNNING
+        self.result.timings["send"] = time.perf_counter() - self._started
+        self._step("wait", _("Waiting for another run") if others else _("Starting"))
+        request = SegmentRequest(
+            volume=VolumeFile(
+                file=file, ijk_to_ras=geometry_of(volume.ijkToWorld), name=volume.name, modality=volume.modality
+            ),
+            bundle=parameters.model,
+            device=parameters.device,
+            engine=parameters.engine,
+            box=region.box,
+            slices=region.slices,
+            any_modality=parameters.anyModality,
+            islands=ISLANDS[parameters.keepLargest],
+            smoothing=float(parameters.smoothing),
+            average=parameters.average,
+            keep=parameters.keep,
+        )
+        self._ticket = self._client.ask(request, self._onWorkerProgress, self._onResult, self._fail)
+        self.result.logPath = self._client.logPath
+
+    def _onWorkerProgress(self, progress: Progress) -> None:
+        words = {
+            "library": _("Loading PyTorch"),
+            "weights": _("Loading the model"),
+            "device": _("Preparing the device"),
+            "segment": _("Segmenting"),
+            "write": _("Handing the result over"),
+        }
+        text = words.get(progress.stage, progress.stage)
+        self._step(progress.stage, text, progress.done, progress.total, progress.seconds_left)
+
+    def _onResult(self, answer: SegmentResult) -> None:
+        self._discardVolume()
+        self._answered = answer.labelmap or ""
+        if self.result.finished:
+            self._discardAnswer()
+            return
+        try:
+            labelmap = self._client.read(answer.labelmap or "")
+        except RWKVUNetError as error:
+            self._fail(error)
+            return
+        self._step("import", _("Writing the segmentation"))
+        values = [one.value for one in answer.classes]
+        self._giveUp = inTurns(
+            _countLabels(labelmap, max(values, default=0)),
+            lambda counts: self._import(answer, labelmap, counts),
+            self._fail,
+        )
+
+    def _import(self, answer: SegmentResult, labelmap: np.ndarray, counts: np.ndarray) -> None:
+        self._giveUp = None
+        began = time.perf_counter()
+        parameters, result = self.result.parameters, self.result
+        node = parameters.outputSegmentation
+        part = LabelledPart(np.asarray(labelmap), answer.box, answer.classes, answer.slices)
+        try:
+            node = node or self._writer.newNode(parameters.inputVolume)
+            written = self._writer.write(node, parameters.inputVolume, part)
+            if parameters.show3D:
+                self._writer.show3D(node)
+        except Exception as error:
+            if node is not None and node is not parameters.outputSegmentation:
+                slicer.mrmlScene.RemoveNode(node)
+            if not isinstance(error, RWKVUNetError):
+                raise
+            self._fail(error)
+            return
+        finally:
+            del part, labelmap
+            self._discardAnswer()
+        voxel = abs(float(np.linalg.det(np.array(answer.ijk_to_ras)[:3, :3]))) / 1000
+        result.node = node
+        result.segmentIDs = written.segmentIDs
+        result.classes = answer.classes
+        if not answer.slices:
+            result.kept, result.box = answer.id if answer.kept else None, answer.box
+        result.volumesML = {one.name: float(counts[one.value]) * voxel for one in answer.classes}
+        result.device, result.engine = answer.device, answer.engine
+        result.warnings = [*answer.warnings, *written.warnings]
+        result.timings |= answer.timings | {"import": time.perf_counter() - began}
+        self._finish(RunState.COMPLETED)
+
+    def _fail(self, error: RWKVUNetError) -> None:
+        self._discardVolume()
+        if isinstance(error, CancelledError):
+            self._finish(RunState.CANCELLED)
+        elif not self.result.finished:
+            self.result.error = error
+            self._finish(RunState.FAILED)
+
+    def _finish(self, state: str) -> None:
+        if self.result.finished:
+            return
+        if self._giveUp:
+            self._giveUp()
+            self._giveUp = None
+        self._discardAnswer()
+        if self._ticket is None or self._ticket.done:  # else the worker still reads it
+            self._discardVolume()
+        self.result.timings["total"] = time.perf_counter() - self._started
+        self.result.logPath = self._client.logPath
+        self.result.state = state
+        self._onEnd(self)
+        tell(self._onFinished, self.result)
+        self.waiter.finish()
+
+    def _discardVolume(self) -> None:
+        file, self._file = self._file, ""
+        if file:
+            self._client.discard(file)
+
+    def _discardAnswer(self) -> None:
+        file, self._answered = self._answered, ""
+        if file:
+            self._client.discard(file)
+
+    def _step(self, stage: str, text: str, done: int = 0, total: int = 0, secondsLeft: float | None = None) -> None:
+        if not self.result.finished:
+            self.result.progress = RunProgress(stage, text, done, total, secondsLeft)
+            tell(self._onProgress, self.result.progress)
+
+
+def _countLabels(labelmap: np.ndarray, highest: int) -> Generator[None, None, np.ndarray]:
+    """How many voxels have each label."""
+    counts = np.zeros(highest + 1, np.int64)
+    flat = labelmap.reshape(-1)
+    for first in range(0, flat.size, _COUNTED_AT_ONCE):
+        counts += np.bincount(flat[first : first + _COUNTED_AT_ONCE], minlength=len(counts))[: len(counts)]
+        yield
+    return counts

@@ -1,0 +1,1 @@
+"""Segmenting volumes: runs, batches, models, installation."""

@@ -1,0 +1,101 @@
+"""A short command of rwkv-unet in a process of its own: starting a run, looking at a data set. Nothing waits for it."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import qt
+from slicer.i18n import tr as _
+
+from rwkv_core.errors import RWKVUNetError
+from rwkv_core.worker.launch import worker_environment
+from RWKVUNetSegmentLib.Worker.EventLoop import later, slot, tell
+from RWKVUNetSegmentLib.Worker.PythonEnvironment import pythonProgram
+
+_END_MILLISECONDS = 5000
+
+
+class TrainingCommand:
+    """Started at once; exactly one of the callbacks comes, from the event loop, unless `end` was called.
+
+    Args:
+        arguments: of `rwkv-unet`.
+        onDone: gets what it printed on its standard output.
+        onError: gets what it said was wrong.
+        python: None for PythonSlicer.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        onDone: Callable[[str], object],
+        onError: Callable[[RWKVUNetError], object],
+        python: str | None = None,
+    ):
+        self._onDone, self._onError = onDone, onError
+        self._over = False
+        self._process = qt.QProcess()
+        environment = qt.QProcessEnvironment.systemEnvironment()
+        for name, value in worker_environment().items():
+            environment.insert(name, value)
+        self._process.setProcessEnvironment(environment)
+        self._process.connect("finished(int,QProcess::ExitStatus)", self._onFinished)
+        self._process.connect("errorOccurred(QProcess::ProcessError)", self._onProcessError)
+        try:
+            program = python or pythonProgram()
+        except FileNotFoundError as error:
+            reason = str(error)
+            later(lambda: self._fail(reason))
+            return
+        self._process.start(program, ["-m", "rwkv_core.cli", *arguments])
+
+    def end(self) -> None:
+        """Kill it, without callbacks. A run that it has begun goes on: that is a process of another session."""
+        self._over = True
+        if self._process.state() != qt.QProcess.NotRunning:
+            self._process.kill()
+            self._process.waitForFinished(_END_MILLISECONDS)
+
+    @slot
+    def _onFinished(self, code: int, status: Any = 0) -> None:
+        output = self._process.readAllStandardOutput().data().decode("utf-8", "replace")
+        words = self._process.readAllStandardError().data().decode("utf-8", "replace").strip()
+        if code == 0 and self._process.exitStatus() == qt.QProcess.NormalExit:
+            later(lambda: self._succeed(output))  # listeners may drop the process, which it does not bear from here
+            return
+        if "Traceback" in words:
+            words = words.splitlines()[-1]
+        said = " ".join(words.split()).removeprefix("Error: ")
+        later(lambda: self._fail(said or _("The process ended with exit code {code}.").format(code=code)))
+
+    @slot
+    def _onProcessError(self, error: Any) -> None:
+        if self._process.error() == qt.QProcess.FailedToStart:  # the others are told by `finished`
+            reason = _("Python cannot be started: {reason}.").format(reason=self._process.errorString())
+            later(lambda: self._fail(reason))
+
+    def _succeed(self, output: str) -> None:
+        if not self._over:
+            self._over = True
+            tell(self._onDone, output)
+
+    def _fail(self, reason: str) -> None:
+        if not self._over:
+            self._over = True
+            tell(self._onError, RWKVUNetError(reason))
+
+
+def askClasses(
+    folder: Path,
+    onDone: Callable[[list[str]], object],
+    onError: Callable[[RWKVUNetError], object],
+    python: str | None = None,
+) -> TrainingCommand:
+    """The names of a data set's classes."""
+
+    def take(text: str) -> None:
+        content: dict[str, Any] = json.loads(text)
+        onDone([one["name"] for one in content["classes"]])
+
+    return TrainingCommand(["dataset", "classes", str(folder), "--json"], take, onError, python)

@@ -1,0 +1,1 @@
+"""Training runs: data, packages, processes, their state."""

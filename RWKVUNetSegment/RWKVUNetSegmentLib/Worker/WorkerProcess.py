@@ -1,0 +1,141 @@
+"""One worker process on QProcess: its streams, its private folder, its end."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import qt
+
+from rwkv_core.errors import RWKVUNetError
+from rwkv_core.worker.arrays import PrivateFolder
+from rwkv_core.worker.conversation import Answer, Conversation, Ticket
+from rwkv_core.worker.errors import WorkerDiedError, death_of
+from rwkv_core.worker.launch import kill_tree, worker_environment, worker_options
+from rwkv_core.worker.protocol import CancelRequest, HelloRequest, HelloResult, Progress, Request
+from RWKVUNetSegmentLib.Worker.EventLoop import later, slot
+from RWKVUNetSegmentLib.Worker.WorkerLog import WorkerLog
+
+_END_MILLISECONDS = 5000
+
+
+class WorkerProcess:
+    """A process that was started and said hello to; it takes requests at once.
+
+    Args:
+        program: the worker's program and its first arguments.
+        log: takes its standard error, and what it prints besides the protocol.
+        temporary: where the private folder is made; None for the system's folder.
+        onHello: called when it has answered.
+        onEnd: called once, when it has ended; requests are answered by `death` then.
+
+    Attributes:
+        folder: for arrays; removed when the process has ended.
+        hello: None until it answered.
+        death: None while it runs.
+
+    Raises:
+        StorageError: when the private folder cannot be made.
+    """
+
+    def __init__(
+        self,
+        program: Sequence[str],
+        log: WorkerLog,
+        temporary: Path | None,
+        onHello: Callable[[], None],
+        onEnd: Callable[["WorkerProcess"], None],
+    ):
+        self.hello: HelloResult | None = None
+        self.death: RWKVUNetError | None = None
+        self.folder = PrivateFolder.create(temporary)
+        self._log = log
+        self._onHello, self._onEnd = onHello, onEnd
+        self._reason = ""
+        self._received = b""
+        self._conversation = Conversation(self._write, lambda text: log.write(f"[stdout] {text}"))
+        self._process = qt.QProcess()
+        environment = qt.QProcessEnvironment.systemEnvironment()
+        for name, value in worker_environment().items():
+            environment.insert(name, value)
+        self._process.setProcessEnvironment(environment)
+        self._process.setStandardErrorFile(str(log.path), qt.QIODevice.Append)
+        self._process.connect("readyReadStandardOutput()", self._onOutput)
+        self._process.connect("finished(int,QProcess::ExitStatus)", self._onFinished)
+        self._process.connect("errorOccurred(QProcess::ProcessError)", self._onProcessError)
+        self._process.start(program[0], [*program[1:], *worker_options(self.folder.path)])
+        if self.death is None:
+            self.ask(HelloRequest(), self._onHelloAnswer)
+
+    def ask(self, request: Request[Any], answer: Callable[[Answer], object]) -> Ticket[Any]:
+        """Send a request. Raises as `Conversation.ask`."""
+        return self._conversation.ask(request, answer)
+
+    def cancel(self, ticket: Ticket[Any]) -> None:
+        """Ask for the end of a request."""
+        if self.death is None:
+            self.ask(CancelRequest(request=ticket.id), lambda answer: None)
+
+    def kill(self, reason: str) -> None:
+        """End it and all that it started, at once. It is gone when this returns.
+
+        Args:
+            reason: for `death`.
+        """
+        if self.death is not None:
+            return
+        self._reason = reason
+        pids = {int(self._process.processId()), self.hello.pid if self.hello else 0} - {0}
+        kill_tree(sorted(pids))
+        self._process.closeWriteChannel()
+        if self.death is None and not self._process.waitForFinished(_END_MILLISECONDS):
+            self._process.kill()
+        if self.death is None:  # when the event loop is gone, no signal tells
+            self._end(WorkerDiedError(reason))
+
+    def _write(self, line: bytes) -> None:
+        self._process.write(qt.QByteArray(line))
+
+    def _onHelloAnswer(self, answer: Answer) -> None:
+        if isinstance(answer, HelloResult):
+            self.hello = answer
+            self._onHello()
+        elif not isinstance(answer, Progress) and self.death is None:  # of another version
+            self.kill(str(answer))
+
+    @slot
+    def _onOutput(self) -> None:
+        waiting = bool(self._received)
+        self._received += self._process.readAllStandardOutput().data()
+        if not waiting:  # listeners may end the process, which it does not bear from within its own signal
+            later(self._takeReceived)
+
+    def _takeReceived(self) -> None:
+        received, self._received = self._received, b""
+        if self.death is None:
+            self._conversation.feed(received)
+
+    @slot
+    def _onFinished(self, code: int, status: Any = 0) -> None:
+        self._received += self._process.readAllStandardOutput().data()
+        self._takeReceived()
+        if self._reason:
+            self._end(WorkerDiedError(self._reason, exit_code=code))
+            return
+        crashed = os.name == "posix" and self._process.exitStatus() == qt.QProcess.CrashExit
+        self._end(death_of(-code if crashed else code, self._log.tail(), str(self._log.path)))
+
+    @slot
+    def _onProcessError(self, error: Any) -> None:
+        if self._process.error() == qt.QProcess.FailedToStart:  # the others are told by `finished`
+            self._end(death_of(None, self._process.errorString(), str(self._log.path)))
+
+    def _end(self, death: RWKVUNetError) -> None:
+        if self.death is not None:
+            return
+        self.death = death
+        self._log.write(f"[end] {death}")
+        self._onEnd(self)  # first, so that a listener who asks again gets a new process
+        self._conversation.lose(death)
+        self.folder.close()
+        self._process.deleteLater()

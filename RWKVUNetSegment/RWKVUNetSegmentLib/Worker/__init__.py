@@ -1,0 +1,1 @@
+"""The worker process that computes: its client, start, end, and what is sent to it."""

@@ -1,0 +1,1 @@
+"""A model on disk: its config and weights; which exist, which are here; download, import, publish."""

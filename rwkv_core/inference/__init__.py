@@ -1,0 +1,1 @@
+"""From a volume to its labelmap: whole volumes, single slices, batches."""

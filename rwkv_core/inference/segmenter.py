@@ -1,0 +1,383 @@
+"""Whole volumes: slices in, labelmap out, a few at a time."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rwkv_core.bundle.bundle import Bundle
+from rwkv_core.bundle.config import Patches, Preprocessing, SegmentClass, Stretch, Window
+from rwkv_core.bundle.store import load_bundle
+from rwkv_core.cancellation import Cancel, as_question
+from rwkv_core.engines import choose_device, make_engine
+from rwkv_core.errors import BundleError, InputError
+from rwkv_core.inference.block_pass import CONTEXT, BlockPass
+from rwkv_core.inference.intensity import IntensityScale, fit_intensity
+from rwkv_core.inference.plane_averaging import Averaging, Box
+from rwkv_core.inference.preprocessing import make_resampler
+from rwkv_core.inference.slice_pass import Clock, SlicePass, both
+from rwkv_core.inference.slice_planes import stacks_of
+from rwkv_core.postprocess.cleaning import Cleaning, Islands
+from rwkv_core.postprocess.postprocessing import count_labels
+from rwkv_core.volume import Region, SliceStack, Volume
+
+_AROUND = 16
+"""Pixels of the network's input around a region that are only looked at, so that its border is no edge of the image."""
+_AROUND_STRETCHED = 1 / 8
+"""Likewise as a share of the region's side, for models that stretch what they see to one size."""
+_AIR_OR_FAT_HU = -20
+"""Every CT of a body holds fat (-100 HU), lung or air; a volume without any is none, or not in Hounsfield units."""
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The answer for one volume.
+
+    Attributes:
+        labelmap: (K, J, I), uint8 or uint16, on the volume's own grid; values are those of `classes`, 0 is background.
+        ijk_to_ras: (4, 4), the volume's.
+        classes: what the values mean.
+        probabilities: (1 + len(classes), K, J, I) float16 when asked for, else None; zero outside the region, and as
+            the network gave them where islands were removed from the labelmap.
+        timings: seconds per stage: "measure" (intensity statistics), "prepare", "network", "restore", "finish"
+            (smoothing, islands), "total". Preparing and restoring run beside the network, so the sum exceeds the total.
+        slices: number of slices that went through the network.
+        orientation: the slices' orientation, as in `Preprocessing.orientations`; of several, joined by "+".
+        warnings: sentences about the input that a person should read.
+    """
+
+    labelmap: NDArray[np.unsignedinteger]
+    ijk_to_ras: NDArray[np.float64]
+    classes: tuple[SegmentClass, ...]
+    probabilities: NDArray[np.float16] | None
+    timings: dict[str, float]
+    slices: int
+    orientation: str
+    warnings: list[str] = field(default_factory=list)
+
+    def volumes_ml(self) -> dict[str, float]:
+        """Volume of each class in millilitres, by name."""
+        voxel = abs(float(np.linalg.det(self.ijk_to_ras[:3, :3]))) / 1000
+        counts = count_labels(self.labelmap, max(c.value for c in self.classes))
+        return {c.name: float(counts[c.value]) * voxel for c in self.classes}
+
+
+class Segmenter:
+    """One model, ready: made once, used for many volumes.
+
+        segmenter = Segmenter("default")
+        result = segmenter.segment(read_volume("head.nii.gz"))
+
+    or, for several answers about one volume, `segmenter.prepare(volume)` and then `.segment(region)` of the result.
+
+    Args:
+        bundle: a bundle, its id, or its folder.
+        device: as in `rwkv_core.engines.make_engine`.
+        mode: "best"; or "paper" for the published pipeline, voxel for voxel.
+        engine: likewise.
+
+    Raises:
+        BundleError: for an unknown or broken bundle, or one that cannot segment volumes.
+        DeviceError: when the device or the engine is not there.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | str | Path,
+        device: str = "auto",
+        mode: Literal["best", "paper"] = "best",
+        engine: str = "auto",
+    ):
+        self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+        config = self.bundle.config
+        if config.kind != "segmentation" or config.preprocessing is None:
+            raise BundleError(
+                f"{config.title} ({config.id}) holds encoder weights only: a starting point for training.",
+                hint="Choose a model that segments; `rwkv-unet models list` shows them.",
+            )
+        if config.in_channels != 1:
+            raise BundleError(f"{config.title} ({config.id}) takes RGB images; volumes are grey.")
+        if mode not in ("best", "paper"):
+            raise ValueError(f'mode must be "best" or "paper", got {mode!r}')
+        choose_device(device, engine)  # a wrong name is told before the weights are read
+        self.preprocessing: Preprocessing = config.preprocessing
+        self.mode = mode
+        self.engine = make_engine(self.bundle.network, device, engine=engine)
+        top = max(c.value for c in config.classes)
+        values = [0, *(c.value for c in config.classes)]
+        self.values: NDArray[np.unsignedinteger] = np.array(values, np.uint8 if top < 256 else np.uint16)
+
+    def prepare(
+        self, volume: Volume, any_modality: bool = False, measured: IntensityScale | None = None
+    ) -> "PreparedVolume":
+        """Measure a volume once, to ask for several regions or slices of it.
+
+            prepared = segmenter.prepare(volume)
+            preview = prepared.segment(Region(k=(40, 41)))
+
+        Args:
+            volume: scalar, any numeric type, any orientation. Voxels that are not finite become background.
+            any_modality: also when the volume is known to be of another modality than the model's.
+            measured: `PreparedVolume.scale` of the same voxels and model from before, to be spared the measuring.
+
+        Raises:
+            InputError: when the volume cannot be segmented as it is, with the reason and what to do.
+        """
+        if not any_modality:
+            self._check_modality(volume)
+        start = time.perf_counter()
+        if measured is None:
+            measured = fit_intensity(self.preprocessing.intensity, volume.array, exact=self.mode == "paper")
+        return PreparedVolume(self, volume, measured, time.perf_counter() - start)
+
+    def segment(
+        self,
+        volume: Volume,
+        region: Region | None = None,
+        probabilities: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+        cancel: Cancel | None = None,
+        any_modality: bool = False,
+        islands: Islands = "bundle",
+        smoothing: float = 0.0,
+        average: bool | None = None,
+    ) -> Segmentation:
+        """`prepare` and `PreparedVolume.segment` in one call; arguments and errors are theirs."""
+        (region or Region()).within(volume.array.shape)  # told before a large volume is measured
+        prepared = self.prepare(volume, any_modality)
+        result = prepared.segment(
+            region,
+            probabilities=probabilities,
+            progress=progress,
+            cancel=cancel,
+            islands=islands,
+            smoothing=smoothing,
+            average=average,
+        )
+        timings = result.timings | {
+            "measure": prepared.seconds,
+            "total": prepared.seconds + result.timings["total"],
+        }
+        return replace(result, timings=timings)
+
+    def stacks(self, volume: Volume, shape: tuple[int, ...], average: bool | None = None) -> list[SliceStack]:
+        """Orders of slices for a part of `volume` of this (K, J, I) shape: one, or several whose answers are averaged.
+
+        Slices are averaged where their pixels are at most twice as large as those of the network's input, and the
+        probabilities fit in memory. `average` is as for `PreparedVolume.segment`.
+        """
+        return stacks_of(self.preprocessing, len(self.values), volume.ijk_to_ras, shape, average)
+
+    def judged(self, stacks: Sequence[SliceStack]) -> NDArray[np.bool_]:
+        """(stacks, channels): which channels the answer for each of several orders of slices says something about."""
+        judged = np.ones((len(stacks), len(self.values)), bool)
+        for channel, one in enumerate(self.bundle.config.classes, 1):
+            able = np.array([stack.code in one.orientations for stack in stacks])
+            if able.any():
+                judged[:, channel] = able
+        return judged
+
+    def _check_modality(self, volume: Volume) -> None:
+        made_for = self.bundle.config.modality
+        if volume.modality and made_for not in ("any", volume.modality):
+            raise InputError(
+                f"{self.bundle.config.title} was made for {made_for}, and this volume is {volume.modality}.",
+                hint="Choose another model, or ask for any modality (--any-modality) if you know better.",
+            )
+
+    def warnings(self, scale: IntensityScale) -> list[str]:
+        """What a person should know before trusting the result."""
+        found = []
+        if scale.not_finite:
+            found.append(f"{scale.not_finite} voxels are not finite numbers; they are labelled as background.")
+        in_hounsfield = isinstance(self.preprocessing.intensity, Window) and self.bundle.config.modality == "CT"
+        if in_hounsfield and scale.minimum > _AIR_OR_FAT_HU:
+            found.append(
+                f"This model expects CT in Hounsfield units, but no voxel lies below {scale.minimum:g}: check that "
+                "the volume is a CT and was not rescaled."
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class PreparedVolume:
+    """A volume that was measured for one model; made by `Segmenter.prepare`.
+
+    Attributes:
+        scale: of the whole volume's intensities.
+        seconds: that the measuring took.
+    """
+
+    segmenter: Segmenter
+    volume: Volume
+    scale: IntensityScale
+    seconds: float
+
+    def segment(
+        self,
+        region: Region | None = None,
+        probabilities: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+        cancel: Cancel | None = None,
+        islands: Islands = "bundle",
+        smoothing: float = 0.0,
+        average: bool | None = None,
+    ) -> Segmentation:
+        """Label every voxel of the volume, or of a region of it.
+
+        Memory beyond the volume: the labelmap and a few batches; `probabilities` are the exception. Cost per slice
+        is constant.
+
+        Args:
+            region: box of voxels to segment. Intensities were still measured on the whole volume. Some of its
+                surroundings are looked at, too, and not labelled.
+            probabilities: also return the class probabilities.
+            progress: called with (slices done, slices in all), first with 0.
+            cancel: asked between batches, or an event that may be set.
+            islands: "remove" keeps the largest part of every class, "keep" keeps all; "bundle" does what the model's
+                config asks for, in whole volumes only: a region may well hold several parts.
+            smoothing: standard deviation in mm of a Gaussian that smooths all labels jointly, before islands go.
+            average: whether the answers for slices of several orientations are averaged, where all of them are fine;
+                None does what the model's config asks for.
+
+        Raises:
+            InputError: when the region cannot be segmented as it is, with the reason and what to do.
+            CancelledError: when `cancel` said so.
+            DeviceError: when the GPU's memory does not hold one slice.
+        """
+        if smoothing < 0:
+            raise InputError(f"The smoothing must not be negative, and it is {smoothing:g} mm.")
+        volume = self.volume
+        clock = Clock()
+        cancelled = as_question(cancel)
+        box = (region or Region()).within(volume.array.shape).as_slices()
+        stacks, seen = self._looked_at(box, average)
+        values = self.segmenter.values
+        labelmap = np.zeros(volume.array.shape, values.dtype)
+        soft = np.zeros((len(values), *volume.array.shape), np.float16) if probabilities else None
+        report = progress or (lambda done, total: None)
+        if len(stacks) == 1:
+            slices = self._label(stacks[0], labelmap, soft, box, seen, report, cancelled, clock)
+        else:
+            i, j, k = volume.spacing
+            judged = self.segmenter.judged(stacks)
+            averaging = Averaging(stacks, partial(self._pass, clock), values, (k, j, i), judged)
+            slices = averaging.run(labelmap, soft, seen, report, cancelled)
+            if seen != box:
+                _clear_outside(labelmap, box)
+                for channel in () if soft is None else soft:
+                    _clear_outside(channel, box)
+        with clock("finish"):
+            clean = Cleaning(self.segmenter.bundle.config, volume.spacing, islands, smoothing, region is None)
+            given = volume.array[box] if self.scale.not_finite else ()
+            clean(labelmap[box], lambda: (~np.isfinite(one) for one in given), cancelled)
+        return Segmentation(
+            labelmap=labelmap,
+            ijk_to_ras=volume.ijk_to_ras,
+            classes=self.segmenter.bundle.config.classes,
+            probabilities=soft,
+            timings=clock.seconds(),
+            slices=slices,
+            orientation="+".join(stack.code for stack in stacks),
+            warnings=self.segmenter.warnings(self.scale),
+        )
+
+    def _label(
+        self,
+        stack: SliceStack,
+        labelmap: NDArray[np.unsignedinteger],
+        soft: NDArray[np.float16] | None,
+        box: Box,
+        seen: Box,
+        progress: Callable[[int, int], None],
+        cancelled: Callable[[], bool],
+        clock: Clock,
+    ) -> int:
+        """Label `box` in place, looking at `seen`, as one stack of slices; returns their number."""
+        blocks = self.segmenter.preprocessing.resampling
+        work: SlicePass | BlockPass = self._pass(clock, stack, seen)
+        if isinstance(blocks, Patches):
+            work = BlockPass(**vars(work), distance=stack.spacing[0], blocks=blocks)
+        total, done = len(work.source), 0
+
+        def advance(slices: int) -> None:
+            nonlocal done
+            done += slices
+            progress(done, total)
+
+        labels, chances = labelmap[seen], None if soft is None else soft[(slice(None), *seen)]
+        if seen != box:  # what was only looked at stays as it is
+            labels, chances = np.zeros_like(labels), None if chances is None else np.zeros_like(chances)
+        finish = work.into_labels(stack.to_stack(labels), self.segmenter.values)
+        if chances is not None:
+            finish = both(finish, work.into_probabilities([stack.to_stack(one) for one in chances]))
+        progress(0, total)
+        work.run(finish, advance, cancelled)
+        if seen != box:
+            inner = tuple(slice(b.start - s.start, b.stop - s.start) for b, s in zip(box, seen, strict=True))
+            labelmap[box] = labels[inner]
+            if soft is not None and chances is not None:
+                soft[(slice(None), *box)] = chances[(slice(None), *inner)]
+        return total
+
+    def slice_axis(self, region: Region) -> int:
+        """Axis of (K, J, I) along which the slices of a region follow each other.
+
+        Raises:
+            InputError: when the region holds no slice.
+        """
+        return self._looked_at(region.within(self.volume.array.shape).as_slices())[0][0].slice_axis
+
+    def _looked_at(self, box: Box, average: bool | None = None) -> tuple[list[SliceStack], Box]:
+        """The slices of a box, and the box with what the network needs to see around it.
+
+        A network that reads slices is shown more of these slices, and not more slices.
+        """
+        shape, segmenter = self.volume.array.shape, self.segmenter
+        i, j, k = self.volume.spacing
+        method = segmenter.preprocessing.resampling
+        if isinstance(method, Patches):
+            axes = segmenter.stacks(self.volume, shape)[0].axes
+            context = [CONTEXT * method.spacing[axes.index(axis)] for axis in range(3)]
+            seen = _widened(box, [mm / size for mm, size in zip(context, (k, j, i), strict=True)], shape)
+            return segmenter.stacks(self.volume, self.volume.array[seen].shape, average), seen
+        stacks = segmenter.stacks(self.volume, self.volume.array[box].shape, average)
+        if segmenter.mode == "paper":
+            return stacks, box
+        if isinstance(method, Stretch):
+            margins = [_AROUND_STRETCHED * (side.stop - side.start) for side in box]
+        else:
+            margins = [_AROUND * method.pixel / size for size in (k, j, i)]
+        if len(stacks) == 1:
+            margins[stacks[0].slice_axis] = 0.0
+        return stacks, _widened(box, margins, shape)
+
+    def _pass(self, clock: Clock, stack: SliceStack, box: Box) -> SlicePass:
+        """The slices of a part of the volume, ready to go through the network."""
+        segmenter = self.segmenter
+        source = stack.to_stack(self.volume.array[box])
+        shape = (source.shape[1], source.shape[2])
+        resampler = make_resampler(segmenter.preprocessing, shape, stack.spacing[1:], segmenter.mode == "paper")
+        return SlicePass(source, self.scale, resampler, segmenter.engine, clock)
+
+
+def _widened(box: Box, margins: Sequence[float], shape: tuple[int, ...]) -> Box:
+    """A box with so many voxels more on every side, as far as the volume goes."""
+    k, j, i = (
+        slice(max(0, side.start - math.ceil(margin)), min(length, side.stop + math.ceil(margin)))
+        for side, margin, length in zip(box, margins, shape, strict=True)
+    )
+    return k, j, i
+
+
+def _clear_outside(array: NDArray[np.generic], box: Box) -> None:
+    """Set to zero what lies outside of a box."""
+    inside = array[box].copy()
+    array[...] = 0
+    array[box] = inside

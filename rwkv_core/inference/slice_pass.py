@@ -1,0 +1,181 @@
+"""One pass of a stack of slices through the network, a few at a time."""
+
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rwkv_core.engines import Engine, OpenVINOInt8Engine
+from rwkv_core.inference.intensity import IntensityScale
+from rwkv_core.inference.pipeline import run_pipeline
+from rwkv_core.inference.preprocessing import Resampler
+
+_PIXELS_PER_BATCH = {"cpu": 150_000, "mps": 400_000, "cuda": 1_600_000}
+"""Network input pixels in one batch: enough to keep the device busy, little enough to stay in memory."""
+
+_TYPICAL = 24
+"""Slices to calibrate an engine with."""
+
+_AS_THEY_ARE = tuple(np.dtype(name) for name in ("uint8", "int8", "int16", "int32"))
+"""Types that torch scales by itself: on the way to a GPU, they are less than float32."""
+
+_LEAST_CHANCE = 1e-6
+"""That anything but the classes apart is there; what lies below has no say."""
+
+Finish = Callable[[slice, Tensor], None]
+"""Takes which slices they are, and their logits; called in several threads at once."""
+
+
+class Clock:
+    """Sums up seconds per stage, from any thread."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._stages: dict[str, float] = dict.fromkeys(("measure", "prepare", "network", "restore", "finish"), 0.0)
+        self._adding = threading.Lock()
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - start
+        with self._adding:
+            self._stages[stage] += seconds
+
+    def around(self, stage: str, results: Iterable[Tensor]) -> Generator[Tensor, None, None]:
+        """The same results; the waiting for each counts."""
+        iterator = iter(results)
+        with ExitStack() as stack:
+            if isinstance(iterator, Generator):
+                stack.callback(iterator.close)
+            while True:
+                with self(stage):
+                    result = next(iterator, None)
+                if result is None:
+                    return
+                yield result
+
+    def seconds(self) -> dict[str, float]:
+        return {**self._stages, "total": time.perf_counter() - self._start}
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Slices and all that takes them to the network and back.
+
+    Attributes:
+        source: (S, R, C), the voxels as a stack of slices.
+    """
+
+    source: NDArray[np.generic]
+    scale: IntensityScale
+    resampler: Resampler
+    engine: Engine
+    clock: Clock
+
+    def into_labels(self, target: NDArray[np.unsignedinteger], values: NDArray[np.unsignedinteger]) -> Finish:
+        """Put the label of every voxel into `target` (S, R, C); `values` has one for each channel."""
+
+        def finish(batch: slice, logits: Tensor) -> None:
+            with self.clock("restore"):
+                labels = np.take(values, self.resampler.labels(logits).cpu().numpy())
+                if self.scale.not_finite:
+                    labels[~np.isfinite(self.source[batch])] = 0
+                target[batch] = labels
+
+        return finish
+
+    def into_probabilities(
+        self,
+        targets: list[NDArray[np.float16]],
+        shares: NDArray[np.float32] | None = None,
+        apart: NDArray[np.bool_] | None = None,
+    ) -> Finish:
+        """Add probabilities to `targets`, (S, R, C) for each channel.
+
+        Args:
+            targets: what to add to.
+            shares: (channels,), times which they are added; by default all of them.
+            apart: (channels,), those for which the others make no room: the others' probabilities add up to 1.
+        """
+        split = None if apart is None or not apart.any() else torch.from_numpy(apart)
+
+        def finish(batch: slice, logits: Tensor) -> None:
+            with self.clock("restore"):
+                chances = self.resampler.probabilities(logits)
+                if split is not None:
+                    together = chances[:, ~split]
+                    chances[:, ~split] = together / together.sum(1, keepdim=True).clamp_min(_LEAST_CHANCE)
+                if shares is not None:
+                    chances = chances * torch.from_numpy(shares).to(chances)[:, None, None]
+                kept = chances.half().cpu().numpy()
+                for channel, target in enumerate(targets):
+                    target[batch] += kept[:, channel]
+
+        return finish
+
+    def prepare(self, batch: slice) -> Tensor:
+        """Input (B, 1, H, W) of the network."""
+        with self.clock("prepare"):
+            part = self.source[batch]
+            dtype = part.dtype if part.dtype in _AS_THEY_ARE else np.float32
+            slices = torch.from_numpy(part.astype(dtype, order="C")).to(self.engine.device)
+            return self.resampler.to_network(self.scale(slices), self.scale.padding)
+
+
+@dataclass(frozen=True)
+class SlicePass(Pass):
+    """A pass of slices, each by itself."""
+
+    def run(self, finish: Finish, advance: Callable[[int], None], cancelled: Callable[[], bool], step: int = 1) -> None:
+        """Take every slice, or every `step`-th, through the network.
+
+        Args:
+            finish: takes the logits, such as `into_labels` and `into_probabilities` make it.
+            advance: told of each number of slices that are done, in order.
+            cancelled: asked before each batch.
+            step: distance of the slices.
+
+        Raises:
+            CancelledError: when `cancelled` said so.
+        """
+        if isinstance(self.engine, OpenVINOInt8Engine):
+            self.engine.calibrate(self.resampler.size, self._typical)
+        batches = self._batches(step)
+        count = len(range(0, len(self.source), step))
+        run_pipeline(
+            batches,
+            self.prepare,
+            lambda inputs: self.clock.around("network", self.engine.map(inputs, count)),
+            finish,
+            lambda batch: advance(len(range(*batch.indices(len(self.source))))),
+            cancelled,
+        )
+
+    def _typical(self) -> Tensor:
+        """Slices from all over the stack, as the network gets them."""
+        slices = len(self.source)
+        chosen = np.linspace(0, slices - 1, min(slices, _TYPICAL)).round().astype(int)
+        return torch.cat([self.prepare(slice(index, index + 1)) for index in chosen])
+
+    def _batches(self, step: int) -> list[slice]:
+        height, width = self.resampler.size
+        reach = step * max(1, _PIXELS_PER_BATCH[self.engine.device.type] // (height * width))
+        slices = len(self.source)
+        return [slice(first, min(first + reach, slices), step) for first in range(0, slices, reach)]
+
+
+def both(one: Finish, other: Finish) -> Finish:
+    """Give logits to the two, one after the other."""
+
+    def finish(batch: slice, logits: Tensor) -> None:
+        one(batch, logits)
+        other(batch, logits)
+
+    return finish
