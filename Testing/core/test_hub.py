@@ -7,8 +7,8 @@ import threading
 import pytest
 from huggingface_hub.utils import WeakFileLock
 
-from rwkv_core.bundle.bundle import CONFIG_FILE, WEIGHTS_FILE
 from rwkv_core.bundle import hub as hub_module
+from rwkv_core.bundle.bundle import CONFIG_FILE, WEIGHTS_FILE
 from rwkv_core.bundle.catalogue import Entry, load_catalogue
 from rwkv_core.bundle.hub import download
 from rwkv_core.bundle.sources import find_source

@@ -60,8 +60,8 @@ def test_the_installed_library_finds_the_shipped_model_and_the_sample(build):
     code = (
         "import sys, pathlib; sys.path.insert(0, sys.argv[1])\n"
         "import rwkv_core; from rwkv_core.bundle.bundle import read_bundle\n"
-        "home = pathlib.Path(rwkv_core.__file__).parent\n"
-        "print(home, read_bundle(home / 'data' / 'bundles' / 'default').config.id, (home / 'data' / 'sample' / 'ch2.nii.gz').is_file())"
+        "home = pathlib.Path(rwkv_core.__file__).parent; data = home / 'data'\n"
+        "print(home, read_bundle(data / 'bundles' / 'default').config.id, (data / 'sample' / 'ch2.nii.gz').is_file())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(library)],
