@@ -97,8 +97,8 @@ class RWKVUNetSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = RWKVUNetSegmentLogic()
         self.panels = tuple(panel(self.ui, self.logic) for panel in PANELS)
         self.logic.onStateChanged = self.updateFromState
-        self.logic.models.addCallback(self.updateFromState)
-        self.logic.installation.addCallback(self.updateFromState)
+        self.logic.models.changed.connect(self.updateFromState)
+        self.logic.installation.changed.connect(self.updateFromState)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)

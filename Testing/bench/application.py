@@ -10,7 +10,7 @@ from pathlib import Path
 
 import slicer
 
-from bench import fonts, io_manager, layout, logics, qt_module, share_folder
+from bench import fonts, io_manager, layout, logics, pythonqt, qt_module, share_folder
 from bench.dialog_answers import ShownDialog, dialogs
 from bench.pyside import QtCore, QtWidgets
 from bench.standins import signal, standin
@@ -171,6 +171,17 @@ class qSlicerApplication(QtWidgets.QApplication):
         dialogs.shown.append(ShownDialog("restart"))
 
 
+def _singleShot(msec, receiverOrCallable, member=None):
+    """qt.QTimer.singleShot as Base/Python/slicerqt.py replaces it: the timer stays, with all that it refers to."""
+    timer = QtCore.QTimer(slicer.app.moduleManager())
+    timer.setSingleShot(True)
+    if callable(receiverOrCallable):
+        timer.connect("timeout()", receiverOrCallable)
+    else:
+        timer.connect("timeout()", receiverOrCallable, member)
+    timer.start(msec)
+
+
 def _scene(home):
     """The scene with the application's logic; MRB files need the data I/O logics."""
     scene, logic = slicer.vtkMRMLScene(), slicer.vtkSlicerApplicationLogic()
@@ -213,6 +224,7 @@ def start():
     fonts.useReadableFont(application)
     slicer.app = application
     application._start(home)
+    pythonqt.replaceSingleShot(_singleShot)
     application._layoutManager = layout.qSlicerLayoutManager(application)
     application._window = qSlicerMainWindow()
     logics.nameExtensionModules()

@@ -52,5 +52,5 @@ def settle(widget, quiet=0.3, timeout=20.0):
 def quit_application():
     """Quits as Slicer does: aboutToQuit is emitted, and what is connected to it runs. The application can go on."""
     application = QtWidgets.QApplication.instance()
-    QtCore.QTimer.singleShot(0, application.quit)
+    QtCore.QMetaObject.invokeMethod(application, "quit", QtCore.Qt.QueuedConnection)
     application.exec()

@@ -259,6 +259,11 @@ def adapt(cls):
     return cls
 
 
+def replaceSingleShot(function):
+    """Make another function `qt.QTimer.singleShot`; the property of a timer stays."""
+    QtCore.QTimer.__dict__["singleShot"].function = function
+
+
 def patch():
     """Changes PySide6's classes, once."""
     global _patched

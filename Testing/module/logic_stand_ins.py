@@ -12,6 +12,7 @@ from rwkv_core.worker.protocol import DevicesResult
 from RWKVUNetSegmentLib.Segmentation.BatchLogic import BatchResult
 from RWKVUNetSegmentLib.Segmentation.InstallationLogic import Requirement, RequirementState
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import RunProgress, RunState, SegmentationResult
+from RWKVUNetSegmentLib.Worker.Signal import Signal
 
 from bench.modules import OpenedModule
 
@@ -60,22 +61,14 @@ MODELS = (
 )
 
 
-class Callbacks:
+class Changing:
+    """Has the signal `changed`, as the true logics have."""
+
     def __init__(self):
-        self._callbacks = []
-
-    def addCallback(self, callback):
-        self._callbacks.append(callback)
-
-    def removeCallback(self, callback):
-        self._callbacks.remove(callback)
-
-    def changed(self):
-        for callback in list(self._callbacks):
-            callback()
+        self.changed = Signal()
 
 
-class Installation(Callbacks):
+class Installation(Changing):
     """`ready` says whether everything is there; `installs` are the calls."""
 
     openvinoOffered = restartPending = continuesAfterRestart = False
@@ -86,7 +79,7 @@ class Installation(Callbacks):
         self.answer = (True, "")
 
     def refresh(self):
-        self.changed()
+        self.changed.emit()
 
     def states(self):
         state, why = (RequirementState.READY, "2.9.0") if self.ready else (RequirementState.MISSING, "")
@@ -103,11 +96,11 @@ class Installation(Callbacks):
     def install(self, confirm=None, openvino=False):
         self.installs.append(openvino)
         self.ready = self.answer[0]
-        self.changed()
+        self.changed.emit()
         return self.answer
 
 
-class Models(Callbacks):
+class Models(Changing):
     """The list above; `calls` are the actions, which go on until `finish`."""
 
     def __init__(self):
@@ -137,7 +130,7 @@ class Models(Callbacks):
     def _begin(self, action, *arguments, onProgress=None, onDone=None, onError=None, **_others):
         self.calls.append((action, *arguments))
         self.busy, self._onProgress, self._onError = action, onProgress, onError
-        self.changed()
+        self.changed.emit()
 
     def download(self, *arguments, **options):
         self._begin("download", *arguments, **options)
@@ -155,7 +148,7 @@ class Models(Callbacks):
         self.busy = ""
         if error is not None:
             self._onError(error)
-        self.changed()
+        self.changed.emit()
 
     def cancel(self):
         self.finish(CancelledError("Cancelled."))
@@ -174,10 +167,10 @@ class Segmentation:
             logTail=lambda: "the end of the log",
             kill=self.killed.append,
             session=None,
-            addStateCallback=lambda callback: None,
-            removeStateCallback=lambda callback: None,
+            stateChanged=Signal(),
         )
         self.undone = []
+        self.completed = Signal()
         self.writer = SimpleNamespace(
             show3D=lambda node, shown=True: self.shown3D.append((node, shown)),
             canUndo=lambda node: node not in self.undone,
@@ -191,9 +184,6 @@ class Segmentation:
     def start(self, parameters, onProgress=None, onFinished=None):
         self.begun.append(Run(SegmentationResult(parameters), onProgress, onFinished))
         return self.begun[-1].result
-
-    def addCompletedCallback(self, callback):
-        pass
 
     def askDevices(self, onResult, onError):
         onResult(

@@ -74,4 +74,4 @@ def start_batch(ui, folder):
 def offer_installation(opened):
     installation = opened.logic.installation
     installation.ready, installation.openvinoOffered = False, True
-    installation.changed()
+    installation.changed.emit()

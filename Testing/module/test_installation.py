@@ -77,7 +77,7 @@ def test_what_is_missing_is_named_and_installed_in_order(logic, computer):
     assert reason.startswith("PyTorch: not installed")
     assert "pydantic, safetensors" in stateOf(logic, "packages").why
     asked, seen = [], []
-    logic.addCallback(lambda: seen.append([(one.name, one.state) for one in logic.states()]))
+    logic.changed.connect(lambda: seen.append([(one.name, one.state) for one in logic.states()]))
     assert logic.install(confirm=lambda text: asked.append(text) or True) == (True, "")
     assert "PyTorch" in asked[0] and "pydantic" in asked[0]
     assert computer.torchCalls == [(False, ">=2.2")]

@@ -264,7 +264,7 @@ def test_what_the_worker_forgot_is_told(user):
     user.segment()
     user.logic.segmentation.client.kill("The test ended it.")
     bench.process_events()
-    user.interactive.result.tell()
+    user.interactive.result.changed.emit()
     assert not user.ui.keepAtButton.enabled and "Press Segment again" in user.ui.keepAtButton.toolTip
     with pytest.raises(InputError):
         user.interactive.result.refine(PostProcessing())

@@ -56,7 +56,7 @@ def test_corrections_survive_the_end_of_the_worker(user):
     edited = user.labels(user.result)
     user.logic.segmentation.client.kill("The test ended it.")
     bench.process_events()
-    user.interactive.result.tell()
+    user.interactive.result.changed.emit()
     assert not user.ui.keepAtButton.enabled
     user.adapt("mine")
     after = user.labels(user.result)

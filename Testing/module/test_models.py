@@ -79,7 +79,7 @@ def test_download_and_removal_are_seen_in_the_list(logic, hub, home):
     assert logic.store == home
     assert logic.find("small") is None
     changes, steps, end = [], [], Ends()
-    logic.addCallback(lambda: changes.append(logic.busy))
+    logic.changed.connect(lambda: changes.append(logic.busy))
     logic.download("small", REPO, commit, onProgress=steps.append, **end.callbacks)
     assert logic.busy == "download"
     second = Ends()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import qt
 import slicer
+from PySide6 import QtTest, QtWidgets
 
 from rwkv_core.training.run_status import read_status
 from RWKVUNetSegmentLib.Segmentation.InstalledPackages import PackageState
@@ -95,7 +96,7 @@ def test_the_button_says_what_is_missing(panel, ui, state, opened):
     assert "unlabelled" in reason(ui)
     choose(ui.trainingPresetComboBox, "Fine-tuning on own data")
     opened.logic.installation.ready = False
-    opened.logic.installation.changed()
+    opened.logic.installation.changed.emit()
     assert "PyTorch" in reason(ui)
 
 
@@ -192,7 +193,7 @@ def test_the_packages_are_installed_on_a_click(panel, ui, monkeypatch, opened):
         TrainingPackages, "look", lambda one: PackageState("1.0") if there else PackageState(missing=True)
     )
     monkeypatch.setattr(TrainingPackages, "installPackages", lambda wanted: there.extend(wanted) or "")
-    opened.logic.installation.changed()
+    opened.logic.installation.changed.emit()
     assert not ui.trainingInstallButton.isHidden() and "monai" in reason(ui)
     bench.dialogs.answer("Ok")
     ui.trainingInstallButton.click()
@@ -208,3 +209,32 @@ def test_data_for_training_match_the_library():
     names = {one.name.lower() for one in TrainingPackages.loadRequirements(TrainingPackages.REQUIREMENTS)}
     assert names >= {"lightning", "monai", "h5py", "filelock", "pyyaml", "pillow"}
     assert train.require_training() is None
+
+
+@pytest.mark.parametrize("name", ["trainingNodesTree", "trainingClassesList"])
+def test_a_tick_by_mouse_makes_the_list_anew_only_after_the_signal(panel, ui, drawn, name, monkeypatch):
+    """The list is cleared by what a tick leads to, and Qt goes on with the item that was clicked (it died of that)."""
+    ui.trainingNodesTree.topLevelItem(0).setCheckState(0, qt.Qt.Checked)
+    bench.process_events()
+    widget = getattr(ui, name)
+    panel._section.grab()  # lays it out
+    changing, within = [], []
+    for part in ("_showNodes", "_showClasses"):
+        show = getattr(panel, part)
+        monkeypatch.setattr(panel, part, lambda show=show: (within.append(bool(changing)), show()))
+    for _click in range(3):
+        index = widget.model().index(0, 0)
+        option = QtWidgets.QStyleOptionViewItem()
+        widget.initViewItemOption(option)
+        option.rect = widget.visualRect(index)
+        option.features |= QtWidgets.QStyleOptionViewItem.HasCheckIndicator
+        box = widget.style().subElementRect(QtWidgets.QStyle.SE_ItemViewItemCheckIndicator, option, widget)
+        before = index.data(qt.Qt.CheckStateRole)
+        changing.append(True)
+        QtTest.QTest.mouseClick(widget.viewport(), qt.Qt.LeftButton, qt.Qt.NoModifier, box.center())
+        changing.clear()
+        assert widget.model().index(0, 0).data(qt.Qt.CheckStateRole) != before
+        bench.process_events()
+        if name == "trainingNodesTree":
+            assert (drawn in chosenSegmentations(panel.parameterNode)) == (before == qt.Qt.Unchecked.value)
+    assert within and not any(within)

@@ -150,7 +150,7 @@ def test_installation_waits_for_a_batch(opened, ui, volume, tmp_path):
 def test_pending_restart_is_offered(opened, ui):
     offer_installation(opened)
     opened.logic.installation.restartPending = True
-    opened.logic.installation.changed()
+    opened.logic.installation.changed.emit()
     assert ui.installButton.text == "Restart Slicer"
     ui.installButton.click()
     assert bench.dialogs.shown[-1].kind == "restart"

@@ -63,7 +63,7 @@ def waitForSlices(answers):
 
 def test_an_array_goes_there_and_labels_come_back(client, model):
     states = []
-    client.addStateCallback(lambda: states.append(client.state))
+    client.stateChanged.connect(lambda: states.append(client.state))
     _, answers = ask(client, model)
     result = answers.result()
     labelmap = np.array(client.read(result.labelmap))

@@ -170,6 +170,22 @@ def test_editable_intensities(writer, volume, written, moved):
     assert any("40 to 60" in one for one in result.warnings)
 
 
+def test_editable_intensities_of_another_volume_in_a_larger_segmentation(writer, volume, written):
+    """The segmentation has a geometry of its own, as after drawing on a larger scan: the masks' grids differ."""
+    node, _ = written
+    intensities = slicer.util.arrayFromVolume(volume)
+    other = volumeNode(intensities.copy(), OBLIQUE, "other")
+    wide = OBLIQUE.copy()
+    wide[:3, 3] = (OBLIQUE @ [-4, -3, -2, 1])[:3]
+    larger = volumeNode(np.zeros(np.add(SHAPE, (4, 6, 8)), np.int16), wide, "larger")
+    node.SetReferenceImageGeometryParameterFromVolumeNode(larger)
+    editor = openEditor(node, other)
+    editor.SetSourceVolumeIntensityMask(True)
+    editor.SetSourceVolumeIntensityMaskRange(40, 60)
+    result = writer.write(node, volume, wholePart(np.full(SHAPE, 3, np.uint8)))
+    check(node, result, volume, np.where((intensities >= 40) & (intensities <= 60), 3, labels()))
+
+
 def test_a_mask_for_another_segmentation_does_not_matter(writer, volume, written):
     node, _ = written
     other = writer.newNode(volume)

@@ -24,7 +24,7 @@ from RWKVUNetSegmentLib.Scene.RegionOfInterest import wholeBox
 from RWKVUNetSegmentLib.Scene.SegmentationWriting import LabelledPart
 from RWKVUNetSegmentLib.Scene.SegmentLabels import withNewClasses
 from RWKVUNetSegmentLib.Segmentation.ResultLogic import KeptResult, ResultLogic
-from RWKVUNetSegmentLib.Worker.EventLoop import tell
+from RWKVUNetSegmentLib.Worker.Signal import emit
 from RWKVUNetSegmentLib.Worker.VolumeOfWorker import VolumeOfWorker
 from RWKVUNetSegmentLib.Worker.WorkerClient import WorkerTicket
 
@@ -141,7 +141,7 @@ class AdaptationLogic:
                 client.discard(file)
             self._running, self.progress, self._ticket = False, None, None
             self._result.end(outcome if isinstance(outcome, RWKVUNetError) else self._outcome(outcome))
-            tell(onFinished, outcome)
+            emit(onFinished, outcome)
 
         def withVolume(file: VolumeFile) -> None:
             client.put(users, lambda name: withUsers(file, name), over)
@@ -188,8 +188,8 @@ class AdaptationLogic:
 
             def step(progress: Progress) -> None:
                 self.progress = progress
-                tell(onProgress, progress)
-                self._result.tell()
+                emit(onProgress, progress)
+                self._result.changed.emit()
 
             self._ticket = client.ask(request, step, take, over)
 
@@ -230,7 +230,7 @@ class AdaptationLogic:
             self._compared = node.GetID()
         if after.node.GetDisplayNode() is not None:
             after.node.GetDisplayNode().SetVisibility(not shown)
-        self._result.tell()
+        self._result.changed.emit()
 
     @property
     def comparing(self) -> bool:
@@ -258,7 +258,7 @@ class AdaptationLogic:
         self._result.adopt(before, replace(last.after, request=None, model=last.before.model))
         self.adaptations.pop()
         shutil.rmtree(last.folder, ignore_errors=True)
-        self._result.tell()
+        self._result.changed.emit()
 
     def save(
         self,

@@ -50,7 +50,7 @@ class InteractiveLogic:
         self.uncertainty = UncertaintyLogic(self.result, self.preview.views, self.volume)
         self.adaptation = AdaptationLogic(self.result, self.volume, models)
         self.propagation = PropagationLogic(self.result)
-        self.result.addCallback(self._onResultChanged)
+        self.result.changed.connect(self._onResultChanged)
 
     def lookedAt(self, volume: Any = None) -> OneSlice:
         """The slice in the view that was scrolled last.
@@ -88,7 +88,7 @@ class InteractiveLogic:
         if node is None and current is None:
             raise InputError(_("Choose a segmentation."))
         setVerified(node or current.node, volume or current.volume, one, verified)  # type: ignore[union-attr]
-        self.result.tell()
+        self.result.changed.emit()
 
     def wait(self) -> None:
         """Process events until nothing goes on here: one action after the other, from the Python console.
@@ -103,11 +103,11 @@ class InteractiveLogic:
                 waiter.finish()
 
         for logic in (self.result, self.preview):
-            logic.addCallback(look)
+            logic.changed.connect(look)
         look()
         waiter.wait()
         for logic in (self.result, self.preview):
-            logic.removeCallback(look)
+            logic.changed.disconnect(look)
             if logic.failed:
                 raise RuntimeError(logic.message)
 

@@ -26,7 +26,8 @@ from RWKVUNetSegmentLib.Interactive.PreviewNode import PreviewNode
 from RWKVUNetSegmentLib.Scene import InputVolume
 from RWKVUNetSegmentLib.Scene.SliceViews import SliceViews, sliceOf
 from RWKVUNetSegmentLib.Segmentation.PostProcessing import PostProcessing
-from RWKVUNetSegmentLib.Worker.EventLoop import slot, tell
+from RWKVUNetSegmentLib.Worker.EventLoop import asError, slot
+from RWKVUNetSegmentLib.Worker.Signal import Signal
 from RWKVUNetSegmentLib.Worker.SliceRequests import Listener, PreviewParameters, SliceRequests
 from RWKVUNetSegmentLib.Worker.VolumeOfWorker import VolumeOfWorker
 
@@ -69,7 +70,7 @@ class PreviewLogic:
         self._awaited: object | None = None
         self._voxels: Any = None
         self._round = 0
-        self._callbacks: list[Callable[[], object]] = []
+        self.changed = Signal()
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(_QUIET_MILLISECONDS)
@@ -98,14 +99,6 @@ class PreviewLogic:
     def previewed(self) -> tuple[Any, ...]:
         """What is shown and not accepted: `OneSlice`, or the plane of an oblique slice."""
         return tuple(key for key, one in self._slices.items() if not one.accepted)
-
-    def addCallback(self, callback: Callable[[], object]) -> None:
-        """`callback()` is called when anything here has changed."""
-        self._callbacks.append(callback)
-
-    def removeCallback(self, callback: Callable[[], object]) -> None:
-        if callback in self._callbacks:
-            self._callbacks.remove(callback)
 
     def start(self, parameters: PreviewParameters) -> None:
         """Follow the slice views.
@@ -160,13 +153,13 @@ class PreviewLogic:
         self._slices.clear()
         self._shown.remove()
         self._parameters = None
-        self._tell()
+        self.changed.emit()
 
     def refresh(self) -> None:
         """Look again, once the view rests."""
         if self.on:
             self._timer.start()
-            self._tell()
+            self.changed.emit()
 
     def canAcceptSlice(self) -> tuple[bool, str]:
         """Whether the slice that is looked at can be accepted, and else why not."""
@@ -200,7 +193,7 @@ class PreviewLogic:
 
     def cleanup(self) -> None:
         """Module reload or quit."""
-        self._callbacks = []
+        self.changed.clear()
         self.discard()
         for tag in self._tags:
             self._scene.RemoveObserver(tag)
@@ -255,20 +248,23 @@ class PreviewLogic:
         if lookedAt is None or key in self._slices:
             if lookedAt is not None:
                 self._say("")
-            self._tell()
+            self.changed.emit()
             return
         self._say(self.message or _("Starting…"))
         turn = self._awaited = Turn(self._round)
-        self._requests.segment(
-            self._parameters,
-            lookedAt,
-            self._listener(turn, lambda one: self._arrived(key, one, turn, refined=False)),
-        )
+        try:
+            self._requests.segment(
+                self._parameters,
+                lookedAt,
+                self._listener(turn, lambda one: self._arrived(key, one, turn, refined=False)),
+            )
+        except Exception as error:
+            self._failed(turn, asError(error))
 
     def _listener(self, turn: Turn, take: Callable[[PreviewedSlice], None]) -> Listener:
         return Listener(
             isWaiting=lambda: turn.round == self._round,
-            onProgress=self._onProgress,
+            onProgress=lambda progress: self._onProgress(turn, progress),
             onSlice=lambda one: take(one) if one is not None else self._over(turn),
             onError=lambda error: self._failed(turn, error),
         )
@@ -304,7 +300,7 @@ class PreviewLogic:
         listener = self._listener(turn, lambda refined: self._arrived(key, refined, turn, refined=True))
         # What is no longer kept cannot be refined: the network runs again.
         self._requests.refine(request, one, replace(listener, onError=lambda error: self._over(turn)))
-        self._tell()
+        self.changed.emit()
 
     def _over(self, turn: Turn) -> None:
         """An answer was dealt with: go on with what is looked at by now."""
@@ -323,7 +319,9 @@ class PreviewLogic:
             if self._slices:
                 self._forgetSlices()
 
-    def _onProgress(self, progress: Progress) -> None:
+    def _onProgress(self, turn: Turn, progress: Progress) -> None:
+        if not self.on or self._awaited is not turn or turn.round != self._round:
+            return
         words = {
             "library": _("Loading PyTorch"),
             "weights": _("Loading the model"),
@@ -349,11 +347,7 @@ class PreviewLogic:
 
     def _say(self, message: str, failed: bool = False) -> None:
         self.message, self.failed = message, failed
-        self._tell()
-
-    def _tell(self) -> None:
-        for callback in list(self._callbacks):
-            tell(callback)
+        self.changed.emit()
 
     def _onSceneCloses(self, caller: Any, event: str) -> None:
         self.discard()
@@ -366,4 +360,4 @@ class PreviewLogic:
             self._volume.forget()
         elif node is self.node:
             self._slices.clear()
-            self._tell()
+            self.changed.emit()

@@ -13,7 +13,7 @@ from rwkv_core.worker.protocol_interactive import OneSlice, UncertaintyRequest, 
 from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume
 from RWKVUNetSegmentLib.Scene.SliceViews import SliceViews, axisShown, goTo
 from RWKVUNetSegmentLib.Segmentation.ResultLogic import KeptResult, ResultLogic
-from RWKVUNetSegmentLib.Worker.EventLoop import tell
+from RWKVUNetSegmentLib.Worker.Signal import emit
 from RWKVUNetSegmentLib.Worker.VolumeOfWorker import VolumeOfWorker
 
 _OURS = "RWKVUNetSegment.Uncertainty"
@@ -85,7 +85,7 @@ class UncertaintyLogic:
                 self._result.end(error)
                 return
             self._result.end()
-            tell(onDone)
+            emit(onDone)
 
         request = UncertaintyRequest(result=current.request, planes=planes, flips=flips)
         if not (planes or flips):
@@ -113,7 +113,7 @@ class UncertaintyLogic:
                 volume, opacity = self._under.pop(composite.GetID(), (None, 0.0))
                 composite.SetForegroundVolumeID(volume if volume and slicer.mrmlScene.GetNodeByID(volume) else None)
                 composite.SetForegroundOpacity(opacity)
-        self._result.tell()
+        self._result.changed.emit()
 
     def setOpacity(self, opacity: float) -> None:
         """Of the overlay, 0 to 1."""

@@ -9,7 +9,7 @@ from rwkv_core.errors import RWKVUNetError
 from rwkv_core.worker.protocol import Progress
 from RWKVUNetSegmentLib.Interactive.VerifiedSlices import inWords
 from RWKVUNetSegmentLib.Panels import TimeInWords
-from RWKVUNetSegmentLib.Panels.Panel import Panel
+from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
 
 
 class AdaptationPanel(Panel):
@@ -26,10 +26,10 @@ class AdaptationPanel(Panel):
         ui.revertButton.connect("clicked()", self.onRevert)
         ui.saveModelButton.connect("clicked()", self.onSave)
         ui.propagateButton.connect("clicked()", self.onPropagate)
-        self.logic.interactive.result.addCallback(self.updateFromState)
+        self.logic.interactive.result.changed.connect(self.updateFromState)
 
     def cleanup(self) -> None:
-        self.logic.interactive.result.removeCallback(self.updateFromState)
+        self.logic.interactive.result.changed.disconnect(self.updateFromState)
 
     def updateFromState(self) -> None:
         ui, interactive = self.ui, self.logic.interactive
@@ -81,7 +81,7 @@ class AdaptationPanel(Panel):
 
     def onAdaptOrCancel(self) -> None:
         adaptation = self.logic.interactive.adaptation
-        with slicer.util.tryWithErrorDisplay(_("The model could not be adapted.")):
+        with showErrors(_("The model could not be adapted.")):
             if adaptation.running:
                 adaptation.cancel()
             else:
@@ -100,11 +100,11 @@ class AdaptationPanel(Panel):
         title = _("The model could not be adapted")
         device = self.parameterNode.device if self.parameterNode else "cpu"
         if self.usesProcessor(outcome, device, title):
-            with slicer.util.tryWithErrorDisplay(title):
+            with showErrors(title):
                 self._adapt()
 
     def onCorrected(self) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The corrected slices could not be found."), waitCursor=True):
+        with showErrors(_("The corrected slices could not be found."), waitCursor=True):
             interactive = self.logic.interactive
             found = inWords(interactive.result.current.volume, interactive.adaptation.corrected())
             self._foundIn = interactive.result.current
@@ -112,16 +112,16 @@ class AdaptationPanel(Panel):
 
     def onCompare(self) -> None:
         adaptation = self.logic.interactive.adaptation
-        with slicer.util.tryWithErrorDisplay(_("The results could not be compared."), waitCursor=True):
+        with showErrors(_("The results could not be compared."), waitCursor=True):
             adaptation.compare(not adaptation.comparing)
         self.updateFromState()
 
     def onRevert(self) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The adaptation could not be reverted."), waitCursor=True):
+        with showErrors(_("The adaptation could not be reverted."), waitCursor=True):
             self.logic.interactive.adaptation.revert()
 
     def onSave(self) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The model could not be saved.")):
+        with showErrors(_("The model could not be saved.")):
             self.logic.interactive.adaptation.save(self.logic.stateChanged, self.onSaveError)
 
     def onSaveError(self, error: RWKVUNetError) -> None:
@@ -129,5 +129,5 @@ class AdaptationPanel(Panel):
 
     def onPropagate(self) -> None:
         interactive = self.logic.interactive
-        with slicer.util.tryWithErrorDisplay(_("The slice could not be propagated.")):
+        with showErrors(_("The slice could not be propagated.")):
             interactive.propagation.propagate(interactive.lookedAt())

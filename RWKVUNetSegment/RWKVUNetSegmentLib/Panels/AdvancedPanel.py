@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 from rwkv_core.errors import InputError, RWKVUNetError
 from rwkv_core.worker.content import Offer
 from rwkv_core.worker.protocol import DevicesResult
-from RWKVUNetSegmentLib.Panels.Panel import Panel
+from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
 from RWKVUNetSegmentLib.Scene.InputVolume import isValid
 from RWKVUNetSegmentLib.Scene.ParameterNode import Region
 from RWKVUNetSegmentLib.Scene.RegionOfInterest import currentSlice
@@ -117,11 +117,11 @@ class AdvancedPanel(Panel):
         return None
 
     def onStartHere(self) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The shown slice could not be found.")):
+        with showErrors(_("The shown slice could not be found.")):
             self.parameterNode.firstSlice = self._shownSlice() or self.parameterNode.firstSlice
 
     def onEndHere(self) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The shown slice could not be found.")):
+        with showErrors(_("The shown slice could not be found.")):
             self.parameterNode.lastSlice = self._shownSlice() or self.parameterNode.lastSlice
 
     def onOpenLog(self) -> None:

@@ -7,7 +7,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from RWKVUNetSegmentLib.Panels import TimeInWords
-from RWKVUNetSegmentLib.Panels.Panel import Panel
+from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
 from RWKVUNetSegmentLib.Scene.ParameterNode import settingsOf
 from RWKVUNetSegmentLib.Segmentation.BatchLogic import BatchResult, ItemState
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import RunState
@@ -77,7 +77,7 @@ class BatchPanel(Panel):
             self.allow(self.ui.batchButton, False, _("The running scan is being ended."))
             self.result.cancel()
             return
-        with slicer.util.tryWithErrorDisplay(_("The batch could not be started.")):
+        with showErrors(_("The batch could not be started.")):
             node = self.parameterNode
             for path in (self.ui.batchInputPath, self.ui.batchOutputPath):
                 path.addCurrentPathToHistory()
@@ -125,7 +125,7 @@ class BatchPanel(Panel):
         return ", ".join(text.format(count=count) for text, count in counts if count) or _("The folder has no scans.")
 
     def onShowTable(self) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The table cannot be shown.")):
+        with showErrors(_("The table cannot be shown.")):
             layout = slicer.app.layoutManager()
             layout.setLayout(slicer.modules.tables.logic().GetLayoutWithTable(layout.layout))
             application = slicer.app.applicationLogic()

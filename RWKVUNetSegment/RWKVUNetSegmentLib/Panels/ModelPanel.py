@@ -10,7 +10,7 @@ from rwkv_core.errors import CancelledError, RWKVUNetError
 from rwkv_core.worker.content import ModelEntry
 from rwkv_core.worker.protocol import Progress
 from RWKVUNetSegmentLib.Panels import TimeInWords
-from RWKVUNetSegmentLib.Panels.Panel import Panel
+from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
 from RWKVUNetSegmentLib.Segmentation import ModelDescription
 
 _ICONS = Path(__file__).resolve().parents[2] / "Resources" / "Icons"
@@ -33,13 +33,13 @@ class ModelPanel(Panel):
         ui.removeButton.connect("clicked()", self.onRemove)
         ui.openFolderButton.connect("clicked()", self.onOpenFolder)
         ui.downloadProgressBar.visible = False
-        self.logic.models.addCallback(self.onModelsChanged)
-        self.logic.installation.addCallback(self.onInstallationChanged)
+        self.logic.models.changed.connect(self.onModelsChanged)
+        self.logic.installation.changed.connect(self.onInstallationChanged)
         self.onModelsChanged()
 
     def cleanup(self) -> None:
-        self.logic.models.removeCallback(self.onModelsChanged)
-        self.logic.installation.removeCallback(self.onInstallationChanged)
+        self.logic.models.changed.disconnect(self.onModelsChanged)
+        self.logic.installation.changed.disconnect(self.onInstallationChanged)
 
     def onInstallationChanged(self) -> None:
         """The module was entered, or something was installed: only then can the list be had, and may have changed."""
@@ -122,7 +122,7 @@ class ModelPanel(Panel):
             self.parameterNode.model = item.data(0, qt.Qt.UserRole)
 
     def onDownload(self) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The model could not be downloaded.")):
+        with showErrors(_("The model could not be downloaded.")):
             if self.logic.models.busy == "download":
                 self.logic.models.cancel()
                 return
@@ -139,7 +139,7 @@ class ModelPanel(Panel):
                 self.logic.models.download(model.id, onProgress=self.onProgress, onError=self.onError)
 
     def onImport(self) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The model could not be imported.")):
+        with showErrors(_("The model could not be imported.")):
             path = qt.QFileDialog.getOpenFileName(
                 slicer.util.mainWindow(),
                 _("Import a model"),
@@ -153,7 +153,7 @@ class ModelPanel(Panel):
             self.logic.models.importModel(source, onProgress=self.onProgress, onError=self.onError)
 
     def onRemove(self) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The model could not be removed.")):
+        with showErrors(_("The model could not be removed.")):
             model = self.selected
             question = _("Delete “{title}” from this computer?\n\n{folder}").format(
                 title=model.title, folder=model.folder

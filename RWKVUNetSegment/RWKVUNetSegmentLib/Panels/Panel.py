@@ -1,11 +1,27 @@
 """What the sections of the module's panel have in common."""
 
+import logging
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import slicer
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import DeviceError, RWKVUNetError
+
+
+@contextmanager
+def showErrors(title: str, waitCursor: bool = False) -> Generator[None, None, None]:
+    """Show what goes wrong in a dialog, and go on after the `with`, so that the controls show what is.
+
+    Slicer's own `tryWithErrorDisplay` shows it and raises it again.
+    """
+    try:
+        with slicer.util.tryWithErrorDisplay(title, waitCursor=waitCursor):
+            yield
+    except Exception as error:
+        logging.info("RWKVUNetSegment: %s %s", title, error)
 
 
 class Panel:

@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 from rwkv_core.errors import RWKVUNetError
 from rwkv_core.worker.content import ClassEntry
 from RWKVUNetSegmentLib.Panels import TimeInWords
-from RWKVUNetSegmentLib.Panels.Panel import Panel
+from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
 from RWKVUNetSegmentLib.Segmentation.PostProcessing import PostProcessing
 from RWKVUNetSegmentLib.Worker.EventLoop import slot
 
@@ -44,11 +44,11 @@ class PostProcessingPanel(Panel):
         ui.undoButton.connect("clicked()", self.onUndo)
         ui.resetButton.connect("clicked()", self.onReset)
         ui.cancelResultButton.connect("clicked()", self.logic.interactive.result.cancel)
-        self.logic.interactive.result.addCallback(self.updateFromState)
+        self.logic.interactive.result.changed.connect(self.updateFromState)
 
     def cleanup(self) -> None:
         self._timer.stop()
-        self.logic.interactive.result.removeCallback(self.updateFromState)
+        self.logic.interactive.result.changed.disconnect(self.updateFromState)
 
     @property
     def _class(self) -> ClassEntry | None:
@@ -168,7 +168,7 @@ class PostProcessingPanel(Panel):
     def _now(self, action: Callable[[], object], title: str) -> None:
         self._previous = ""
         self._timer.stop()
-        with slicer.util.tryWithErrorDisplay(title):
+        with showErrors(title):
             action()
 
     def onKeepAt(self) -> None:

@@ -4,7 +4,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import RWKVUNetError
-from RWKVUNetSegmentLib.Panels.Panel import Panel
+from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
 from RWKVUNetSegmentLib.Scene.InputVolume import modalityOf
 from RWKVUNetSegmentLib.Scene.ParameterNode import settingsOf
 from RWKVUNetSegmentLib.Worker.SliceRequests import PreviewParameters
@@ -21,10 +21,10 @@ class PreviewPanel(Panel):
         ui.acceptSliceButton.connect("clicked()", self.onAcceptSlice)
         ui.acceptAllButton.connect("clicked()", self.onAcceptAll)
         ui.discardButton.connect("clicked()", self.onDiscard)
-        self.logic.interactive.preview.addCallback(self.updateFromState)
+        self.logic.interactive.preview.changed.connect(self.updateFromState)
 
     def cleanup(self) -> None:
-        self.logic.interactive.preview.removeCallback(self.updateFromState)
+        self.logic.interactive.preview.changed.disconnect(self.updateFromState)
 
     def canPreview(self) -> tuple[bool, str]:
         """Whether Preview can work, and else why not."""
@@ -73,7 +73,7 @@ class PreviewPanel(Panel):
 
     def onToggled(self, on: bool) -> None:
         preview = self.logic.interactive.preview
-        with slicer.util.tryWithErrorDisplay(_("The preview could not be started.")):
+        with showErrors(_("The preview could not be started.")):
             self._started = on
             if not on:
                 preview.stop()
@@ -94,15 +94,15 @@ class PreviewPanel(Panel):
         return True
 
     def onAcceptSlice(self) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The slice could not be accepted.")):
+        with showErrors(_("The slice could not be accepted.")):
             node = self.parameterNode
             node.outputSegmentation = self.logic.interactive.preview.acceptSlice(node.outputSegmentation)
 
     def onAcceptAll(self) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The slices could not be accepted."), waitCursor=True):
+        with showErrors(_("The slices could not be accepted."), waitCursor=True):
             node = self.parameterNode
             node.outputSegmentation = self.logic.interactive.preview.acceptAll(node.outputSegmentation)
 
     def onDiscard(self) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The preview could not be discarded.")):
+        with showErrors(_("The preview could not be discarded.")):
             self.logic.interactive.preview.discard()

@@ -7,7 +7,7 @@ from slicer.i18n import tr as _
 
 from rwkv_core.errors import RWKVUNetError
 from RWKVUNetSegmentLib.Panels import TimeInWords
-from RWKVUNetSegmentLib.Panels.Panel import Panel
+from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
 from RWKVUNetSegmentLib.Scene.InputVolume import modalityOf
 from RWKVUNetSegmentLib.Scene.ParameterNode import parametersOf
 from RWKVUNetSegmentLib.Scene.SampleData import SAMPLE_NAME
@@ -103,7 +103,7 @@ class SegmentPanel(Panel):
             self.allow(self.ui.segmentButton, False, _("The segmentation process is being ended."))
             self.result.cancel()
             return
-        with slicer.util.tryWithErrorDisplay(_("The segmentation could not be started.")):
+        with showErrors(_("The segmentation could not be started.")):
             parameters = parametersOf(self.parameterNode)
             modality = modalityOf(parameters.inputVolume)
             warning = self.logic.models.modalityWarning(parameters.model, modality)
@@ -141,22 +141,22 @@ class SegmentPanel(Panel):
         log = self.logic.segmentation.client.logTail()
         details = {"detailedText": log} if log else {}
         if self.usesProcessor(result.error, result.parameters.device, _("The segmentation failed"), **details):
-            with slicer.util.tryWithErrorDisplay(_("The segmentation could not be started.")):
+            with showErrors(_("The segmentation could not be started.")):
                 self._start(replace(result.parameters, device="cpu", engine="auto"))
 
     def onShow3D(self) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The result cannot be shown in 3-D."), waitCursor=True):
+        with showErrors(_("The result cannot be shown in 3-D."), waitCursor=True):
             node = self.parameterNode
             node.show3D = not node.show3D
             self.logic.segmentation.writer.show3D(node.outputSegmentation, node.show3D)
 
     def onUndo(self) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The last run cannot be undone.")):
+        with showErrors(_("The last run cannot be undone.")):
             self.logic.segmentation.writer.undo(self.parameterNode.outputSegmentation)
             self.logic.stateChanged()
 
     def onEdit(self) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The Segment Editor cannot be opened.")):
+        with showErrors(_("The Segment Editor cannot be opened.")):
             node = self.parameterNode
             slicer.util.selectModule("SegmentEditor")
             editor = slicer.modules.SegmentEditorWidget.editor

@@ -6,7 +6,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from RWKVUNetSegmentLib.Panels.Panel import Panel
+from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
 from RWKVUNetSegmentLib.Segmentation.InstallationLogic import RequirementState
 
 _ICONS = Path(__file__).resolve().parents[2] / "Resources" / "Icons"
@@ -19,11 +19,11 @@ class SetupPanel(Panel):
         header = self.ui.requirementsTree.header()
         header.setSectionResizeMode(0, qt.QHeaderView.ResizeToContents)
         self.ui.installButton.connect("clicked()", self.onInstall)
-        self.logic.installation.addCallback(self.onInstallationChanged)
+        self.logic.installation.changed.connect(self.onInstallationChanged)
         self.onInstallationChanged()
 
     def cleanup(self) -> None:
-        self.logic.installation.removeCallback(self.onInstallationChanged)
+        self.logic.installation.changed.disconnect(self.onInstallationChanged)
 
     def onInstallationChanged(self) -> None:
         """Show what is there now, and move the section where it belongs."""
@@ -86,7 +86,7 @@ class SetupPanel(Panel):
             ui.setupCollapsibleButton.toolTip = reason
 
     def onInstall(self) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The installation failed.")):
+        with showErrors(_("The installation failed.")):
             installation = self.logic.installation
             if installation.restartPending:
                 slicer.util.restart()

@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 import rwkv_core
 from rwkv_core.errors import RWKVUNetError
 from rwkv_core.worker.protocol import DevicesResult
-from RWKVUNetSegmentLib.Panels.Panel import Panel
+from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
 from RWKVUNetSegmentLib.Panels.TrainingRunPanel import TrainingRunPanel
 from RWKVUNetSegmentLib.Scene.SceneSegmentations import SceneSegmentations
 from RWKVUNetSegmentLib.Training.TrainingCommand import TrainingCommand, askClasses
@@ -26,6 +26,7 @@ from RWKVUNetSegmentLib.Training.TrainingParameters import (
     requestOf,
 )
 from RWKVUNetSegmentLib.Training.TrainingRun import TrainingRun
+from RWKVUNetSegmentLib.Worker.EventLoop import later
 
 _UI = Path(__file__).resolve().parents[2] / "Resources" / "UI" / "RWKVUNetSegmentTraining.ui"
 _PRESETS = Path(rwkv_core.__file__).parent / "training" / "presets"
@@ -84,12 +85,12 @@ class TrainingPanel(Panel):
         self._section.connect("contentsCollapsed(bool)", self.onCollapsed)
         self.runPanel = TrainingRunPanel(ui, self.logic)
         self._scene = SceneSegmentations(self.updateFromState)
-        self.logic.training.addCallback(self.updateFromState)
-        self.logic.installation.addCallback(self.onInstallationChanged)
+        self.logic.training.changed.connect(self.updateFromState)
+        self.logic.installation.changed.connect(self.onInstallationChanged)
 
     def cleanup(self) -> None:
-        self.logic.training.removeCallback(self.updateFromState)
-        self.logic.installation.removeCallback(self.onInstallationChanged)
+        self.logic.training.changed.disconnect(self.updateFromState)
+        self.logic.installation.changed.disconnect(self.onInstallationChanged)
         self._scene.cleanup()
         if self._asking is not None:
             self._asking[1].end()
@@ -131,15 +132,27 @@ class TrainingPanel(Panel):
     # What the user does
 
     def onNodeTicked(self, item: Any, column: int) -> None:
-        node = slicer.mrmlScene.GetNodeByID(item.data(0, qt.Qt.UserRole))
-        if self.parameterNode and node:
-            chooseSegmentation(self.parameterNode, node, item.checkState(0) == qt.Qt.Checked)
-            self.updateFromState()
+        """The list is made anew by what follows, and Qt still works with the item: that comes after the signal."""
+        identifier, ticked = item.data(0, qt.Qt.UserRole), item.checkState(0) == qt.Qt.Checked
+
+        def choose() -> None:
+            node = slicer.mrmlScene.GetNodeByID(identifier)
+            if self.parameterNode and node:
+                chooseSegmentation(self.parameterNode, node, ticked)
+                self.updateFromState()
+
+        later(choose)
 
     def onClassTicked(self, item: Any) -> None:
-        if self.parameterNode:
-            omitClass(self.parameterNode, item.data(qt.Qt.UserRole), item.checkState() != qt.Qt.Checked)
-            self.updateFromState()
+        """As `onNodeTicked`."""
+        name, ticked = item.data(qt.Qt.UserRole), item.checkState() == qt.Qt.Checked
+
+        def choose() -> None:
+            if self.parameterNode:
+                omitClass(self.parameterNode, name, not ticked)
+                self.updateFromState()
+
+        later(choose)
 
     def onFolderChanged(self, path: str) -> None:
         self._classesOf.pop(path, None)  # it may have changed since it was chosen last
@@ -173,14 +186,14 @@ class TrainingPanel(Panel):
             setattr(self.parameterNode, name, value)
 
     def onInstall(self) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The packages could not be installed.")):
+        with showErrors(_("The packages could not be installed.")):
             complete, reason = self._packages.install()
             if not complete and reason:
                 slicer.util.errorDisplay(reason, _("Packages for training"))
             self.onInstallationChanged()
 
     def onStart(self) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The training could not be started.")):
+        with showErrors(_("The training could not be started.")):
             training = self.logic.training
             if training.cancellable:
                 training.cancelStart()

@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 
 from rwkv_core.errors import RWKVUNetError
 from RWKVUNetSegmentLib.Panels import TimeInWords
-from RWKVUNetSegmentLib.Panels.Panel import Panel
+from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
 from RWKVUNetSegmentLib.Training.TrainingRun import TrainingRun, stamp
 from RWKVUNetSegmentLib.Training.TrainingRunNodes import TrainingRunNodes
 
@@ -203,14 +203,14 @@ class TrainingRunPanel(Panel):
             self.parameterNode.trainingRun = self.ui.trainingRunComboBox.itemData(index)
 
     def onStop(self) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The run could not be stopped.")):
+        with showErrors(_("The run could not be stopped.")):
             run = self.run
             self.logic.training.stop(run)
             self.allow(self.ui.trainingStopButton, False, _("The run stops after its present step."))
             self.ui.trainingStatusLabel.text = _("Stopping after the present step…")
 
     def onResume(self) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The run could not be resumed.")):
+        with showErrors(_("The run could not be resumed.")):
             run = self.run
             self.follow(run)
             self.logic.training.resume(run, self.parameterNode.trainingDevice, self.onResumed, self.onResumeError)
@@ -223,7 +223,7 @@ class TrainingRunPanel(Panel):
         slicer.util.errorDisplay(str(error), _("The run could not be resumed"))
 
     def onRemove(self) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The run could not be removed.")):
+        with showErrors(_("The run could not be removed.")):
             run = self.run
             question = _("Delete the run “{name}” from this computer?\n\n{folder}").format(
                 name=run.name, folder=run.folder
@@ -232,7 +232,7 @@ class TrainingRunPanel(Panel):
                 self.logic.training.remove(run)
 
     def onShowCurves(self) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The curves cannot be shown.")):
+        with showErrors(_("The curves cannot be shown.")):
             run = self.run
             self.follow(run)
             nodes = self._nodes(run)

@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import slicer
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import RWKVUNetError
 from rwkv_core.worker.protocol_interactive import OneSlice
 from RWKVUNetSegmentLib.Interactive.VerifiedSlices import inWords, setVerified, verifiedSlices
-from RWKVUNetSegmentLib.Panels.Panel import Panel
+from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
 from RWKVUNetSegmentLib.Panels.SliceStrip import SliceStrip
 from RWKVUNetSegmentLib.Scene.InputVolume import isValid
 from RWKVUNetSegmentLib.Scene.SliceViews import SliceViews
@@ -29,11 +28,11 @@ class VerifiedPanel(Panel):
             box.connect("toggled(bool)", self.onLooks)
         ui.uncertaintySlider.value = interactive.uncertainty.opacity
         ui.uncertaintySlider.connect("valueChanged(double)", interactive.uncertainty.setOpacity)
-        interactive.result.addCallback(self.updateFromState)
+        interactive.result.changed.connect(self.updateFromState)
 
     def cleanup(self) -> None:
         self._views.stop()
-        self.logic.interactive.result.removeCallback(self.updateFromState)
+        self.logic.interactive.result.changed.disconnect(self.updateFromState)
 
     def onMoved(self) -> None:
         self.logic.interactive.preview.views.active = self._views.active
@@ -94,7 +93,7 @@ class VerifiedPanel(Panel):
         )
 
     def onVerified(self, *_unused: Any) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The slice could not be marked.")):
+        with showErrors(_("The slice could not be marked.")):
             node, (one, _reason) = self.parameterNode, self._lookedAt()
             if one is not None:
                 verified = one in verifiedSlices(node.outputSegmentation)
@@ -102,12 +101,12 @@ class VerifiedPanel(Panel):
         self.updateFromState()
 
     def onMostUncertain(self) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The most uncertain slice could not be found.")):
+        with showErrors(_("The most uncertain slice could not be found.")):
             self.logic.interactive.uncertainty.goToMostUncertain()
 
     def onLooks(self, *_unused: Any) -> None:
         ui, uncertainty = self.ui, self.logic.interactive.uncertainty
-        with slicer.util.tryWithErrorDisplay(_("The uncertainty could not be measured.")):
+        with showErrors(_("The uncertainty could not be measured.")):
             shown = uncertainty.shown
             uncertainty.planes, uncertainty.flips = ui.planesCheckBox.checked, ui.flipsCheckBox.checked
             if shown:
@@ -115,6 +114,6 @@ class VerifiedPanel(Panel):
         self.updateFromState()
 
     def onShowUncertainty(self, shown: bool) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The uncertainty could not be shown.")):
+        with showErrors(_("The uncertainty could not be shown.")):
             self.logic.interactive.uncertainty.show(shown)
         self.updateFromState()

@@ -8,7 +8,7 @@ import slicer
 from slicer.i18n import tr as _
 from vtk.util import numpy_support
 
-from RWKVUNetSegmentLib.Scene.SegmentLayers import Grid, maskOf
+from RWKVUNetSegmentLib.Scene.SegmentLayers import Grid, maskOf, valuesOn
 
 _OURS = "RWKVUNetSegment.Editor"
 """Attribute of this module's own editor node. No singleton: closing the scene would reset its overwrite mode."""
@@ -134,11 +134,7 @@ def _intensityArea(node: Any, editor: Any, volume: Any, grid: Grid) -> np.ndarra
         logic.SetSegmentEditorNode(editor)
         if not logic.UpdateAlignedSourceVolume():
             return np.zeros(grid.shape, bool)
-        aligned = slicer.vtkOrientedImageData()
-        slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(
-            logic.GetAlignedSourceVolume(), grid.image(), aligned, True, True
-        )
-        values = _onGrid(aligned, grid)
+        values = valuesOn(grid, logic.GetAlignedSourceVolume())
     low, high = editor.GetSourceVolumeIntensityMaskRange()
     return (values >= low) & (values <= high)
 

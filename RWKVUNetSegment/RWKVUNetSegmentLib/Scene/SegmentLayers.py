@@ -101,6 +101,18 @@ def maskOf(segment: Any, grid: Grid) -> np.ndarray:
     return mask
 
 
+def valuesOn(grid: Grid, image: Any) -> np.ndarray:
+    """A scan's intensities at the voxels of a grid, interpolated: float (K, J, I); not a number outside the scan."""
+    values = np.full(grid.shape, np.nan)
+    resampled = slicer.vtkOrientedImageData()
+    slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(
+        image, grid.image(), resampled, True, True
+    )  # covers the grid and the scan, whichever is larger
+    if not isEmpty(resampled):
+        values[_placeOf(resampled, grid)] = arrayOf(resampled)[_cutOf(resampled, grid)]
+    return values
+
+
 def _placeOf(layer: Any, grid: Grid) -> tuple[slice, ...]:
     """Where a layer lies in a grid; what lies outside is cut off."""
     first = firstVoxelOf(layer)

@@ -84,7 +84,8 @@ class BatchLogic:
             def finished(result: SegmentationResult) -> None:
                 if result.state == RunState.COMPLETED:
                     item.output, item.volumesML = result.node, result.volumesML
-                    result.node.SetAttribute(_DONE_BY, json.dumps([volume.GetID(), settings]))
+                    if result.node.GetScene() is not None:  # else somebody who was told before has deleted it
+                        result.node.SetAttribute(_DONE_BY, json.dumps([volume.GetID(), settings]))
                     over(ItemState.DONE)
                 elif result.state == RunState.CANCELLED:
                     over(ItemState.CANCELLED)

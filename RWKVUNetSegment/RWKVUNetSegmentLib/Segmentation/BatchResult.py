@@ -80,7 +80,11 @@ class BatchResult:
             self.batch.cancel()
 
     def wait(self) -> None:
-        """Process events until the batch is over."""
+        """Process events until the batch is over.
+
+        Raises:
+            RuntimeError: when Slicer quits meanwhile.
+        """
         self.waiter.wait()
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from rwkv_core.errors import CancelledError, RWKVUNetError
 from RWKVUNetSegmentLib.Segmentation.BatchResult import BatchItem, BatchResult, ItemState, updateTable
 from RWKVUNetSegmentLib.Segmentation.SegmentationRun import RunState
-from RWKVUNetSegmentLib.Worker.EventLoop import later, tell
+from RWKVUNetSegmentLib.Worker.EventLoop import asError, later
+from RWKVUNetSegmentLib.Worker.Signal import emit
 
 Work = Callable[[BatchItem, Callable[[str], None]], Callable[[], None]]
 """Starts an item; the function it is given is to be called once with the item's final state. Returns a cancel."""
@@ -59,7 +60,7 @@ class BatchRun:
     def step(self, done: int, total: int, secondsLeft: float | None) -> None:
         """Take the progress: slices of the running item, or items that are done elsewhere."""
         self.result.done, self.result.total, self.result.secondsLeft = done, total, secondsLeft
-        tell(self._onProgress, self.result)
+        emit(self._onProgress, self.result)
 
     def fail(self, error: RWKVUNetError) -> None:
         """Nothing can be done at all."""
@@ -89,10 +90,14 @@ class BatchRun:
         self._began = time.perf_counter()
         self._show()
         assert self._work is not None
-        self.cancelItem = self._work(item, lambda state: self._over(item, state))
+        try:
+            self.cancelItem = self._work(item, lambda state: self._over(item, state))
+        except Exception as error:
+            item.error = str(asError(error))
+            self._over(item, ItemState.FAILED)
 
     def _over(self, item: BatchItem, state: str) -> None:
-        if self.result.finished:
+        if self.result.finished or item.state != ItemState.RUNNING:
             return
         item.state = state
         item.seconds = time.perf_counter() - self._began
@@ -113,11 +118,11 @@ class BatchRun:
         self.result.state = state
         self._show()
         self._onEnd(self)
-        tell(self._onFinished, self.result)
+        emit(self._onFinished, self.result)
         self.result.waiter.finish()
 
     def _show(self) -> None:
         self.result.done, self.result.total, self.result.secondsLeft = 0, 0, None
         if self.result.items:
-            updateTable(self.result, self._name)
-        tell(self._onProgress, self.result)
+            emit(updateTable, self.result, self._name)
+        emit(self._onProgress, self.result)

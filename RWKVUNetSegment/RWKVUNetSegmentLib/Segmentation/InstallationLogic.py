@@ -16,7 +16,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from RWKVUNetSegmentLib.Segmentation.InstalledPackages import loadRequirements, look, parse
-from RWKVUNetSegmentLib.Worker.EventLoop import tell
+from RWKVUNetSegmentLib.Worker.Signal import Signal
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "Resources" / "requirements.txt"
 TORCH = "torch>=2.2"
@@ -61,7 +61,7 @@ class InstallationLogic:
     """Looks at and installs the requirements. Nothing is imported to look."""
 
     def __init__(self) -> None:
-        self._callbacks: list[Callable[[], object]] = []
+        self.changed = Signal()
         self._installing = ""
         self._states: tuple[Requirement, ...] | None = None
 
@@ -75,8 +75,7 @@ class InstallationLogic:
     def refresh(self) -> None:
         """Look again, as others may have installed something."""
         self._states = None
-        for callback in list(self._callbacks):
-            tell(callback)
+        self.changed.emit()
 
     def isValid(self) -> tuple[bool, str]:
         """Whether all that is not optional is READY, and else a sentence that says what is not."""
@@ -147,15 +146,6 @@ class InstallationLogic:
     def continuesAfterRestart(self) -> bool:
         """Slicer was restarted in the middle of an installation, and something is still missing: offer to go on."""
         return _markedBy() not in (0, os.getpid()) and not self.isValid()[0]
-
-    def addCallback(self, callback: Callable[[], object]) -> None:
-        """`callback()` is called after each change."""
-        self._callbacks.append(callback)
-
-    def removeCallback(self, callback: Callable[[], object]) -> None:
-        """Call it no more."""
-        if callback in self._callbacks:
-            self._callbacks.remove(callback)
 
     def _extension(self, torch: Requirement) -> Requirement:
         title = _("PyTorch extension")

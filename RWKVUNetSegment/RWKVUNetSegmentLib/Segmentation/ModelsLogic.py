@@ -10,7 +10,8 @@ from rwkv_core.errors import InputError, RWKVUNetError
 from rwkv_core.worker.content import ModelEntry
 from rwkv_core.worker.protocol import Progress, Request
 from rwkv_core.worker.protocol_models import DownloadRequest, ImportRequest, ModelsRequest, ModelsResult, RemoveRequest
-from RWKVUNetSegmentLib.Worker.EventLoop import later, tell
+from RWKVUNetSegmentLib.Worker.EventLoop import later
+from RWKVUNetSegmentLib.Worker.Signal import Signal, emit
 from RWKVUNetSegmentLib.Worker.WorkerClient import WorkerClient, WorkerTicket
 
 _HERE = ("shipped", "installed")
@@ -34,16 +35,7 @@ class ModelsLogic:
         self.store: Path | None = None
         self.busy = ""
         self._ticket: WorkerTicket | None = None
-        self._callbacks: list[Callable[[], object]] = []
-
-    def addCallback(self, callback: Callable[[], object]) -> None:
-        """`callback()` is called whenever `models` or `busy` has changed."""
-        self._callbacks.append(callback)
-
-    def removeCallback(self, callback: Callable[[], object]) -> None:
-        """Call it no more."""
-        if callback in self._callbacks:
-            self._callbacks.remove(callback)
+        self.changed = Signal()
 
     def find(self, modelID: str) -> ModelEntry | None:
         """The model of an id; None when the list has none."""
@@ -56,8 +48,8 @@ class ModelsLogic:
 
         def take(answer: ModelsResult) -> None:
             self.models, self.store = answer.models, Path(answer.store)
-            self._tell()
-            tell(onDone)
+            self.changed.emit()
+            emit(onDone)
 
         self.client.ask(ModelsRequest(), onResult=take, onError=onError)
 
@@ -158,7 +150,7 @@ class ModelsLogic:
 
     def cleanup(self) -> None:
         """Module reload or quit: end the worker without callbacks."""
-        self._callbacks = []
+        self.changed.clear()
         self.client.stop()
 
     def _do(
@@ -171,24 +163,20 @@ class ModelsLogic:
     ) -> None:
         if self.busy:
             busy = InputError(_("Wait until the present {action} is over, or cancel it.").format(action=self.busy))
-            later(lambda: tell(onError, busy))
+            later(lambda: emit(onError, busy))
             return
         self.busy = action
 
         def over() -> None:
             self.busy, self._ticket = "", None
-            self._tell()
+            self.changed.emit()
 
         def done(answer: Any) -> None:
-            self.refresh(lambda: (over(), tell(onDone)), lambda error: (over(), tell(onError, error)))
+            self.refresh(lambda: (over(), emit(onDone)), lambda error: (over(), emit(onError, error)))
 
         def failed(error: RWKVUNetError) -> None:
             over()
-            tell(onError, error)
+            emit(onError, error)
 
         self._ticket = self.client.ask(request, onProgress, done, failed)
-        self._tell()
-
-    def _tell(self) -> None:
-        for callback in list(self._callbacks):
-            tell(callback)
+        self.changed.emit()

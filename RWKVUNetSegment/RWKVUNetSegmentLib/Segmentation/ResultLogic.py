@@ -21,7 +21,7 @@ from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume
 from RWKVUNetSegmentLib.Scene.SegmentationWriting import LabelledPart
 from RWKVUNetSegmentLib.Scene.SegmentLabels import labelsOf
 from RWKVUNetSegmentLib.Segmentation.PostProcessing import PostProcessing
-from RWKVUNetSegmentLib.Worker.EventLoop import tell
+from RWKVUNetSegmentLib.Worker.Signal import Signal
 
 _STATES = 3
 """As many as undo has."""
@@ -88,10 +88,10 @@ class ResultLogic:
         self._earlier: list[KeptResult] = []
         self._wanted: tuple[PostProcessing, bool] | None = None
         self.refining = False
-        self._callbacks: list[Callable[[], object]] = []
-        segmentation.addCompletedCallback(self.remember)
+        self.changed = Signal()
+        segmentation.completed.connect(self.remember)
         self._session: Any = None
-        segmentation.client.addStateCallback(self._onWorkerState)
+        segmentation.client.stateChanged.connect(self._onWorkerState)
         self._scene = slicer.mrmlScene
         self._tags = [
             self._scene.AddObserver(self._scene.StartCloseEvent, lambda caller, event: self.forget()),
@@ -105,14 +105,6 @@ class ResultLogic:
     @property
     def writer(self) -> Any:
         return self._segmentation.writer
-
-    def addCallback(self, callback: Callable[[], object]) -> None:
-        """`callback()` is called when anything here has changed."""
-        self._callbacks.append(callback)
-
-    def removeCallback(self, callback: Callable[[], object]) -> None:
-        if callback in self._callbacks:
-            self._callbacks.remove(callback)
 
     def remember(self, result: Any) -> None:
         """A `SegmentationResult` that was completed. One of single slices is nothing to go on with."""
@@ -135,13 +127,13 @@ class ResultLogic:
         if earlier is not None:
             self._earlier = [*self._earlier[-_STATES + 1 :], earlier]
         self.current = result
-        self.tell()
+        self.changed.emit()
 
     def forget(self) -> None:
         """There is no result any more."""
         self._earlier, self._wanted = [], None
         self.current = None
-        self.tell()
+        self.changed.emit()
 
     def canRefine(self) -> tuple[bool, str]:
         """Whether the worker keeps the result, and else why it does not."""
@@ -250,7 +242,7 @@ class ResultLogic:
         assert self.current is not None
         self.writer.undo(self.current.node)
         self.settled()
-        self.tell()
+        self.changed.emit()
 
     def users(self) -> np.ndarray:
         """(K, J, I): what the segmentation of the current result holds now.
@@ -277,7 +269,7 @@ class ResultLogic:
     def begin(self, action: str) -> None:
         """Something goes on."""
         self.busy, self.message, self.failed = action, "", False
-        self.tell()
+        self.changed.emit()
 
     def ask(
         self,
@@ -289,7 +281,7 @@ class ResultLogic:
 
         def step(progress: Progress) -> None:
             self.progress = progress
-            self.tell()
+            self.changed.emit()
 
         self._ticket = self.client.ask(request, step, onResult, onError or self.end)
 
@@ -304,16 +296,16 @@ class ResultLogic:
         self.progress = self._ticket = None
         self.failed = isinstance(outcome, RWKVUNetError) and not isinstance(outcome, CancelledError)
         self.message = _("Cancelled. Nothing was changed.") if isinstance(outcome, CancelledError) else str(outcome)
-        self.tell()
+        self.changed.emit()
 
     def cleanup(self) -> None:
         """Module reload or quit."""
-        self._callbacks = []
+        self.changed.clear()
         self.forget()
         for tag in self._tags:
             self._scene.RemoveObserver(tag)
         self._tags = []
-        self.client.removeStateCallback(self._onWorkerState)
+        self.client.stateChanged.disconnect(self._onWorkerState)
 
     def _goOn(self) -> None:
         wanted, self._wanted = self._wanted, None
@@ -363,16 +355,11 @@ class ResultLogic:
         self.adopt(kept, replace(before, written=users) if undoable else None)
         return " ".join(warnings)
 
-    def tell(self) -> None:
-        """Let the panel show what is."""
-        for callback in list(self._callbacks):
-            tell(callback)
-
     def _onWorkerState(self) -> None:
         """A worker that has ended keeps nothing."""
         if self._session is not self.client.session:
             self._session = self.client.session
-            self.tell()
+            self.changed.emit()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _onNodeGoes(self, caller: Any, event: str, node: Any) -> None:

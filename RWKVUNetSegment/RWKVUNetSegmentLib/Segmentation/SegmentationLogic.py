@@ -22,7 +22,7 @@ from RWKVUNetSegmentLib.Segmentation.SegmentationRun import (
     SegmentationResult,
     SegmentationRun,
 )
-from RWKVUNetSegmentLib.Worker.EventLoop import tell
+from RWKVUNetSegmentLib.Worker.Signal import Signal
 from RWKVUNetSegmentLib.Worker.WorkerClient import WorkerClient
 
 __all__ = ["RunProgress", "RunState", "SegmentationLogic", "SegmentationParameters", "SegmentationResult"]
@@ -34,13 +34,16 @@ class SegmentationLogic:
     Args:
         client: None for a `WorkerClient("segmentation")`.
         writer: None for a `SegmentationWriter`.
+
+    Attributes:
+        completed: `Signal` with the `SegmentationResult` of a run that was completed, before its `onFinished`.
     """
 
     def __init__(self, client: WorkerClient | None = None, writer: SegmentationWriter | None = None):
         self.client = client or WorkerClient("segmentation")
         self.writer = writer or SegmentationWriter()
         self._runs: list[SegmentationRun] = []
-        self._onCompleted: list[Callable[[SegmentationResult], object]] = []
+        self.completed = Signal()
         scene = slicer.mrmlScene
         self._scene = scene
         self._tags = [
@@ -123,15 +126,10 @@ class SegmentationLogic:
         run.start(others=len(self._runs) - 1)
         return result
 
-    def addCompletedCallback(self, callback: Callable[[SegmentationResult], object]) -> None:
-        """`callback(result)` is called when a run has been completed, before its `onFinished`."""
-        self._onCompleted.append(callback)
-
     def _runEnds(self, run: SegmentationRun) -> None:
         self._runs.remove(run)
         if run.result.state == RunState.COMPLETED:
-            for callback in list(self._onCompleted):
-                tell(callback, run.result)
+            self.completed.emit(run.result)
 
     def askDevices(
         self, onResult: Callable[[DevicesResult], object], onError: Callable[[RWKVUNetError], object]
@@ -149,7 +147,7 @@ class SegmentationLogic:
         for tag in self._tags:
             self._scene.RemoveObserver(tag)
         self._tags = []
-        self._onCompleted = []
+        self.completed.clear()
         for run in list(self._runs):
             run.forget()
         self.client.stop()

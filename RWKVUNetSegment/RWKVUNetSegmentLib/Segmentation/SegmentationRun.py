@@ -17,7 +17,8 @@ from rwkv_core.worker.protocol import Progress, SegmentRequest, SegmentResult
 from RWKVUNetSegmentLib.Scene import InputVolume
 from RWKVUNetSegmentLib.Scene.RegionOfInterest import RegionOfInterest, regionFrom
 from RWKVUNetSegmentLib.Scene.SegmentationWriting import LabelledPart, SegmentationWriter
-from RWKVUNetSegmentLib.Worker.EventLoop import Waiter, inTurns, later, tell
+from RWKVUNetSegmentLib.Worker.EventLoop import Waiter, later, runInChunks
+from RWKVUNetSegmentLib.Worker.Signal import emit
 from RWKVUNetSegmentLib.Worker.WorkerClient import WorkerClient, WorkerTicket
 
 _COUNTED_AT_ONCE = 1 << 22
@@ -162,7 +163,11 @@ class SegmentationResult:
             self.run.cancel()
 
     def wait(self) -> None:
-        """Process events until the run is over."""
+        """Process events until the run is over.
+
+        Raises:
+            RuntimeError: when Slicer quits meanwhile.
+        """
         if self.run:
             self.run.waiter.wait()
 
@@ -281,14 +286,12 @@ class SegmentationRun:
         if self.result.finished:
             self._discardAnswer()
             return
-        try:
-            labelmap = self._client.read(answer.labelmap or "")
-        except RWKVUNetError as error:
-            self._fail(error)
-            return
+        # In memory: a file that is mapped cannot be deleted on Windows.
+        labelmap = np.array(self._client.read(answer.labelmap or ""))
+        self._discardAnswer()
         self._step("import", _("Writing the segmentation"))
         values = [one.value for one in answer.classes]
-        self._giveUp = inTurns(
+        self._giveUp = runInChunks(
             _countLabels(labelmap, max(values, default=0)),
             lambda counts: self._import(answer, labelmap, counts),
             self._fail,
@@ -299,22 +302,16 @@ class SegmentationRun:
         began = time.perf_counter()
         parameters, result = self.result.parameters, self.result
         node = parameters.outputSegmentation
-        part = LabelledPart(np.asarray(labelmap), answer.box, answer.classes, answer.slices)
+        part = LabelledPart(labelmap, answer.box, answer.classes, answer.slices)
         try:
             node = node or self._writer.newNode(parameters.inputVolume)
             written = self._writer.write(node, parameters.inputVolume, part)
             if parameters.show3D:
                 self._writer.show3D(node)
-        except Exception as error:
+        except Exception:
             if node is not None and node is not parameters.outputSegmentation:
                 slicer.mrmlScene.RemoveNode(node)
-            if not isinstance(error, RWKVUNetError):
-                raise
-            self._fail(error)
-            return
-        finally:
-            del part, labelmap
-            self._discardAnswer()
+            raise  # told to `_fail`, whatever it is
         voxel = abs(float(np.linalg.det(np.array(answer.ijk_to_ras)[:3, :3]))) / 1000
         result.node = node
         result.segmentIDs = written.segmentIDs
@@ -348,7 +345,7 @@ class SegmentationRun:
         self.result.logPath = self._client.logPath
         self.result.state = state
         self._onEnd(self)
-        tell(self._onFinished, self.result)
+        emit(self._onFinished, self.result)
         self.waiter.finish()
 
     def _discardVolume(self) -> None:
@@ -364,7 +361,7 @@ class SegmentationRun:
     def _step(self, stage: str, text: str, done: int = 0, total: int = 0, secondsLeft: float | None = None) -> None:
         if not self.result.finished:
             self.result.progress = RunProgress(stage, text, done, total, secondsLeft)
-            tell(self._onProgress, self.result.progress)
+            emit(self._onProgress, self.result.progress)
 
 
 def _countLabels(labelmap: np.ndarray, highest: int) -> Generator[None, None, np.ndarray]:

@@ -10,8 +10,9 @@ from slicer.i18n import tr as _
 
 from rwkv_core.errors import RWKVUNetError
 from rwkv_core.worker.launch import worker_environment
-from RWKVUNetSegmentLib.Worker.EventLoop import later, slot, tell
+from RWKVUNetSegmentLib.Worker.EventLoop import deliver, later, slot
 from RWKVUNetSegmentLib.Worker.PythonEnvironment import pythonProgram
+from RWKVUNetSegmentLib.Worker.Signal import emit
 
 _END_MILLISECONDS = 5000
 
@@ -78,12 +79,12 @@ class TrainingCommand:
     def _succeed(self, output: str) -> None:
         if not self._over:
             self._over = True
-            tell(self._onDone, output)
+            deliver(self._onDone, self._onError, output)
 
     def _fail(self, reason: str) -> None:
         if not self._over:
             self._over = True
-            tell(self._onError, RWKVUNetError(reason))
+            emit(self._onError, RWKVUNetError(reason))
 
 
 def askClasses(

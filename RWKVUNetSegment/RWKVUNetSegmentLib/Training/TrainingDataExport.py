@@ -137,6 +137,8 @@ def removeData(target: Path) -> None:
 
 
 def _exportCase(node: Any, classes: Collection[str] | None, path: Path) -> Generator[str, None, list[str]]:
+    if node.GetScene() is None:
+        raise InputError(_("{name} is no longer in the scene.").format(name=node.GetName()))
     valid, reason = isValid(node)
     if not valid:
         raise InputError(reason)
@@ -148,6 +150,8 @@ def _exportCase(node: Any, classes: Collection[str] | None, path: Path) -> Gener
     described, warnings = [], []
     for value, segment in enumerate(chosen, 1):
         yield _("Writing {name}: {segment}").format(name=node.GetName(), segment=segment.GetName())
+        if node.GetScene() is None or volume.GetScene() is None:
+            raise InputError(_("{name} is no longer in the scene.").format(name=node.GetName()))
         inside = _mask(node, segment, volume)
         lost = int(np.count_nonzero(label[inside]))
         if lost:

@@ -23,7 +23,8 @@ from RWKVUNetSegmentLib.Scene.InputVolume import modalityOf
 from RWKVUNetSegmentLib.Training.TrainingCommand import TrainingCommand
 from RWKVUNetSegmentLib.Training.TrainingDataExport import exportData, problemOf, removeData, volumeOf
 from RWKVUNetSegmentLib.Training.TrainingRun import TrainingRun, dataFolder
-from RWKVUNetSegmentLib.Worker.EventLoop import inTurns, later, slot, tell
+from RWKVUNetSegmentLib.Worker.EventLoop import later, runInChunks, slot
+from RWKVUNetSegmentLib.Worker.Signal import Signal, emit
 
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _POLL_SECONDS = 1.0
@@ -99,7 +100,7 @@ class TrainingLogic:
         self._folder: Path | None = None
         self._command: TrainingCommand | None = None
         self._giveUp: Callable[[], None] | None = None
-        self._callbacks: list[Callable[[], object]] = []
+        self.changed = Signal()
         self._timer = qt.QTimer()
         self._timer.setInterval(int(1000 * _POLL_SECONDS))
         self._timer.connect("timeout()", slot(self.refresh))
@@ -131,15 +132,6 @@ class TrainingLogic:
             self._giveUp()
             self._over()
 
-    def addCallback(self, callback: Callable[[], object]) -> None:
-        """`callback()` is called whenever `runs` or `starting` has changed."""
-        self._callbacks.append(callback)
-
-    def removeCallback(self, callback: Callable[[], object]) -> None:
-        """Call it no more."""
-        if callback in self._callbacks:
-            self._callbacks.remove(callback)
-
     def find(self, name: str) -> TrainingRun | None:
         """The run of a name; None when there is none."""
         return next((run for run in self.runs if run.name == name), None)
@@ -152,7 +144,7 @@ class TrainingLogic:
             self._models.refresh()
         if found != self.runs:
             self.runs = found
-            self._tell()
+            self.changed.emit()
         if any(run.active for run in found):
             self._timer.start()
         elif not self.starting:
@@ -189,7 +181,7 @@ class TrainingLogic:
         """
         possible, reason = self.canStart(request)
         if not possible or self.folder is None:
-            later(lambda: tell(onError, InputError(reason)))
+            later(lambda: emit(onError, InputError(reason)))
             return
         folder = self.folder / request.name
         data = dataFolder(folder)
@@ -202,12 +194,12 @@ class TrainingLogic:
         def failed(error: RWKVUNetError) -> None:
             removeData(data)
             self._over()
-            tell(onError, error)
+            emit(onError, error)
 
         self.warnings = ()
         if request.segmentations or request.classes is not None:
             work = exportData(request.segmentations, request.classes, request.folder, data)
-            self._giveUp = inTurns(work, launch, failed)
+            self._giveUp = runInChunks(work, launch, failed)
             self._set(_("Writing the data…"))
         else:
             launch((Path(request.folder), []))
@@ -238,12 +230,12 @@ class TrainingLogic:
         """Go on with a run that was stopped, or ended otherwise. Callbacks as in `start`."""
         if self.starting:
             busy = InputError(_("Wait until the other run has begun."))
-            later(lambda: tell(onError, busy))
+            later(lambda: emit(onError, busy))
             return
 
         def failed(error: RWKVUNetError) -> None:
             self._over()
-            tell(onError, error)
+            emit(onError, error)
 
         self._launch(run.folder, ["--resume", f"--device={device}", "-o", str(run.folder)], onStarted, failed)
 
@@ -272,7 +264,7 @@ class TrainingLogic:
 
     def cleanup(self) -> None:
         """Module reload or quit: stop watching. Runs go on."""
-        self._callbacks = []
+        self.changed.clear()
         self._timer.stop()
         self.cancelStart()
         if self._command is not None:
@@ -319,7 +311,7 @@ class TrainingLogic:
         def begun(output: str) -> None:
             self._over()
             self.refresh()
-            tell(onStarted, next((run for run in self.runs if run.folder == folder), None))
+            emit(onStarted, next((run for run in self.runs if run.folder == folder), None))
 
         self._command = TrainingCommand(["train", "--detach", *arguments], begun, onError, self._python)
         self._set(_("Starting {name}…").format(name=folder.name))
@@ -330,8 +322,4 @@ class TrainingLogic:
 
     def _set(self, starting: str) -> None:
         self.starting = starting
-        self._tell()
-
-    def _tell(self) -> None:
-        for callback in list(self._callbacks):
-            tell(callback)
+        self.changed.emit()

@@ -6,8 +6,10 @@ from functools import wraps
 from typing import Any
 
 import qt
+from slicer.i18n import tr as _
 
 from rwkv_core.errors import RWKVUNetError
+from RWKVUNetSegmentLib.Worker.Signal import emit
 
 
 def slot(function: Callable[..., None]) -> Callable[..., None]:
@@ -23,22 +25,73 @@ def slot(function: Callable[..., None]) -> Callable[..., None]:
     return guarded
 
 
-def tell(listener: Callable[..., object] | None, *arguments: Any) -> None:
-    """Call a listener, if there is one; what it raises goes to the log, so that other listeners do not suffer."""
-    if listener is None:
+def asError(error: Exception) -> RWKVUNetError:
+    """What to tell people of an exception: itself where it was made for them, else a sentence; the log has the rest."""
+    if isinstance(error, RWKVUNetError):
+        return error
+    logging.error("RWKVUNetSegment: unexpected error", exc_info=error)
+    return RWKVUNetError(
+        _("It ended with an unexpected error: {error}.").format(error=str(error) or type(error).__name__),
+        hint=_("The Python console tells more."),
+    )
+
+
+def deliver(onDone: Callable[..., object] | None, onError: Callable[..., object] | None, value: Any) -> None:
+    """Hand a result over. When taking it fails, that is told to `onError`, so that whatever waits for it ends."""
+    if onDone is None:
         return
     try:
-        listener(*arguments)
-    except Exception:
-        logging.exception("RWKVUNetSegment: a callback failed")
+        onDone(value)
+    except Exception as error:
+        emit(onError, asError(error))
 
 
-def later(function: Callable[[], None], seconds: float = 0.0) -> None:
-    """Call a function from the event loop."""
-    qt.QTimer.singleShot(int(1000 * seconds), slot(function))
+class _Pending:
+    """A call that is due, with a timer of its own that is deleted with it.
+
+    Slicer's own qt.QTimer.singleShot keeps every timer, and what its function refers to, until Slicer quits.
+    """
+
+    alive: set["_Pending"] = set()  # noqa: RUF012
+
+    def __init__(self, function: Callable[[], None], milliseconds: int):
+        self._function: Callable[[], None] | None = function
+        self._timer = qt.QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.connect("timeout()", self._fire)
+        self.alive.add(self)
+        self._timer.start(milliseconds)
+
+    @slot
+    def _fire(self) -> None:
+        function = self._function
+        self.giveUp()
+        if function is not None:
+            function()
+
+    def giveUp(self) -> None:
+        if self in self.alive:
+            self.alive.discard(self)
+            self._function = None
+            self._timer.stop()
+            self._timer.deleteLater()
 
 
-def inTurns(
+def later(function: Callable[[], None], seconds: float = 0.0) -> Callable[[], None]:
+    """Call a function from the event loop.
+
+    Returns:
+        A function that gives up: the call does not come.
+    """
+    return _Pending(function, int(1000 * seconds)).giveUp
+
+
+def pendingCalls() -> int:
+    """How many calls of `later` are still to come."""
+    return len(_Pending.alive)
+
+
+def runInChunks(
     work: Generator[Any, None, Any],
     onDone: Callable[[Any], object],
     onError: Callable[[RWKVUNetError], object],
@@ -47,7 +100,7 @@ def inTurns(
 
     Args:
         onDone: gets what the generator returns.
-        onError: gets the error that it raises.
+        onError: gets the error that it raises, or that `onDone` raises, as `asError` words it.
 
     Returns:
         A function that gives up: the generator is closed, and neither callback comes.
@@ -61,10 +114,10 @@ def inTurns(
             next(work)
         except StopIteration as end:
             over[0] = True
-            tell(onDone, end.value)
-        except RWKVUNetError as error:
+            deliver(onDone, onError, end.value)
+        except Exception as error:
             over[0] = True
-            tell(onError, error)
+            emit(onError, asError(error))
         else:
             later(turn)
 
@@ -89,9 +142,15 @@ class Waiter:
             loop.quit()
 
     def wait(self) -> None:
-        """Process events until `finish` is called; return at once when it was."""
+        """Process events until `finish` is called; return at once when it was.
+
+        Raises:
+            RuntimeError: when Slicer quits: then no loop turns any more, and what was waited for does not come.
+        """
         while not self._finished:
             loop = qt.QEventLoop()
             self._loops.append(loop)
-            loop.exec()
+            code = loop.exec()
             self._loops.remove(loop)
+            if code < 0 and not self._finished:
+                raise RuntimeError(_("Slicer is being closed: the work was given up."))

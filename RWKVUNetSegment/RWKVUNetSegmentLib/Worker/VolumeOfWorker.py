@@ -7,7 +7,8 @@ from rwkv_core.errors import CancelledError, RWKVUNetError
 from rwkv_core.worker.arrays import geometry_of
 from rwkv_core.worker.content import VolumeFile
 from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume
-from RWKVUNetSegmentLib.Worker.EventLoop import later, tell
+from RWKVUNetSegmentLib.Worker.EventLoop import deliver, later
+from RWKVUNetSegmentLib.Worker.Signal import emit
 from RWKVUNetSegmentLib.Worker.WorkerClient import WorkerClient
 
 
@@ -33,13 +34,13 @@ class VolumeOfWorker:
             given = InputVolume.fromNode(node)
         except RWKVUNetError as error:
             failure = error
-            later(lambda: tell(onError, failure))
+            later(lambda: emit(onError, failure))
             return
         key = (node.GetID(), node.GetImageData().GetMTime(), given.ijkToWorld.tobytes(), given.modality)
         if self._key == (self._client.session, *key):
             if self._file is not None:
                 file = self._file
-                later(lambda: tell(onReady, file))
+                later(lambda: deliver(onReady, onError, file))
             else:
                 self._waiting.append((onReady, onError))
             return
@@ -65,7 +66,7 @@ class VolumeOfWorker:
             self._client.discard(self._file.file)
         self._giveUp, self._file, self._key, self._waiting = None, None, None, []
         for _onReady, onError in waiting:
-            tell(onError, CancelledError())
+            emit(onError, CancelledError())
 
     def _failed(self, error: RWKVUNetError) -> None:
         self._giveUp = None
@@ -74,5 +75,8 @@ class VolumeOfWorker:
 
     def _answer(self, which: int, answer: Any) -> None:
         waiting, self._waiting = self._waiting, []
-        for callbacks in waiting:
-            tell(callbacks[which], answer)
+        for onReady, onError in waiting:
+            if which == 0:
+                deliver(onReady, onError, answer)
+            else:
+                emit(onError, answer)

@@ -20,8 +20,9 @@ from rwkv_core.worker.conversation import Answer, Ticket
 from rwkv_core.worker.errors import WorkerDiedError, WorkerError
 from rwkv_core.worker.launch import worker_program
 from rwkv_core.worker.protocol import HelloResult, Progress, Request
-from RWKVUNetSegmentLib.Worker.EventLoop import inTurns, later, tell
+from RWKVUNetSegmentLib.Worker.EventLoop import deliver, later, runInChunks
 from RWKVUNetSegmentLib.Worker.PythonEnvironment import pythonProgram
+from RWKVUNetSegmentLib.Worker.Signal import Signal, emit
 from RWKVUNetSegmentLib.Worker.WorkerLog import WorkerLog
 from RWKVUNetSegmentLib.Worker.WorkerProcess import WorkerProcess
 
@@ -37,6 +38,8 @@ class WorkerState:
 
 class WorkerTicket:
     """A request on its way. Its `onResult` or its `onError` is called exactly once, unless the client is stopped.
+
+    When `onResult` raises, `onError` gets that: whatever waits for the answer ends.
 
     Attributes:
         request: as it was asked.
@@ -55,6 +58,7 @@ class WorkerTicket:
         self.done = False
         self.cancelled = False
         self.sent: Ticket[Any] | None = None
+        self.patience: Callable[[], None] = _nothing
         self._onProgress, self._onResult, self._onError = onProgress, onResult, onError
 
     def answer(self, answer: Answer) -> None:
@@ -62,15 +66,16 @@ class WorkerTicket:
         if self.done:
             return
         if isinstance(answer, Progress):
-            tell(self._onProgress, answer)
+            emit(self._onProgress, answer)
             return
         self.done = True
+        self.patience()
         if not isinstance(answer, RWKVUNetError):
-            tell(self._onResult, answer)
+            deliver(self._onResult, self._onError, answer)
         elif self.cancelled and isinstance(answer, WorkerDiedError):  # that is how it was cancelled
-            tell(self._onError, CancelledError())
+            emit(self._onError, CancelledError())
         else:
-            tell(self._onError, answer)
+            emit(self._onError, answer)
 
 
 class WorkerClient:
@@ -85,6 +90,7 @@ class WorkerClient:
         temporary: folder in which the private folder for arrays is made; None for the system's.
 
     Attributes:
+        stateChanged: `Signal`, after each change of `state`.
         logPath: whole log of the running worker, or of the last one; None before the first.
     """
 
@@ -105,8 +111,8 @@ class WorkerClient:
         self._log: WorkerLog | None = None
         self._process: WorkerProcess | None = None
         self._tickets: list[WorkerTicket] = []
-        self._callbacks: list[Callable[[], object]] = []
-        self._told = WorkerState.STOPPED
+        self.stateChanged = Signal()
+        self._knownState = WorkerState.STOPPED
         self._watchesQuit = False
 
     @property
@@ -147,7 +153,7 @@ class WorkerClient:
         except RWKVUNetError as error:
             failure = error
             later(lambda: self._answer(ticket, failure))
-        self._tell()
+        self._onState()
         return ticket
 
     def put(
@@ -165,8 +171,8 @@ class WorkerClient:
         try:
             process = self._running()
         except RWKVUNetError as error:
-            return inTurns(_failing(error), onDone, onError)
-        return inTurns(_whileAlive(process, array), onDone, onError)
+            return runInChunks(_failing(error), onDone, onError)
+        return runInChunks(_whileAlive(process, array), onDone, onError)
 
     def read(self, name: str) -> Any:
         """An array of a result, mapped from its file and read-only. To be asked for from `onResult`; then `discard` it.
@@ -201,7 +207,7 @@ class WorkerClient:
             if not ticket.done and process.death is None:
                 process.kill(_("The segmentation process was ended, because it did not stop when it was told to."))
 
-        later(insist, self._graceSeconds)
+        ticket.patience = later(insist, self._graceSeconds)
 
     def kill(self, reason: str) -> None:
         """End the worker and its whole process tree at once. Requests are answered by an error that says `reason`."""
@@ -212,20 +218,13 @@ class WorkerClient:
         """Forget everything, without callbacks, and end the worker with its tree: for quit and module reload."""
         for ticket in self._tickets:
             ticket.done = True
+            ticket.patience()
         self._tickets = []
-        self._callbacks = []
+        self.stateChanged.clear()
         self.kill(_("The segmentation process was ended."))
         if self._watchesQuit:
             self._watchesQuit = False
             slicer.app.disconnect("aboutToQuit()", self.stop)
-
-    def addStateCallback(self, callback: Callable[[], object]) -> None:
-        """`callback()` is called after each change of `state`."""
-        self._callbacks.append(callback)
-
-    def removeStateCallback(self, callback: Callable[[], object]) -> None:
-        if callback in self._callbacks:
-            self._callbacks.remove(callback)
 
     def logTail(self, lines: int = 20) -> str:
         """The last lines of the log."""
@@ -253,7 +252,7 @@ class WorkerClient:
         if not self._watchesQuit:
             self._watchesQuit = True
             slicer.app.connect("aboutToQuit()", self.stop)
-        process = WorkerProcess(program, self._log, self._temporary, self._tell, self._forget)
+        process = WorkerProcess(program, self._log, self._temporary, self._onState, self._forget)
         if process.death is not None:
             raise process.death
         self._process = process
@@ -266,26 +265,25 @@ class WorkerClient:
                     )
                 )
 
-        later(lookAfterIt, self._startSeconds)
+        process.patience = later(lookAfterIt, self._startSeconds)
         return process
 
     def _answer(self, ticket: WorkerTicket, answer: Answer) -> None:
         if not isinstance(answer, Progress) and ticket in self._tickets:
             self._tickets.remove(ticket)
         ticket.answer(answer)
-        self._tell()
+        self._onState()
 
     def _forget(self, process: WorkerProcess) -> None:
         if self._process is process:
             self._process = None
-            self._tell()
+            self._onState()
 
-    def _tell(self) -> None:
+    def _onState(self) -> None:
         state = self.state
-        if state != self._told:
-            self._told = state
-            for callback in list(self._callbacks):
-                tell(callback)
+        if state != self._knownState:
+            self._knownState = state
+            self.stateChanged.emit()
 
 
 def _whileAlive(process: WorkerProcess, array: Any) -> Generator[float, None, str]:
@@ -300,6 +298,10 @@ def _whileAlive(process: WorkerProcess, array: Any) -> Generator[float, None, st
         raise process.death
     finally:
         steps.close()
+
+
+def _nothing() -> None:
+    """No time is running."""
 
 
 def _failing(error: RWKVUNetError) -> Generator[None, None, str]:

@@ -33,6 +33,7 @@ class WorkerProcess:
         folder: for arrays; removed when the process has ended.
         hello: None until it answered.
         death: None while it runs.
+        patience: gives up waiting for its hello.
 
     Raises:
         StorageError: when the private folder cannot be made.
@@ -48,6 +49,7 @@ class WorkerProcess:
     ):
         self.hello: HelloResult | None = None
         self.death: RWKVUNetError | None = None
+        self.patience: Callable[[], None] | None = None
         self.folder = PrivateFolder.create(temporary)
         self._log = log
         self._onHello, self._onEnd = onHello, onEnd
@@ -99,6 +101,8 @@ class WorkerProcess:
     def _onHelloAnswer(self, answer: Answer) -> None:
         if isinstance(answer, HelloResult):
             self.hello = answer
+            if self.patience is not None:
+                self.patience()
             self._onHello()
         elif not isinstance(answer, Progress) and self.death is None:  # of another version
             self.kill(str(answer))
@@ -134,6 +138,8 @@ class WorkerProcess:
         if self.death is not None:
             return
         self.death = death
+        if self.patience is not None:
+            self.patience()
         self._log.write(f"[end] {death}")
         self._onEnd(self)  # first, so that a listener who asks again gets a new process
         self._conversation.lose(death)
