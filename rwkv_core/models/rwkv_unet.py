@@ -48,7 +48,7 @@ class RWKVUNet(nn.Module):
     Args:
         variant: "T", "S" or "B".
         num_classes: number of output channels, background included.
-        in_channels: 1 (grey-scale, repeated to the three channels of the stem) or 3.
+        in_channels: 1 (grey-scale, repeated to the three channels of the stem), 3, or more, as a promptable model has.
     """
 
     architecture = "rwkv-unet"
@@ -59,12 +59,12 @@ class RWKVUNet(nn.Module):
             raise ValueError(f"unknown variant {variant!r} of rwkv-unet; choose from {', '.join(VARIANTS)}")
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
-        if in_channels not in (1, 3):
-            raise ValueError(f"in_channels must be 1 or 3, got {in_channels}")
+        if in_channels != 1 and in_channels < 3:
+            raise ValueError(f"in_channels must be 1, 3 or more, got {in_channels}")
         self.variant, self.num_classes, self.in_channels = variant, num_classes, in_channels
         size = VARIANTS[variant]
         one, two, three, four = size.dims
-        self.encoder = Encoder(size)
+        self.encoder = Encoder(size, max(in_channels, 3))
         self.ccm = CrossChannelMix((three, two, one), size.drop_path)
         self.decoder1 = DecoderBlock(four, three)
         self.decoder2 = DecoderBlock(2 * three, two)
@@ -105,11 +105,11 @@ def check_input(image: Tensor, channels: int) -> None:
 class Encoder(nn.Module):
     """Stem (full resolution) and stages I to IV, each of which halves the resolution in its first block."""
 
-    def __init__(self, size: Variant):
+    def __init__(self, size: Variant, in_channels: int):
         super().__init__()
         rates = torch.linspace(0, size.drop_path, sum(size.depths)).tolist()
         widths = (size.stem, *size.dims)
-        self.stage0 = nn.Sequential(StemBlock(3, size.stem))
+        self.stage0 = nn.Sequential(StemBlock(in_channels, size.stem))
         self.stage1, self.stage2, self.stage3, self.stage4 = (
             _stage(
                 widths[i],
@@ -151,7 +151,7 @@ def _stage(width: int, dim: int, expansion: float, drop_path: list[float], spati
 
 
 class StemBlock(nn.Module):
-    """Expand, depthwise 5x5, squeeze-and-excitation, project; at full resolution on three channels."""
+    """Expand, depthwise 5x5, squeeze-and-excitation, project; at full resolution on as many channels as come in."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
