@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rwkv_core.bundle.store import load_bundle
     from rwkv_core.engines import make_engine
     from rwkv_core.errors import RWKVUNetError
+    from rwkv_core.inference.prompter import Prompter
     from rwkv_core.inference.segmenter import Segmentation, Segmenter
     from rwkv_core.models import build_network, load_published
     from rwkv_core.volume import Region, Volume, read_volume, write_segmentation, write_volume
@@ -30,6 +31,7 @@ _HOMES = {
     "rwkv_core.engines": ("make_engine",),
     "rwkv_core.errors": ("RWKVUNetError",),
     "rwkv_core.models": ("build_network", "load_published"),
+    "rwkv_core.inference.prompter": ("Prompter",),
     "rwkv_core.inference.segmenter": ("Segmentation", "Segmenter"),
     "rwkv_core.bundle.store": ("load_bundle",),
     "rwkv_core.volume": ("Region", "Volume", "read_volume", "write_segmentation", "write_volume"),
@@ -39,6 +41,7 @@ _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names
 __all__ = [
     "Bundle",
     "BundleConfig",
+    "Prompter",
     "RWKVUNetError",
     "Region",
     "Segmentation",

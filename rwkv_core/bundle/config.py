@@ -177,7 +177,8 @@ class BundleConfig(_Strict):
     """The contents of config.json.
 
     Attributes:
-        kind: "segmentation", or "encoder" for weights that are only a starting point of training.
+        kind: "segmentation"; "prompt" for a network that answers to clicks with one probability, foreground; or
+            "encoder" for weights that are only a starting point of training.
         remove_islands: in a whole volume, keep only the largest connected part of all classes together; None keeps all.
         training: free-form record of how the weights came to be.
     """
@@ -186,10 +187,10 @@ class BundleConfig(_Strict):
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     title: Annotated[str, Field(min_length=1)]
     description: str = ""
-    kind: Literal["segmentation", "encoder"] = "segmentation"
+    kind: Literal["segmentation", "encoder", "prompt"] = "segmentation"
     architecture: str
     variant: str
-    in_channels: Literal[1, 3] = 1
+    in_channels: Annotated[int, Field(ge=1)] = 1
     modality: Literal["CT", "MR", "any"]
     classes: tuple[SegmentClass, ...] = ()
     preprocessing: Preprocessing | None = None
@@ -200,7 +201,7 @@ class BundleConfig(_Strict):
 
     @property
     def num_classes(self) -> int:
-        """Output channels, background included."""
+        """Output channels, background included; of a prompt bundle one, the foreground."""
         return 1 + len(self.classes)
 
     @model_validator(mode="after")
@@ -212,6 +213,10 @@ class BundleConfig(_Strict):
             raise ValueError(f"variant must be one of {', '.join(variants)}")
         if self.kind == "segmentation" and (not self.classes or self.preprocessing is None):
             raise ValueError("a segmentation bundle needs classes and preprocessing")
+        if self.kind == "prompt" and (self.classes or self.in_channels < 3 or self.architecture in VOLUMETRIC):
+            raise ValueError("a prompt bundle has no classes, and its network takes slices with maps of prompts")
+        if self.kind != "prompt" and self.in_channels not in (1, 3):
+            raise ValueError("in_channels must be 1 (grey) or 3 (colour)")
         if self.preprocessing is not None:
             blocks = isinstance(self.preprocessing.resampling, Patches)
             if blocks != (self.architecture in VOLUMETRIC):

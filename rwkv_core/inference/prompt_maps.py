@@ -77,7 +77,7 @@ def network_input(image: Map, prompts: PicturePrompts) -> Map:
             continue
         levels = _levels(smooth, marked)
         difference = _difference(image, levels)
-        relative.append(0.5 + 0.5 * difference / (np.abs(difference) + SOFTNESS))
+        relative.append((0.5 + 0.5 * difference / (np.abs(difference) + SOFTNESS)).astype(np.float32))
         flood.append(_similarity(minimax(np.abs(_difference(smooth, levels)), marked)))
         rim.append(_similarity(minimax(gradient, marked)))
     marks = [ndimage.maximum_filter(mark.astype(np.float32), DISC, mode="constant") for mark in (positive, negative)]

@@ -110,7 +110,7 @@ class ModelEntry:
     description: str
     state: ModelState
     reason: str
-    kind: Literal["segmentation", "encoder"]
+    kind: Literal["segmentation", "encoder", "prompt"]
     modality: Literal["CT", "MR", "any"]
     variant: str
     classes: tuple[ClassEntry, ...]

@@ -12,17 +12,13 @@ REGION_SIZES = (250, 1500, 8000, 40000)
 """Least voxels of a region, per scale."""
 
 
-def heads_from(file: Path, device: torch.device, maps: slice) -> Heads:
-    """Label maps of a packed file with `maps`, `ids`, `tissue` and `tissue_t1`."""
+def heads_from(file: Path, device: torch.device, count: int, held_out: int) -> tuple[Heads, Heads]:
+    """The first `count` and the last `held_out` label maps of a file with `maps`, `ids`, `tissue`, `tissue_t1`."""
     with np.load(file) as packed:
-        arrays = {name: packed[name] for name in ("maps", "ids", "tissue", "tissue_t1")}
-    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    return Heads(
-        tensors["maps"][maps].to(device),
-        tensors["ids"].to(device),
-        tensors["tissue"].long().to(device),
-        tensors["tissue_t1"].long().to(device),
-    )
+        tensors = {name: torch.from_numpy(packed[name]) for name in ("maps", "ids", "tissue", "tissue_t1")}
+    ids, tissue, coarse = (tensors[name].long().to(device) for name in ("ids", "tissue", "tissue_t1"))
+    first, last = tensors["maps"][:count], tensors["maps"][-held_out:]
+    return Heads(first.to(device), ids, tissue, coarse), Heads(last.to(device), ids, tissue, coarse)
 
 
 def scans_from(

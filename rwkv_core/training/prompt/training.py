@@ -30,7 +30,7 @@ from rwkv_core.training.prompt.user import SimulatedUser
 HELD_OUT_HEADS = 2
 ROUNDS = ((1, 0.42), (2, 0.22), (3, 0.14), (4, 0.10), (6, 0.12))
 """How many answers a sample gets in training, each a step, and how often."""
-_AVERAGE = 0.999
+_AVERAGE = 0.998
 
 
 def promptable(variant: str = "T") -> RWKVUNet:
@@ -126,9 +126,7 @@ class Training:
         names = tuple(arguments.scans.split(","))
         scans = scans_from(next(sources.rglob("ct.npz")), self.device, names)
         self.log(f"scans ready, regions {[[int(r.max()) + 1 for r in s.regions] for s in scans]}")
-        count = arguments.heads
-        heads = heads_from(maps, self.device, slice(0, count))
-        held_out = heads_from(maps, self.device, slice(count, count + HELD_OUT_HEADS))
+        heads, held_out = heads_from(maps, self.device, arguments.heads, HELD_OUT_HEADS)
         self.generator = SampleGenerator(heads, scans, self.random)
         self.user = SimulatedUser(self.random)
         self.network = promptable().to(self.device)
@@ -202,8 +200,7 @@ class Training:
         while time.monotonic() < end and not self.stopped and (not arguments.steps or self.steps < arguments.steps):
             now = time.monotonic()
             fraction = (self.done + now - start) / total
-            large = fraction > 0.6 and float(torch.rand(())) < 0.4
-            size, batch = (192, round(arguments.batch * 0.45)) if large else (arguments.size, arguments.batch)
+            size, batch = arguments.size, arguments.batch
             with torch.no_grad():
                 sample = self.generator(batch, size)
                 prompts = self.user.first(sample.target, sample.neighbour)

@@ -1,0 +1,262 @@
+"""Pointing at structures: clicks, boxes, scribbles, corrections, propagation; what users can get wrong."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from rwkv_core import Prompter, Volume
+from rwkv_core.bundle.bundle import write_bundle
+from rwkv_core.bundle.config import BundleConfig
+from rwkv_core.errors import BundleError, CancelledError, InputError
+from rwkv_core.inference.prompt_maps import CHANNELS, PicturePrompts, minimax, network_input
+from rwkv_core.models import RWKVUNet
+
+
+class Similarity(torch.nn.Module):
+    """A stand-in for a trained network: what floods from the positive marks and not from the negative ones."""
+
+    in_channels = len(CHANNELS)
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.calls = 0
+
+    def forward(self, maps):
+        self.calls += 1
+        positive, negative = maps[:, CHANNELS.index("flood of positive")], maps[:, CHANNELS.index("flood of negative")]
+        return (20 * (positive - negative - 0.15))[:, None]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory):
+    torch.manual_seed(0)
+    network = RWKVUNet("T", 1, len(CHANNELS))
+    config = BundleConfig(
+        id="prompt", title="Anything", kind="prompt", architecture="rwkv-unet", variant="T", in_channels=len(CHANNELS),
+        modality="any", licence="Apache-2.0",
+    )  # fmt: skip
+    return write_bundle(tmp_path_factory.mktemp("bundles") / "prompt", config, network, half=True)
+
+
+@pytest.fixture
+def prompter(bundle) -> Prompter:
+    prompter = Prompter(bundle, device="cpu", engine="torch")
+    prompter.network = Similarity()
+    prompter.engine = prompter.network
+    prompter.set_volume(two_balls())
+    return prompter
+
+
+def two_balls(shape: tuple[int, int, int] = (24, 60, 50), spacing: float = 2.0) -> Volume:
+    """A bright ball around (K 12, J 20, I 20) and a second one, as bright, apart from it, on a dark ground."""
+    k, j, i = np.indices(shape)
+    array = np.full(shape, 100, np.int16)
+    array[(k - 12) ** 2 + (j - 20) ** 2 + (i - 20) ** 2 < 64] = 200
+    array[(k - 12) ** 2 + (j - 45) ** 2 + (i - 30) ** 2 < 36] = 200
+    matrix = np.diag([-spacing, -spacing, spacing, 1.0])
+    matrix[:3, 3] = (50, 60, -24)
+    return Volume(array, matrix)
+
+
+def ball(prompter: Prompter, plane: str, index: int) -> NDArray[np.bool_]:
+    """The first ball's mask in a slice."""
+    volume = two_balls()
+    k, j, i = np.indices(volume.array.shape)
+    first = (k - 12) ** 2 + (j - 20) ** 2 + (i - 20) ** 2 < 64
+    return prompter.stack(plane).to_stack(first)[index]
+
+
+def dice(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    return 2 * (found & truth).sum() / (found.sum() + truth.sum())
+
+
+@pytest.mark.parametrize(("plane", "index"), [("axial", 12), ("coronal", 20), ("sagittal", 20), ("stored", 12)])
+def test_a_click_finds_the_structure_under_it_in_every_plane(prompter: Prompter, plane: str, index: int):
+    ras = two_balls().ijk_to_ras @ [20, 20, 12, 1]
+    located, points = prompter.locate(plane, [ras[:3]])
+
+    probabilities = prompter.predict(plane, located, points)
+
+    assert probabilities.shape == prompter.stack(plane).shape[1:]
+    assert probabilities.dtype == np.float32
+    assert probabilities.min() >= 0 and probabilities.max() <= 1
+    assert dice(probabilities > 0.5, ball(prompter, plane, located)) > 0.9
+
+
+def test_a_second_click_adds_and_a_negative_one_takes_away(prompter: Prompter):
+    once = prompter.predict("stored", 12, [(20, 20)]) > 0.5
+    both = prompter.predict("stored", 12, [(20, 20), (45, 30)]) > 0.5
+    apart = prompter.predict("stored", 12, [(20, 20), (45, 30)], labels=[1, 0]) > 0.5
+
+    assert once[20, 20] and not once[45, 30]
+    assert both[20, 20] and both[45, 30]
+    assert not apart[45, 30]
+
+
+def test_a_further_click_costs_no_more_than_the_first(prompter: Prompter):
+    prompter.predict("stored", 12, [(20, 20)])
+    first = prompter.network.calls
+    prompter.predict("stored", 12, [(20, 20), (45, 30)])
+
+    assert prompter.network.calls - first <= 2
+
+    calls = prompter.network.calls
+    prompter.predict("stored", 12, [(20, 20), (45, 30)])
+
+    assert prompter.network.calls == calls
+
+
+def test_scribbles_are_clicks_of_many_pixels(prompter: Prompter):
+    scribble = np.zeros((60, 50), np.int8)
+    scribble[18:23, 20] = 1
+    scribble[45, 28:33] = -1
+
+    found = prompter.predict("stored", 12, scribble=scribble) > 0.5
+
+    assert dice(found, ball(prompter, "stored", 12)) > 0.85
+
+
+def test_propagation_ends_where_the_structure_does(prompter: Prompter):
+    class Copy(torch.nn.Module):
+        def forward(self, maps):  # bright pixels that the neighbour's mask reaches
+            bright = maps[:, CHANNELS.index("image")] > 0.4
+            near = torch.nn.functional.max_pool2d(maps[:, CHANNELS.index("neighbour")], 9, 1, 4) > 0
+            return 10.0 * (bright & near).float()[:, None] - 5
+
+    prompter.engine = Copy()
+    told = []
+    found = prompter.propagate(
+        ball(prompter, "stored", 12), 12, "stored", stop=0.3, progress=lambda *steps: told.append(steps)
+    )
+
+    volume = two_balls()
+    k, j, i = np.indices(volume.array.shape)
+    truth = (k - 12) ** 2 + (j - 20) ** 2 + (i - 20) ** 2 < 64
+    assert found.labelmap.dtype == np.uint8
+    assert found.labelmap.shape == volume.array.shape
+    assert dice(found.labelmap > 0, truth) > 0.8
+    assert 4 <= found.first < 12 < found.last <= 20
+    assert all(found.reasons)
+    assert [done for done, _ in told] == list(range(1, len(found.agreement) + 1))
+    assert not found.labelmap[: found.first].any() and not found.labelmap[found.last + 1 :].any()
+
+
+def test_propagation_stays_within_the_range(prompter: Prompter):
+    found = prompter.propagate(ball(prompter, "stored", 12), 12, "stored", range=(12, 13), stop=0.0)
+
+    assert set(found.agreement) <= {13}
+
+
+def test_cancelling_leaves_nothing(prompter: Prompter):
+    with pytest.raises(CancelledError):
+        prompter.predict("stored", 12, [(20, 20)], cancel=lambda: True)
+    with pytest.raises(CancelledError):
+        prompter.propagate(ball(prompter, "stored", 12), 12, "stored", cancel=lambda: True)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "words"),
+    [
+        ({"points": [(200, 3)]}, "outside the slice"),
+        ({"points": [(float("nan"), 3)]}, "outside the slice"),
+        ({"points": [(20, 20)], "box": (30, 30, 40, 40)}, "outside the box"),
+        ({"box": (100, 100, 120, 120)}, "box lies outside"),
+        ({"box": (10, 10, 5, 5)}, "first row, first column"),
+        ({"points": [(20, 20), (20.2, 20)], "labels": [1, 0]}, "both that it belongs"),
+        ({"points": [(20, 20)], "labels": [0]}, "No prompt says what belongs"),
+        ({}, "No prompt says what belongs"),
+        ({"points": [(20, 20)], "labels": [1, 1]}, "1 points but 2 labels"),
+        ({"scribble": np.ones((3, 3))}, "60 x 50"),
+    ],
+)
+def test_prompts_that_make_no_sense_are_told_in_a_sentence(prompter: Prompter, prompts: dict, words: str):
+    with pytest.raises(InputError, match=words):
+        prompter.predict("stored", 12, **prompts)
+
+
+def test_places_outside_the_volume_are_told(prompter: Prompter):
+    with pytest.raises(InputError, match="outside the volume"):
+        prompter.locate("axial", [(500, 0, 0)])
+    with pytest.raises(InputError, match="different slices"):
+        prompter.locate("axial", [(0, 0, 0), (0, 0, 10)])
+    with pytest.raises(InputError, match="There is no slice 99"):
+        prompter.predict("stored", 99, [(3, 3)])
+    with pytest.raises(InputError, match="mask is empty"):
+        prompter.propagate(np.zeros((60, 50)), 12, "stored")
+    with pytest.raises(InputError, match="must lie within"):
+        prompter.propagate(ball(prompter, "stored", 12), 12, "stored", range=(13, 20))
+
+
+def test_a_volume_must_be_set_first(bundle):
+    with pytest.raises(InputError, match="No volume was set"):
+        Prompter(bundle, device="cpu", engine="torch").predict("axial", 0, [(1, 1)])
+
+
+def test_a_model_that_takes_no_clicks_is_refused():
+    with pytest.raises(BundleError, match="takes no clicks"):
+        Prompter("default", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing"),
+    [((1, 40, 40), (1, 1, 1)), ((40, 40, 3), (20, 1, 1)), ((5, 30, 30), (0.2, 0.2, 4)), ((3, 17, 300), (1, 1, 1))],
+)
+def test_unusual_volumes_are_answered(prompter: Prompter, shape, spacing):
+    array = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    array[0, 0, 0] = np.nan
+    prompter.set_volume(Volume(array, np.diag([*spacing, 1.0])))
+    for plane in ("axial", "coronal", "sagittal"):
+        rows, columns = prompter.stack(plane).shape[1:]
+        found = prompter.predict(plane, 0, [(rows // 2, columns // 2), (0, 0)], labels=[1, 0])
+
+        assert found.shape == (rows, columns)
+        assert np.isfinite(found).all()
+
+
+def test_the_true_network_answers_through_every_engine_alike(bundle):
+    volume = two_balls()
+    answers = []
+    for engine in ("torch", "auto"):
+        prompter = Prompter(bundle, device="cpu", engine=engine)
+        prompter.set_volume(volume)
+        answers.append(prompter.predict("axial", 12, [(20, 20)]))
+
+    np.testing.assert_allclose(answers[0], answers[1], atol=1e-3)
+
+
+def test_maps_of_training_and_of_answering_are_the_same():
+    from rwkv_core.training.prompt import maps as training
+
+    rng = np.random.default_rng(1)
+    image = rng.random((48, 48)).astype(np.float32)
+    positive, negative = np.zeros((48, 48), bool), np.zeros((48, 48), bool)
+    positive[10, 12] = positive[11, 30] = negative[40, 5] = True
+    answer = rng.random((48, 48)).astype(np.float32)
+    neighbour = np.zeros((48, 48), np.float32)
+    neighbour[20:35, 10:22] = 1
+    nothing = np.zeros((48, 48), np.float32)
+
+    def of_batch(array):
+        return torch.from_numpy(array)[None]
+
+    assert training.CHANNELS == CHANNELS
+    here = network_input(image, PicturePrompts(positive, negative, nothing, answer, neighbour))
+    there = training.network_input(
+        of_batch(image),
+        training.Prompts(
+            of_batch(positive), of_batch(negative), of_batch(nothing), of_batch(answer), of_batch(neighbour),
+            of_batch(np.zeros((48, 48), bool)),
+        ),
+    )  # fmt: skip
+    np.testing.assert_allclose(here, there[0].numpy(), atol=2e-2)
+    assert np.abs(here - there[0].numpy()).mean() < 1e-4
+
+
+def test_the_way_with_the_lowest_barrier_counts():
+    cost = np.array([[0.1, 0.9, 0.2], [0.1, 0.9, 0.2], [0.1, 0.3, 0.2]], np.float32)
+    seeds = np.zeros((3, 3), bool)
+    seeds[0, 0] = True
+
+    np.testing.assert_allclose(minimax(cost, seeds), [[0.1, 0.9, 0.3], [0.1, 0.9, 0.3], [0.1, 0.3, 0.3]])
