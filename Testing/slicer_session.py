@@ -1,0 +1,168 @@
+"""What in_slicer.py does inside Slicer: the module's tests, then what a new user does first, with pictures.
+
+Every step is written down as soon as it is over, so that a Slicer that dies leaves what was found until then.
+"""
+
+import json
+import os
+import sys
+import time
+import traceback
+import unittest
+from pathlib import Path
+
+import qt
+import slicer
+
+OUTPUT = Path(os.environ["RWKV_SESSION_OUTPUT"])
+ROOT = Path(os.environ["RWKV_SESSION_ROOT"])
+PATIENCE = 900.0
+
+record = {"slicer": f"Slicer {slicer.app.applicationVersion}", "python": sys.version, "steps": [], "complete": False}
+
+
+def write():
+    new = OUTPUT / "session.json.new"
+    new.write_text(json.dumps(record, indent=2, ensure_ascii=False), encoding="utf-8")
+    new.replace(OUTPUT / "session.json")
+
+
+def step(function):
+    """Do one thing and write down how it went; what fails does not stop the rest."""
+    began, state, said = time.perf_counter(), "passed", ""
+    try:
+        said = function() or ""
+    except unittest.SkipTest as reason:
+        state, said = "skipped", str(reason)
+    except Exception:
+        state, said = "failed", traceback.format_exc()
+    name = function.__name__.replace("_", " ")
+    record["steps"].append({"name": name, "state": state, "seconds": time.perf_counter() - began, "said": said})
+    picture(f"{len(record['steps'])}-{function.__name__}")
+    write()
+
+
+def picture(name):
+    window = slicer.util.mainWindow()
+    if window is not None:
+        slicer.util.forceRenderAllViews()
+        slicer.app.processEvents()
+        window.grab().save(str(OUTPUT / f"{name}.png"))
+
+
+def wait(condition, what):
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"Not within {PATIENCE:g} s: {what()}")
+        slicer.app.processEvents(qt.QEventLoop.AllEvents, 100)
+
+
+def widget():
+    return slicer.util.getModuleWidget("RWKVUNetSegment")
+
+
+def the_module_opens():
+    slicer.util.selectModule("RWKVUNetSegment")
+    slicer.app.processEvents()
+    return "; ".join(f"{one.title}: {one.state}" for one in widget().logic.installation.states())
+
+
+def the_tests_of_the_panel():
+    sys.path.insert(0, str(ROOT / "RWKVUNetSegment" / "Testing" / "Python"))
+    import RWKVUNetSegmentPanelTest
+
+    suite = unittest.defaultTestLoader.loadTestsFromModule(RWKVUNetSegmentPanelTest)
+    result = unittest.TestResult()
+    suite.run(result)
+    problems = [text for _test, text in [*result.errors, *result.failures]]
+    if problems:
+        raise AssertionError("\n".join(problems))
+    return f"{result.testsRun} tests"
+
+
+def what_is_missing_is_installed():
+    logic = widget().logic
+    if not os.environ.get("RWKV_SESSION_INSTALL"):
+        valid, reason = logic.installation.isValid()
+        if not valid:
+            raise unittest.SkipTest(f"Not asked to install. {reason}")
+        return "Everything was there."
+    logic.endWorkers("Software is being installed.")
+    done, reason = logic.installation.install(confirm=lambda text: True)
+    if not done and reason:
+        raise AssertionError(reason)
+    wait(lambda: all(one.state != "checking" for one in logic.installation.states()), lambda: "the check")
+    return "; ".join(f"{one.title}: {one.state} {one.why}" for one in logic.installation.states())
+
+
+def needed():
+    valid, reason = widget().logic.installation.isValid()
+    if not valid:
+        raise unittest.SkipTest(reason)
+
+
+def a_new_user_segments_the_sample():
+    needed()
+    slicer.mrmlScene.Clear()
+    import rwkv_core
+
+    sample = Path(rwkv_core.__file__).parent / "data" / "sample" / "ch2.nii.gz"
+    volume = slicer.util.loadVolume(str(sample))
+    volume.SetAttribute("DICOM.Modality", "MR")
+    ui = widget().ui
+    wait(lambda: ui.segmentButton.enabled, lambda: ui.statusLabel.text)
+    ui.segmentButton.click()
+    wait(lambda: ui.segmentButton.text == "Segment" and ui.segmentButton.enabled, lambda: ui.statusLabel.text)
+    if not ui.statusLabel.text.startswith("Done"):
+        raise AssertionError(ui.statusLabel.text)
+    return ui.statusLabel.text
+
+
+def the_result_is_shown_in_3d():
+    needed()
+    widget().ui.show3DButton.click()
+    slicer.app.layoutManager().resetThreeDViews()
+
+
+def the_result_is_undone():
+    needed()
+    ui = widget().ui
+    ui.undoButton.click()
+    return ui.statusLabel.text
+
+
+def the_modules_own_test():
+    needed()
+    slicer.selfTests["RWKVUNetSegment"]()
+
+
+def the_module_is_reloaded():
+    slicer.util.reloadScriptedModule("RWKVUNetSegment")
+    return f"{len(widget().panels)} sections"
+
+
+STEPS = (
+    the_module_opens,
+    the_tests_of_the_panel,
+    what_is_missing_is_installed,
+    a_new_user_segments_the_sample,
+    the_result_is_shown_in_3d,
+    the_result_is_undone,
+    the_modules_own_test,
+    the_module_is_reloaded,
+)
+
+
+def main():
+    try:
+        write()
+        for function in STEPS:
+            step(function)
+        record["complete"] = True
+        write()
+    finally:
+        slicer.util.exit(0 if record["complete"] else 1)
+
+
+main()
