@@ -2,7 +2,6 @@
 
 import sys
 import unittest
-from pathlib import Path
 from typing import Any
 
 import slicer
@@ -17,7 +16,6 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
-import rwkv_core
 from RWKVUNetSegmentLib.Interactive.InteractiveLogic import InteractiveLogic
 from RWKVUNetSegmentLib.Panels.AdvancedPanel import AdvancedPanel
 from RWKVUNetSegmentLib.Panels.BatchPanel import BatchPanel
@@ -29,6 +27,7 @@ from RWKVUNetSegmentLib.Panels.SetupPanel import SetupPanel
 from RWKVUNetSegmentLib.Panels.TrainingPanel import TrainingPanel
 from RWKVUNetSegmentLib.Scene import SampleData
 from RWKVUNetSegmentLib.Scene.ChosenNodes import ChosenNodes
+from RWKVUNetSegmentLib.Scene.InputVolume import isValid
 from RWKVUNetSegmentLib.Scene.ParameterNode import RWKVUNetSegmentParameterNode
 from RWKVUNetSegmentLib.Segmentation.BatchLogic import BatchLogic, BatchResult
 from RWKVUNetSegmentLib.Segmentation.InstallationLogic import InstallationLogic
@@ -83,6 +82,7 @@ class RWKVUNetSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         VTKObservationMixin.__init__(self)
         self.logic: RWKVUNetSegmentLogic | None = None
         self.panels: tuple[Any, ...] = ()
+        self._uiWidget: Any = None
         self._parameterNode: RWKVUNetSegmentParameterNode | None = None
         self._guiTag: int | None = None
         self._updating = False
@@ -92,6 +92,7 @@ class RWKVUNetSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.setup(self)
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/RWKVUNetSegment.ui"))
         self.layout.addWidget(uiWidget)
+        self._uiWidget = uiWidget
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = RWKVUNetSegmentLogic()
@@ -101,9 +102,12 @@ class RWKVUNetSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic.installation.changed.connect(self.updateFromState)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
-        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEnd)
+        self.addObserver(scene, scene.StartImportEvent, self.onSceneStartImport)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneEnd)
         self.initializeParameterNode()
+        if self.parent.isEntered:  # Slicer's Reload sets up, and does not enter
+            self.enter()
 
     def cleanup(self) -> None:
         """Slicer quits, or the module is reloaded."""
@@ -114,6 +118,11 @@ class RWKVUNetSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             panel.cleanup()
         if self.logic is not None:
             self.logic.cleanup()
+        if self._uiWidget is not None:  # Slicer only hides it, and its connections keep everything here alive
+            self._uiWidget.setParent(None)
+            self._uiWidget.deleteLater()
+            self._uiWidget = self.ui = None
+        self.panels = ()
 
     def enter(self) -> None:
         self.initializeParameterNode()
@@ -130,13 +139,15 @@ class RWKVUNetSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.onReload(self)
 
     def onSceneStartClose(self, caller: Any, event: Any) -> None:
+        for panel in self.panels:
+            panel.onSceneCloses()
         self.setParameterNode(None)
 
-    def onSceneEndClose(self, caller: Any, event: Any) -> None:
-        if self.parent.isEntered:
-            self.initializeParameterNode()
+    def onSceneStartImport(self, caller: Any, event: Any) -> None:
+        """Let go of the choices while they are read: Slicer's wrapper remembers those from before until the end."""
+        self.setParameterNode(None)
 
-    def onSceneEndImport(self, caller: Any, event: Any) -> None:
+    def onSceneEnd(self, caller: Any, event: Any) -> None:
         if self.parent.isEntered:
             self.initializeParameterNode()
 
@@ -144,8 +155,9 @@ class RWKVUNetSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Show the scene's choices; with none yet, take its first volume."""
         self.setParameterNode(self.logic.getParameterNode())
         if self._parameterNode.inputVolume is None:
-            volume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
-            if volume is not None:
+            volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+            usable = (one for one in volumes if not one.GetHideFromEditors() and isValid(one)[0])
+            if (volume := next(usable, None)) is not None:
                 self._parameterNode.inputVolume = volume
 
     def setParameterNode(self, node: RWKVUNetSegmentParameterNode | None) -> None:
@@ -217,6 +229,11 @@ class RWKVUNetSegmentLogic(ScriptedLoadableModuleLogic):
         if self.onStateChanged is not None:
             self.onStateChanged()
 
+    def endWorkers(self, reason: str) -> None:
+        """End the worker processes; the next request starts them again, with what is installed then."""
+        self.segmentation.client.kill(reason)
+        self.models.client.kill(reason)
+
     def cleanup(self) -> None:
         """End all work and the worker processes."""
         self.onStateChanged = None
@@ -239,6 +256,8 @@ class RWKVUNetSegmentTest(ScriptedLoadableModuleTest):
             self.test_SampleIsSegmented()
         except unittest.SkipTest as reason:
             self.delayDisplay(str(reason))
+        finally:  # Slicer calls this function alone
+            self.doCleanups()
 
     def test_SampleIsSegmented(self) -> None:
         """The sample head, by the shipped model: names, geometry, and a brain of a plausible size."""
@@ -247,7 +266,7 @@ class RWKVUNetSegmentTest(ScriptedLoadableModuleTest):
         installed, reason = logic.installation.isValid()
         if not installed:
             self.skipTest(reason)
-        volume = slicer.util.loadVolume(str(Path(rwkv_core.__file__).parent / "data" / "sample" / "ch2.nii.gz"))
+        volume = slicer.util.loadVolume(str(SampleData.sampleFile()))
         self.delayDisplay(_("The sample is loaded"))
         result = logic.process(volume)
         segmentation = result.node.GetSegmentation()

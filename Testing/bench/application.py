@@ -197,17 +197,22 @@ def _scene(home):
     scene.SetDataIOManager(remote.GetDataIOManager())
     logic.SetMRMLScene(scene)
     logics.register(logic, scene, home / SHARE)
+    logics.followSubjectHierarchy(scene)
     return scene, logic, (remote, dataIO)
 
 
 def _installPythonSlicer(folder):
-    """PythonSlicer is this interpreter: shutil.which('PythonSlicer') finds it, and `exec` keeps the process id."""
+    """PythonSlicer runs this interpreter behind a launcher, as Slicer's does (CTKAppLauncher).
+
+    The interpreter is a child of what was started, with another process id; whoever kills the launcher leaves it alive;
+    a signal that ended it is told as exit code 1.
+    """
     folder.mkdir(parents=True)
     if os.name == "nt":
         (folder / "PythonSlicer.bat").write_text(f'@"{sys.executable}" %*\n')
     else:
         script = folder / "PythonSlicer"
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        script.write_text(f'#!/bin/sh\n"{sys.executable}" "$@"\ncode=$?\n[ $code -gt 128 ] && exit 1\nexit $code\n')
         script.chmod(script.stat().st_mode | stat.S_IXUSR)
     os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
 

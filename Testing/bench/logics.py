@@ -5,6 +5,7 @@ import types
 from pathlib import Path
 
 import slicer
+import vtk
 
 LOGICS = {
     "Colors": "vtkSlicerColorLogic",
@@ -55,6 +56,35 @@ def register(applicationLogic, scene, share):
         if name == "Colors":
             applicationLogic.SetColorLogic(logic)
         setattr(slicer.modules, name.lower(), qSlicerLoadableModule(name, logic))
+
+
+_IN_SUBJECT_HIERARCHY = (
+    *("vtkMRMLVolumeNode", "vtkMRMLSegmentationNode", "vtkMRMLMarkupsNode", "vtkMRMLModelNode", "vtkMRMLTransformNode"),
+    *("vtkMRMLTableNode", "vtkMRMLPlotChartNode", "vtkMRMLPlotSeriesNode", "vtkMRMLTextNode", "vtkMRMLSequenceNode"),
+)
+
+
+def followSubjectHierarchy(scene):
+    """Items for the nodes that are added (a stand-in for qSlicerSubjectHierarchyPluginLogic).
+
+    As there, a node is looked at when it is added: one that is hidden later keeps its item.
+    """
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def added(caller, event, node):
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+        fits = node is not None and any(node.IsA(kind) for kind in _IN_SUBJECT_HIERARCHY)
+        if fits and not scene.IsImporting() and not node.GetHideFromEditors() and not hierarchy.GetItemByDataNode(node):
+            hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def removed(caller, event, node):
+        hierarchy = None if scene.IsClosing() else slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+        if hierarchy is not None and node is not hierarchy and (item := hierarchy.GetItemByDataNode(node)):
+            hierarchy.RemoveItem(item, False, False)
+
+    scene.AddObserver(scene.NodeAddedEvent, added)
+    scene.AddObserver(scene.NodeAboutToBeRemovedEvent, removed)
 
 
 def nameExtensionModules():

@@ -135,9 +135,8 @@ class OpenedModule:
         self.panel.exit()
 
     def reload(self):
+        """Presses Reload: the widget is made and set up anew; Slicer does not enter it."""
         slicer.util.reloadScriptedModule(self.name)
-        if self.panel.isEntered:
-            self.panel.enter()
 
     def close(self):
         """Unloads the module: its widget's cleanup() runs, its panel is deleted."""

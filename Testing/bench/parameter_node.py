@@ -8,6 +8,7 @@ import dataclasses
 import enum
 import pathlib
 import typing
+import weakref
 
 import slicer
 import vtk
@@ -145,6 +146,35 @@ class Parameter:
         return self.type[text] if issubclass(self.type, enum.Enum) else self.type(text)
 
 
+class _Cached:
+    """A parameter's value, read when the wrapper is made, and again only when the node says that it was modified.
+
+    So an import shows its values at EndImportEvent and not before, as with Slicer's own _CachedParameterWrapper.
+    """
+
+    def __init__(self, parameter, node):
+        self.parameter, self.node = parameter, node
+        self.value, self._writing = parameter.read(node), False
+        reference = weakref.ref(self)  # the observer must not keep it alive
+        self._tag = node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: reference()._modified())
+
+    def __del__(self):
+        self.node.RemoveObserver(self._tag)
+
+    def _modified(self):
+        if not self._writing:
+            self.value = self.parameter.read(self.node)
+
+    def write(self, value):
+        self._writing = True
+        try:
+            with slicer.util.NodeModify(self.node):
+                self.parameter.write(self.node, value)
+                self.value = self.parameter.read(self.node)
+        finally:
+            self._writing = False
+
+
 def _initialize(self, parameterNode, prefix=None):
     assert parameterNode is not None and prefix is None
     self.parameterNode = parameterNode
@@ -152,6 +182,7 @@ def _initialize(self, parameterNode, prefix=None):
     for parameter in self.allParameters.values():
         if not parameter.isIn(parameterNode):
             parameter.write(parameterNode, parameter.default())
+    self._values = {name: _Cached(parameter, parameterNode) for name, parameter in self.allParameters.items()}
 
 
 def _checkName(self, name):
@@ -161,12 +192,12 @@ def _checkName(self, name):
 
 def _getValue(self, name):
     _checkName(self, name)
-    return self.allParameters[name].read(self.parameterNode)
+    return self._values[name].value
 
 
 def _setValue(self, name, value):
     _checkName(self, name)
-    self.allParameters[name].write(self.parameterNode, value)
+    self._values[name].write(value)
 
 
 def _connectGui(self, gui):

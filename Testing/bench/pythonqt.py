@@ -210,7 +210,7 @@ def _write(self, name, value):
         declared.fset(self, value)
     elif hasattr(type(declared), "__set__"):
         declared.__set__(self, value)
-    elif name.startswith("_") or not isNative(cls):
+    elif name.startswith("_") or not isNative(cls) or type(value) is QtCore.SignalInstance:  # PySide6's own doing
         self.__dict__[name] = value
     elif declared is None and _isDynamic(self, name):
         setProperty(self, name, value)

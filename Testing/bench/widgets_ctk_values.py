@@ -1,7 +1,5 @@
 """Stand-ins for the CTK widgets that hold a number, two numbers or a path."""
 
-from pathlib import Path
-
 from bench.pyside import QtCore, QtGui, QtWidgets
 from bench.standins import field, signal, standin
 
@@ -243,17 +241,23 @@ class ctkPathLineEdit(QtWidgets.QWidget):
 
     def __init__(self, parent=None):
         super().__init__(parent)
+        self._valid = False
         self._combo = combo = QtWidgets.QComboBox()
         self._browseButton = button = QtWidgets.QToolButton()
         combo.setEditable(True)
         button.text = "..."
         _row(self, combo, button).setStretch(0, 1)
+        self.setFocusProxy(combo.lineEdit())
         combo.editTextChanged.connect(self._edited)
         button.clicked.connect(self.browse)
 
     def _edited(self, path):
-        self.currentPathChanged.emit(path)
-        self.validInputChanged.emit(Path(path).exists())
+        """ctkPathLineEdit::updateHasValidInput: an empty text is not valid, and is not told as a change of the path."""
+        before, self._valid = self._valid, bool(path)
+        if self._valid:
+            self.currentPathChanged.emit(path)
+        if self._valid != before:
+            self.validInputChanged.emit(self._valid)
 
     currentPath = QtCore.Property(str, lambda self: self._combo.currentText, lambda self, v: self.setCurrentPath(v))
     label = field(str, "")

@@ -11,7 +11,12 @@ from rwkv_core.worker.content import ClassEntry, ModelEntry, Offer
 from rwkv_core.worker.protocol import DevicesResult
 from RWKVUNetSegmentLib.Segmentation.BatchLogic import BatchResult
 from RWKVUNetSegmentLib.Segmentation.InstallationLogic import Requirement, RequirementState
-from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import RunProgress, RunState, SegmentationResult
+from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import (
+    RunProgress,
+    RunState,
+    SegmentationLogic,
+    SegmentationResult,
+)
 from RWKVUNetSegmentLib.Worker.Signal import Signal
 
 from bench.modules import OpenedModule
@@ -105,6 +110,7 @@ class Models(Changing):
 
     def __init__(self):
         super().__init__()
+        self.client = SimpleNamespace(kill=lambda reason: None)
         self.models, self.store, self.busy, self.calls, self.refreshed = MODELS, Path("/nowhere"), "", [], 0
 
     def find(self, modelID):
@@ -126,6 +132,10 @@ class Models(Changing):
     def modalityWarning(self, modelID, modality):
         made_for = self.find(modelID).modality
         return f"The model is for {made_for}." if modality and made_for not in ("any", modality) else ""
+
+    def expectedModality(self, modelID):
+        made_for = self.find(modelID).modality
+        return "" if made_for == "any" else made_for
 
     def _begin(self, action, *arguments, onProgress=None, onDone=None, onError=None, **_others):
         self.calls.append((action, *arguments))
@@ -171,11 +181,18 @@ class Segmentation:
         )
         self.undone = []
         self.completed = Signal()
+        self.occupations = []
         self.writer = SimpleNamespace(
             show3D=lambda node, shown=True: self.shown3D.append((node, shown)),
             canUndo=lambda node: node not in self.undone,
             undo=self.undone.append,
         )
+
+    canStart = SegmentationLogic.canStart  # the rule is the true one
+
+    @property
+    def _runs(self):
+        return self.running
 
     @property
     def running(self):
@@ -226,8 +243,9 @@ class Run:
 class Batch:
     """`calls` are the batches: folders, settings and callbacks."""
 
-    def __init__(self, _segmentation):
+    def __init__(self, segmentation):
         self.calls, self.result, self.cancelled = [], BatchResult(), 0
+        segmentation.occupations.append(lambda: "Segmenting a batch" if self.running else "")
         self.result.state = RunState.RUNNING
         self.result.cancel = self._cancel
 

@@ -39,7 +39,7 @@ def volume(opened):
     return node
 
 
-def add_volume(name, modality=""):
+def add_volume(name, modality="MR"):
     node = slicer.util.addVolumeFromArray(np.arange(6 * 7 * 8, dtype=np.int16).reshape(6, 7, 8), name=name)
     slicer.util.setSliceViewerLayers(background=node, fit=True)
     if modality:

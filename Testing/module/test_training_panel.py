@@ -46,7 +46,7 @@ def draw(name, structures):
     masks = {one: np.zeros((6, 7, 8), bool) for one in structures}
     for index, mask in enumerate(masks.values()):
         mask[index + 1, 2:5, 2:6] = True
-    node = addSegmentation(add_volume(name), masks, f"{name} drawn")
+    node = addSegmentation(add_volume(name, ""), masks, f"{name} drawn")
     bench.process_events()
     return node
 

@@ -6,11 +6,13 @@ The logics stand in (logic_stand_ins), so any state can be had.
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import slicer
 
 from rwkv_core.errors import DeviceError, DownloadError, InputError
 from rwkv_core.worker.protocol import Progress
+from RWKVUNetSegmentLib.Scene.InputVolume import modalityOf
 from RWKVUNetSegmentLib.Segmentation.BatchLogic import BatchItem, ItemState
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import RunState
 
@@ -259,8 +261,8 @@ def test_full_gpu_offers_the_processor(opened, ui, state, volume):
     assert (state.device, ui.segmentButton.text) == ("cpu", "Cancel")
 
 
-def test_model_for_another_modality_asks_first(opened, ui, volume, monkeypatch):
-    monkeypatch.setattr("RWKVUNetSegmentLib.Panels.SegmentPanel.modalityOf", lambda node: "CT")
+def test_model_for_another_modality_asks_first(opened, ui, volume):
+    volume.SetAttribute("DICOM.Modality", "CT")
     bench.dialogs.answer("Cancel")
     ui.segmentButton.click()
     assert opened.logic.segmentation.begun == []
@@ -268,6 +270,29 @@ def test_model_for_another_modality_asks_first(opened, ui, volume, monkeypatch):
     ui.segmentButton.click()
     assert opened.logic.segmentation.begun[0].result.parameters.anyModality
     assert "The model is for MR." in bench.dialogs.shown[0].text
+
+
+@pytest.mark.parametrize(("answers", "remembered", "begun"), [(["Yes"], "MR", 1), (["No", "Cancel"], "OT", 0)])
+def test_where_the_modality_is_not_known_it_is_asked_once(opened, ui, state, answers, remembered, begun):
+    volume = add_volume("from NIfTI", "")
+    bench.process_events()
+    assert state.inputVolume == volume
+    bench.dialogs.answer(*answers)
+    ui.segmentButton.click()
+    assert "Is “from NIfTI” MR?" in bench.dialogs.shown[0].text
+    assert (modalityOf(volume), len(opened.logic.segmentation.begun)) == (remembered, begun)
+    if begun:
+        assert not opened.logic.segmentation.begun[0].result.parameters.anyModality
+        opened.logic.segmentation.begun[0].finish(RunState.CANCELLED)
+        ui.segmentButton.click()  # asks no more
+        assert len(opened.logic.segmentation.begun) == 2
+
+
+def test_whole_numbers_below_air_are_ct(opened):
+    volume = slicer.util.addVolumeFromArray(np.full((4, 5, 6), -1000, np.int16), name="chest")
+    assert modalityOf(volume) == "CT"
+    slicer.util.updateVolumeFromArray(volume, np.full((4, 5, 6), -1000, np.float32))
+    assert modalityOf(volume) == ""
 
 
 def test_another_volume_does_not_write_into_this_ones_segmentation(ui, state, volume):

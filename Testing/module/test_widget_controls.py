@@ -74,7 +74,7 @@ class Controls:
         opened.widget.updateFromState()
         ui.undoButton.click()
         assert opened.logic.segmentation.undone == [node]
-        assert not ui.undoButton.enabled and "Segment Editor" in ui.undoButton.toolTip
+        assert not ui.undoButton.enabled and "nothing to undo" in ui.undoButton.toolTip
 
     def editButton(self, opened, ui, state, volume):
         state.outputSegmentation = node = add_result(volume)

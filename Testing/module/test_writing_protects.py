@@ -51,25 +51,21 @@ class EditorWidget:
     def saveStateForUndo(self):
         self.logic.SaveStateForUndo()
 
-
-def test_the_undo_of_an_open_segment_editor_brings_it_back(writer, volume, written):
-    node, first = written
-    editor = EditorWidget(node, volume)
-    writer.addEditor(editor)
-    writer.write(node, volume, wholePart(np.full(SHAPE, 2, np.uint8)))
-    assert not writer.canUndo(node)  # the editor has it
-    assert editor.logic.CanUndo()
-    editor.logic.Undo()
-    check(node, first, volume, labels())
+    def undo(self):
+        self.logic.Undo()
 
 
-def test_the_undo_of_the_segment_editor_module(writer, volume, written, monkeypatch):
+def test_after_a_visit_to_the_segment_editor_undo_is_its_own(writer, volume, written, monkeypatch):
     node, first = written
     module = type("Module", (), {"editor": EditorWidget(node, volume)})
     monkeypatch.setattr(slicer.modules, "SegmentEditorWidget", module, raising=False)
     writer.write(node, volume, wholePart(np.full(SHAPE, 2, np.uint8)))
-    module.editor.logic.Undo()
+    assert module.editor.logic.CanUndo()
+    assert writer.canUndo(node)
+    writer.undo(node)
     check(node, first, volume, labels())
+    assert not writer.canUndo(node)
+    assert module.editor.logic.CanRedo()
 
 
 def test_a_completed_segment_is_locked(writer, volume, written):
@@ -85,36 +81,7 @@ def test_a_completed_segment_is_locked(writer, volume, written):
     assert any("Left kidney" in one and "completed" in one for one in second.warnings)
 
 
-def test_a_completed_segment_of_the_user_is_not_overwritten(writer, volume, written):
-    node, _ = written
-    drawn = np.zeros(SHAPE, bool)
-    drawn[3:8, 5:10, 5:9] = True
-    lesion = addSegment(node, volume, drawn)
-    editor = writer.editorNode()
-    editor.SetAndObserveSegmentationNode(node)
-    editor.SetOverwriteMode(editor.OverwriteAllSegments)
-    logic = slicer.vtkSlicerSegmentationsModuleLogic
-    logic.SetSegmentStatus(node.GetSegmentation().GetSegment(lesion), logic.Completed)
-    writer.write(node, volume, wholePart(np.full(SHAPE, 2, np.uint8)))
-    assert np.array_equal(maskOf(node, lesion, volume), drawn)
-
-
-def test_overwriting_other_segments_is_asked_for_in_our_editor(writer, volume, written):
-    node, _ = written
-    drawn = np.zeros(SHAPE, bool)
-    drawn[3:8, 5:10, 5:9] = True
-    shown, hidden = addSegment(node, volume, drawn, "shown"), addSegment(node, volume, drawn, "hidden")
-    node.GetDisplayNode().SetSegmentVisibility(hidden, False)
-    editor = writer.editorNode()
-    assert editor.GetOverwriteMode() == editor.OverwriteNone
-    editor.SetAndObserveSegmentationNode(node)
-    editor.SetOverwriteMode(editor.OverwriteVisibleSegments)
-    writer.write(node, volume, wholePart(labels()))
-    assert np.array_equal(maskOf(node, shown, volume), drawn & (labels() == 0))
-    assert np.array_equal(maskOf(node, hidden, volume), drawn)
-
-
-def test_the_overwrite_mode_of_another_editor_takes_nothing(writer, volume, written):
+def test_other_segments_keep_their_voxels(writer, volume, written):
     node, _ = written
     drawn = np.zeros(SHAPE, bool)
     drawn[3:8, 5:10, 5:9] = True

@@ -18,7 +18,7 @@ from core.worker_helpers import LONG, noise, write_small
 
 SAMPLE = Path(__file__).parents[2] / "rwkv_core" / "data" / "sample" / "ch2.nii.gz"
 OBLIQUE = np.array([[-0.9, 0.1, 0, 20], [0.1, 0.9, -0.2, -5], [0, 0.3, 2.9, 7], [0, 0, 0, 1.0]])
-LIMIT = 180  # seconds after which a test gives up waiting
+LIMIT = 60  # seconds after which a test gives up waiting
 
 
 @contextlib.contextmanager

@@ -77,13 +77,14 @@ def error_of(kind: str, message: str, hint: str) -> RWKVUNetError:
     return WorkerError(message, hint, kind)
 
 
-def death_of(exit_code: int | None, log_tail: str, log_file: str) -> WorkerDiedError:
+def death_of(exit_code: int | None, log_tail: str, log_file: str, behind_launcher: bool = False) -> WorkerDiedError:
     """What to tell about a worker that ended by itself.
 
     Args:
         exit_code: as subprocess has it, negative for a signal; None when it never started.
         log_tail: the last lines of its log.
         log_file: where the whole log is.
+        behind_launcher: the code is a launcher's (PythonSlicer), which tells a signal as exit code 1.
     """
     how = "could not be started" if exit_code is None else f"ended unexpectedly (exit code {exit_code})"
     hint = f"The whole log is in {log_file}."
@@ -95,5 +96,8 @@ def death_of(exit_code: int | None, log_tail: str, log_file: str) -> WorkerDiedE
         how = f"was ended by {name} (exit code {exit_code})"
         if name == "SIGKILL":
             hint = f"Perhaps the memory ran out: close other programs, or choose a smaller region. {hint}"
+    elif behind_launcher and exit_code and "Traceback" not in log_tail and "Fatal Python error" not in log_tail:
+        how = f"was ended by the system (exit code {exit_code})"  # Python itself would have said why
+        hint = f"Perhaps the memory ran out: close other programs, or choose a smaller region. {hint}"
     ends = f"Its log ends with:\n{log_tail}\n" if log_tail else "Its log is empty."
     return WorkerDiedError(f"The segmentation process {how}. {ends}", hint, exit_code, log_tail)

@@ -221,10 +221,7 @@ class AdaptationLogic:
         after, before = self.last.after, self.last.before
         if shown:
             name = _("{name} before").format(name=after.node.GetName())
-            node = self._result.writer.newNode(after.volume, name)
-            node.SetHideFromEditors(True)
-            node.SetSaveWithScene(False)
-            node.GetDisplayNode().SetSaveWithScene(False)
+            node = self._result.writer.newHiddenNode(after.volume, name, "RWKVUNetSegment.Comparison")
             part = LabelledPart(before.written, wholeBox(before.written.shape), before.classes)
             self._result.writer.write(node, after.volume, part, undoable=False)
             self._compared = node.GetID()

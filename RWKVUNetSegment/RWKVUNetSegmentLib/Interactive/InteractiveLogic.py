@@ -21,7 +21,7 @@ from RWKVUNetSegmentLib.Interactive.AdaptationLogic import AdaptationLogic
 from RWKVUNetSegmentLib.Interactive.PreviewLogic import PreviewLogic
 from RWKVUNetSegmentLib.Interactive.PropagationLogic import PropagationLogic
 from RWKVUNetSegmentLib.Interactive.UncertaintyLogic import UncertaintyLogic
-from RWKVUNetSegmentLib.Interactive.VerifiedSlices import setVerified, verifiedSlices
+from RWKVUNetSegmentLib.Interactive.VerifiedSlices import setVerified
 from RWKVUNetSegmentLib.Scene.SliceViews import sliceOf
 from RWKVUNetSegmentLib.Segmentation.ResultLogic import ResultLogic
 from RWKVUNetSegmentLib.Worker.EventLoop import Waiter
@@ -70,10 +70,6 @@ class InteractiveLogic:
                 hint=_("Look at an axial, coronal or sagittal view."),
             )
         return one
-
-    def isVerified(self, node: Any, one: OneSlice) -> bool:
-        """Whether the user has verified a slice of a segmentation."""
-        return one in verifiedSlices(node)
 
     def setVerified(self, one: OneSlice, verified: bool = True, node: Any = None, volume: Any = None) -> None:
         """Protect a slice from later writes, or no longer.

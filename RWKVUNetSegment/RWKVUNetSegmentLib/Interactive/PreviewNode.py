@@ -18,11 +18,6 @@ from RWKVUNetSegmentLib.Scene.SegmentLayers import LABELMAP, Grid, newLayer
 _OURS = "RWKVUNetSegment.Preview"
 
 
-def isPreview(node: Any) -> bool:
-    """Whether a segmentation node is one of these."""
-    return bool(node.GetAttribute(_OURS))
-
-
 class PreviewNode:
     """Made with the first slice that is shown, gone with `remove`.
 
@@ -79,11 +74,7 @@ class PreviewNode:
     def _ready(self, volume: Any, oblique: bool) -> Any:
         node = self.node
         if node is None:
-            node = self._writer.newNode(volume, _("{volume} preview").format(volume=volume.GetName()))
-            node.SetAttribute(_OURS, "1")
-            node.SetHideFromEditors(True)
-            node.SetSaveWithScene(False)
-            node.GetDisplayNode().SetSaveWithScene(False)
+            node = self._writer.newHiddenNode(volume, _("{volume} preview").format(volume=volume.GetName()), _OURS)
             self._id = node.GetID()
         elif oblique != self._oblique:
             self.clear()

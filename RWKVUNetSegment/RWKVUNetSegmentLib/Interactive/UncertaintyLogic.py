@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 
 from rwkv_core.errors import InputError, RWKVUNetError
 from rwkv_core.worker.protocol_interactive import OneSlice, UncertaintyRequest, UncertaintyResult
+from RWKVUNetSegmentLib.Scene.HiddenNodes import addHiddenNode
 from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume
 from RWKVUNetSegmentLib.Scene.SliceViews import SliceViews, axisShown, goTo
 from RWKVUNetSegmentLib.Segmentation.ResultLogic import KeptResult, ResultLogic
@@ -62,11 +63,14 @@ class UncertaintyLogic:
         return self.node is not None and any(one.GetForegroundVolumeID() == self._id for one in composite)
 
     def compute(self, onDone: Callable[[], object] | None = None) -> None:
-        """Ask the worker; `onDone()` comes when it is known.
+        """Ask the worker, now or when what goes on is over; `onDone()` comes when it is known.
 
         Raises:
             InputError: when nothing is kept, or something else goes on.
         """
+        if self._result.busy and self._result.canRefine()[0]:
+            self._result.whenFree(lambda: self.compute(onDone))
+            return
         possible, reason = self._result.canAct()
         if not possible:
             raise InputError(reason)
@@ -180,10 +184,8 @@ class UncertaintyLogic:
         volume = current.volume
         node = self.node
         if node is None:
-            name = slicer.mrmlScene.GenerateUniqueName(_("{volume} uncertainty").format(volume=volume.GetName()))
-            node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
-            node.SetAttribute(_OURS, "1")
-            node.CreateDefaultDisplayNodes()
+            name = _("{volume} uncertainty").format(volume=volume.GetName())
+            node = addHiddenNode("vtkMRMLScalarVolumeNode", name, _OURS)
             self._id = node.GetID()
         whole = np.zeros(InputVolume.fromNode(volume).array.shape, np.float32)
         whole[current.inside] = entropy

@@ -100,7 +100,16 @@ class AdvancedPanel(Panel):
                 self.allow(widget, usable, reason)
             if usable:
                 _axis, count = axisOf(node.inputVolume, node.sliceDirection)
-                ui.firstSliceSpinBox.maximum = ui.lastSliceSpinBox.maximum = count
+                self._showRange(ui.firstSliceSpinBox, node.firstSlice, count)
+                self._showRange(ui.lastSliceSpinBox, node.lastSlice, count)
+
+    @staticmethod
+    def _showRange(box: Any, chosen: int, count: int) -> None:
+        """A shorter volume shows less of what was chosen, and does not change it: the next one may be longer."""
+        wasBlocked = box.blockSignals(True)
+        box.maximum = count
+        box.value = min(chosen, count)
+        box.blockSignals(wasBlocked)
 
     def _shownSlice(self) -> int | None:
         """Number, from 1, of the slice that a view with the chosen direction shows."""

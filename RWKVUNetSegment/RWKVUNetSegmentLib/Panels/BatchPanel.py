@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-import ctk
 import slicer
 from slicer.i18n import tr as _
 
+from rwkv_core.errors import InputError
 from RWKVUNetSegmentLib.Panels import TimeInWords
+from RWKVUNetSegmentLib.Panels.FolderChoice import FolderChoice
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
 from RWKVUNetSegmentLib.Scene.ParameterNode import settingsOf
 from RWKVUNetSegmentLib.Segmentation.BatchLogic import BatchResult, ItemState
@@ -19,11 +20,9 @@ class BatchPanel(Panel):
     def setup(self) -> None:
         self.result: BatchResult | None = None
         ui = self.ui
-        for path in (ui.batchInputPath, ui.batchOutputPath):
-            path.filters = ctk.ctkPathLineEdit.Dirs
+        self._input = FolderChoice(ui.batchInputPath, self.onInputChosen)
+        self._output = FolderChoice(ui.batchOutputPath, self.onOutputChosen)
         ui.batchProgressBar.visible = False
-        ui.batchInputPath.connect("currentPathChanged(QString)", self.onInputChanged)
-        ui.batchOutputPath.connect("currentPathChanged(QString)", self.onOutputChanged)
         ui.batchButton.connect("clicked()", self.onBatchOrCancel)
         ui.showTableButton.connect("clicked()", self.onShowTable)
 
@@ -39,6 +38,9 @@ class BatchPanel(Panel):
         node = self.parameterNode
         if node is None:
             return False, _("The scene is closed.")
+        free, reason = self.logic.segmentation.canStart()
+        if not free:
+            return False, reason
         if not node.batchInputFolder or not Path(node.batchInputFolder).is_dir():
             return False, _("Choose the folder with the scans.")
         if not node.batchOutputFolder:
@@ -56,18 +58,14 @@ class BatchPanel(Panel):
         self.allow(ui.showTableButton, bool(table and table.GetScene()), _("There is no batch yet."))
         ui.batchStatusLabel.visible = bool(ui.batchStatusLabel.text)
         if node:
-            for path, folder in (
-                (ui.batchInputPath, node.batchInputFolder),
-                (ui.batchOutputPath, node.batchOutputFolder),
-            ):
-                if path.currentPath != folder:
-                    path.currentPath = folder
+            self._input.show(node.batchInputFolder)
+            self._output.show(node.batchOutputFolder)
 
-    def onInputChanged(self, path: str) -> None:
+    def onInputChosen(self, path: str) -> None:
         if self.parameterNode:
             self.parameterNode.batchInputFolder = path
 
-    def onOutputChanged(self, path: str) -> None:
+    def onOutputChosen(self, path: str) -> None:
         if self.parameterNode:
             self.parameterNode.batchOutputFolder = path
 
@@ -79,8 +77,8 @@ class BatchPanel(Panel):
             return
         with showErrors(_("The batch could not be started.")):
             node = self.parameterNode
-            for path in (self.ui.batchInputPath, self.ui.batchOutputPath):
-                path.addCurrentPathToHistory()
+            for choice in (self._input, self._output):
+                choice.remember()
             self.ui.batchProgressBar.maximum = 0
             self.result = self.logic.batch.processFolder(
                 node.batchInputFolder,
@@ -127,6 +125,8 @@ class BatchPanel(Panel):
     def onShowTable(self) -> None:
         with showErrors(_("The table cannot be shown.")):
             layout = slicer.app.layoutManager()
+            if layout is None:
+                raise InputError(_("This Slicer has no views."))
             layout.setLayout(slicer.modules.tables.logic().GetLayoutWithTable(layout.layout))
             application = slicer.app.applicationLogic()
             application.GetSelectionNode().SetReferenceActiveTableID(self.result.table.GetID())

@@ -9,6 +9,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import DeviceError, RWKVUNetError
+from RWKVUNetSegmentLib.Scene.InputVolume import OTHER, modalityOf, rememberModality
 
 
 @contextmanager
@@ -58,6 +59,34 @@ class Panel:
         hint = self._hints.setdefault(button.name, button.toolTip)
         button.enabled = possible
         button.toolTip = hint if possible else reason
+
+    def fits(self, volume: Any, modelID: str, question: str) -> bool | None:
+        """Whether a model was made for a volume's modality. Asks where nothing is known, once for each volume.
+
+        Args:
+            question: what is asked when it was not: whether to go on.
+
+        Returns:
+            True when it was; False when it was not and the user goes on all the same; None when he does not.
+        """
+        models = self.logic.models
+        expected = models.expectedModality(modelID)
+        if expected and not modalityOf(volume):
+            isExpected = slicer.util.confirmYesNoDisplay(
+                _("Is “{volume}” {modality}? Its file does not say, and the model was made for {modality}.").format(
+                    volume=volume.GetName(), modality=expected
+                ),
+                _("Which kind of scan is it?"),
+            )
+            rememberModality(volume, expected if isExpected else OTHER)
+        warning = models.modalityWarning(modelID, modalityOf(volume))
+        if not warning:
+            return True
+        asked = _("{warning}\n\nThe result may be meaningless. {question}").format(warning=warning, question=question)
+        return False if slicer.util.confirmOkCancelDisplay(asked, _("The model may not fit")) else None
+
+    def onSceneCloses(self) -> None:
+        """What belongs to the scene alone is forgotten."""
 
     def usesProcessor(self, error: RWKVUNetError, device: str, title: str, **details: Any) -> bool:
         """Tell an error; where it was a GPU's, ask whether to go on without it, and choose the processor then.

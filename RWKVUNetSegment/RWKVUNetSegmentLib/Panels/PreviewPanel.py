@@ -1,6 +1,5 @@
 """Interactive, Preview: on and off, accept, discard."""
 
-import slicer
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import RWKVUNetError
@@ -84,14 +83,12 @@ class PreviewPanel(Panel):
     def _confirmed(self) -> bool:
         """The user is asked before a model segments what it was not made for."""
         node = self.parameterNode
-        modality = modalityOf(node.inputVolume)
-        warning = self.logic.models.modalityWarning(node.model, modality)
-        if warning and self._anyway != (node.model, modality):
-            question = _("{warning}\n\nThe result may be meaningless. Preview anyway?").format(warning=warning)
-            if not slicer.util.confirmOkCancelDisplay(question, _("The model may not fit")):
-                return False
-            self._anyway = (node.model, modality)
-        return True
+        if self._anyway == (node.model, modalityOf(node.inputVolume)):
+            return True
+        fits = self.fits(node.inputVolume, node.model, _("Preview anyway?"))
+        if fits is False:
+            self._anyway = (node.model, modalityOf(node.inputVolume))
+        return fits is not None
 
     def onAcceptSlice(self) -> None:
         with showErrors(_("The slice could not be accepted.")):

@@ -33,6 +33,7 @@ class SegmentPanel(Panel):
 
     def setup(self) -> None:
         self.result: SegmentationResult | None = None
+        self._undone = False
         self.ui.progressBar.visible = False
         self.ui.segmentButton.connect("clicked()", self.onSegmentOrCancel)
         self.ui.show3DButton.connect("clicked()", self.onShow3D)
@@ -50,6 +51,9 @@ class SegmentPanel(Panel):
             return False, reason
         if self.parameterNode is None:
             return False, _("The scene is closed.")
+        free, reason = self.logic.segmentation.canStart()
+        if not free:
+            return False, reason
         if self.parameterNode.inputVolume is None:
             return False, _("Choose a volume. Sample Data has one to try: {sample}.").format(sample=SAMPLE_NAME)
         try:
@@ -76,8 +80,7 @@ class SegmentPanel(Panel):
         self.allow(ui.show3DButton, usable, why)
         self.allow(ui.editButton, usable, why)
         undoable = usable and self.logic.segmentation.writer.canUndo(node)
-        inEditor = _("Nothing to undo here. What was done while the Segment Editor had it open is undone there.")
-        self.allow(ui.undoButton, undoable, inEditor if usable else why)
+        self.allow(ui.undoButton, undoable, _("There is nothing to undo here.") if usable else why)
         ui.show3DButton.checked = bool(self.parameterNode and self.parameterNode.show3D)
 
     def _outcome(self) -> str:
@@ -89,6 +92,8 @@ class SegmentPanel(Panel):
             return _("Cancelled. Nothing was changed.")
         if result.state == RunState.FAILED:
             return str(result.error)
+        if self._undone:
+            return _("The last run was undone.")
         names = dict.fromkeys((result.device.partition(":")[0], result.engine))
         done = _("Done in {duration} ({where}). Structures: {count}.").format(
             duration=TimeInWords.seconds(result.timings.get("total", 0.0)),
@@ -105,17 +110,15 @@ class SegmentPanel(Panel):
             return
         with showErrors(_("The segmentation could not be started.")):
             parameters = parametersOf(self.parameterNode)
-            modality = modalityOf(parameters.inputVolume)
-            warning = self.logic.models.modalityWarning(parameters.model, modality)
-            if warning:
-                question = _("{warning}\n\nThe result may be meaningless. Segment anyway?").format(warning=warning)
-                if not slicer.util.confirmOkCancelDisplay(question, _("The model may not fit")):
-                    return
-                parameters.anyModality = True
+            fits = self.fits(parameters.inputVolume, parameters.model, _("Segment anyway?"))
+            if fits is None:
+                return
+            parameters.anyModality = not fits
             parameters.keep = True  # for the section Interactive
             self._start(parameters)
 
     def _start(self, parameters: SegmentationParameters) -> None:
+        self._undone = False
         self.ui.progressBar.maximum = 0
         self.ui.statusLabel.text = _("Starting…")
         self.result = self.logic.segmentation.start(parameters, self.onProgress, self.onFinished)
@@ -153,6 +156,7 @@ class SegmentPanel(Panel):
     def onUndo(self) -> None:
         with showErrors(_("The last run cannot be undone.")):
             self.logic.segmentation.writer.undo(self.parameterNode.outputSegmentation)
+            self._undone = True
             self.logic.stateChanged()
 
     def onEdit(self) -> None:

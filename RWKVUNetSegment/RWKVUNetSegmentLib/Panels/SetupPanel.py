@@ -77,10 +77,9 @@ class SetupPanel(Panel):
             else:
                 text = _("Before the first segmentation, some software must be downloaded and installed, once.")
         ui.setupLabel.text = text
-        busy = bool(self.logic.segmentation.running or self.logic.batch.running)
+        free, why = self.logic.segmentation.canStart()
         needed = not ready or offered or installation.restartPending
-        why = _("Wait until the segmentation is done.") if busy else _("Nothing is missing.")
-        self.allow(ui.installButton, needed and not busy, why)
+        self.allow(ui.installButton, needed and free, why or _("Nothing is missing."))
         ui.installButton.visible = needed
         if not ready:
             ui.setupCollapsibleButton.toolTip = reason
@@ -92,9 +91,7 @@ class SetupPanel(Panel):
                 slicer.util.restart()
                 return
             openvino = installation.openvinoOffered and self.ui.openvinoCheckBox.checked
+            self.logic.endWorkers(_("Software is being installed."))  # they keep files open that pip has to replace
             complete, reason = installation.install(openvino=openvino)
-            self.logic.segmentation.client.kill(
-                _("Software was installed.")
-            )  # the next run starts with what is there now
             if not complete and reason and not installation.restartPending:
                 slicer.util.errorDisplay(reason, _("Installation"))

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import ctk
 import qt
 import slicer
 from slicer.i18n import tr as _
@@ -11,6 +10,7 @@ from slicer.i18n import tr as _
 import rwkv_core
 from rwkv_core.errors import RWKVUNetError
 from rwkv_core.worker.protocol import DevicesResult
+from RWKVUNetSegmentLib.Panels.FolderChoice import FolderChoice
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
 from RWKVUNetSegmentLib.Panels.TrainingRunPanel import TrainingRunPanel
 from RWKVUNetSegmentLib.Scene.SceneSegmentations import SceneSegmentations
@@ -62,8 +62,11 @@ class TrainingPanel(Panel):
         self._classesOf: dict[str, list[str]] = {}
         self._problemOf: dict[str, str] = {}
         self._asking: tuple[str, TrainingCommand] | None = None
-        for path in (ui.trainingFolderPath, ui.trainingUnlabelledPath, ui.trainingRunsPath):
-            path.filters = ctk.ctkPathLineEdit.Dirs
+        self._folders = {
+            "trainingFolder": FolderChoice(ui.trainingFolderPath, self.onFolderChosen),
+            "trainingUnlabelled": FolderChoice(ui.trainingUnlabelledPath, self.onUnlabelledChosen),
+            "trainingRunsFolder": FolderChoice(ui.trainingRunsPath, self.onRunsFolderChosen),
+        }
         header = ui.trainingNodesTree.header()
         header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
         header.setSectionResizeMode(1, qt.QHeaderView.Stretch)
@@ -72,9 +75,6 @@ class TrainingPanel(Panel):
         self._fillDevices(_("Automatic"), {})
         ui.trainingNodesTree.connect("itemChanged(QTreeWidgetItem*,int)", self.onNodeTicked)
         ui.trainingClassesList.connect("itemChanged(QListWidgetItem*)", self.onClassTicked)
-        ui.trainingFolderPath.connect("currentPathChanged(QString)", self.onFolderChanged)
-        ui.trainingUnlabelledPath.connect("currentPathChanged(QString)", self.onUnlabelledChanged)
-        ui.trainingRunsPath.connect("currentPathChanged(QString)", self.onRunsFolderChanged)
         ui.trainingModelComboBox.connect("currentIndexChanged(int)", self.onModelChanged)
         ui.trainingPresetComboBox.connect("currentIndexChanged(int)", self.onPresetChanged)
         ui.trainingDeviceComboBox.connect("currentIndexChanged(int)", self.onDeviceChanged)
@@ -94,6 +94,11 @@ class TrainingPanel(Panel):
         self._scene.cleanup()
         if self._asking is not None:
             self._asking[1].end()
+
+    def onSceneCloses(self) -> None:
+        self.runPanel.onSceneCloses()
+        if self.logic.training.cancellable:
+            self.logic.training.cancelStart()
 
     def onInstallationChanged(self) -> None:
         """The module was entered, or something was installed."""
@@ -154,15 +159,15 @@ class TrainingPanel(Panel):
 
         later(choose)
 
-    def onFolderChanged(self, path: str) -> None:
+    def onFolderChosen(self, path: str) -> None:
         self._classesOf.pop(path, None)  # it may have changed since it was chosen last
         self._problemOf.pop(path, None)
         self._set("trainingFolder", path)
 
-    def onUnlabelledChanged(self, path: str) -> None:
+    def onUnlabelledChosen(self, path: str) -> None:
         self._set("trainingUnlabelled", path)
 
-    def onRunsFolderChanged(self, path: str) -> None:
+    def onRunsFolderChosen(self, path: str) -> None:
         default = self.logic.training.defaultFolder
         self._set("trainingRunsFolder", "" if path in ("", str(default)) else path)
 
@@ -198,8 +203,8 @@ class TrainingPanel(Panel):
             if training.cancellable:
                 training.cancelStart()
                 return
-            for path in (self.ui.trainingFolderPath, self.ui.trainingUnlabelledPath, self.ui.trainingRunsPath):
-                path.addCurrentPathToHistory()
+            for choice in self._folders.values():
+                choice.remember()
             training.start(self._request(), self.onStarted, self.onStartError)
 
     def onStarted(self, run: TrainingRun | None) -> None:
@@ -264,16 +269,9 @@ class TrainingPanel(Panel):
 
     def _showChoices(self) -> None:
         ui, node = self.ui, self.parameterNode
-        runs = node.trainingRunsFolder or str(self.logic.training.defaultFolder or "")
-        for path, folder in (
-            (ui.trainingFolderPath, node.trainingFolder),
-            (ui.trainingUnlabelledPath, node.trainingUnlabelled),
-            (ui.trainingRunsPath, runs),
-        ):
-            if path.currentPath != folder:
-                wasBlocked = path.blockSignals(True)
-                path.currentPath = folder
-                path.blockSignals(wasBlocked)
+        default = str(self.logic.training.defaultFolder or "")
+        for name, choice in self._folders.items():
+            choice.show(getattr(node, name) or (default if name == "trainingRunsFolder" else ""))
         semiSupervised = TrainingRequest("", preset=node.trainingPreset).semiSupervised
         ui.trainingUnlabelledLabel.visible = ui.trainingUnlabelledPath.visible = semiSupervised
         if ui.trainingNameLineEdit.text != node.trainingName:

@@ -54,6 +54,10 @@ class TrainingRunPanel(Panel):
         """Keep the curves of a run in the scene up to date from its beginning."""
         self._followed.add(str(run.folder))
 
+    def onSceneCloses(self) -> None:
+        """The curves belong to the scene that goes; those of a new one are shown when somebody asks for them."""
+        self._followed.clear()
+
     def watch(self, parameterNode: Any) -> None:
         """Show what is."""
         self.parameterNode = parameterNode

@@ -12,6 +12,15 @@ from vtk.util import numpy_support
 from rwkv_core.errors import InputError
 from RWKVUNetSegmentLib.Scene.Matrices import toNumpy
 
+OTHER = "OT"
+"""DICOM's name for a modality that is none of those that models are made for."""
+
+_MODALITY = "RWKVUNetSegment.Modality"
+"""Attribute of a volume node: what the user said it is."""
+
+_AIR_HU = -500
+"""Whole numbers below this are Hounsfield units: MR and other scans have no such values."""
+
 _HOUNSFIELD = "[hnsf'U]"
 """UCUM code of Hounsfield units."""
 
@@ -59,7 +68,10 @@ def isValid(node: Any) -> tuple[bool, str]:
 
 
 def modalityOf(node: Any) -> str:
-    """The DICOM modality of a volume node: of its series, else by its unit (HU is CT); empty when it is not known."""
+    """The DICOM modality of a volume node; empty when it is not known.
+
+    That of its series, else what the user has said (`rememberModality`), else CT where its unit or its values say so.
+    """
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     item = hierarchy.GetItemByDataNode(node) if hierarchy else 0
     while item and item != hierarchy.GetSceneItemID():  # a volume can lie below its series
@@ -68,8 +80,19 @@ def modalityOf(node: Any) -> str:
         item = hierarchy.GetItemParent(item)
     if modality := node.GetAttribute("DICOM.Modality"):
         return str(modality).strip().upper()
+    if modality := node.GetAttribute(_MODALITY):
+        return str(modality)
     units = node.GetVoxelValueUnits()
-    return "CT" if units and units.GetCodeValue() == _HOUNSFIELD else ""
+    if units and units.GetCodeValue() == _HOUNSFIELD:
+        return "CT"
+    image = node.GetImageData()
+    whole = image is not None and image.GetScalarType() not in (vtk.VTK_FLOAT, vtk.VTK_DOUBLE)
+    return "CT" if whole and image.GetPointData().GetScalars() and image.GetScalarRange()[0] < _AIR_HU else ""
+
+
+def rememberModality(node: Any, modality: str) -> None:
+    """Keep what the user has said about a volume, with the volume."""
+    node.SetAttribute(_MODALITY, modality)
 
 
 def worldMatrix(node: Any) -> np.ndarray:

@@ -10,21 +10,6 @@ from vtk.util import numpy_support
 
 from RWKVUNetSegmentLib.Scene.SegmentLayers import Grid, maskOf, valuesOn
 
-_OURS = "RWKVUNetSegment.Editor"
-"""Attribute of this module's own editor node. No singleton: closing the scene would reset its overwrite mode."""
-
-
-def ownEditorNode(scene: Any) -> Any:
-    """This module's segment editor node; a new one, with the overwrite mode none, when the scene has none."""
-    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSegmentEditorNode")):
-        node = scene.GetNthNodeByClass(index, "vtkMRMLSegmentEditorNode")
-        if node.GetAttribute(_OURS):
-            return node
-    node = scene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
-    node.SetAttribute(_OURS, "1")
-    node.SetOverwriteMode(node.OverwriteNone)
-    return node
-
 
 def editorNodesOf(node: Any) -> list[Any]:
     """The segment editor nodes, of whatever module, that have a segmentation node open."""
@@ -34,14 +19,6 @@ def editorNodesOf(node: Any) -> list[Any]:
         for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSegmentEditorNode"))
     )
     return [editor for editor in editors if editor.GetSegmentationNode() is node]
-
-
-def overwriteMode(node: Any) -> int:
-    """Which other segments may lose voxels. This module's own editor says so; when it is not in use: none."""
-    for editor in editorNodesOf(node):
-        if editor.GetAttribute(_OURS):
-            return int(editor.GetOverwriteMode())
-    return int(slicer.vtkMRMLSegmentEditorNode.OverwriteNone)
 
 
 def lockedSegmentIDs(node: Any) -> set[str]:
@@ -103,7 +80,7 @@ def union(node: Any, segmentIDs: Iterable[str], grid: Grid) -> np.ndarray:
     return together
 
 
-def visibleSegmentIDs(node: Any) -> list[str]:
+def _visibleSegmentIDs(node: Any) -> list[str]:
     """Segments that are shown in any view."""
     display = node.GetDisplayNode()
     return [
@@ -115,7 +92,7 @@ def _maskedArea(node: Any, editor: Any, grid: Grid, ownIDs: Collection[str]) -> 
     mode = editor.GetMaskMode()
     outside = {
         node.EditAllowedOutsideAllSegments: list(node.GetSegmentation().GetSegmentIDs()),
-        node.EditAllowedOutsideVisibleSegments: visibleSegmentIDs(node),
+        node.EditAllowedOutsideVisibleSegments: _visibleSegmentIDs(node),
     }
     if mode in outside:  # Slicer's own mask would except one segment only, not all that are written
         return ~union(node, [one for one in outside[mode] if one not in ownIDs], grid)

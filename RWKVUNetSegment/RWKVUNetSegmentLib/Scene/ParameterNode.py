@@ -124,5 +124,6 @@ def _regionOf(node: RWKVUNetSegmentParameterNode) -> Any:
         return node.roi
     if node.region is Region.RANGE:
         axis, count = axisOf(node.inputVolume, node.sliceDirection)
-        return sliceRange(node.inputVolume, axis, node.firstSlice - 1, min(node.lastSlice, count) - 1)
+        last = min(node.lastSlice, count)
+        return sliceRange(node.inputVolume, axis, min(node.firstSlice, last) - 1, last - 1)
     return None

@@ -4,8 +4,8 @@
 - The masking of every segment editor that has the node open is obeyed: editable area and intensity range.
 - A segment whose status is "Completed" is locked: it neither gains nor loses a voxel. (Slicer has no other lock.)
 - Slices that the user verified do not change.
-- Other segments lose voxels only if the overwrite mode of this module's own editor node says so; it starts as "none".
-- The state before is saved for undo, in the history of the editors that have the node open, else in one of our own.
+- Other segments keep their voxels, and may overlap with the new ones.
+- The state before is saved for undo, in the Segment Editor when it has the node open, else in one of our own.
 """
 
 from collections.abc import Sequence
@@ -20,6 +20,7 @@ from rwkv_core.errors import InputError
 from rwkv_core.worker.content import Box, ClassEntry, Slices
 from RWKVUNetSegmentLib.Interactive.VerifiedSlices import checkGrid, verifiedMask, verifiedSlices
 from RWKVUNetSegmentLib.Scene import Masking
+from RWKVUNetSegmentLib.Scene.HiddenNodes import addHiddenNode
 from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume, worldMatrix
 from RWKVUNetSegmentLib.Scene.SegmentClasses import findSegments, newSegment, surrounds
 from RWKVUNetSegmentLib.Scene.SegmentLayers import (
@@ -88,14 +89,6 @@ class SegmentationWriter:
     def __init__(self) -> None:
         self.history = UndoHistory()
 
-    def addEditor(self, editorWidget: Any) -> None:
-        """Save undo states in this qMRMLSegmentEditorWidget, too, when it has the node open that is written to."""
-        self.history.addEditor(editorWidget)
-
-    def editorNode(self) -> Any:
-        """This module's vtkMRMLSegmentEditorNode, for an embedded editor. A new one has the overwrite mode none."""
-        return Masking.ownEditorNode(slicer.mrmlScene)
-
     def newNode(self, volume: Any, name: str = "") -> Any:
         """A segmentation node, in the volume's transform and subject hierarchy folder.
 
@@ -106,8 +99,7 @@ class SegmentationWriter:
         name = scene.GenerateUniqueName(name or _("{volume} segmentation").format(volume=volume.GetName()))
         node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
         node.CreateDefaultDisplayNodes()
-        node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
-        node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+        self._place(node, volume)
         hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
         if hierarchy and hierarchy.GetItemByDataNode(volume):
             parent = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(volume))
@@ -116,6 +108,17 @@ class SegmentationWriter:
             else:  # where Slicer's plugins have not made one
                 hierarchy.CreateItem(parent, node)
         return node
+
+    def newHiddenNode(self, volume: Any, name: str, attribute: str) -> Any:
+        """As `newNode`, for what is shown and is not the user's; `attribute` as in `addHiddenNode`."""
+        node = addHiddenNode("vtkMRMLSegmentationNode", name, attribute)
+        self._place(node, volume)
+        return node
+
+    @staticmethod
+    def _place(node: Any, volume: Any) -> None:
+        node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+        node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
 
     def write(self, node: Any, volume: Any, part: LabelledPart, undoable: bool = True) -> Written:
         """Write labels; voxels outside the part keep theirs.
@@ -227,14 +230,13 @@ class SegmentationWriter:
         known = findSegments(node, part.classes)
         locked = Masking.lockedSegmentIDs(node)
         hadSurface = segmentation.ContainsRepresentation(_SURFACE)
-        labels, area, warnings = self._compose(node, volume, part, grid, known, locked)
+        labels, warnings = self._compose(node, volume, part, grid, known, locked)
         with slicer.util.NodeModify(node):
             if node.GetDisplayNode() is None:
                 node.CreateDefaultDisplayNodes()
             others = [one for one in segmentation.GetSegmentIDs() if one not in known.values()]
             if not others or not node.GetNodeReferenceID(node.GetReferenceImageGeometryReferenceRole()):
                 node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
-            self._overwrite(node, grid, labels, area, [one for one in others if one not in locked])
             self._leaveLayers(segmentation, [one for one in known.values() if one not in locked])
             layer = newLayer(labels, grid)
             segmentIDs = {}
@@ -257,11 +259,11 @@ class SegmentationWriter:
 
     def _compose(
         self, node: Any, volume: Any, part: LabelledPart, grid: Grid, known: dict[int, str], locked: set[str]
-    ) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+    ) -> tuple[np.ndarray, list[str]]:
         """The labels that the model's segments shall have, without those that are locked.
 
         Returns:
-            (K, J, I); where something may be changed, None for everywhere; and what was not changed, in words.
+            (K, J, I); and what was not changed, in words.
         """
         segmentation = node.GetSegmentation()
         area, warnings = Masking.editableArea(node, volume, grid, known.values())
@@ -300,27 +302,7 @@ class SegmentationWriter:
             for one in segmentation.GetSegmentIDs()
             if one in locked and one in known.values()
         ]
-        return labels, area, warnings
-
-    def _overwrite(
-        self, node: Any, grid: Grid, labels: np.ndarray, area: np.ndarray | None, others: Sequence[str]
-    ) -> None:
-        """Take the voxels that become the model's from other segments, if the user's overwrite mode says so."""
-        mode = Masking.overwriteMode(node)
-        if mode == slicer.vtkMRMLSegmentEditorNode.OverwriteNone:
-            return
-        if mode == slicer.vtkMRMLSegmentEditorNode.OverwriteVisibleSegments:
-            visible = Masking.visibleSegmentIDs(node)
-            others = [one for one in others if one in visible]
-        taken = labels > 0 if area is None else (labels > 0) & area
-        logic = slicer.vtkSlicerSegmentEditorLogic()
-        logic.SetMRMLScene(node.GetScene())
-        logic.SetSegmentEditorNode(self.editorNode())
-        modifier = newLayer(taken.astype(np.uint8), grid)
-        if isEmpty(modifier):
-            return
-        for segmentID in others:
-            logic.ModifySegmentByLabelmap(node, segmentID, modifier, logic.ModificationModeRemove, False, True)
+        return labels, warnings
 
     def _leaveLayers(self, segmentation: Any, segmentIDs: Sequence[str]) -> None:
         """Erase segments from layers that they share with others, which stay there."""

@@ -26,7 +26,7 @@ class SliceViews(VTKObservationMixin):
         onMoved: called when one of them shows another slice.
 
     Attributes:
-        active: vtkMRMLSliceNode that moved last; the first view before.
+        active: vtkMRMLSliceNode that moved last; the first view before; None where the scene has none.
     """
 
     def __init__(self, onMoved: Callable[[], object]):
@@ -46,11 +46,29 @@ class SliceViews(VTKObservationMixin):
         self._active = node
 
     def start(self) -> None:
-        """Begin to watch; views that were made meanwhile are watched from the next `start` on."""
+        """Begin to watch, also the views that come with another layout."""
         self.stop()
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.NodeAddedEvent, self._onNodeAdded)
+        self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self._onNodeGoes)
         for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
-            self._planes[node.GetID()] = _planeOf(node)
+            self._watch(node)
+
+    def _watch(self, node: Any) -> None:
+        self._planes[node.GetID()] = _planeOf(node)
+        if not self.hasObserver(node, vtk.vtkCommand.ModifiedEvent, self._onModified):
             self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onModified)
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _onNodeAdded(self, caller: Any, event: Any, node: Any) -> None:
+        if node.IsA("vtkMRMLSliceNode"):
+            self._watch(node)
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _onNodeGoes(self, caller: Any, event: Any, node: Any) -> None:
+        if node.IsA("vtkMRMLSliceNode"):
+            self.removeObserver(node, vtk.vtkCommand.ModifiedEvent, self._onModified)
+            self._planes.pop(node.GetID(), None)
 
     def stop(self) -> None:
         self.removeObservers()
@@ -68,8 +86,10 @@ def sliceOf(volume: Any, sliceNode: Any) -> OneSlice | None:
     """The volume's slice that lies nearest to what a view shows; None when the view is oblique to the volume.
 
     Raises:
-        InputError: when the view shows nothing of the volume.
+        InputError: when the view shows nothing of the volume, or there is no view.
     """
+    if sliceNode is None:
+        raise InputError(_("There is no slice view."), hint=_("Choose a layout that has one."))
     given = InputVolume.fromNode(volume)
     directions = given.ijkToWorld[:3, :3] / np.linalg.norm(given.ijkToWorld[:3, :3], axis=0)
     across = np.linalg.inv(directions)

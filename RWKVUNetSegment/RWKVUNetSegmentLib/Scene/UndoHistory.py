@@ -8,40 +8,45 @@ _STATES = 3
 
 
 class UndoHistory:
-    """Saves states where the user will look for them: in the segment editors that have the node open, else here."""
+    """Saves states where the user will look for them: in the Segment Editor when it has the node open, else here."""
 
     def __init__(self) -> None:
-        self._editors: list[Any] = []
         self._histories: dict[str, Any] = {}
-
-    def addEditor(self, editorWidget: Any) -> None:
-        """A qMRMLSegmentEditorWidget, besides that of Slicer's Segment Editor module."""
-        self._editors.append(editorWidget)
+        self._inEditor: set[str] = set()
 
     def save(self, node: Any) -> None:
         """Save the state of a segmentation node as the next undo step."""
-        editors = [one for one in self._openEditors() if one.segmentationNode() is node]
-        for editor in editors:
+        editor = _openEditor(node)
+        if editor is not None:
             editor.saveStateForUndo()
-        if editors:
             self._histories.pop(node.GetID(), None)  # one undo, in one place
+            self._inEditor.add(node.GetID())
         else:
+            self._inEditor.discard(node.GetID())
             self._history(node).SaveState()
 
     def canUndo(self, node: Any) -> bool:
+        if node.GetID() in self._inEditor:
+            return _openEditor(node) is not None
         return node.GetID() in self._histories and bool(self._history(node).IsRestorePreviousStateAvailable())
 
     def undo(self, node: Any) -> None:
         """Bring back the last saved state, if there is one."""
-        if self.canUndo(node):
-            with slicer.util.NodeModify(node):
-                self._history(node).RestorePreviousState()
-            if node.GetDisplayNode():
-                node.GetDisplayNode().Modified()  # views redraw
+        if not self.canUndo(node):
+            return
+        if node.GetID() in self._inEditor:
+            self._inEditor.discard(node.GetID())
+            _openEditor(node).undo()
+            return
+        with slicer.util.NodeModify(node):
+            self._history(node).RestorePreviousState()
+        if node.GetDisplayNode():
+            node.GetDisplayNode().Modified()  # views redraw
 
     def clear(self) -> None:
         """Drop all states, for a scene that is closed."""
         self._histories.clear()
+        self._inEditor.clear()
 
     def _history(self, node: Any) -> Any:
         history = self._histories.get(node.GetID())
@@ -52,7 +57,9 @@ class UndoHistory:
             self._histories[node.GetID()] = history
         return history
 
-    def _openEditors(self) -> list[Any]:
-        module = getattr(slicer.modules, "SegmentEditorWidget", None)  # None until the module was opened once
-        own = getattr(module, "editor", None)
-        return [*self._editors, *([own] if own is not None else [])]
+
+def _openEditor(node: Any) -> Any:
+    """The Segment Editor module's qMRMLSegmentEditorWidget, when it has a node open; else None."""
+    module = getattr(slicer.modules, "SegmentEditorWidget", None)  # None until the module was opened once
+    editor = getattr(module, "editor", None)
+    return editor if editor is not None and editor.segmentationNode() is node else None

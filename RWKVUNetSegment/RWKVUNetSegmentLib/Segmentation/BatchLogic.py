@@ -37,6 +37,7 @@ class BatchLogic:
     def __init__(self, logic: SegmentationLogic):
         self._logic = logic
         self._batches: list[BatchRun] = []
+        logic.occupations.append(lambda: _("Segmenting a batch") if self._batches else "")
 
     @property
     def running(self) -> tuple[BatchResult, ...]:

@@ -94,7 +94,8 @@ class InstallationLogic:
             openvino: also install OpenVINO (offered where there is no NVIDIA GPU: `openvinoOffered`).
 
         Returns:
-            Whether all is there now, and else a sentence that says what is not and what to do. Never raises.
+            Whether all is there now, and else a sentence that says what is not and what to do; none when the user
+            did not want it. Never raises.
         """
         self.refresh()
         wanted = [
@@ -103,7 +104,7 @@ class InstallationLogic:
         if self._installing or pipIsBusy():
             return False, _("Another installation is running. Wait until it is over.")
         if wanted and not (confirm or _ask)(self._announcement(wanted)):
-            return False, _("Nothing was installed.")
+            return False, ""
         steps = {
             "pytorch-extension": self._installExtension,
             "torch": self._installTorch,
@@ -119,7 +120,7 @@ class InstallationLogic:
             except Exception as error:  # of pip, of the network, of another extension: all are told
                 logging.exception("RWKVUNetSegment: %s could not be installed", one.title)
                 problem = _("{title} could not be installed: {error}. The Python console tells more.").format(
-                    title=one.title, error=error
+                    title=one.title, error=str(error).rstrip(".")
                 )
             finally:
                 self._installing = ""

@@ -10,6 +10,7 @@ from rwkv_core.errors import InputError, RWKVUNetError
 from rwkv_core.worker.content import ModelEntry
 from rwkv_core.worker.protocol import Progress, Request
 from rwkv_core.worker.protocol_models import DownloadRequest, ImportRequest, ModelsRequest, ModelsResult, RemoveRequest
+from RWKVUNetSegmentLib.Scene import InputVolume
 from RWKVUNetSegmentLib.Worker.EventLoop import later
 from RWKVUNetSegmentLib.Worker.Signal import Signal, emit
 from RWKVUNetSegmentLib.Worker.WorkerClient import WorkerClient, WorkerTicket
@@ -26,6 +27,7 @@ class ModelsLogic:
     Attributes:
         models: empty before the first `refresh` was answered.
         store: folder of the installed ones; None before.
+        listing: whether the list is being asked for.
         busy: what is being done: "download", "import" or "remove"; empty when nothing is.
     """
 
@@ -34,6 +36,7 @@ class ModelsLogic:
         self.models: tuple[ModelEntry, ...] = ()
         self.store: Path | None = None
         self.busy = ""
+        self.listing = False
         self._ticket: WorkerTicket | None = None
         self.changed = Signal()
 
@@ -47,17 +50,23 @@ class ModelsLogic:
         """Ask for the list again."""
 
         def take(answer: ModelsResult) -> None:
-            self.models, self.store = answer.models, Path(answer.store)
+            self.models, self.store, self.listing = answer.models, Path(answer.store), False
             self.changed.emit()
             emit(onDone)
 
-        self.client.ask(ModelsRequest(), onResult=take, onError=onError)
+        def fail(error: RWKVUNetError) -> None:
+            self.listing = False
+            self.changed.emit()
+            emit(onError, error)
+
+        self.listing = True
+        self.client.ask(ModelsRequest(), onResult=take, onError=fail)
 
     def canDownload(self, modelID: str) -> tuple[bool, str]:
         """Whether it can be downloaded now, and else why not."""
         entry = self.find(modelID)
         if entry is None:
-            return False, _("Choose a model.")
+            return False, self._whyUnknown()
         if self.busy:
             return False, _("Wait until the present {action} is over, or cancel it.").format(action=self.busy)
         if entry.state in _HERE:
@@ -72,7 +81,7 @@ class ModelsLogic:
         """Whether it can be removed now, and else why not."""
         entry = self.find(modelID)
         if entry is None:
-            return False, _("Choose a model.")
+            return False, self._whyUnknown()
         if self.busy:
             return False, _("Wait until the present {action} is over, or cancel it.").format(action=self.busy)
         if entry.state == "shipped":
@@ -85,7 +94,7 @@ class ModelsLogic:
         """Whether it is here and segments volumes, and else why not. A modality that does not fit is no hindrance."""
         entry = self.find(modelID)
         if entry is None:
-            return False, _("Choose a model.")
+            return False, self._whyUnknown()
         title = entry.title
         if entry.kind != "segmentation":
             return False, _("{title} segments nothing by itself: it is a starting point for training.").format(
@@ -106,9 +115,18 @@ class ModelsLogic:
         entry = self.find(modelID)
         if entry is None or not modality or entry.modality in ("any", modality):
             return ""
+        if modality == InputVolume.OTHER:
+            return _("{title} was made for {expected}, and this volume is none.").format(
+                title=entry.title, expected=entry.modality
+            )
         return _("{title} was made for {expected}, and this volume is {modality}.").format(
             title=entry.title, expected=entry.modality, modality=modality
         )
+
+    def expectedModality(self, modelID: str) -> str:
+        """What a model was made for, as DICOM names it; empty when it takes any, or is not known."""
+        entry = self.find(modelID)
+        return "" if entry is None or entry.modality == "any" else entry.modality
 
     def download(
         self,
@@ -142,6 +160,11 @@ class ModelsLogic:
     ) -> None:
         """Delete an installed model."""
         self._do("remove", RemoveRequest(bundle=modelID), None, onDone, onError)
+
+    def _whyUnknown(self) -> str:
+        if self.listing and not self.models:
+            return _("The list of models is being read.")
+        return _("Choose a model.")
 
     def cancel(self) -> None:
         """End what `busy` says; its `onError` gets a CancelledError."""

@@ -21,7 +21,8 @@ from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume
 from RWKVUNetSegmentLib.Scene.SegmentationWriting import LabelledPart
 from RWKVUNetSegmentLib.Scene.SegmentLabels import labelsOf
 from RWKVUNetSegmentLib.Segmentation.PostProcessing import PostProcessing
-from RWKVUNetSegmentLib.Worker.Signal import Signal
+from RWKVUNetSegmentLib.Worker.EventLoop import asError, later
+from RWKVUNetSegmentLib.Worker.Signal import Signal, emit
 
 _STATES = 3
 """As many as undo has."""
@@ -84,17 +85,21 @@ class ResultLogic:
         self.busy = ""
         self.progress: Progress | None = None
         self._ticket: Any = None
+        self._action: object | None = None
+        self._onError: Callable[[RWKVUNetError], object] | None = None
         self.message, self.failed = "", False
         self._earlier: list[KeptResult] = []
         self._wanted: tuple[PostProcessing, bool] | None = None
+        self._waiting: Callable[[], object] | None = None
         self.refining = False
         self.changed = Signal()
         segmentation.completed.connect(self.remember)
+        segmentation.occupations.append(lambda: self.busy)
         self._session: Any = None
         segmentation.client.stateChanged.connect(self._onWorkerState)
         self._scene = slicer.mrmlScene
         self._tags = [
-            self._scene.AddObserver(self._scene.StartCloseEvent, lambda caller, event: self.forget()),
+            self._scene.AddObserver(self._scene.StartCloseEvent, self._onSceneCloses),
             self._scene.AddObserver(self._scene.NodeAboutToBeRemovedEvent, self._onNodeGoes),
         ]
 
@@ -131,7 +136,7 @@ class ResultLogic:
 
     def forget(self) -> None:
         """There is no result any more."""
-        self._earlier, self._wanted = [], None
+        self._earlier, self._wanted, self._waiting = [], None, None
         self.current = None
         self.changed.emit()
 
@@ -154,14 +159,13 @@ class ResultLogic:
 
     def canLearn(self) -> tuple[bool, str]:
         """Whether there is a result, kept or not, and nothing goes on."""
-        if self.busy:
-            return False, _("Wait until this is done: {action}").format(action=self.busy)
-        if self._segmentation.running:
-            return False, _("Wait until the segmentation is done.")
+        possible, reason = self._segmentation.canStart()
+        if not possible:
+            return False, reason
         return self.current is not None, _("Press Segment first.")
 
     def refine(self, processing: PostProcessing, undoable: bool = True) -> None:
-        """Change the result; what the user edited or verified stays. The latest wins.
+        """Change the result, now or when what goes on is over; what the user edited or verified stays. The latest wins.
 
         Args:
             processing: all that is to be done to it, as `current.processing` plus a change.
@@ -173,7 +177,7 @@ class ResultLogic:
         possible, reason = self.canRefine()
         if not possible:
             raise InputError(reason)
-        if self.refining:
+        if self.busy:  # what goes on need not be told to wait for: the latest comes next
             self._wanted = (processing, undoable or bool(self._wanted and self._wanted[1]))
             return
         self.settled()
@@ -197,7 +201,6 @@ class ResultLogic:
                 self.end(error)
                 return
             self.end(said)
-            self._goOn()
 
         def fail(error: RWKVUNetError) -> None:
             self.refining = False
@@ -231,7 +234,7 @@ class ResultLogic:
     def canUndo(self) -> tuple[bool, str]:
         """Whether `undo` can work, and else why not."""
         if self.current is None or not self.writer.canUndo(self.current.node):
-            return False, _("There is nothing to undo here. What an open Segment Editor has done is undone there.")
+            return False, _("There is nothing to undo here.")
         return not self.busy, _("Wait until this is done: {action}").format(action=self.busy)
 
     def undo(self) -> None:
@@ -266,9 +269,17 @@ class ResultLogic:
         self.client.discard(name)
         return array
 
+    def whenFree(self, action: Callable[[], object]) -> None:
+        """Do something once what goes on is over, at once when nothing does. The latest wins."""
+        if self.busy:
+            self._waiting = action
+        else:
+            action()
+
     def begin(self, action: str) -> None:
         """Something goes on."""
         self.busy, self.message, self.failed = action, "", False
+        self._action, self._onError = object(), None
         self.changed.emit()
 
     def ask(
@@ -279,28 +290,58 @@ class ResultLogic:
     ) -> None:
         """Ask the worker for what goes on; `onError` is `end` where none is given."""
 
-        def step(progress: Progress) -> None:
-            self.progress = progress
-            self.changed.emit()
+        whole = self._action
+        if whole is None:  # given up before the worker was asked
+            emit(onError or self.end, CancelledError())
+            return
+        self._onError = onError or self.end
 
-        self._ticket = self.client.ask(request, step, onResult, onError or self.end)
+        def step(progress: Progress) -> None:
+            if self._action is whole:
+                self.progress = progress
+                self.changed.emit()
+
+        def take(answer: Any) -> None:
+            if self._action is whole:
+                onResult(answer)
+            else:  # given up meanwhile; its files are of no use
+                for name in {getattr(answer, field, None) for field in ("labelmap", "entropy")} - {None}:
+                    self.client.discard(name)
+
+        def fail(error: RWKVUNetError) -> None:
+            if self._action is whole:
+                emit(onError or self.end, error)
+
+        self._ticket = self.client.ask(request, step, take, fail)
 
     def cancel(self) -> None:
-        """Give up what the worker was asked for; nothing is changed then."""
+        """Ask for the end of what the worker was asked for; nothing is changed then."""
         if self._ticket is not None:
             self.client.cancel(self._ticket)
+
+    def abandon(self) -> None:
+        """End what goes on here and now, as cancelled, whatever the worker does."""
+        if not self.busy:
+            return
+        self.cancel()
+        self._action = None
+        onError, self._onError = self._onError, None
+        emit(onError or self.end, CancelledError())
 
     def end(self, outcome: RWKVUNetError | str = "") -> None:
         """It is over."""
         self.busy = ""
-        self.progress = self._ticket = None
+        self.progress = self._ticket = self._action = self._onError = None
         self.failed = isinstance(outcome, RWKVUNetError) and not isinstance(outcome, CancelledError)
         self.message = _("Cancelled. Nothing was changed.") if isinstance(outcome, CancelledError) else str(outcome)
         self.changed.emit()
+        if self._wanted or self._waiting is not None:
+            later(self._goOn)
 
     def cleanup(self) -> None:
         """Module reload or quit."""
         self.changed.clear()
+        self.abandon()
         self.forget()
         for tag in self._tags:
             self._scene.RemoveObserver(tag)
@@ -308,9 +349,18 @@ class ResultLogic:
         self.client.stateChanged.disconnect(self._onWorkerState)
 
     def _goOn(self) -> None:
+        """What was asked for meanwhile."""
+        if self.busy or not self.canAct()[0]:
+            return
         wanted, self._wanted = self._wanted, None
-        if wanted and self.canAct()[0]:
-            self.refine(*wanted)
+        waiting, self._waiting = self._waiting, None
+        try:
+            if wanted:
+                self.refine(*wanted)
+            if waiting is not None:
+                self.whenFree(waiting)
+        except Exception as error:
+            self.end(asError(error))
 
     def settled(self) -> KeptResult:
         """The current result; an earlier one, when the user undid a step.
@@ -360,6 +410,10 @@ class ResultLogic:
         if self._session is not self.client.session:
             self._session = self.client.session
             self.changed.emit()
+
+    def _onSceneCloses(self, caller: Any, event: str) -> None:
+        self.abandon()
+        self.forget()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _onNodeGoes(self, caller: Any, event: str, node: Any) -> None:

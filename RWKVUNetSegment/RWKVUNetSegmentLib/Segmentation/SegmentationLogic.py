@@ -36,6 +36,7 @@ class SegmentationLogic:
         writer: None for a `SegmentationWriter`.
 
     Attributes:
+        occupations: functions that say what else keeps the worker busy for long, in words; empty when nothing does.
         completed: `Signal` with the `SegmentationResult` of a run that was completed, before its `onFinished`.
     """
 
@@ -44,6 +45,7 @@ class SegmentationLogic:
         self.writer = writer or SegmentationWriter()
         self._runs: list[SegmentationRun] = []
         self.completed = Signal()
+        self.occupations: list[Callable[[], str]] = []
         scene = slicer.mrmlScene
         self._scene = scene
         self._tags = [
@@ -55,6 +57,19 @@ class SegmentationLogic:
     def running(self) -> tuple[SegmentationResult, ...]:
         """Runs that are not over, in order."""
         return tuple(run.result for run in self._runs)
+
+    def canStart(self) -> tuple[bool, str]:
+        """Whether something that takes long may start, and else why not: one thing at a time, whoever began it.
+
+        Holds for every button. A preview asks for single slices, and goes beside the rest; runs and batches that the
+        Python console starts wait for their turn.
+        """
+        if self._runs:
+            return False, _("Wait until the segmentation is done.")
+        for occupation in self.occupations:
+            if doing := occupation():
+                return False, _("Wait until this is done: {action}").format(action=doing)
+        return True, ""
 
     def process(
         self,
@@ -136,11 +151,6 @@ class SegmentationLogic:
     ) -> None:
         """Devices and engines, and why one cannot be used. Warms the worker up: takes seconds the first time."""
         self.client.ask(DevicesRequest(), onResult=onResult, onError=onError)
-
-    def cancelAll(self) -> None:
-        """Cancel every run."""
-        for run in reversed(list(self._runs)):
-            run.cancel()
 
     def cleanup(self) -> None:
         """Module reload or quit: end all runs without callbacks, and the worker with its process tree."""

@@ -5,16 +5,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import qt
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import RWKVUNetError
-from rwkv_core.worker.launch import worker_environment
-from RWKVUNetSegmentLib.Worker.EventLoop import deliver, later, slot
+from RWKVUNetSegmentLib.Worker.ChildProcess import ChildProcess
+from RWKVUNetSegmentLib.Worker.EventLoop import deliver, later
 from RWKVUNetSegmentLib.Worker.PythonEnvironment import pythonProgram
 from RWKVUNetSegmentLib.Worker.Signal import emit
-
-_END_MILLISECONDS = 5000
 
 
 class TrainingCommand:
@@ -36,33 +33,26 @@ class TrainingCommand:
     ):
         self._onDone, self._onError = onDone, onError
         self._over = False
-        self._process = qt.QProcess()
-        environment = qt.QProcessEnvironment.systemEnvironment()
-        for name, value in worker_environment().items():
-            environment.insert(name, value)
-        self._process.setProcessEnvironment(environment)
-        self._process.connect("finished(int,QProcess::ExitStatus)", self._onFinished)
-        self._process.connect("errorOccurred(QProcess::ProcessError)", self._onProcessError)
+        self._process: ChildProcess | None = None
         try:
             program = python or pythonProgram()
         except FileNotFoundError as error:
             reason = str(error)
             later(lambda: self._fail(reason))
             return
-        self._process.start(program, ["-m", "rwkv_core.cli", *arguments])
+        self._process = ChildProcess([program, "-m", "rwkv_core.cli", *arguments], self._onFinished, self._onFailed)
 
     def end(self) -> None:
         """Kill it, without callbacks. A run that it has begun goes on: that is a process of another session."""
         self._over = True
-        if self._process.state() != qt.QProcess.NotRunning:
-            self._process.kill()
-            self._process.waitForFinished(_END_MILLISECONDS)
+        if self._process is not None:
+            self._process.end(sessionOnly=True)
 
-    @slot
-    def _onFinished(self, code: int, status: Any = 0) -> None:
-        output = self._process.readAllStandardOutput().data().decode("utf-8", "replace")
-        words = self._process.readAllStandardError().data().decode("utf-8", "replace").strip()
-        if code == 0 and self._process.exitStatus() == qt.QProcess.NormalExit:
+    def _onFinished(self, code: int) -> None:
+        assert self._process is not None
+        output = self._process.read().decode("utf-8", "replace")
+        words = self._process.readErrors().decode("utf-8", "replace").strip()
+        if code == 0:
             later(lambda: self._succeed(output))  # listeners may drop the process, which it does not bear from here
             return
         if "Traceback" in words:
@@ -70,11 +60,9 @@ class TrainingCommand:
         said = " ".join(words.split()).removeprefix("Error: ")
         later(lambda: self._fail(said or _("The process ended with exit code {code}.").format(code=code)))
 
-    @slot
-    def _onProcessError(self, error: Any) -> None:
-        if self._process.error() == qt.QProcess.FailedToStart:  # the others are told by `finished`
-            reason = _("Python cannot be started: {reason}.").format(reason=self._process.errorString())
-            later(lambda: self._fail(reason))
+    def _onFailed(self, why: str) -> None:
+        reason = _("Python cannot be started: {reason}.").format(reason=why)
+        later(lambda: self._fail(reason))
 
     def _succeed(self, output: str) -> None:
         if not self._over:

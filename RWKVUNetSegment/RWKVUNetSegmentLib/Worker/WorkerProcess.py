@@ -1,22 +1,18 @@
 """One worker process on QProcess: its streams, its private folder, its end."""
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-import qt
 
 from rwkv_core.errors import RWKVUNetError
 from rwkv_core.worker.arrays import PrivateFolder
 from rwkv_core.worker.conversation import Answer, Conversation, Ticket
 from rwkv_core.worker.errors import WorkerDiedError, death_of
-from rwkv_core.worker.launch import kill_tree, worker_environment, worker_options
+from rwkv_core.worker.launch import worker_options
 from rwkv_core.worker.protocol import CancelRequest, HelloRequest, HelloResult, Progress, Request
-from RWKVUNetSegmentLib.Worker.EventLoop import later, slot
+from RWKVUNetSegmentLib.Worker.ChildProcess import ChildProcess
+from RWKVUNetSegmentLib.Worker.EventLoop import later
 from RWKVUNetSegmentLib.Worker.WorkerLog import WorkerLog
-
-_END_MILLISECONDS = 5000
 
 
 class WorkerProcess:
@@ -56,16 +52,10 @@ class WorkerProcess:
         self._reason = ""
         self._received = b""
         self._conversation = Conversation(self._write, lambda text: log.write(f"[stdout] {text}"))
-        self._process = qt.QProcess()
-        environment = qt.QProcessEnvironment.systemEnvironment()
-        for name, value in worker_environment().items():
-            environment.insert(name, value)
-        self._process.setProcessEnvironment(environment)
-        self._process.setStandardErrorFile(str(log.path), qt.QIODevice.Append)
-        self._process.connect("readyReadStandardOutput()", self._onOutput)
-        self._process.connect("finished(int,QProcess::ExitStatus)", self._onFinished)
-        self._process.connect("errorOccurred(QProcess::ProcessError)", self._onProcessError)
-        self._process.start(program[0], [*program[1:], *worker_options(self.folder.path)])
+        self._process: ChildProcess | None = None
+        self._process = ChildProcess(
+            [*program, *worker_options(self.folder.path)], self._onFinished, self._onFailed, self._onOutput, log.path
+        )
         if self.death is None:
             self.ask(HelloRequest(), self._onHelloAnswer)
 
@@ -87,16 +77,14 @@ class WorkerProcess:
         if self.death is not None:
             return
         self._reason = reason
-        pids = {int(self._process.processId()), self.hello.pid if self.hello else 0} - {0}
-        kill_tree(sorted(pids))
-        self._process.closeWriteChannel()
-        if self.death is None and not self._process.waitForFinished(_END_MILLISECONDS):
-            self._process.kill()
+        if self._process is not None:
+            self._process.end([self.hello.pid] if self.hello else [])
         if self.death is None:  # when the event loop is gone, no signal tells
             self._end(WorkerDiedError(reason))
 
     def _write(self, line: bytes) -> None:
-        self._process.write(qt.QByteArray(line))
+        if self._process is not None:
+            self._process.write(line)
 
     def _onHelloAnswer(self, answer: Answer) -> None:
         if isinstance(answer, HelloResult):
@@ -107,32 +95,31 @@ class WorkerProcess:
         elif not isinstance(answer, Progress) and self.death is None:  # of another version
             self.kill(str(answer))
 
-    @slot
     def _onOutput(self) -> None:
         waiting = bool(self._received)
-        self._received += self._process.readAllStandardOutput().data()
+        self._received += self._read()
         if not waiting:  # listeners may end the process, which it does not bear from within its own signal
             later(self._takeReceived)
+
+    def _read(self) -> bytes:
+        return self._process.read() if self._process is not None else b""
 
     def _takeReceived(self) -> None:
         received, self._received = self._received, b""
         if self.death is None:
             self._conversation.feed(received)
 
-    @slot
-    def _onFinished(self, code: int, status: Any = 0) -> None:
-        self._received += self._process.readAllStandardOutput().data()
+    def _onFinished(self, code: int) -> None:
+        self._received += self._read()
         self._takeReceived()
         if self._reason:
             self._end(WorkerDiedError(self._reason, exit_code=code))
             return
-        crashed = os.name == "posix" and self._process.exitStatus() == qt.QProcess.CrashExit
-        self._end(death_of(-code if crashed else code, self._log.tail(), str(self._log.path)))
+        behindLauncher = self.hello is not None and self._process is not None and self.hello.pid != self._process.pid
+        self._end(death_of(code, self._log.tail(), str(self._log.path), behindLauncher))
 
-    @slot
-    def _onProcessError(self, error: Any) -> None:
-        if self._process.error() == qt.QProcess.FailedToStart:  # the others are told by `finished`
-            self._end(death_of(None, self._process.errorString(), str(self._log.path)))
+    def _onFailed(self, reason: str) -> None:
+        self._end(death_of(None, reason, str(self._log.path)))
 
     def _end(self, death: RWKVUNetError) -> None:
         if self.death is not None:
@@ -144,4 +131,5 @@ class WorkerProcess:
         self._onEnd(self)  # first, so that a listener who asks again gets a new process
         self._conversation.lose(death)
         self.folder.close()
-        self._process.deleteLater()
+        if self._process is not None:
+            self._process.release()
