@@ -31,9 +31,9 @@ from rich.table import Table
 from scipy import ndimage
 
 from rwkv_core import Bundle, Segmenter, Volume, load_bundle, read_volume
-from rwkv_core.adaptation import SliceIndex, adapt, segment_again
-from rwkv_core.bundle.config import SegmentClass
+from rwkv_core.adaptation import adapt, segment_again
 from rwkv_core.corrections import keep_slices, slices_mask
+from rwkv_core.vocabulary import AXES, SegmentClass, SliceIndex
 from rwkv_core.volume import choose_stack
 
 AAL = {
@@ -69,7 +69,7 @@ def spread(mask: NDArray[np.bool_], axis: int, count: int) -> list[SliceIndex]:
     """`count` slices, evenly over those in which there is something."""
     found = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
     places = ((np.arange(count) + 0.5) / count * len(found)).astype(int)
-    return [SliceIndex(axis, int(index)) for index in np.unique(found[places])]
+    return [SliceIndex(AXES[axis], int(index)) for index in np.unique(found[places])]
 
 
 def filled(mask: NDArray[np.bool_], axis: int, slices: Sequence[SliceIndex]) -> NDArray[np.bool_]:

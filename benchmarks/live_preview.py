@@ -24,7 +24,7 @@ import slicer  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from rwkv_core.worker.protocol_interactive import OneSlice  # noqa: E402
+from rwkv_core.vocabulary import SliceIndex  # noqa: E402
 from RWKVUNetSegmentLib.Scene.SliceViews import goTo  # noqa: E402
 from RWKVUNetSegmentLib.Worker.SliceRequests import PreviewParameters  # noqa: E402
 
@@ -53,9 +53,9 @@ def main() -> None:
             view.SetSliceToRASByNTP(0.0, -0.6, 0.8, 1.0, 0.0, 0.0, 0.0, -20.0, float(n), 0)
 
         looks = {
-            "axial": lambda n: goTo(volume, OneSlice(axis="K", index=70 + n)),
-            "coronal": lambda n: goTo(volume, OneSlice(axis="J", index=90 + n)),
-            "sagittal": lambda n: goTo(volume, OneSlice(axis="I", index=70 + n)),
+            "axial": lambda n: goTo(volume, SliceIndex("K", 70 + n)),
+            "coronal": lambda n: goTo(volume, SliceIndex("J", 90 + n)),
+            "sagittal": lambda n: goTo(volume, SliceIndex("I", 70 + n)),
             "oblique": tilt,
         }
         preview.start(PreviewParameters(volume, model=options.model))

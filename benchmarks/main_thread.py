@@ -23,7 +23,7 @@ import numpy as np  # noqa: E402
 import qt  # noqa: E402
 import slicer  # noqa: E402
 
-from rwkv_core.worker.content import Box, Range, Slices  # noqa: E402
+from rwkv_core.vocabulary import Region, Slices  # noqa: E402
 from RWKVUNetSegmentLib.Scene.RegionOfInterest import RegionOfInterest  # noqa: E402
 from RWKVUNetSegmentLib.Scene.SegmentationWriting import LabelledPart  # noqa: E402
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import SegmentationLogic  # noqa: E402
@@ -32,7 +32,7 @@ from RWKVUNetSegmentLib.Worker.WorkerClient import WorkerClient  # noqa: E402
 from core.worker_helpers import write_small  # noqa: E402
 
 SHAPE = (300, 512, 512)
-SLICES = Box(k=Range(first=0, end=16))
+SLICES = Region(k=(0, 16))
 """What the network sees; the volume goes to the worker whole."""
 
 
@@ -90,7 +90,7 @@ def main() -> None:
     node, writer = logic.writer.newNode(volume), logic.writer
     labels = np.zeros(SHAPE, np.uint8)
     labels[20:280, 60:450, 60:450] = 1 + voxels[20:280, 60:450, 60:450] % len(result.classes)
-    whole = Box(i=Range(first=0, end=SHAPE[2]), j=Range(first=0, end=SHAPE[1]), k=Range(first=0, end=SHAPE[0]))
+    whole = Region(i=(0, SHAPE[2]), j=(0, SHAPE[1]), k=(0, SHAPE[0]))
     one_slice = LabelledPart(labels[150:151], whole, result.classes, Slices(axis="K", indices=(150,)))
     for what, write, part in (
         ("whole labelmap, new node", writer.write, LabelledPart(labels, whole, result.classes)),

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from rwkv_core.inference.prompter import Prompter
     from rwkv_core.inference.segmenter import Segmentation, Segmenter
     from rwkv_core.models import build_network, load_published
-    from rwkv_core.volume import Region, Volume, read_volume, write_segmentation, write_volume
+    from rwkv_core.vocabulary import Region
+    from rwkv_core.volume import Volume, read_volume, write_segmentation, write_volume
 
 __version__ = "0.1.0"
 

@@ -1,40 +1,13 @@
 """Which slices a user has corrected, and how their work is kept."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rwkv_core.errors import InputError
-
-AXES = "KJI"
-"""Names of the axes of a (K, J, I) array, in their order."""
-
-
-@dataclass(frozen=True, order=True)
-class SliceIndex:
-    """One slice of a (K, J, I) array.
-
-    Attributes:
-        axis: the axis that the slice is perpendicular to: 0 is K, 1 is J, 2 is I.
-        index: along that axis.
-    """
-
-    axis: int
-    index: int
-
-    def of(self, array: NDArray[Any]) -> NDArray[Any]:
-        """View of this slice, 2-D.
-
-        Raises:
-            InputError: when a volume of this shape has no such slice.
-        """
-        if not 0 <= self.axis < 3 or not 0 <= self.index < array.shape[self.axis]:
-            axis = AXES[self.axis] if 0 <= self.axis < 3 else self.axis
-            raise InputError(f"There is no slice {self.index} along {axis} in a volume of {array.shape[::-1]} voxels.")
-        return array[(slice(None),) * self.axis + (self.index,)]
+from rwkv_core.vocabulary import AXES, SliceIndex
 
 
 def edited_slices(before: NDArray[Any], after: NDArray[Any]) -> list[SliceIndex]:
@@ -58,7 +31,7 @@ def edited_slices(before: NDArray[Any], after: NDArray[Any]) -> list[SliceIndex]
     while len(places):
         axis = max(range(3), key=lambda one: counts[one].max())
         index = int(counts[axis].argmax())
-        found.append(SliceIndex(axis, index))
+        found.append(SliceIndex(AXES[axis], index))
         inside = places[:, axis] == index
         for other, size in enumerate(before.shape):
             counts[other] = counts[other] - np.bincount(places[inside, other], minlength=size)

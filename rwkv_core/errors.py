@@ -30,6 +30,10 @@ class InputError(RWKVUNetError):
     kind = "input"
 
 
+class FieldError(InputError, ValueError):
+    """A field is out of its range; libraries that validate fields, such as pydantic, take it for a ValueError."""
+
+
 class BundleError(RWKVUNetError):
     """A bundle is unknown, incomplete, or its config.json is not valid."""
 

@@ -1,18 +1,19 @@
 """The shipped model learns from a few slices of the sample head, coarser, in which a structure was painted."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from rwkv_core import Bundle, Segmenter, Volume, load_bundle, read_volume
-from rwkv_core.adaptation import Recipe, SliceIndex, adapt, keep_slices, segment_again
+from rwkv_core.adaptation import Recipe, adapt, keep_slices, segment_again
 from rwkv_core.adaptation.comparison import compare
 from rwkv_core.adaptation.evidence import is_clear
-from rwkv_core.bundle.config import SegmentClass
 from rwkv_core.cli.demo import SAMPLE
 from rwkv_core.errors import BundleError, CancelledError, InputError
+from rwkv_core.vocabulary import SegmentClass, SliceIndex
 
 RECIPE = Recipe(decoder_steps=50, whole_steps=3, crop=64, views=0.1, corrected=4, others=2)
 BALL = SegmentClass(value=99, name="Bright ball", color=(255, 0, 0))
@@ -50,7 +51,7 @@ def segment(bundle, volume):
 
 @pytest.fixture(scope="module")
 def slices():
-    return [SliceIndex(0, index) for index in (5, 8, 11)]
+    return [SliceIndex("K", index) for index in (5, 8, 11)]
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ def test_what_the_model_knew_stays(adapted, scene, slices):
 def test_the_adapted_bundle_says_what_it_is(adapted, bundle):
     config = adapted.config
     assert (config.id, config.title) == ("mine", "Mine")
-    assert config.classes == (*bundle.config.classes, BALL.model_copy(update={"orientations": ("SPL",)}))
+    assert config.classes == (*bundle.config.classes, replace(BALL, orientations=("SPL",)))
     assert (config.licence, config.citation) == (bundle.config.licence, bundle.config.citation)
     record = config.training["adaptations"][0]
     assert (record["from"], record["slices"], record["new_classes"]) == ("default", 3, ["Bright ball"])
@@ -141,7 +142,7 @@ def test_a_new_class_is_judged_in_the_plane_of_the_corrections_and_the_others_in
     preprocessing = bundle.config.preprocessing.model_copy(update={"average": True})
     averaging = Bundle(bundle.folder, bundle.config.model_copy(update={"preprocessing": preprocessing}))
     quick = Recipe(decoder_steps=2, whole_steps=1, crop=32, views=0.1)
-    coronal = [SliceIndex(1, 44), SliceIndex(1, 50)]
+    coronal = [SliceIndex("J", 44), SliceIndex("J", 50)]
     result = adapt(averaging, cubic, truth, coronal, [BALL], **NAMES, device="cpu", seconds=600, recipe=quick)
     *old, new = result.config.classes
     assert tuple(old) == averaging.config.classes
@@ -266,7 +267,7 @@ def test_time_runs_out(bundle, scene, slices):
 def test_slices_of_another_plane_teach_too(bundle, scene):
     volume, _, truth = scene
     result = adapt(
-        bundle, volume, truth, [SliceIndex(1, 50), SliceIndex(0, 8)], [BALL], **NAMES, device="cpu", seconds=600,
+        bundle, volume, truth, [SliceIndex("J", 50), SliceIndex("K", 8)], [BALL], **NAMES, device="cpu", seconds=600,
         recipe=Recipe(decoder_steps=2, whole_steps=1, crop=32, views=0.1),
     )  # fmt: skip
     assert result.config.training["adaptations"][0]["slices"] == 2
@@ -283,9 +284,9 @@ def test_what_cannot_be_learnt_is_refused(bundle, scene, slices):
     with pytest.raises(InputError, match="differ in size"):
         run(labelmap=truth[1:])
     with pytest.raises(InputError, match="Bright ball: not drawn"):
-        run(which=[SliceIndex(0, 0)])
+        run(which=[SliceIndex("K", 0)])
     with pytest.raises(InputError, match="no slice 16 along K"):
-        run(which=[SliceIndex(0, 16)])
+        run(which=[SliceIndex("K", 16)])
     with pytest.raises(InputError, match="value 2 of a new class is taken by Cortex"):
         run(new=[SegmentClass(value=2, name="New", color=(0, 0, 0))])
     with pytest.raises(InputError, match="name 'Cortex'"):
@@ -293,7 +294,7 @@ def test_what_cannot_be_learnt_is_refused(bundle, scene, slices):
     axial = bundle.config.preprocessing.model_copy(update={"orientations": ("SPL",)})
     one_plane = Bundle(bundle.folder, bundle.config.model_copy(update={"preprocessing": axial}))
     with pytest.raises(InputError, match="does not read slices"):
-        run(which=[SliceIndex(1, 50)], model=one_plane)
+        run(which=[SliceIndex("J", 50)], model=one_plane)
     encoder = Bundle(bundle.folder, bundle.config.model_copy(update={"kind": "encoder"}))
     with pytest.raises(BundleError, match="nothing to adapt"):
         run(model=encoder)

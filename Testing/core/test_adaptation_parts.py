@@ -9,8 +9,9 @@ from rwkv_core.adaptation.augmentation import Augmentation
 from rwkv_core.adaptation.extent import Extent, belief_map
 from rwkv_core.adaptation.growing import fit_new_channels, grown_network
 from rwkv_core.adaptation.propagation import propagate
-from rwkv_core.corrections import SliceIndex, changed_values, edited_slices, keep_slices, slices_mask
+from rwkv_core.corrections import changed_values, edited_slices, keep_slices, slices_mask
 from rwkv_core.errors import InputError
+from rwkv_core.vocabulary import AXES, SliceIndex
 
 
 def painted(*slices):
@@ -24,25 +25,25 @@ def painted(*slices):
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_edited_slices_are_found_in_their_own_plane(axis):
-    drawn = [SliceIndex(axis, 3), SliceIndex(axis, 6), SliceIndex(axis, 7)]
+    drawn = [SliceIndex(AXES[axis], 3), SliceIndex(AXES[axis], 6), SliceIndex(AXES[axis], 7)]
     assert edited_slices(*painted(*drawn)) == drawn
 
 
 def test_edits_in_two_planes_are_found_together():
-    drawn = [SliceIndex(0, 2), SliceIndex(0, 10), SliceIndex(2, 5)]
-    assert edited_slices(*painted(*drawn)) == drawn
+    drawn = [SliceIndex("K", 2), SliceIndex("K", 10), SliceIndex("I", 5)]
+    assert edited_slices(*painted(*drawn)) == sorted(drawn)
     before, after = painted()
     assert edited_slices(before, after) == []
 
 
 def test_users_slices_are_kept_whatever_the_model_says():
     users, new = np.ones((4, 5, 6), np.uint8), np.full((4, 5, 6), 300, np.uint16)
-    kept = keep_slices(new, users, [SliceIndex(0, 1), SliceIndex(2, 5)])
-    mask = slices_mask(users.shape, [SliceIndex(0, 1), SliceIndex(2, 5)])
+    kept = keep_slices(new, users, [SliceIndex("K", 1), SliceIndex("I", 5)])
+    mask = slices_mask(users.shape, [SliceIndex("K", 1), SliceIndex("I", 5)])
     assert (kept[mask] == 1).all()
     assert (kept[~mask] == 300).all()
     assert (new == 300).all()
-    for nowhere in (SliceIndex(0, 4), SliceIndex(0, -1), SliceIndex(3, 0)):
+    for nowhere in (SliceIndex("K", 4), SliceIndex("K", -1)):
         with pytest.raises(InputError):
             keep_slices(new, users, [nowhere])
 
@@ -75,10 +76,10 @@ def test_what_corrections_are_about():
     users[1, 2, 2] = 2  # from 1 to 2
     users[2, 0, 0] = 9  # new, over 1
     users[3, 5, 5] = 3  # not in a corrected slice
-    assert changed_values(before, users, [SliceIndex(0, 1)]) == {1, 2}
-    assert changed_values(before, users, [SliceIndex(0, 2)], [9]) == {9}
-    assert changed_values(before, users, [SliceIndex(0, 1), SliceIndex(0, 2)], [9]) == {1, 2, 9}
-    assert changed_values(before, users, [SliceIndex(0, 0)]) == set()
+    assert changed_values(before, users, [SliceIndex("K", 1)]) == {1, 2}
+    assert changed_values(before, users, [SliceIndex("K", 2)], [9]) == {9}
+    assert changed_values(before, users, [SliceIndex("K", 1), SliceIndex("K", 2)], [9]) == {1, 2, 9}
+    assert changed_values(before, users, [SliceIndex("K", 0)]) == set()
 
 
 def disc(size=40, first=10, last=30):
@@ -121,13 +122,13 @@ def test_an_empty_slice_ends_a_class():
 def test_belief_along_any_axis(axis):
     labelmap = np.zeros((14, 15, 16), np.uint8)
     labelmap[3:11, 4:12, 5:13] = 7
-    slices = [SliceIndex(axis, index) for index in (6, 9)]
-    belief = belief_map(labelmap, 7, [*slices, SliceIndex((axis + 1) % 3, 7)], (1.0, 1.0, 1.0))
+    slices = [SliceIndex(AXES[axis], index) for index in (6, 9)]
+    belief = belief_map(labelmap, 7, [*slices, SliceIndex(AXES[(axis + 1) % 3], 7)], (1.0, 1.0, 1.0))
     assert belief.shape == labelmap.shape
     for one in slices:
         assert np.array_equal(one.of(belief) > 0, one.of(labelmap) == 7)
     assert belief[7, 8, 9] == 1
-    assert (SliceIndex(axis, 0).of(belief) == -1).all()
+    assert (SliceIndex(AXES[axis], 0).of(belief) == -1).all()
 
 
 def test_augmented_maps_stay_with_their_image():
@@ -152,7 +153,7 @@ def test_a_correction_spreads_until_agreement_falls():
     adapted = stack(0, 4, 8, 8, 9, 10, 10, 3, 9)
     labelmap = np.zeros_like(adapted)
     labelmap[4] = adapted[4]
-    found = propagate(labelmap, adapted, SliceIndex(0, 4), [5])
+    found = propagate(labelmap, adapted, SliceIndex("K", 4), [5])
     assert [one.index for one in found.slices] == [3, 2, 5, 6]
     assert np.array_equal(found.labelmap[2:7], adapted[2:7])
     assert not found.labelmap[[0, 1, 7, 8]].any()
@@ -165,10 +166,10 @@ def test_verified_slices_and_other_classes_stay():
     labelmap = np.zeros_like(adapted)
     labelmap[2] = adapted[2]
     labelmap[1, 0, 0] = 3
-    found = propagate(labelmap, adapted, SliceIndex(0, 2), [5], keep=[SliceIndex(0, 3), SliceIndex(1, 15)])
+    found = propagate(labelmap, adapted, SliceIndex("K", 2), [5], keep=[SliceIndex("K", 3), SliceIndex("J", 15)])
     assert [one.index for one in found.slices] == [1, 0]
     assert found.labelmap[1, 0, 0] == 3
     assert not found.labelmap[3].any()
     assert np.array_equal(found.labelmap[:, 15], labelmap[:, 15])
     with pytest.raises(InputError, match="none of the chosen"):
-        propagate(labelmap, adapted, SliceIndex(0, 0), [5])
+        propagate(labelmap, adapted, SliceIndex("K", 0), [5])

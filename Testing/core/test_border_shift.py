@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from rwkv_core.adaptation.border_shift import shift_borders
-from rwkv_core.corrections import SliceIndex
 from rwkv_core.errors import CancelledError
+from rwkv_core.vocabulary import AXES, SliceIndex
 
 SPACING = (1.0, 1.0, 2.0)  # I, J, K in mm
 VALUES = (0, 1, 2)
@@ -25,9 +25,9 @@ def radius_of(layer):
 def shifted(labels, truth, at, axis=0, values=VALUES):
     users = labels.copy()
     for index in at:
-        SliceIndex(axis, index).of(users)[...] = SliceIndex(axis, index).of(truth)
+        SliceIndex(AXES[axis], index).of(users)[...] = SliceIndex(AXES[axis], index).of(truth)
     result = labels.copy()
-    shift_borders(result, users, [SliceIndex(axis, index) for index in at], values, SPACING, lambda: False)
+    shift_borders(result, users, [SliceIndex(AXES[axis], index) for index in at], values, SPACING, lambda: False)
     return result
 
 
@@ -57,7 +57,7 @@ def test_slices_of_any_axis_and_of_several():
     along = shifted(labels, truth, [15], axis=2)
     assert np.count_nonzero(along[:, :, 16]) > 1.3 * np.count_nonzero(labels[:, :, 16])
     both, users = labels.copy(), truth
-    shift_borders(both, users, [SliceIndex(2, 15), SliceIndex(1, 25)], VALUES, SPACING, lambda: False)
+    shift_borders(both, users, [SliceIndex("I", 15), SliceIndex("J", 25)], VALUES, SPACING, lambda: False)
     assert np.count_nonzero(both[:, :, 16]) > 1.3 * np.count_nonzero(labels[:, :, 16])
     assert (both[:, 26] != along[:, 26]).any()
 
@@ -89,4 +89,4 @@ def test_a_class_that_takes_from_another_takes_it_next_door_too():
 def test_cancel():
     labels = discs(10)
     with pytest.raises(CancelledError):
-        shift_borders(labels.copy(), discs(14), [SliceIndex(0, 15)], VALUES, SPACING, lambda: True)
+        shift_borders(labels.copy(), discs(14), [SliceIndex("K", 15)], VALUES, SPACING, lambda: True)

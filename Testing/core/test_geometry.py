@@ -4,15 +4,8 @@ import numpy as np
 import pytest
 
 from rwkv_core.errors import InputError
-from rwkv_core.volume import (
-    Region,
-    Volume,
-    choose_stack,
-    ijk_to_ras_from_lps,
-    lps_geometry,
-    orientation_code,
-    slice_stack,
-)
+from rwkv_core.vocabulary import Region
+from rwkv_core.volume import Volume, choose_stack, ijk_to_ras_from_lps, lps_geometry, orientation_code, slice_stack
 
 from core.phantom import CODES, FRAMES, grid, rotation, sample
 

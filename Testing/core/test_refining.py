@@ -7,7 +7,6 @@ import pytest
 
 from rwkv_core.errors import CancelledError, InputError
 from rwkv_core.postprocess import (
-    Refinement,
     fill_holes,
     keep_largest_part,
     keep_part_at,
@@ -17,6 +16,7 @@ from rwkv_core.postprocess import (
     smooth_across_slices,
 )
 from rwkv_core.postprocess.probabilities import settle_ties
+from rwkv_core.vocabulary import PostProcessing
 
 VALUES = (7, 300)
 SPACING = (0.5, 1.0, 2.0)  # I, J, K: a voxel is 1 mm3
@@ -59,7 +59,7 @@ def test_without_rules_it_is_the_arg_max():
     p = chances((0.5, 0.3, 0.2), (0.3, 0.5, 0.2), (0.2, 0.3, 0.5), (0, 0, 0))
     assert labels_from_probabilities(p, VALUES).tolist() == [[[0, 7, 300, 0]]]
     labelmap = blocks()
-    assert np.array_equal(refine(soft(labelmap), VALUES, SPACING, 0, Refinement()), labelmap)
+    assert np.array_equal(refine(soft(labelmap), VALUES, SPACING, 0, PostProcessing()), labelmap)
 
 
 def test_a_threshold_lets_a_class_grow_and_shrink():
@@ -106,8 +106,8 @@ def test_smoothing_is_in_millimetres():
     labelmap = np.zeros((9, 3, 3), np.uint16)
     labelmap[4] = 7
     p = soft(labelmap)
-    thick = refine(p, VALUES, (1, 1, 10), 0, Refinement(smoothing=2.0))
-    thin = refine(p, VALUES, (1, 1, 1), 0, Refinement(smoothing=2.0))
+    thick = refine(p, VALUES, (1, 1, 10), 0, PostProcessing(smoothing=2.0))
+    thin = refine(p, VALUES, (1, 1, 1), 0, PostProcessing(smoothing=2.0))
     assert np.array_equal(thick, labelmap)
     assert not thin.any()
 
@@ -149,7 +149,7 @@ def test_holes_are_filled_with_background_only():
 def test_all_together_and_the_probabilities_stay():
     p = soft(blocks())
     before = p.copy()
-    result = refine(p, VALUES, SPACING, 0, Refinement(keep_at=[(1, 1, 1)], smallest=3.0, fill_holes=(7,), off=()))
+    result = refine(p, VALUES, SPACING, 0, PostProcessing(keep_at=((1, 1, 1),), smallest=3.0, fill_holes=(7,), off=()))
     expected = np.zeros_like(blocks())
     expected[1:5, 1:5, 1:5] = 7
     assert np.array_equal(result, expected)
@@ -158,15 +158,15 @@ def test_all_together_and_the_probabilities_stay():
 
 def test_a_click_on_a_class_that_is_gone_changes_nothing():
     p, place = soft(blocks()), (1, 1, 1)
-    without = refine(p, VALUES, SPACING, 0, Refinement(off=(7,)))
+    without = refine(p, VALUES, SPACING, 0, PostProcessing(off=(7,)))
     assert without.any() and not without[place]
-    assert np.array_equal(refine(p, VALUES, SPACING, 0, Refinement(off=(7,), keep_at=[place])), without)
+    assert np.array_equal(refine(p, VALUES, SPACING, 0, PostProcessing(off=(7,), keep_at=(place[::-1],))), without)
     with pytest.raises(InputError, match="outside"):
-        refine(p, VALUES, SPACING, 0, Refinement(keep_at=[(99, 0, 0)]))
+        refine(p, VALUES, SPACING, 0, PostProcessing(keep_at=((99, 0, 0),)))
 
 
 def test_cancel():
     event = threading.Event()
     event.set()
     with pytest.raises(CancelledError):
-        refine(soft(blocks()), VALUES, SPACING, 0, Refinement(), event)
+        refine(soft(blocks()), VALUES, SPACING, 0, PostProcessing(), event)

@@ -1,14 +1,16 @@
 """Where a model is unsure."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from rwkv_core import Region, Segmenter, Volume
-from rwkv_core.bundle.config import SegmentClass
 from rwkv_core.errors import InputError
 from rwkv_core.inference.uncertainty import averaged_probabilities, entropy, most_uncertain_slice, sided, slice_scores
+from rwkv_core.vocabulary import SegmentClass
 
 from core.small_models import BandNetwork, config, with_network
 
@@ -90,7 +92,7 @@ def test_views_agree_where_the_model_sees_single_voxels(signs):
 def test_a_class_that_one_plane_tells_of_is_asked_there_alone():
     volume = Volume(np.zeros((32, 64, 96), np.float32), RAS)
     told = config(orientations=("SPL", "AIL", "LIP"))
-    axial = told.classes[0].model_copy(update={"orientations": ("SPL",)})
+    axial = replace(told.classes[0], orientations=("SPL",))
     told = told.model_copy(update={"classes": (axial, *told.classes[1:])})
     model = Segmenter(with_network(told, AxialNetwork()), "cpu")
     region = Region(k=(4, 20), j=(10, 60), i=(8, 90))

@@ -9,16 +9,24 @@ import numpy as np
 import pytest
 import torch
 
-from rwkv_core import Region, Segmenter, Volume
+from rwkv_core import Segmenter, Volume
 from rwkv_core.engines import ENGINES, why_unavailable
 from rwkv_core.errors import BundleError, DeviceError, InputError
+from rwkv_core.vocabulary import Region, Slices
 from rwkv_core.worker.arrays import geometry_of
 from rwkv_core.worker.client import WorkerClient
-from rwkv_core.worker.content import Box, Range, Slices, VolumeFile
 from rwkv_core.worker.errors import ProtocolError
 from rwkv_core.worker.lines import encode
 from rwkv_core.worker.models import KEPT
-from rwkv_core.worker.protocol import MAX_LINE, PROTOCOL, DevicesRequest, HelloRequest, LoadRequest, SegmentRequest
+from rwkv_core.worker.protocol import (
+    MAX_LINE,
+    PROTOCOL,
+    DevicesRequest,
+    HelloRequest,
+    LoadRequest,
+    SegmentRequest,
+    VolumeFile,
+)
 
 from core.worker_helpers import (
     HELLO,
@@ -93,7 +101,7 @@ def test_a_volume_is_segmented_as_in_this_process(worker, model):
     assert np.array_equal(labelmap, expected.labelmap)
     assert np.array_equal(worker.folder.take(result.probabilities), expected.probabilities)
     assert np.array_equal(result.ijk_to_ras, OBLIQUE)
-    assert result.box == Box(i=Range(first=0, end=24), j=Range(first=0, end=20), k=Range(first=0, end=6))
+    assert result.region == Region(i=(0, 24), j=(0, 20), k=(0, 6))
     assert (result.orientation, result.count) == (expected.orientation, expected.slices) == ("SPL", 6)
     assert set(result.timings) == {*expected.timings, "load", "write"}
     assert [(one.value, one.name, one.color) for one in result.classes] == [
@@ -119,10 +127,10 @@ def test_terminology_arrives(worker, place):
 def test_a_box_and_slices_come_back_alone(worker, model):
     array = noise((12, 20, 24))
     segmenter = Segmenter(model, "cpu")
-    result = segment(worker, model, array, box=Box(i=Range(first=3, end=20), k=Range(first=2, end=5)))
+    result = segment(worker, model, array, region=Region(i=(3, 20), k=(2, 5)))
     expected = segmenter.segment(Volume(array, OBLIQUE), Region(i=(3, 20), k=(2, 5))).labelmap[2:5, :, 3:20]
     assert np.array_equal(worker.folder.take(result.labelmap), expected)
-    assert result.box == Box(i=Range(first=3, end=20), j=Range(first=0, end=20), k=Range(first=2, end=5))
+    assert result.region == Region(i=(3, 20), j=(0, 20), k=(2, 5))
     corner = np.array(result.ijk_to_ras) @ [0, 0, 0, 1]
     assert np.allclose(corner, OBLIQUE @ [3, 0, 2, 1])
 
@@ -228,7 +236,7 @@ def test_a_large_volume_stays_on_disk(worker, place):
         volume=VolumeFile(file=file, ijk_to_ras=geometry_of(OBLIQUE)),
         bundle=folder,
         device="cpu",
-        box=Box(**{axis: Range(first=one.start, end=one.stop) for axis, one in zip("kji", box, strict=True)}),
+        region=Region(**{axis: (one.start, one.stop) for axis, one in zip("kji", box, strict=True)}),
     )
     assert array.nbytes == 2**30
     assert len(encode(request)) < 1000
@@ -264,7 +272,7 @@ def test_mistakes_are_explained_and_the_worker_goes_on(worker, model, place):
     flat = OBLIQUE[:, [0, 1, 1, 3]]
     refused(InputError, "one plane", volume=replace(good.volume, ijk_to_ras=geometry_of(flat)))
     refused(InputError, "4 dimensions", volume=volume_file(worker, np.zeros((2, 3, 4, 5))))
-    refused(InputError, "does not fit", box=Box(k=Range(first=2, end=99)))
+    refused(InputError, "does not fit", region=Region(k=(2, 99)))
     refused(InputError, "no slice", slices=Slices(axis="J", indices=(4,)))
     refused(BundleError, "no-such-model", bundle="no-such-model")
     refused(DeviceError, "abacus", device="abacus")

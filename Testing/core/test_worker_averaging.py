@@ -5,8 +5,8 @@ import pytest
 
 from rwkv_core import Segmenter, Volume
 from rwkv_core.errors import CancelledError
+from rwkv_core.vocabulary import Region, Slices
 from rwkv_core.worker.client import WorkerClient
-from rwkv_core.worker.content import Box, Range, Slices
 from rwkv_core.worker.protocol import SegmentRequest
 
 from core.worker_helpers import PLANES, noise, volume_file, write_averaging
@@ -71,10 +71,10 @@ def test_many_slices_are_a_preview_too(worker, averaging):
 
 
 def test_a_thick_box_is_averaged_and_a_thin_one_is_not(worker, averaging):
-    thick = segment(worker, averaging, box=Box(k=Range(first=1, end=35), i=Range(first=2, end=38)))
+    thick = segment(worker, averaging, region=Region(k=(1, 35), i=(2, 38)))
     assert planes(thick) == sorted(PLANES)
     assert worker.folder.take(thick.labelmap).shape == (34, 44, 36)
-    thin = segment(worker, averaging, box=Box(k=Range(first=10, end=14)))
+    thin = segment(worker, averaging, region=Region(k=(10, 14)))
     assert (planes(thin), thin.count) == (["SPL"], 4)
 
 

@@ -10,7 +10,7 @@ from rwkv_core import Segmenter
 from rwkv_core.errors import CancelledError, InputError
 from rwkv_core.volume import read_volume
 from rwkv_core.worker.client import WorkerClient
-from rwkv_core.worker.protocol_files import PlanRequest, SegmentFileRequest
+from rwkv_core.worker.protocol import PlanRequest, SegmentFileRequest
 
 from core.worker_helpers import LONG, noise, write_small
 

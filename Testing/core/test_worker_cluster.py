@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from rwkv_core.errors import CancelledError, InputError
 from rwkv_core.volume import read_volume
 from rwkv_core.worker.client import WorkerClient
-from rwkv_core.worker.protocol_files import PlanRequest, SegmentFileRequest, SegmentFilesRequest
+from rwkv_core.worker.protocol import PlanRequest, SegmentFileRequest, SegmentFilesRequest
 
 from core import dask_stand_in
 from core.worker_helpers import noise, posix

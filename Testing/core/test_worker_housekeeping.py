@@ -6,8 +6,7 @@ from rwkv_core.bundle.config import config_text
 from rwkv_core.bundle.store import load_bundle
 from rwkv_core.errors import BundleError, CancelledError, CheckpointError, InputError
 from rwkv_core.worker.client import WorkerClient
-from rwkv_core.worker.protocol import LoadRequest
-from rwkv_core.worker.protocol_models import DownloadRequest, ImportRequest, ModelsRequest, RemoveRequest
+from rwkv_core.worker.protocol import DownloadRequest, ImportRequest, LoadRequest, ModelsRequest, RemoveRequest
 
 from core.bundle_files import weights, write_files
 from core.downloads import REPO, installed

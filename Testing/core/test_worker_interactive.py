@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rwkv_core import Region, Segmenter, Volume, load_bundle
+from rwkv_core import Segmenter, Volume, load_bundle
 from rwkv_core.errors import BundleError, CancelledError, InputError
 from rwkv_core.inference.uncertainty import averaged_probabilities, entropy, slice_scores
 from rwkv_core.postprocess import (
@@ -16,55 +16,54 @@ from rwkv_core.postprocess import (
     labels_from_probabilities,
     remove_small_parts,
 )
+from rwkv_core.vocabulary import ClassChange, PostProcessing, Region, SegmentClass, SliceIndex, Slices
 from rwkv_core.worker.client import WorkerClient
-from rwkv_core.worker.content import Box, ClassEntry, Range, Slices, VolumeFile
 from rwkv_core.worker.lines import decode_reply, decode_request, encode
-from rwkv_core.worker.protocol import SegmentRequest
-from rwkv_core.worker.protocol_interactive import (
+from rwkv_core.worker.protocol import (
     AdaptRequest,
     AdaptResult,
-    Change,
-    OneSlice,
+    ImportRequest,
     PropagateRequest,
     PropagateResult,
     RefineRequest,
     RefineResult,
-    Threshold,
+    SegmentRequest,
     UncertaintyRequest,
     UncertaintyResult,
-    Voxel,
+    VolumeFile,
 )
-from rwkv_core.worker.protocol_models import ImportRequest
 
 from core.worker_helpers import OBLIQUE, noise, volume_file, write_small
 
 ROWS = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
-CLASSES = (ClassEntry(value=9, name="New ü软", color=(1, 2, 3)),)
+CLASSES = (SegmentClass(value=9, name="New ü软", color=(1, 2, 3)),)
 MESSAGES = [
     RefineRequest(
-        id=1, result=7, smoothing=1.5, thresholds=(Threshold(value=1, probability=0.3),), off=(2,),
-        keep_at=(Voxel(i=1, j=2, k=3),), keep_largest=(1,), smallest=20.0, fill_holes=(3,),
+        id=1, result=7, processing=PostProcessing(
+            smoothing=1.5, thresholds=((1, 0.3),), off=(2,), keep_at=((1, 2, 3),), keep_largest=(1,), smallest=20.0,
+            fill_holes=(3,),
+        ),
     ),
     UncertaintyRequest(id=2, result=7, planes=True, flips=True),
     AdaptRequest(
         id=3, volume=VolumeFile(file="array-0123456789abcdef.npy", ijk_to_ras=ROWS), bundle="default",
         labelmap="array-0123456789abcdef.npy", folder="/modèles/ü软", name="mine", title="Mine ü软",
-        slices=(OneSlice(axis="K", index=3),), new_classes=CLASSES, seconds=20.0,
+        slices=(SliceIndex("K", 3),), new_classes=CLASSES, seconds=20.0,
     ),
     PropagateRequest(
-        id=4, result=7, labelmap="array-0123456789abcdef.npy", slice=OneSlice(axis="J", index=1), values=(1, 2),
-        keep=(OneSlice(axis="J", index=5),), least=0.5, farthest=4,
+        id=4, result=7, labelmap="array-0123456789abcdef.npy", slice=SliceIndex("J", 1), values=(1, 2),
+        keep=(SliceIndex("J", 5),), least=0.5, farthest=4,
     ),
 ]  # fmt: skip
 REPLIES = [
-    RefineResult(id=1, labelmap="a.npy", box=Box(), ijk_to_ras=ROWS, classes=CLASSES, seconds=0.5),
-    UncertaintyResult(id=2, entropy="a.npy", box=Box(), ijk_to_ras=ROWS, scores={"K": (0.5, 0.25)}),
+    RefineResult(id=1, labelmap="a.npy", region=Region(), ijk_to_ras=ROWS, classes=CLASSES, seconds=0.5),
+    UncertaintyResult(id=2, entropy="a.npy", region=Region(), ijk_to_ras=ROWS, scores={"K": (0.5, 0.25)}),
     AdaptResult(
-        id=3, folder="/modèles/ü软", labelmap="a.npy", classes=CLASSES, slices=(OneSlice(axis="K", index=3),),
-        changes=(Change(value=9, name="New ü软", before_ml=0.0, after_ml=1.5, dice=0.0),), learning=2.5,
+        id=3, folder="/modèles/ü软", labelmap="a.npy", classes=CLASSES, slices=(SliceIndex("K", 3),),
+        changes=(ClassChange(value=9, name="New ü软", before_ml=0.0, after_ml=1.5, dice=0.0),), learning=2.5,
         timings={"total": 1.5}, device="cpu", engine="torch", warnings=(),
     ),
-    PropagateResult(id=4, labelmap="a.npy", slices=(OneSlice(axis="K", index=2),), agreement=(0.75,)),
+    PropagateResult(id=4, labelmap="a.npy", slices=(SliceIndex("K", 2),), agreement=(0.75,)),
 ]  # fmt: skip
 
 
@@ -107,20 +106,20 @@ def segment(worker, model, array=None, **more):
 
 
 def refined(worker, result, **how):
-    return worker.folder.take(worker.request(RefineRequest(result=result, **how)).labelmap)
+    return worker.folder.take(worker.request(RefineRequest(result=result, processing=PostProcessing(**how))).labelmap)
 
 
 def test_without_settings_refining_gives_the_result_again(worker, kept):
     request, result, _ = kept
     again = worker.request(RefineRequest(result=request.id))
     assert np.array_equal(worker.folder.get(again.labelmap), worker.folder.get(result.labelmap))
-    assert (again.box, again.ijk_to_ras, again.classes) == (result.box, result.ijk_to_ras, result.classes)
+    assert (again.region, again.ijk_to_ras, again.classes) == (result.region, result.ijk_to_ras, result.classes)
 
 
 def test_thresholds_and_classes_that_are_off(worker, kept):
     request, _, probabilities = kept
     values = [1, 2, 3, 4]
-    found = refined(worker, request.id, thresholds=(Threshold(value=2, probability=0.1),), off=(1,))
+    found = refined(worker, request.id, thresholds=((2, 0.1),), off=(1,))
     assert np.array_equal(found, labels_from_probabilities(probabilities, values, {2: 0.1}, (1,)))
     assert not (found == 1).any()
     assert np.count_nonzero(found == 2) >= np.count_nonzero(refined(worker, request.id) == 2)
@@ -133,7 +132,7 @@ def test_islands_holes_and_smoothing(worker, kept):
     k, j, i = (int(one) for one in np.argwhere(plain == value)[-1])
     expected = plain.copy()
     keep_part_at(expected, (k, j, i))
-    assert np.array_equal(refined(worker, request.id, keep_at=(Voxel(i=i, j=j, k=k),)), expected)
+    assert np.array_equal(refined(worker, request.id, keep_at=((i, j, k),)), expected)
     expected = plain.copy()
     assert keep_largest_part(expected, value) > 0
     assert np.array_equal(refined(worker, request.id, keep_largest=(value,)), expected)
@@ -150,14 +149,14 @@ def test_islands_holes_and_smoothing(worker, kept):
 
 def test_a_box_and_a_slice_are_kept_beside_the_volume(worker, lively, kept):
     whole = kept[0].id
-    box = Box(i=Range(first=4, end=20), k=Range(first=1, end=5))
-    request, result, _ = segment(worker, lively, box=box)
+    box = Region(i=(4, 20), k=(1, 5))
+    request, result, _ = segment(worker, lively, region=box)
     answer = worker.request(RefineRequest(result=request.id))
-    assert answer.box == result.box
+    assert answer.region == result.region
     labelmap = worker.folder.get(answer.labelmap)
     assert np.array_equal(labelmap, worker.folder.get(result.labelmap))
     k, j, i = (int(one) for one in np.argwhere(labelmap)[0])
-    click = refined(worker, request.id, keep_at=(Voxel(i=i + 4, j=j, k=k + 1),))
+    click = refined(worker, request.id, keep_at=((i + 4, j, k + 1),))
     assert click[k, j, i] == labelmap[k, j, i]
     with pytest.raises(InputError, match="no longer kept"):
         worker.request(RefineRequest(result=whole))
@@ -181,19 +180,19 @@ def test_voxels_that_are_no_numbers_stay_background(worker, lively):
     labelmap = worker.folder.get(result.labelmap)
     assert np.array_equal(refined(worker, request.id), labelmap)
     assert not labelmap[2, 5:9, 5:9].any()
-    assert not refined(worker, request.id, thresholds=(Threshold(value=1, probability=0.01),))[2, 5:9, 5:9].any()
+    assert not refined(worker, request.id, thresholds=((1, 0.01),))[2, 5:9, 5:9].any()
 
 
 def test_what_cannot_be_refined_is_told(worker, kept):
     result = kept[0].id
     for how, said in (
-        ({"thresholds": (Threshold(value=1, probability=0.0),)}, "threshold of class 1"),
+        ({"thresholds": ((1, 0.0),)}, "threshold of class 1"),
         ({"off": (9,)}, "no class 9"),
         ({"smallest": -1.0}, "negative"),
-        ({"keep_at": (Voxel(i=500, j=0, k=0),)}, "outside"),
+        ({"keep_at": ((500, 0, 0),)}, "outside"),
     ):
         with pytest.raises(InputError, match=said):
-            worker.request(RefineRequest(result=result, **how))
+            worker.request(RefineRequest(result=result, processing=PostProcessing(**how)))
 
 
 def test_uncertainty_of_what_is_kept(worker, kept):
@@ -202,14 +201,14 @@ def test_uncertainty_of_what_is_kept(worker, kept):
     found = worker.folder.take(answer.entropy)
     assert np.array_equal(found, entropy(probabilities))
     assert found.dtype == np.float32
-    assert answer.box == result.box
+    assert answer.region == result.region
     for axis, name in enumerate("KJI"):
         assert answer.scores[name] == pytest.approx(slice_scores(found, axis))
 
 
 def test_uncertainty_over_planes_and_flips(worker, lively):
-    box = Box(j=Range(first=2, end=18))
-    request, _, _ = segment(worker, lively, box=box)
+    box = Region(j=(2, 18))
+    request, _, _ = segment(worker, lively, region=box)
     steps = []
     answer = worker.request(UncertaintyRequest(result=request.id, planes=True, flips=True), progress=steps.append)
     assert steps[-1].stage == "segment"
@@ -237,7 +236,7 @@ def corrected(worker, kept):
     before = np.array(worker.folder.get(kept[1].labelmap))
     users = before.copy()
     users[[1, 4], 4:16, 5:15] = 9
-    new = ClassEntry(value=9, name="New", color=(10, 20, 30))
+    new = SegmentClass(value=9, name="New", color=(10, 20, 30))
     fields = {
         "volume": kept[0].volume,
         "bundle": kept[0].bundle,
@@ -256,14 +255,14 @@ def test_adapt_learns_segments_again_and_keeps_the_users_slices(worker, correcte
     folder = tmp_path / "adapted ü软"
     steps = []
     request = AdaptRequest(
-        **fields, folder=str(folder), prediction=worker.folder.put(before), slices=(OneSlice(axis="K", index=0),)
+        **fields, folder=str(folder), prediction=worker.folder.put(before), slices=(SliceIndex("K", 0),)
     )
     pending = worker.start(request)
     result = pending.result(progress=steps.append)
     learning = [one for one in steps if one.stage == "learn"]
     assert (learning[0].done, learning[-1].done, learning[-1].total) == (0, 100, 100)
     assert steps[-1].stage == "write"
-    assert result.slices == tuple(OneSlice(axis="K", index=index) for index in (0, 1, 4))
+    assert result.slices == tuple(SliceIndex("K", index) for index in (0, 1, 4))
     labelmap = worker.folder.take(result.labelmap)
     assert np.array_equal(labelmap[[0, 1, 4]], users[[0, 1, 4]])
     bundle = load_bundle(folder)
@@ -279,8 +278,8 @@ def test_adapt_learns_segments_again_and_keeps_the_users_slices(worker, correcte
 
 def test_adapt_in_a_box_segments_and_keeps_the_box(worker, corrected, tmp_path):
     _, users, fields = corrected
-    box = Box(i=Range(first=4, end=18), j=Range(first=3, end=17), k=Range(first=0, end=5))
-    request = AdaptRequest(**fields, folder=str(tmp_path / "new"), slices=(OneSlice(axis="K", index=1),), box=box)
+    box = Region(i=(4, 18), j=(3, 17), k=(0, 5))
+    request = AdaptRequest(**fields, folder=str(tmp_path / "new"), slices=(SliceIndex("K", 1),), region=box)
     pending = worker.start(request)
     result = pending.result()
     assert result.kept
@@ -289,7 +288,7 @@ def test_adapt_in_a_box_segments_and_keeps_the_box(worker, corrected, tmp_path):
     outside[0:5, 3:17, 4:18] = False
     assert np.array_equal(labelmap[outside], users[outside])
     again = worker.request(RefineRequest(result=pending.id))
-    assert (again.box.i.first, again.box.i.end, again.box.k.end) == (4, 18, 5)
+    assert (*again.region.i, again.region.k[1]) == (4, 18, 5)
     found = worker.folder.take(again.labelmap)
     assert np.array_equal(found, labelmap[0:5, 3:17, 4:18])
 
@@ -298,7 +297,7 @@ def test_adapt_that_is_cancelled_leaves_nothing(worker, corrected, tmp_path):
     folder = tmp_path / "adapted"
     _, _, fields = corrected
     request = AdaptRequest(
-        **{**fields, "seconds": 600.0}, folder=str(folder), slices=tuple(OneSlice(axis="K", index=k) for k in (1, 4))
+        **{**fields, "seconds": 600.0}, folder=str(folder), slices=tuple(SliceIndex("K", k) for k in (1, 4))
     )
     for stage, least in (("learn", 1), ("segment", 0)):
         fast = replace(request, seconds=0.1) if stage == "segment" else request
@@ -316,13 +315,13 @@ def test_adapt_that_is_cancelled_leaves_nothing(worker, corrected, tmp_path):
 
 def test_adapt_tells_what_is_wrong_before_it_learns(worker, corrected, tmp_path):
     _, users, fields = corrected
-    good = AdaptRequest(**fields, folder=str(tmp_path / "new"), slices=(OneSlice(axis="K", index=1),))
-    taken = ClassEntry(value=1, name="Another", color=(0, 0, 0))
+    good = AdaptRequest(**fields, folder=str(tmp_path / "new"), slices=(SliceIndex("K", 1),))
+    taken = SegmentClass(value=1, name="Another", color=(0, 0, 0))
     for change, said in (
         ({"folder": str(tmp_path)}, "cannot be written"),
         ({"folder": "relative"}, "cannot be written"),
         ({"slices": ()}, "no corrected slices"),
-        ({"slices": (OneSlice(axis="K", index=99),)}, "no slice 99 along K"),
+        ({"slices": (SliceIndex("K", 99),)}, "no slice 99 along K"),
         ({"new_classes": (taken,)}, "taken by Class 1"),
         ({"labelmap": worker.folder.put(users[1:])}, "differ in size"),
         ({"labelmap": worker.folder.put(users.astype(np.float32))}, "whole numbers"),
@@ -344,7 +343,7 @@ def test_an_adaptation_is_saved_as_a_model_and_dropped(worker, corrected, tmp_pa
     request = AdaptRequest(
         **{**fields, "volume": volume, "labelmap": client.folder.put(users)},
         folder=str(folder),
-        slices=(OneSlice(axis="K", index=1),),
+        slices=(SliceIndex("K", 1),),
     )
     client.request(request)
     saved = client.request(ImportRequest(path=str(folder), bundle="my-structures"))
@@ -363,8 +362,8 @@ def test_propagation_from_a_corrected_slice(worker, kept):
     value = int(np.bincount(predicted[3][predicted[3] > 0]).argmax())
     answer = worker.request(
         PropagateRequest(
-            result=request.id, labelmap=worker.folder.put(users), slice=OneSlice(axis="K", index=3), values=(value,),
-            keep=(OneSlice(axis="K", index=5),), least=0.01,
+            result=request.id, labelmap=worker.folder.put(users), slice=SliceIndex("K", 3), values=(value,),
+            keep=(SliceIndex("K", 5),), least=0.01,
         )
     )  # fmt: skip
     found = worker.folder.take(answer.labelmap)
@@ -376,6 +375,9 @@ def test_propagation_from_a_corrected_slice(worker, kept):
     with pytest.raises(InputError, match="none of the chosen"):
         worker.request(
             PropagateRequest(
-                result=request.id, labelmap=worker.folder.put(users), slice=OneSlice(axis="K", index=0), values=(value,)
+                result=request.id,
+                labelmap=worker.folder.put(users),
+                slice=SliceIndex("K", 0),
+                values=(value,),
             )
         )

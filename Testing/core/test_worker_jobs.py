@@ -5,11 +5,7 @@ import threading
 import pytest
 
 from rwkv_core.errors import InputError
-from rwkv_core.worker.content import (
-    Box,
-    Range,
-    Slices,
-)
+from rwkv_core.vocabulary import Region, Slices
 from rwkv_core.worker.jobs import Jobs
 from rwkv_core.worker.parts import Parts
 from rwkv_core.worker.protocol import (
@@ -53,25 +49,25 @@ def test_the_queue_wakes_who_waits():
 def test_parts_of_a_volume():
     shape = (10, 20, 30)
     assert Parts(shape).regions == [None]
-    assert Parts(shape).filled == Box(i=Range(first=0, end=30), j=Range(first=0, end=20), k=Range(first=0, end=10))
-    parts = Parts(shape, Box(i=Range(first=4, end=9)), Slices(axis="K", indices=(1, 2, 3, 6, 8, 9)))
+    assert Parts(shape).filled == Region(i=(0, 30), j=(0, 20), k=(0, 10))
+    parts = Parts(shape, Region(i=(4, 9)), Slices(axis="K", indices=(1, 2, 3, 6, 8, 9)))
     assert [region.k for region in parts.regions] == [(1, 4), (6, 7), (8, 10)]
     assert {region.i for region in parts.regions} == {(4, 9)}
-    assert parts.filled == Box(i=Range(first=4, end=9), j=Range(first=0, end=20), k=Range(first=1, end=10))
+    assert parts.filled == Region(i=(4, 9), j=(0, 20), k=(1, 10))
 
 
 @pytest.mark.parametrize(
-    ("box", "slices", "said"),
+    ("region", "slices", "said"),
     [
-        (Box(i=Range(first=4, end=31)), None, "along I"),
-        (Box(j=Range(first=-1)), None, "along J"),
-        (Box(k=Range(first=3, end=3)), None, "along K"),
+        (Region(i=(4, 31)), None, "along I"),
+        (Region(j=(-1, None)), None, "along J"),
+        (Region(k=(3, 3)), None, "along K"),
         (None, Slices(axis="K", indices=()), "at least one index"),
         (None, Slices(axis="K", indices=(2, 2)), "must increase"),
         (None, Slices(axis="K", indices=(2, 10)), "along K"),
-        (Box(k=Range(first=3)), Slices(axis="K", indices=(4,)), "Both"),
+        (Region(k=(3, None)), Slices(axis="K", indices=(4,)), "Both"),
     ],
 )
-def test_parts_that_do_not_fit_are_refused(box, slices, said):
+def test_parts_that_do_not_fit_are_refused(region, slices, said):
     with pytest.raises(InputError, match=said):
-        Parts((10, 20, 30), box, slices)
+        Parts((10, 20, 30), region, slices)

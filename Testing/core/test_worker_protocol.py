@@ -5,20 +5,18 @@ import re
 import numpy as np
 import pytest
 
-from rwkv_core.worker.arrays import geometry_of
-from rwkv_core.worker.content import (
-    Box,
-    ClassEntry,
+from rwkv_core.vocabulary import (
     Code,
     FileOutcome,
     FilePair,
     ModelEntry,
     Offer,
-    Range,
+    Region,
+    SegmentClass,
     Slices,
     Terminology,
-    VolumeFile,
 )
+from rwkv_core.worker.arrays import geometry_of
 from rwkv_core.worker.errors import ProtocolError
 from rwkv_core.worker.lines import LineSplitter, decode_reply, decode_request, encode
 from rwkv_core.worker.protocol import (
@@ -26,34 +24,31 @@ from rwkv_core.worker.protocol import (
     CancelRequest,
     DevicesRequest,
     DevicesResult,
+    DownloadRequest,
+    DownloadResult,
     Failure,
     HelloRequest,
     HelloResult,
+    ImportRequest,
+    ImportResult,
     LoadRequest,
     LoadResult,
-    Progress,
-    SegmentRequest,
-    SegmentResult,
-    ShutdownRequest,
-    ShutdownResult,
-)
-from rwkv_core.worker.protocol_files import (
+    ModelsRequest,
+    ModelsResult,
     PlanRequest,
     PlanResult,
+    Progress,
+    RemoveRequest,
+    RemoveResult,
     SegmentFileRequest,
     SegmentFileResult,
     SegmentFilesRequest,
     SegmentFilesResult,
-)
-from rwkv_core.worker.protocol_models import (
-    DownloadRequest,
-    DownloadResult,
-    ImportRequest,
-    ImportResult,
-    ModelsRequest,
-    ModelsResult,
-    RemoveRequest,
-    RemoveResult,
+    SegmentRequest,
+    SegmentResult,
+    ShutdownRequest,
+    ShutdownResult,
+    VolumeFile,
 )
 
 GEOMETRY = geometry_of(np.diag([-1.0, -1.5, 3, 1]))
@@ -68,7 +63,7 @@ REQUESTS = [
         id=5,
         volume=VOLUME,
         bundle="default",
-        box=Box(i=Range(first=3, end=9)),
+        region=Region(i=(3, 9)),
         slices=Slices(axis="K", indices=(4, 9)),
         outputs=("labelmap", "probabilities"),
         any_modality=True,
@@ -104,11 +99,11 @@ REPLIES = [
         id=4,
         labelmap="array-0123456789abcdef.npy",
         probabilities=None,
-        box=Box(),
+        region=Region(),
         slices=None,
         ijk_to_ras=GEOMETRY,
         classes=(
-            ClassEntry(value=1, name="Brain", color=(1, 2, 3), terminology=Terminology(category=CODE, type=CODE)),
+            SegmentClass(value=1, name="Brain", color=(1, 2, 3), terminology=Terminology(category=CODE, type=CODE)),
         ),
         device="cpu",
         engine="torch",
@@ -136,7 +131,7 @@ REPLIES = [
                 kind="segmentation",
                 modality="CT",
                 variant="T",
-                classes=(ClassEntry(value=1, name="Brain", color=(1, 2, 3)),),
+                classes=(SegmentClass(value=1, name="Brain", color=(1, 2, 3)),),
                 licence="none",
                 citation="",
                 size=None,
@@ -158,7 +153,7 @@ REPLIES = [
         id=13,
         output="/b.seg.nrrd",
         volumes_ml={"Brain": 1500.0},
-        classes=(ClassEntry(value=1, name="Brain", color=(1, 2, 3)),),
+        classes=(SegmentClass(value=1, name="Brain", color=(1, 2, 3)),),
         device="cpu",
         engine="torch",
         timings={"total": 0.5},
@@ -229,8 +224,8 @@ def test_a_bad_line_is_explained(line, said, request_id):
         ("3.0", "1e999", "'volume.ijk_to_ras[2][2]' must be a finite number"),
         ("3.0", f"1{400 * '0'}", "'volume.ijk_to_ras[2][2]' must be a finite number"),
         ("3.0,0.0", "3.0", "'volume.ijk_to_ras[2]' must be a list of 4, not a list of 3"),
-        ('"box":null', '"box":{"i":{"start":1}}', "no field 'box.i.start'"),
-        ('"box":null', '"box":[1]', "'box' must be an object, not a list of 1"),
+        ('"region":null', '"region":{"first":1}', "no field 'region.first'"),
+        ('"region":null', '"region":[1]', "'region' must be an object, not a list of 1"),
         ('"slices":null', '"slices":{"axis":"K","indices":[1,"2"]}', "'slices.indices[1]' must be a whole number"),
         ('"slices":null', '"slices":{"axis":"K","indices":3}', "'slices.indices' must be a list, not 3"),
         ('["labelmap"]', '["labelmap","mesh"]', "'outputs[1]' must be one of"),

@@ -5,8 +5,8 @@ import pytest
 
 from rwkv_core.bundle.bundle import write_bundle
 from rwkv_core.models import build_network
+from rwkv_core.vocabulary import Slices
 from rwkv_core.worker.client import WorkerClient
-from rwkv_core.worker.content import Slices
 from rwkv_core.worker.protocol import SegmentRequest
 
 from core.small_models import config

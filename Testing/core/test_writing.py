@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from rwkv_core.bundle.config import Code, SegmentClass, Terminology
 from rwkv_core.errors import InputError, StorageError
+from rwkv_core.vocabulary import Code, SegmentClass, Terminology
 from rwkv_core.volume import OUTPUT_EXTENSIONS, check_output, read_volume, write_segmentation, write_volume
 
 from core.phantom import grid, sample

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import slicer
 
-from rwkv_core.worker.protocol_interactive import OneSlice
+from rwkv_core.vocabulary import PostProcessing, SliceIndex
 from RWKVUNetSegmentLib.Scene.SliceViews import goTo
 from RWKVUNetSegmentLib.Segmentation import InstallationLogic
-from RWKVUNetSegmentLib.Segmentation.PostProcessing import PostProcessing
 from RWKVUNetSegmentLib.Worker import WorkerClient
 
 import bench
@@ -96,7 +95,7 @@ class User(SimpleNamespace):
         return slicer.app.layoutManager().sliceWidget(name).mrmlSliceNode()
 
     def scroll(self, index, axis="K"):
-        goTo(self.volume, OneSlice(axis=axis, index=index))
+        goTo(self.volume, SliceIndex(axis=axis, index=index))
 
     def rest(self):
         """Wait until what is looked at is shown."""

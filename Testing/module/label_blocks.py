@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import slicer
 
-from rwkv_core.worker.content import Box, ClassEntry, Code, Range, Slices, Terminology
+from rwkv_core.vocabulary import Code, Region, SegmentClass, Slices, Terminology
 from RWKVUNetSegmentLib.Scene.SegmentationWriting import LabelledPart, SegmentationWriter
 
 from module.workers import volumeNode
@@ -19,7 +19,7 @@ def code(value, meaning):
 
 def classEntry(value, name, kind, color=(200, 100, 50), modifier=None):
     category = code("123037004", "Anatomical Structure")
-    return ClassEntry(
+    return SegmentClass(
         value=value,
         name=name,
         color=color,
@@ -44,8 +44,7 @@ def labels(shape=SHAPE):
 
 
 def wholePart(array, classes=CLASSES):
-    k, j, i = (Range(first=0, end=size) for size in array.shape)
-    return LabelledPart(array, Box(i=i, j=j, k=k), classes)
+    return LabelledPart(array, Region.whole(array.shape), classes)
 
 
 def slicePart(array, index, axis="K"):

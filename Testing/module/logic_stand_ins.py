@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from rwkv_core.errors import CancelledError
-from rwkv_core.worker.content import ClassEntry, ModelEntry, Offer
+from rwkv_core.vocabulary import ModelEntry, Offer, SegmentClass
 from rwkv_core.worker.protocol import DevicesResult
 from RWKVUNetSegmentLib.Segmentation.BatchLogic import BatchResult
 from RWKVUNetSegmentLib.Segmentation.InstallationLogic import Requirement, RequirementState
@@ -22,10 +22,10 @@ from RWKVUNetSegmentLib.Worker.Signal import Signal
 from bench.modules import OpenedModule
 
 BRAIN = (
-    ClassEntry(value=1, name="White matter", color=(235, 230, 220)),
-    ClassEntry(value=2, name="Cortex", color=(205, 62, 78)),
+    SegmentClass(value=1, name="White matter", color=(235, 230, 220)),
+    SegmentClass(value=2, name="Cortex", color=(205, 62, 78)),
 )
-ORGANS = (ClassEntry(value=1, name="Liver", color=(221, 130, 101)),)
+ORGANS = (SegmentClass(value=1, name="Liver", color=(221, 130, 101)),)
 
 
 def model(id_, title, state, modality, classes, **others):

@@ -17,11 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from rwkv_core.errors import RWKVUNetError
+from rwkv_core.vocabulary import ClassChange, ModelEntry, Region, SegmentClass, SliceIndex
 from rwkv_core.worker.arrays import PrivateFolder, geometry_of
-from rwkv_core.worker.content import Box, ClassEntry, ModelEntry, Range
 from rwkv_core.worker.lines import LineSplitter, decode_request, encode
 from rwkv_core.worker.protocol import (
     PROTOCOL,
+    AdaptRequest,
+    AdaptResult,
     CancelRequest,
     CancelResult,
     DevicesRequest,
@@ -29,36 +31,28 @@ from rwkv_core.worker.protocol import (
     Failure,
     HelloRequest,
     HelloResult,
-    Progress,
-    SegmentRequest,
-    SegmentResult,
-    ShutdownRequest,
-    ShutdownResult,
-)
-from rwkv_core.worker.protocol_interactive import (
-    AdaptRequest,
-    AdaptResult,
-    Change,
-    OneSlice,
-    PropagateRequest,
-    PropagateResult,
-    RefineRequest,
-    RefineResult,
-    UncertaintyRequest,
-    UncertaintyResult,
-)
-from rwkv_core.worker.protocol_models import (
     ImportRequest,
     ImportResult,
     ModelsRequest,
     ModelsResult,
+    Progress,
+    PropagateRequest,
+    PropagateResult,
+    RefineRequest,
+    RefineResult,
     RemoveRequest,
     RemoveResult,
+    SegmentRequest,
+    SegmentResult,
+    ShutdownRequest,
+    ShutdownResult,
+    UncertaintyRequest,
+    UncertaintyResult,
 )
 
 CLASSES = (
-    ClassEntry(value=1, name="Body", color=(200, 150, 90)),
-    ClassEntry(value=2, name="Bone", color=(240, 240, 200)),
+    SegmentClass(value=1, name="Body", color=(200, 150, 90)),
+    SegmentClass(value=2, name="Bone", color=(240, 240, 200)),
 )
 LIMITS = {1: 100 / 333, 2: 200 / 333}
 
@@ -131,23 +125,19 @@ class Worker:
         array = self.folder.get(request.volume.file)
         if request.bundle == "axial" and request.slices and request.slices.axis != "K":
             return Failure(id=request.id, kind="input", message="This model reads axial slices only.", hint="")
-        ends = request.box or Box()
-        ranges = [(one.first, one.end or size) for one, size in zip((ends.k, ends.j, ends.i), array.shape, strict=True)]
-        index = [slice(*one) for one in ranges]
+        region = (request.region or Region()).within(array.shape)
+        index = list(region.as_slices())
         if request.slices:
             index["KJI".index(request.slices.axis)] = list(request.slices.indices)
         chances = np.nan_to_num(np.clip(array[tuple(index)] / 333, 0, 1))
-        k, j, i = (Range(first=first, end=end) for first, end in ranges)
-        box = Box(i=i, j=j, k=k)
         if request.keep:
             kind = "slices" if request.slices else "volume"
             self.kept = {key: one for key, one in self.kept.items() if one[3] != kind}
-            self.kept[request.id] = (chances, box, request.bundle, kind)
-        corner = np.eye(4)
-        corner[:3, 3] = i.first, j.first, k.first
+            self.kept[request.id] = (chances, region, request.bundle, kind)
         return SegmentResult(
-            id=request.id, labelmap=self.folder.put(self.labels(chances, request.bundle)), probabilities=None, box=box,
-            slices=request.slices, ijk_to_ras=geometry_of(np.array(request.volume.ijk_to_ras) @ corner),
+            id=request.id, labelmap=self.folder.put(self.labels(chances, request.bundle)), probabilities=None,
+            region=region, slices=request.slices,
+            ijk_to_ras=geometry_of(region.ijk_to_ras(np.array(request.volume.ijk_to_ras))),
             classes=self.classes.get(request.bundle, CLASSES), device="cpu", engine="torch", timings={"total": 0.0},
             count=1, orientation="SPL", warnings=(), warm=True, kept=request.keep,
         )  # fmt: skip
@@ -166,23 +156,24 @@ class Worker:
         return self.kept[request.result]
 
     def refine(self, request):
-        chances, box, bundle, _ = self.find(request)
-        labels = self.labels(chances, bundle, {one.value: one.probability for one in request.thresholds}, request.off)
-        if request.keep_at:  # whatever is not in the clicked voxel's row goes
-            for one in request.keep_at:
-                at = (one.k - box.k.first, one.j - box.j.first, one.i - box.i.first)
+        chances, region, bundle, _ = self.find(request)
+        processing = request.processing.within(region)
+        labels = self.labels(chances, bundle, dict(processing.thresholds), processing.off)
+        if processing.keep_at:  # whatever is not in the clicked voxel's row goes
+            for voxel in processing.keep_at:
+                at = voxel[::-1]
                 value = labels[at]
                 rows = np.arange(labels.shape[1]) != at[1]
                 part = labels[:, rows]
                 part[part == value] = 0
                 labels[:, rows] = part
         return RefineResult(
-            id=request.id, labelmap=self.folder.put(labels), box=box, ijk_to_ras=geometry_of(np.eye(4)),
+            id=request.id, labelmap=self.folder.put(labels), region=region, ijk_to_ras=geometry_of(np.eye(4)),
             classes=self.classes.get(bundle, CLASSES), seconds=0.0,
         )  # fmt: skip
 
     def uncertainty(self, request):
-        chances, box, _, _ = self.find(request)
+        chances, region, _, _ = self.find(request)
         if request.planes or request.flips:  # the network looks again
             chances = chances + 0 * self.folder.get(request.volume.file)[:1, :1, :1]
         unsure = (1 - np.abs(2 * chances - 1)).astype(np.float32)
@@ -191,8 +182,9 @@ class Worker:
             for axis, name in enumerate("KJI")
         }
         return UncertaintyResult(
-            id=request.id, entropy=self.folder.put(unsure), box=box, ijk_to_ras=geometry_of(np.eye(4)), scores=scores
-        )
+            id=request.id, entropy=self.folder.put(unsure), region=region, ijk_to_ras=geometry_of(np.eye(4)),
+            scores=scores,
+        )  # fmt: skip
 
     def adapt(self, request):
         array, users = self.folder.get(request.volume.file), np.array(self.folder.get(request.labelmap))
@@ -205,9 +197,7 @@ class Worker:
         slices = list(request.slices)
         if request.prediction:
             before = self.folder.get(request.prediction)
-            slices += [
-                OneSlice(axis="K", index=k) for k in range(len(users)) if not np.array_equal(before[k], users[k])
-            ]
+            slices += [SliceIndex("K", k) for k in range(len(users)) if not np.array_equal(before[k], users[k])]
         if not slices:
             return Failure(id=request.id, kind="input", message="There are no corrected slices.", hint="Correct one.")
         Path(request.folder).mkdir(parents=True)
@@ -219,17 +209,15 @@ class Worker:
         for one in slices:
             place = tuple(one.index if name == one.axis else slice(None) for name in "KJI")
             labels[place] = users[place]
-        ends = request.box or Box()
-        ranges = [(one.first, one.end or size) for one, size in zip((ends.k, ends.j, ends.i), array.shape, strict=True)]
-        k, j, i = (Range(first=first, end=end) for first, end in ranges)
-        chances = chances[tuple(slice(*one) for one in ranges)]
+        region = (request.region or Region()).within(array.shape)
+        chances = chances[region.as_slices()]
         self.kept = {key: one for key, one in self.kept.items() if one[3] != "volume"}
-        self.kept[request.id] = (chances, Box(i=i, j=j, k=k), request.folder, "volume")
+        self.kept[request.id] = (chances, region, request.folder, "volume")
         return AdaptResult(
             id=request.id, folder=request.folder, labelmap=self.folder.put(labels),
             classes=self.classes[request.folder], slices=tuple(dict.fromkeys(slices)),
-            changes=(Change(value=1, name="Body", before_ml=1.0, after_ml=0.5, dice=0.5),), learning=0.1, timings={},
-            device="cpu", engine="torch", warnings=(), kept=True,
+            changes=(ClassChange(value=1, name="Body", before_ml=1.0, after_ml=0.5, dice=0.5),), learning=0.1,
+            timings={}, device="cpu", engine="torch", warnings=(), kept=True,
         )  # fmt: skip
 
     def propagate(self, request):

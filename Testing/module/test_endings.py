@@ -6,7 +6,7 @@ import slicer
 from PySide6 import QtCore
 
 from rwkv_core.errors import InputError, RWKVUNetError
-from rwkv_core.worker.protocol_interactive import OneSlice
+from rwkv_core.vocabulary import SliceIndex
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import RunState
 from RWKVUNetSegmentLib.Training.TrainingDataExport import exportData
 from RWKVUNetSegmentLib.Worker.EventLoop import Waiter, later, pendingCalls, runInChunks
@@ -112,7 +112,7 @@ def test_an_interactive_action_whose_answer_cannot_be_taken_ends(user, monkeypat
         user.interactive.uncertainty.compute()
         user.settle()
     else:
-        user.interactive.propagation.propagate(OneSlice(axis="K", index=4))
+        user.interactive.propagation.propagate(SliceIndex("K", 4))
         user.settle()
     assert not result.busy and not result.refining
     assert result.failed and "torn" in result.message

@@ -5,9 +5,8 @@ import pytest
 import slicer
 
 from rwkv_core.errors import InputError
-from rwkv_core.worker.protocol_interactive import OneSlice
+from rwkv_core.vocabulary import PostProcessing, SliceIndex
 from RWKVUNetSegmentLib.Interactive.VerifiedSlices import inWords, verifiedSlices
-from RWKVUNetSegmentLib.Segmentation.PostProcessing import PostProcessing
 
 import bench
 from module.interactive_user import SHAPE, stand_in_fixture, user_fixture  # noqa: F401 (fixtures)
@@ -47,7 +46,7 @@ def test_a_verified_slice_stays_and_is_saved_with_the_scene(user, tmp_path):
     slicer.util.loadScene(str(tmp_path / "scéne.mrb"))
     bench.process_events()
     user.volume = user.state.inputVolume
-    assert verifiedSlices(user.result) == (OneSlice(axis="K", index=4),)
+    assert verifiedSlices(user.result) == (SliceIndex("K", 4),)
     saved = user.labels(user.result)
     user.segment()
     assert np.array_equal(user.labels(user.result)[4], saved[4])
@@ -72,7 +71,7 @@ def test_the_preview_is_not_accepted_into_a_verified_slice(user):
 
 
 def test_slices_in_words(user):
-    slices = [OneSlice(axis="K", index=index) for index in (6, 4, 2, 5)] + [OneSlice(axis="J", index=0)]
+    slices = [SliceIndex("K", index) for index in (6, 4, 2, 5)] + [SliceIndex("J", 0)]
     assert inWords(user.volume, slices) == "Axial 3, 5-7; Coronal 1"
 
 
@@ -176,7 +175,7 @@ def test_uncertainty_is_laid_over_the_scan_and_leads_the_way(user):
     for expected in order[:3]:
         user.ui.uncertainButton.click()
         user.settle()
-        assert user.interactive.lookedAt() == OneSlice(axis="K", index=expected)
+        assert user.interactive.lookedAt() == SliceIndex("K", expected)
         user.ui.verifiedButton.click()
     user.ui.uncertaintyCheckBox.click()
     assert composite.GetForegroundVolumeID() is None

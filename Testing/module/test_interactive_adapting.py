@@ -8,7 +8,7 @@ import pytest
 import slicer
 
 from rwkv_core.errors import CancelledError, InputError
-from rwkv_core.worker.content import Box, Range
+from rwkv_core.vocabulary import Region
 from RWKVUNetSegmentLib.Scene.RegionOfInterest import RegionOfInterest
 
 import bench
@@ -104,7 +104,7 @@ def test_a_new_run_is_not_reverted(user):
 
 
 def test_in_a_box_only_the_box_changes(user):
-    box = Box(i=Range(first=2, end=20), j=Range(first=2, end=22), k=Range(first=1, end=8))
+    box = Region(i=(2, 20), j=(2, 22), k=(1, 8))
     user.logic.process(user.volume, region=RegionOfInterest(box=box), keep=True)
     user.state.outputSegmentation = user.interactive.result.current.node
     edit(user, 3, block=(slice(4, 8), slice(4, 8)))

@@ -5,7 +5,7 @@ import pytest
 import slicer
 
 from rwkv_core.errors import InputError
-from rwkv_core.worker.protocol_interactive import OneSlice
+from rwkv_core.vocabulary import SliceIndex
 
 from module.interactive_user import array, stand_in_fixture, user_fixture  # noqa: F401 (fixtures)
 from module.label_blocks import openEditor
@@ -41,7 +41,7 @@ def test_a_verified_slice_stays(user, way):
     user.segment()
     for index in (3, 4, 6):
         edit(user, index)
-    user.interactive.setVerified(OneSlice(axis="K", index=4))
+    user.interactive.setVerified(SliceIndex("K", 4))
     before = user.labels(user.result)
     WAYS[way](user)
     after = user.labels(user.result)
@@ -53,7 +53,7 @@ def test_a_verified_slice_stays_in_a_batch(user):
     user.state.outputSegmentation = node
     for index in (4, 6):
         edit(user, index)
-    user.interactive.setVerified(OneSlice(axis="K", index=4), node=node, volume=user.volume)
+    user.interactive.setVerified(SliceIndex("K", 4), node=node, volume=user.volume)
     before = user.labels(node)
     user.logic.processVolumes([user.volume], overwrite=True)
     after = user.labels(node)

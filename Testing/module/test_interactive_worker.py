@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import slicer
 
-from rwkv_core.worker.protocol_interactive import OneSlice
+from rwkv_core.vocabulary import PostProcessing, SliceIndex
 from RWKVUNetSegmentLib.Interactive.InteractiveLogic import InteractiveLogic
 from RWKVUNetSegmentLib.Scene.SliceViews import goTo
-from RWKVUNetSegmentLib.Segmentation.PostProcessing import PostProcessing
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import SegmentationLogic
 from RWKVUNetSegmentLib.Worker.SliceRequests import PreviewParameters
 
@@ -61,7 +60,7 @@ def rest(interactive):
 def test_previews_are_what_the_worker_segments(work):
     interactive, segmentation, volume, model = work
     interactive.preview.start(PreviewParameters(volume, model=model, device="cpu", engine="torch"))
-    for one in (OneSlice(axis="K", index=3), OneSlice(axis="J", index=11), OneSlice(axis="I", index=20)):
+    for one in (SliceIndex("K", 3), SliceIndex("J", 11), SliceIndex("I", 20)):
         view = goTo(volume, one)
         rest(interactive)
         region = view if one.axis == "K" else None
@@ -97,7 +96,7 @@ def test_refine_uncertainty_adapt_and_propagate(work):
     mask = slicer.util.arrayFromSegmentBinaryLabelmap(result.node, segmentID, volume).copy()
     mask[4, 5:25, 5:25] = 1
     slicer.util.updateSegmentBinaryLabelmapFromArray(mask, result.node, segmentID, volume)
-    assert interactive.adaptation.corrected() == (OneSlice(axis="K", index=4),)
+    assert interactive.adaptation.corrected() == (SliceIndex("K", 4),)
     edited = labels(result.node, volume)
     outcomes = []
     interactive.adaptation.adapt("learnt", seconds=1.0, onFinished=outcomes.append)
@@ -106,7 +105,7 @@ def test_refine_uncertainty_adapt_and_propagate(work):
     assert (outcomes[0].folder / "config.json").is_file()
     after = labels(result.node, volume)
     assert np.array_equal(after[4] == 1, edited[4] == 1)
-    interactive.propagation.propagate(OneSlice(axis="K", index=4), least=0.01, farthest=2)
+    interactive.propagation.propagate(SliceIndex("K", 4), least=0.01, farthest=2)
     rest(interactive)
     folder = outcomes[0].folder
     interactive.adaptation.revert()

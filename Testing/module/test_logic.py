@@ -8,7 +8,7 @@ import pytest
 import slicer
 
 from rwkv_core.errors import InputError
-from rwkv_core.worker.content import Box, Range
+from rwkv_core.vocabulary import Region
 from rwkv_core.worker.errors import WorkerDiedError
 from RWKVUNetSegmentLib.Scene.RegionOfInterest import RegionOfInterest
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import RunState, SegmentationLogic
@@ -85,7 +85,7 @@ def test_one_call_segments_a_volume(logic, model):
 def test_the_shipped_model_on_the_sample(logic):
     """A few slices of the real scan, with the real model: what a user sees."""
     whole = slicer.util.loadVolume(str(SAMPLE))
-    slices = Box(k=Range(first=70, end=74))
+    slices = Region(k=(70, 74))
     result = logic.process(whole, region=RegionOfInterest(box=slices), device="cpu", engine="torch")
     names = {node.GetName() for node in map(result.node.GetSegmentation().GetSegment, result.segmentIDs.values())}
     assert {"White matter", "Cortex", "Thalamus", "Hippocampus"} <= names

@@ -6,8 +6,8 @@ import slicer
 from PySide6.QtCore import Qt
 from PySide6.QtTest import QTest
 
+from rwkv_core.vocabulary import PostProcessing
 from RWKVUNetSegmentLib.Scene.ObliqueSlices import stackOf
-from RWKVUNetSegmentLib.Segmentation.PostProcessing import PostProcessing
 from RWKVUNetSegmentLib.Worker.SliceRequests import PreviewParameters
 
 import bench

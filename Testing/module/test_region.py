@@ -6,7 +6,7 @@ import slicer
 import vtk
 
 from rwkv_core.errors import InputError
-from rwkv_core.worker.content import Box, Range, Slices
+from rwkv_core.vocabulary import Region, Slices
 from RWKVUNetSegmentLib.Scene.Matrices import toVTK
 from RWKVUNetSegmentLib.Scene.RegionOfInterest import RegionOfInterest, currentSlice, regionFrom, roiBox, sliceRange
 
@@ -67,7 +67,7 @@ def test_a_tilted_view(volume):
 
 
 def test_a_range_of_slices(volume):
-    assert sliceRange(volume, "J", 3, 19).box == Box(j=Range(first=3, end=20))
+    assert sliceRange(volume, "J", 3, 19).box == Region(j=(3, 20))
     for axis, first, last in (("K", 3, 10), ("K", 5, 4), ("I", -1, 4), ("X", 0, 1)):
         with pytest.raises(InputError):
             sliceRange(volume, axis, first, last)
@@ -93,13 +93,13 @@ def roiNode(volume, first, end):
 def test_a_roi_along_the_voxels(transform):
     volume = volumeNode(np.zeros(SHAPE), LPS, transform=transform)
     box = roiBox(volume, roiNode(volume, (3, 4, 5), (12, 9, 8))).box
-    assert box == Box(i=Range(first=3, end=12), j=Range(first=4, end=9), k=Range(first=5, end=8))
+    assert box == Region(i=(3, 12), j=(4, 9), k=(5, 8))
 
 
 def test_a_roi_is_clipped_to_the_volume():
     volume = volumeNode(np.zeros(SHAPE), LPS)
     box = roiBox(volume, roiNode(volume, (-5, 4, 5), (12, 99, 8))).box
-    assert box == Box(i=Range(first=0, end=12), j=Range(first=4, end=20), k=Range(first=5, end=8))
+    assert box == Region(i=(0, 12), j=(4, 20), k=(5, 8))
 
 
 def test_a_roi_under_its_own_transform():
@@ -110,7 +110,7 @@ def test_a_roi_under_its_own_transform():
     matrix.SetElement(0, 3, -2.0)  # two voxels along I
     shift.SetMatrixTransformToParent(matrix)
     roi.SetAndObserveTransformNodeID(shift.GetID())
-    assert roiBox(volume, roi).box.i == Range(first=5, end=14)
+    assert roiBox(volume, roi).box.i == (5, 14)
 
 
 def test_rois_that_cannot_be_used():

@@ -11,9 +11,8 @@ import pytest
 
 from rwkv_core.errors import BundleError, CancelledError, InputError, StorageError
 from rwkv_core.worker.arrays import geometry_of
-from rwkv_core.worker.content import VolumeFile
 from rwkv_core.worker.errors import WorkerDiedError, WorkerError
-from rwkv_core.worker.protocol import DevicesRequest, LoadRequest, SegmentRequest
+from rwkv_core.worker.protocol import DevicesRequest, LoadRequest, SegmentRequest, VolumeFile
 from RWKVUNetSegmentLib.Worker.PythonEnvironment import pythonProgram
 from RWKVUNetSegmentLib.Worker.WorkerClient import WorkerClient, WorkerState
 

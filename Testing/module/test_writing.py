@@ -7,8 +7,7 @@ import vtk
 
 from rwkv_core.bundle.catalogue import load_catalogue
 from rwkv_core.errors import InputError
-from rwkv_core.worker.content import Box, Range
-from rwkv_core.worker.housekeeping import class_entry
+from rwkv_core.vocabulary import Region
 from RWKVUNetSegmentLib.Scene.Matrices import toNumpy, toVTK
 from RWKVUNetSegmentLib.Scene.SegmentationWriting import LabelledPart
 
@@ -60,7 +59,7 @@ def test_terminology_of_every_class_of_the_catalogue(writer, volume, model):
 
     catalogue = load_catalogue()
     config = load_bundle("default").config if model == "default" else catalogue.config(catalogue.find(model))
-    classes = tuple(map(class_entry, config.classes))
+    classes = config.classes
     node = writer.newNode(volume)
     result = writer.write(node, volume, wholePart(np.zeros(SHAPE, np.uint8), classes))
     assert len(result.segmentIDs) == len(config.classes) == {"default": 14, "synapse-b": 8, "acdc-t": 3}[model]
@@ -173,7 +172,7 @@ def test_other_segments_of_the_same_layer_stay(writer, volume, written):
 
 def test_a_part_leaves_the_rest(writer, volume, written):
     node, _ = written
-    box = Box(i=Range(first=0, end=24), j=Range(first=0, end=20), k=Range(first=5, end=8))
+    box = Region(i=(0, 24), j=(0, 20), k=(5, 8))
     result = writer.write(node, volume, LabelledPart(np.full((3, 20, 24), 3, np.uint8), box, CLASSES))
     expected = labels()
     expected[5:8] = 3

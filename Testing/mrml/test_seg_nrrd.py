@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rwkv_core.bundle.config import Code, SegmentClass, Terminology
+from rwkv_core.vocabulary import Code, SegmentClass, Terminology
 from rwkv_core.volume import write_segmentation
 
 from core.phantom import CODES, grid, sample

@@ -15,6 +15,7 @@ Which slices were edited, and how they are kept, is in `rwkv_core.corrections`, 
 from rwkv_core.adaptation.adapting import Adaptation, adapt
 from rwkv_core.adaptation.finetuning import Recipe
 from rwkv_core.adaptation.segmenting_again import segment_again
-from rwkv_core.corrections import SliceIndex, edited_slices, keep_slices
+from rwkv_core.corrections import edited_slices, keep_slices
+from rwkv_core.vocabulary import SliceIndex
 
 __all__ = ["Adaptation", "Recipe", "SliceIndex", "adapt", "edited_slices", "keep_slices", "segment_again"]

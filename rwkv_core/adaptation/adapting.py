@@ -3,7 +3,7 @@
 import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ from rwkv_core.adaptation.growing import fit_new_channels, grown_config, grown_n
 from rwkv_core.adaptation.lessons import make_lessons
 from rwkv_core.adaptation.samples import SampleMaker, unread_planes
 from rwkv_core.bundle.bundle import Bundle, write_bundle
-from rwkv_core.bundle.config import BundleConfig, Preprocessing, SegmentClass
+from rwkv_core.bundle.config import BundleConfig, Preprocessing
 from rwkv_core.cancellation import Cancel, as_question
-from rwkv_core.corrections import SliceIndex, changed_values, slices_mask
+from rwkv_core.corrections import changed_values, slices_mask
 from rwkv_core.engines import choose_device
 from rwkv_core.errors import BundleError, CancelledError, InputError
 from rwkv_core.inference.intensity import fit_intensity
 from rwkv_core.models import RWKVUNet
+from rwkv_core.vocabulary import SegmentClass, SliceIndex
 from rwkv_core.volume import Volume
 from rwkv_core.volume.geometry import slice_stack
 
@@ -202,7 +203,7 @@ def _judged_where_drawn(
     In a plane in which nobody drew it, a new class is learnt from lines alone, which is not enough. Where the model
     does not read that plane, new classes are looked for in all.
     """
-    axes = [one.axis for one in slices]
+    axes = [one.dimension for one in slices]
     axis = max(range(3), key=axes.count)
     codes = preprocessing.orientations
     shape = volume.array.shape
@@ -210,7 +211,7 @@ def _judged_where_drawn(
     chosen = [code for code in codes if stacks[code].slice_axis == axis][:1]
     first = (*chosen, *(code for code in codes if code not in chosen))
     told = tuple(stacks[code].code for code in chosen)
-    classes = [one.model_copy(update={"orientations": told}) if one.value in new else one for one in config.classes]
+    classes = [replace(one, orientations=told) if one.value in new else one for one in config.classes]
     changes = {"classes": tuple(classes), "preprocessing": preprocessing.model_copy(update={"orientations": first})}
     return config.model_copy(update=changes)
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwkv_core.adaptation.slice_distances import signed_distance, slice_spacing
-from rwkv_core.corrections import SliceIndex
 from rwkv_core.errors import CancelledError
+from rwkv_core.vocabulary import SliceIndex
 
 _FADES = 10.0
 """Millimetres from a corrected slice at which shifts are 1 / e of what they are there."""
@@ -53,10 +53,10 @@ def shift_borders(
     Raises:
         CancelledError: when `cancelled` said so.
     """
-    for axis in sorted({one.axis for one in slices}):
+    for axis in sorted({one.dimension for one in slices}):
         layers, truth = np.moveaxis(labels, axis, 0), np.moveaxis(users, axis, 0)
         distance, pixel = slice_spacing(spacing, axis)
-        at = sorted({one.index for one in slices if one.axis == axis})
+        at = sorted({one.index for one in slices if one.dimension == axis})
         shifts: dict[int, _Shift | None] = {}
         for index in range(len(layers)):
             if cancelled():

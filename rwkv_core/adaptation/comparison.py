@@ -1,32 +1,12 @@
 """Before and after, class by class."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rwkv_core.bundle.config import SegmentClass
 from rwkv_core.errors import InputError
-
-
-@dataclass(frozen=True)
-class Change:
-    """What became of one class.
-
-    Attributes:
-        name: of the class.
-        value: of the class.
-        before_ml: volume in millilitres.
-        after_ml: likewise.
-        dice: overlap of before and after, 0 to 1; 1 where it is in neither.
-    """
-
-    name: str
-    value: int
-    before_ml: float
-    after_ml: float
-    dice: float
+from rwkv_core.vocabulary import ClassChange, SegmentClass
 
 
 def compare(
@@ -34,7 +14,7 @@ def compare(
     after: NDArray[np.unsignedinteger],
     classes: Sequence[SegmentClass],
     spacing: tuple[float, float, float],
-) -> list[Change]:
+) -> list[ClassChange]:
     """How two labelmaps (K, J, I) of one volume differ; `spacing` in mm.
 
     Raises:
@@ -50,5 +30,5 @@ def compare(
     for one in classes:
         a, b = int(first[one.value]), int(second[one.value])
         dice = 2 * int(both[one.value]) / (a + b) if a + b else 1.0
-        found.append(Change(one.name, one.value, a * ml, b * ml, dice))
+        found.append(ClassChange(value=one.value, name=one.name, before_ml=a * ml, after_ml=b * ml, dice=dice))
     return found

@@ -18,8 +18,9 @@ from torch import Tensor
 from rwkv_core.adaptation.finetuning import FineTuning, Recipe
 from rwkv_core.adaptation.lessons import answers_of, make_lessons
 from rwkv_core.adaptation.samples import SampleMaker
-from rwkv_core.corrections import SliceIndex, slices_mask
+from rwkv_core.corrections import slices_mask
 from rwkv_core.models import RWKVUNet
+from rwkv_core.vocabulary import SliceIndex
 
 LabelChange = tuple[int, int]
 """From one value of a labelmap to another."""

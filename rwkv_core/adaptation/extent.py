@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwkv_core.adaptation.slice_distances import signed_distance, slice_spacing
-from rwkv_core.corrections import SliceIndex
+from rwkv_core.vocabulary import AXES, SliceIndex
 
 _SLOPE = 2.0
 """Millimetres that a border may move in the plane for each millimetre across slices."""
@@ -69,14 +69,16 @@ def _mapped(
     spacing: tuple[float, float, float],
     of_slice: Callable[["Extent", float], NDArray[np.float32]],
 ) -> NDArray[np.float16]:
-    counts = [sum(bool((one.of(labelmap) == value).any()) for one in slices if one.axis == axis) for axis in range(3)]
+    counts = [
+        sum(bool((one.of(labelmap) == value).any()) for one in slices if one.dimension == axis) for axis in range(3)
+    ]
     axis = int(np.argmax(counts))
     step, pixel = slice_spacing(spacing, axis)
-    masks = [(one.index * step, one.of(labelmap) == value) for one in sorted(slices) if one.axis == axis]
+    masks = [(one.index * step, one.of(labelmap) == value) for one in sorted(slices) if one.dimension == axis]
     extent = Extent(masks, pixel)
     found = np.empty(labelmap.shape, np.float16)
     for index in range(labelmap.shape[axis]):
-        SliceIndex(axis, index).of(found)[...] = of_slice(extent, index * step)
+        SliceIndex(AXES[axis], index).of(found)[...] = of_slice(extent, index * step)
     return found
 
 

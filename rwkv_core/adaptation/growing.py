@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rwkv_core.bundle.config import BundleConfig, SegmentClass
+from rwkv_core.bundle.config import BundleConfig
 from rwkv_core.errors import InputError
 from rwkv_core.models import RWKVUNet
+from rwkv_core.vocabulary import SegmentClass
 
 _NEGATIVE_BIAS = -4.0
 """A new class begins as improbable everywhere."""

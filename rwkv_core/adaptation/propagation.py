@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rwkv_core.corrections import SliceIndex
 from rwkv_core.errors import InputError
+from rwkv_core.vocabulary import SliceIndex
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def propagate(
         before = np.isin(corrected.of(result), values)
         for distance in range(1, farthest + 1):
             here = SliceIndex(corrected.axis, corrected.index + step * distance)
-            if not 0 <= here.index < labelmap.shape[here.axis] or here.index in borders:
+            if not 0 <= here.index < labelmap.shape[here.dimension] or here.index in borders:
                 break
             new = here.of(adapted)
             found = np.isin(new, values)

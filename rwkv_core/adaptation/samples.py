@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rwkv_core.bundle.config import Preprocessing, SegmentClass
-from rwkv_core.corrections import AXES, SliceIndex
+from rwkv_core.bundle.config import Preprocessing
 from rwkv_core.errors import InputError
 from rwkv_core.inference.intensity import IntensityScale
 from rwkv_core.inference.preprocessing import SliceResampler, make_resampler
 from rwkv_core.inference.slice_planes import stacks_of
+from rwkv_core.vocabulary import SegmentClass, SliceIndex
 from rwkv_core.volume import SliceStack, Volume
 from rwkv_core.volume.geometry import slice_stack
 
@@ -86,7 +86,7 @@ class SampleMaker:
     def of_slice(self, one: SliceIndex) -> Sample | None:
         """The user's slice, or None where the model does not read that plane."""
         one.of(self.truth)  # raises where there is no such slice
-        stack = self._stack(one.axis)
+        stack = self._stack(one.dimension)
         if stack is None:
             return None
         size = stack.shape[0]
@@ -156,7 +156,7 @@ def _resampler(config: Preprocessing, shape: tuple[int, int], spacing: tuple[flo
 
 def unread_planes(slices: Sequence[SliceIndex]) -> InputError:
     """What to say when none of the corrected slices lies in a plane that the model reads."""
-    axes = ", ".join(sorted({AXES[one.axis] for one in slices}))
+    axes = ", ".join(sorted({one.axis for one in slices}))
     return InputError(
         f"The corrected slices run along {axes}, and this model does not read slices in that direction.",
         hint="Correct slices in the plane in which the model segments.",

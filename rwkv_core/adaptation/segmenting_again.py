@@ -10,10 +10,10 @@ from rwkv_core.adaptation.border_shift import shift_borders
 from rwkv_core.adaptation.evidence import LabelChange
 from rwkv_core.adaptation.extent import log_odds_map
 from rwkv_core.cancellation import Cancel, as_question
-from rwkv_core.corrections import SliceIndex, keep_slices, slices_mask
+from rwkv_core.corrections import keep_slices, slices_mask
 from rwkv_core.errors import CancelledError
 from rwkv_core.inference.segmenter import PreparedVolume, Segmentation
-from rwkv_core.volume import Region
+from rwkv_core.vocabulary import Region, SliceIndex
 
 _LEAST = 1e-4
 """No probability is taken to be nearer to 0 or 1 than this."""
@@ -89,7 +89,7 @@ def segment_again(
 
 def _within(one: SliceIndex, box: tuple[slice, ...]) -> SliceIndex | None:
     """The slice as an index of the box's content, if it passes through it."""
-    inside = box[one.axis]
+    inside = box[one.dimension]
     return SliceIndex(one.axis, one.index - inside.start) if inside.start <= one.index < inside.stop else None
 
 

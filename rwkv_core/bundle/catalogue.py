@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from rwkv_core.bundle.config import BundleConfig, Preprocessing, SegmentClass, problems_in_words
+from rwkv_core.bundle.config import BundleConfig, Preprocessing, problems_in_words
 from rwkv_core.errors import BundleError
+from rwkv_core.vocabulary import MODEL_ID, SegmentClass
 
 CATALOGUE = Path(__file__).parents[1] / "data" / "catalogue.json"
 CATALOGUE_VARIABLE = "RWKV_UNET_CATALOGUE"
@@ -54,7 +55,7 @@ class Entry(_Strict):
         sha256: of the weights file, in hexadecimal.
     """
 
-    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    id: Annotated[str, Field(pattern=MODEL_ID)]
     shipped: bool = False
     family: str | None = None
     variant: str | None = None

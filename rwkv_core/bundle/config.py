@@ -11,49 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from rwkv_core.bundle.architectures import ARCHITECTURES, STRIDE, VOLUMETRIC
 from rwkv_core.errors import BundleError
+from rwkv_core.vocabulary import MODEL_ID, SegmentClass
 
 _OPPOSITE = {"R": "L", "L": "R", "A": "P", "P": "A", "S": "I", "I": "S"}
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Code(_Strict):
-    """A coded concept: coding scheme designator, code value, code meaning (DICOM PS3.3, 8.8)."""
-
-    scheme: str
-    value: str
-    meaning: str
-
-
-class Terminology(_Strict):
-    """What a segment is, as in DICOM Segmentation objects and Slicer's terminologies."""
-
-    category: Code
-    type: Code
-    modifier: Code | None = None
-
-
-class SegmentClass(_Strict):
-    """One class of the output: entry n of the list is channel n + 1 of the logits; channel 0 is background."""
-
-    value: Annotated[int, Field(ge=1, le=65535, description="label value in the labelmap")]
-    name: Annotated[str, Field(min_length=1)]
-    color: Annotated[tuple[int, int, int], Field(description="red, green, blue, each 0 to 255")]
-    terminology: Terminology | None = None
-    freesurfer: Annotated[tuple[int, ...], Field(description="FreeSurfer ids that this class unites")] = ()
-    orientations: Annotated[
-        tuple[str, ...],
-        Field(description="where answers are averaged, only slices in these orientations tell of it; none: all"),
-    ] = ()
-
-    @field_validator("color")
-    @classmethod
-    def _in_range(cls, color: tuple[int, int, int]) -> tuple[int, int, int]:
-        if not all(0 <= part <= 255 for part in color):
-            raise ValueError("each of red, green, blue must lie in 0 to 255")
-        return color
 
 
 class Window(_Strict):
@@ -184,7 +148,7 @@ class BundleConfig(_Strict):
     """
 
     format: Literal[1] = 1
-    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    id: Annotated[str, Field(pattern=MODEL_ID)]
     title: Annotated[str, Field(min_length=1)]
     description: str = ""
     kind: Literal["segmentation", "encoder", "prompt"] = "segmentation"

@@ -7,7 +7,6 @@ so that what has a bundle's name is whole.
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from rwkv_core.bundle.catalogue import Catalogue, Entry, load_catalogue
 from rwkv_core.bundle.config import BundleConfig
 from rwkv_core.bundle.sources import Source, find_source
 from rwkv_core.errors import BundleError, InputError, StorageError
+from rwkv_core.vocabulary import ModelState, is_model_id
 
 SHIPPED = Path(__file__).parents[1] / "data" / "bundles"
 HOME_VARIABLE = "RWKV_UNET_HOME"
@@ -30,10 +30,6 @@ HOME_VARIABLE = "RWKV_UNET_HOME"
 
 ORIGIN_FILE = "source.json"
 STAGING = ".staging"
-
-State = Literal["shipped", "installed", "needs download", "not published", "broken"]
-
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ class Status:
     """
 
     id: str
-    state: State
+    state: ModelState
     title: str
     reason: str = ""
     config: BundleConfig | None = None
@@ -100,7 +96,7 @@ def load_bundle(id_or_folder: str | Path, store: Path | None = None, catalogue: 
     if (Path(id_or_folder) / CONFIG_FILE).is_file():
         return read_bundle(Path(id_or_folder))
     bundle_id = str(id_or_folder)
-    if not _ID.fullmatch(bundle_id):
+    if not is_model_id(bundle_id):
         raise BundleError(
             f"There is no model in {bundle_id}: it is no folder that holds a {CONFIG_FILE}.",
             hint="Name a model's folder, or an id from `rwkv-unet models list`.",
@@ -145,7 +141,7 @@ def status(bundle_id: str, catalogue: Catalogue, store: Path | None = None) -> S
     except InputError as error:
         wrong_setting = error.message
     installed, shipped = store / bundle_id, SHIPPED / bundle_id
-    if _ID.fullmatch(bundle_id):
+    if is_model_id(bundle_id):
         for folder in (installed, shipped):
             if folder.is_dir():
                 return _status_of_folder(folder, "shipped" if folder == shipped else "installed", entry, source)
@@ -157,11 +153,11 @@ def status(bundle_id: str, catalogue: Catalogue, store: Path | None = None) -> S
     config = catalogue.config(entry)
     if source is None:
         return Status(bundle_id, "broken", title, wrong_setting, config, entry=entry, size=entry.size)
-    state: State = "needs download" if source.complete else "not published"
+    state: ModelState = "needs download" if source.complete else "not published"
     return Status(bundle_id, state, title, config=config, entry=entry, source=source, size=entry.size)
 
 
-def _status_of_folder(folder: Path, state: State, entry: Entry | None, source: Source | None) -> Status:
+def _status_of_folder(folder: Path, state: ModelState, entry: Entry | None, source: Source | None) -> Status:
     origin = read_origin(folder) if state == "installed" else None
     config = None
     try:
@@ -186,9 +182,9 @@ def remove(bundle_id: str, store: Path | None = None) -> None:
     """
     store = store or user_store()
     folder = store / bundle_id
-    partial = list(store.glob(f"{STAGING}/{bundle_id}@*")) if _ID.fullmatch(bundle_id) else []
-    if not _ID.fullmatch(bundle_id) or not (folder.is_dir() or folder.is_symlink() or partial):
-        if _ID.fullmatch(bundle_id) and (SHIPPED / bundle_id).is_dir():
+    partial = list(store.glob(f"{STAGING}/{bundle_id}@*")) if is_model_id(bundle_id) else []
+    if not is_model_id(bundle_id) or not (folder.is_dir() or folder.is_symlink() or partial):
+        if is_model_id(bundle_id) and (SHIPPED / bundle_id).is_dir():
             raise BundleError(f"{bundle_id} is shipped with the installation and cannot be removed.")
         raise BundleError(
             f"{bundle_id!r} is not in the store {store}; nothing was removed.",
@@ -305,4 +301,4 @@ def _folders(parent: Path) -> list[str]:
     """Names of the folders that can be bundles."""
     if not parent.is_dir():
         return []
-    return sorted(child.name for child in parent.iterdir() if _ID.fullmatch(child.name) and child.is_dir())
+    return sorted(child.name for child in parent.iterdir() if is_model_id(child.name) and child.is_dir())

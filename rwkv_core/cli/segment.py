@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rwkv_core.inference.batch import Outcome, Settings, plan, segment_file
-from rwkv_core.volume import OUTPUT_EXTENSIONS, Region
+from rwkv_core.vocabulary import Region
+from rwkv_core.volume import OUTPUT_EXTENSIONS
 
 Job = tuple[Path, Path]
 

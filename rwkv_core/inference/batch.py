@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
+from rwkv_core.vocabulary import Region
 from rwkv_core.volume import (
     INPUT_EXTENSIONS,
     OUTPUT_EXTENSIONS,
-    Region,
     check_output,
     find_volumes,
     is_dicom_folder,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwkv_core.bundle.bundle import Bundle
-from rwkv_core.bundle.config import Patches, Preprocessing, SegmentClass, Stretch, Window
+from rwkv_core.bundle.config import Patches, Preprocessing, Stretch, Window
 from rwkv_core.bundle.store import load_bundle
 from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.engines import choose_device, make_engine
@@ -25,7 +25,8 @@ from rwkv_core.inference.slice_pass import Clock, SlicePass, both
 from rwkv_core.inference.slice_planes import stacks_of
 from rwkv_core.postprocess.cleaning import Cleaning, Islands
 from rwkv_core.postprocess.postprocessing import count_labels
-from rwkv_core.volume import Region, SliceStack, Volume
+from rwkv_core.vocabulary import Region, SegmentClass
+from rwkv_core.volume import SliceStack, Volume
 
 _AROUND = 16
 """Pixels of the network's input around a region that are only looked at, so that its border is no edge of the image."""

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from rwkv_core.bundle.config import Preprocessing, Spacing
 from rwkv_core.errors import InputError
-from rwkv_core.volume import SliceStack, choose_stack, fine_stacks, size_in_words
+from rwkv_core.vocabulary import size_in_words
+from rwkv_core.volume import SliceStack, choose_stack, fine_stacks
 
 _NARROWEST = 2
 """Voxels; rows or columns fewer than this are no slice."""

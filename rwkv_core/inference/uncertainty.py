@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rwkv_core.bundle.config import SegmentClass
 from rwkv_core.cancellation import Cancel
 from rwkv_core.errors import InputError
 from rwkv_core.inference.plane_averaging import make_room, shares_of
 from rwkv_core.inference.segmenter import Segmenter
-from rwkv_core.volume import Region, SliceStack, Volume
+from rwkv_core.vocabulary import Region, SegmentClass
+from rwkv_core.volume import SliceStack, Volume
 from rwkv_core.volume.geometry import slice_stack
 
 _SIDES = frozenset({"left", "right", "l", "r"})

@@ -2,15 +2,14 @@
 
 - ``probabilities``: smoothing across slices, thresholds, classes on and off.
 - ``parts``: connected parts of one class: keep, remove, fill.
-- ``refinement``: all of it as one setting.
+- ``refinement``: all of it in one function.
 """
 
 from rwkv_core.postprocess.parts import fill_holes, keep_largest_part, keep_part_at, remove_small_parts
 from rwkv_core.postprocess.probabilities import labels_from_probabilities, smooth_across_slices
-from rwkv_core.postprocess.refinement import Refinement, refine
+from rwkv_core.postprocess.refinement import refine
 
 __all__ = [
-    "Refinement",
     "fill_holes",
     "keep_largest_part",
     "keep_part_at",

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from rwkv_core.bundle.config import SegmentClass
+from rwkv_core.vocabulary import SegmentClass
 from rwkv_core.volume import lps_geometry
 
 _VOXEL = 1.0  # mm, of the view's frame

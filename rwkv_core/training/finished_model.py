@@ -13,6 +13,7 @@ from rwkv_core.training.checkpoint import Progress, load_checkpoint
 from rwkv_core.training.inputs import Inputs
 from rwkv_core.training.job import Job
 from rwkv_core.training.run_folder import RunFolder
+from rwkv_core.vocabulary import is_model_id
 
 
 def require_free_name(name: str, output: Path, store: Path) -> None:
@@ -24,14 +25,11 @@ def require_free_name(name: str, output: Path, store: Path) -> None:
     Raises:
         BundleError: when it is no id, or another model has it.
     """
-    try:
-        BundleConfig(id=name, title=name, kind="encoder", architecture="rwkv-unet", variant="T", modality="any",
-                     licence="x")  # fmt: skip
-    except ValueError:
+    if not is_model_id(name):
         raise BundleError(
             f"{name!r} cannot be the name of a model.",
             hint="Use letters, digits, dots, dashes and underscores, at most 64: --name my-model.",
-        ) from None
+        )
     taken = load_catalogue().find(name) is not None or (SHIPPED / name).exists()
     installed = store / name
     if installed.exists():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rwkv_core.bundle.architectures import STRIDE
-from rwkv_core.bundle.config import Patches, Preprocessing, SegmentClass, Stretch
+from rwkv_core.bundle.config import Patches, Preprocessing, Stretch
 from rwkv_core.errors import CancelledError, InputError
 from rwkv_core.training.datasets import SPLITS, Dataset, open_dataset
 from rwkv_core.training.datasets.splitting import divided, with_patients
@@ -18,6 +18,7 @@ from rwkv_core.training.run_folder import LOG, RunFolder
 from rwkv_core.training.run_status import ACTIVE_STATES, Status, read_status
 from rwkv_core.training.slice_cache import Preparation, SliceCache, build_cache, open_cache
 from rwkv_core.training.starting_point import find_bundle
+from rwkv_core.vocabulary import SegmentClass
 
 LARGEST_PATCH = 320
 """Pixels; side of training slices where the recipe leaves the patch open and the data set's slices are larger."""

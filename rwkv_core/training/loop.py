@@ -15,7 +15,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, distributed
 
-from rwkv_core.bundle.config import Patches, SegmentClass
+from rwkv_core.bundle.config import Patches
 from rwkv_core.models import Network
 from rwkv_core.training.batches import EpochOrder, TrainingSlices, make_loader
 from rwkv_core.training.blocks import TrainingBlocks, blocks_of_epoch
@@ -29,6 +29,7 @@ from rwkv_core.training.run_folder import LOG, RunFolder
 from rwkv_core.training.run_status import Status
 from rwkv_core.training.slice_cache import SliceCache
 from rwkv_core.training.validation import Preview, Validation, validate
+from rwkv_core.vocabulary import SegmentClass
 
 FIGURES = ("loss", "cross_entropy", "dice_loss", "consistency")
 _CHECK_EVERY = 10

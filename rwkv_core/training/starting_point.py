@@ -8,13 +8,14 @@ import torch
 
 from rwkv_core.bundle.architectures import ARCHITECTURES, TITLES, VOLUMETRIC
 from rwkv_core.bundle.bundle import Bundle
-from rwkv_core.bundle.config import Patches, SegmentClass
+from rwkv_core.bundle.config import Patches
 from rwkv_core.bundle.importing import inspect, read_checkpoint
 from rwkv_core.bundle.store import load_bundle
 from rwkv_core.errors import BundleError, CheckpointError, InputError
 from rwkv_core.models import Network, RWKVUNet, build_network, load_published
 from rwkv_core.models.published import unwrap
 from rwkv_core.training.recipe import Recipe
+from rwkv_core.vocabulary import SegmentClass
 
 _CHECKPOINTS = (".pth", ".pt", ".bin")
 

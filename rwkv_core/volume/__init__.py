@@ -1,11 +1,11 @@
 """Volumes: voxels and where they lie, read from and written to files."""
 
+from rwkv_core.vocabulary import Region, size_in_words
 from rwkv_core.volume.dicom import is_dicom_folder
 from rwkv_core.volume.geometry import (
     STORED,
     Array,
     Matrix,
-    Region,
     SliceStack,
     Volume,
     check_geometry,
@@ -15,7 +15,6 @@ from rwkv_core.volume.geometry import (
     ijk_to_ras_from_lps,
     lps_geometry,
     orientation_code,
-    size_in_words,
     slice_stack,
     spacing_of,
 )

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_core.errors import InputError
+from rwkv_core.vocabulary import AXES, size_in_words
 
 Array = npt.NDArray[Any]
 Matrix = npt.NDArray[np.float64]
@@ -29,7 +30,6 @@ MAX_SHEAR_DEGREES = 3.0
 """In-plane axes further than this from a right angle are refused: the network would see the anatomy slanted."""
 
 _POSITIVE, _NEGATIVE = "RAS", "LPI"
-_AXIS_NAMES = "KJI"  # of the array's axes, in their order
 _LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _TIE = 1e-6  # cosines closer than this are equal: rounding must not choose an axis
 _FLAT = 1e-3  # volume of the cell that unit vectors span, below which the axes lie in a plane
@@ -110,73 +110,6 @@ class SliceStack:
         return s, r, c
 
 
-@dataclass(frozen=True)
-class Region:
-    """A box of voxels: half-open ranges (first, end) of the indices I, J, K; an end of None means the volume's end."""
-
-    i: tuple[int, int | None] = (0, None)
-    j: tuple[int, int | None] = (0, None)
-    k: tuple[int, int | None] = (0, None)
-
-    @classmethod
-    def parse(cls, text: str) -> "Region":
-        """Read "10:50,:,20:40": ranges of I, J, K; a side that is left out reaches to the border of the volume.
-
-        Raises:
-            InputError: when the text has another form, an index is negative, or a range holds no voxel.
-        """
-        parts = [part.split(":") for part in text.split(",")]
-        if len(parts) != 3 or any(len(part) != 2 for part in parts):
-            raise _bad_region(text)
-        try:
-            i, j, k = ((int(first or 0), int(end) if end.strip() else None) for first, end in _stripped(parts))
-        except ValueError:
-            raise _bad_region(text) from None
-        for letter, (first, end) in zip("IJK", (i, j, k), strict=True):
-            if first < 0 or (end is not None and end < 0):
-                raise InputError(f"Region {text!r}: an index along {letter} is negative.", hint=_REGION_HINT)
-            if end is not None and end <= first:
-                raise InputError(f"Region {text!r}: the range along {letter} holds no voxel.", hint=_REGION_HINT)
-        return cls(i, j, k)
-
-    def within(self, shape: Sequence[int]) -> "Region":
-        """The same region with every end filled in, for a volume of this (K, J, I) shape.
-
-        Raises:
-            InputError: when the region holds no voxel, or reaches out of the volume.
-        """
-        filled = []
-        for letter, (first, end), size in zip("IJK", (self.i, self.j, self.k), reversed(shape), strict=True):
-            last = size if end is None else end
-            if first < 0 or last > size or first >= last:
-                raise InputError(
-                    f"The region's range {first}:{'' if end is None else end} along {letter} does not fit the volume "
-                    f"of {size_in_words(shape)} voxels.",
-                    hint=f"Along {letter}, give a range within 0:{size}.",
-                )
-            filled.append((first, last))
-        return Region(*filled)
-
-    def clip(self, shape: Sequence[int]) -> "Region":
-        """The part of the region inside a volume of this (K, J, I) shape, every end filled in.
-
-        Raises:
-            InputError: when region and volume have no voxel in common.
-        """
-        clipped = []
-        for (first, end), size in zip((self.i, self.j, self.k), reversed(shape), strict=True):
-            clipped.append((max(first, 0), size if end is None else min(end, size)))
-        if any(first >= end for first, end in clipped):
-            raise InputError(f"The region lies outside the volume of {size_in_words(shape)} voxels.")
-        return Region(*clipped)
-
-    def as_slices(self) -> tuple[slice, slice, slice]:
-        """Index of a (K, J, I) array. A region that may reach out of the array goes through `within` or `clip`."""
-        if min(self.i[0], self.j[0], self.k[0]) < 0:
-            raise ValueError(f"{self} has a negative index: clip it to the volume first")  # numpy would wrap it around
-        return slice(*self.k), slice(*self.j), slice(*self.i)
-
-
 def orientation_code(ijk_to_ras: Matrix) -> str:
     """Three letters: the anatomical directions toward which I, J and K run, e.g. "LPS".
 
@@ -215,7 +148,7 @@ def slice_stack(ijk_to_ras: Matrix, shape: Sequence[int], orientation: str) -> S
     stack = _slice_stack(ijk_to_ras, shape, orientation)
     shear = _in_plane_shear(ijk_to_ras, stack)
     if shear > MAX_SHEAR_DEGREES:
-        _, row, column = (_AXIS_NAMES[axis] for axis in stack.axes)
+        _, row, column = (AXES[axis] for axis in stack.axes)
         raise InputError(
             f"The volume's axes {column} and {row} are {90 - shear:.1f} degrees apart instead of 90, so its slices "
             "are slanted.",
@@ -315,11 +248,6 @@ def check_geometry(ijk_to_ras: Matrix, what: str = "The volume") -> None:
         raise InputError(f"{what}: its three axes lie in one plane (singular IJK to RAS matrix).", hint)
 
 
-def size_in_words(shape: Sequence[int]) -> str:
-    """ "512 x 512 x 150" for the (K, J, I) shape (150, 512, 512): the order in which Slicer shows it."""
-    return " x ".join(str(size) for size in reversed(shape))
-
-
 def _check_array(array: Array, what: str) -> None:
     size = size_in_words(array.shape)
     if array.ndim == 4 and array.shape[-1] in (3, 4):
@@ -362,14 +290,3 @@ def _in_plane_shear(ijk_to_ras: Matrix, stack: SliceStack) -> float:
     directions = directions_of(ijk_to_ras)[:, ::-1]  # of K, J, I
     cosine = float(abs(directions[:, stack.axes[1]] @ directions[:, stack.axes[2]]))
     return math.degrees(math.asin(min(cosine, 1.0)))
-
-
-_REGION_HINT = 'Write ranges of I, J and K like "10:50,:,20:40"; the end is not included.'
-
-
-def _bad_region(text: str) -> InputError:
-    return InputError(f"Region {text!r} is not understood.", hint=_REGION_HINT)
-
-
-def _stripped(parts: list[list[str]]) -> list[tuple[str, str]]:
-    return [(first.strip(), end.strip()) for first, end in parts]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rwkv_core.volume.geometry import Matrix
 
 if TYPE_CHECKING:  # at run time it would bring torch in
-    from rwkv_core.bundle.config import Code, SegmentClass, Terminology
+    from rwkv_core.vocabulary import Code, SegmentClass, Terminology
 
 _REPRESENTATION = "Binary labelmap"
 _TERMINOLOGY_CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"

@@ -12,13 +12,14 @@ import SimpleITK as sitk
 
 from rwkv_core.errors import InputError, StorageError
 from rwkv_core.files import STORAGE_HINT, replacing
-from rwkv_core.volume.geometry import Array, Matrix, check_geometry, directions_of, lps_geometry, size_in_words
+from rwkv_core.vocabulary import size_in_words
+from rwkv_core.volume.geometry import Array, Matrix, check_geometry, directions_of, lps_geometry
 from rwkv_core.volume.itk import array_of, reason_of
 from rwkv_core.volume.nifti import nifti_damage
 from rwkv_core.volume.seg_nrrd import segmentation_fields
 
 if TYPE_CHECKING:  # at run time it would bring torch in
-    from rwkv_core.bundle.config import SegmentClass
+    from rwkv_core.vocabulary import SegmentClass
 
 SEGMENTATION = ".seg.nrrd"
 OUTPUT_EXTENSIONS = (SEGMENTATION, ".nii.gz", ".nii", ".nrrd", ".mha")

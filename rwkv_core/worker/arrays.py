@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_core.errors import InputError, StorageError
-from rwkv_core.worker.content import Geometry
+from rwkv_core.worker.protocol import Geometry
 
 Array = npt.NDArray[Any]
 

@@ -5,18 +5,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_core.worker.content import FileOutcome, FilePair, Stage
-from rwkv_core.worker.housekeeping import class_entry
+from rwkv_core.vocabulary import FileOutcome, FilePair
 from rwkv_core.worker.jobs import Job
 from rwkv_core.worker.models import Ready
-from rwkv_core.worker.protocol import Failure, HowToSegment, Progress
-from rwkv_core.worker.protocol_files import (
+from rwkv_core.worker.protocol import (
+    Failure,
+    HowToSegment,
     PlanRequest,
     PlanResult,
+    Progress,
     SegmentFileRequest,
     SegmentFileResult,
     SegmentFilesRequest,
     SegmentFilesResult,
+    Stage,
 )
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ def segment_file(
         id=request.id,
         output=request.output,
         volumes_ml=outcome.volumes_ml,
-        classes=tuple(class_entry(one) for one in segmenter.bundle.config.classes),
+        classes=segmenter.bundle.config.classes,
         device=str(segmenter.engine.device),
         engine=segmenter.engine.name,
         timings=outcome.timings | {"load": model.timings["total"]},

@@ -5,7 +5,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 
 import rwkv_core
-from rwkv_core.worker.content import Offer
+from rwkv_core.vocabulary import Offer
 from rwkv_core.worker.protocol import PROTOCOL, DevicesResult, HelloResult
 
 _PACKAGES = ("torch", "numpy", "SimpleITK", "pydantic", "safetensors", "huggingface_hub", "openvino")

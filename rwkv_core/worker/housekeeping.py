@@ -6,22 +6,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rwkv_core.errors import CancelledError
-from rwkv_core.worker.content import ClassEntry, ModelEntry
+from rwkv_core.vocabulary import ModelEntry
 from rwkv_core.worker.jobs import Job
-from rwkv_core.worker.protocol import Progress
-from rwkv_core.worker.protocol_models import (
+from rwkv_core.worker.protocol import (
     DownloadRequest,
     DownloadResult,
     ImportRequest,
     ImportResult,
     ModelsResult,
+    Progress,
     RemoveRequest,
     RemoveResult,
 )
-from rwkv_core.worker.schema import from_json
 
 if TYPE_CHECKING:
-    from rwkv_core.bundle.config import SegmentClass
     from rwkv_core.bundle.store import Origin, Status
 
 _REPORT_SECONDS = 0.1
@@ -76,11 +74,6 @@ def remove(request: RemoveRequest) -> RemoveResult:
     return RemoveResult(id=request.id, bundle=request.bundle)
 
 
-def class_entry(one: "SegmentClass") -> ClassEntry:
-    """A class as messages carry it."""
-    return from_json(ClassEntry, one.model_dump(mode="json", include={"value", "name", "color", "terminology"}))
-
-
 class _Bytes:
     """Progress of a transfer, now and then rather than for every piece; what was there before counts for no speed."""
 
@@ -113,7 +106,7 @@ def _entry(one: "Status") -> ModelEntry:
         kind=config.kind if config else "segmentation",
         modality=config.modality if config else "any",
         variant=config.variant if config else "",
-        classes=tuple(class_entry(c) for c in config.classes) if config else (),
+        classes=config.classes if config else (),
         licence=config.licence if config else "",
         citation=config.citation if config else "",
         size=one.size,

@@ -3,41 +3,39 @@
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rwkv_core.errors import CancelledError, InputError
+from rwkv_core.vocabulary import AXES, PostProcessing
 from rwkv_core.worker.arrays import Array, PrivateFolder
-from rwkv_core.worker.content import Stage, VolumeFile
-from rwkv_core.worker.housekeeping import class_entry
 from rwkv_core.worker.jobs import Job
 from rwkv_core.worker.kept import KeptResults
 from rwkv_core.worker.models import Ready
 from rwkv_core.worker.parts import Parts
-from rwkv_core.worker.protocol import Progress, Result, SegmentRequest
-from rwkv_core.worker.protocol_interactive import (
-    REQUESTS,
+from rwkv_core.worker.protocol import (
     AdaptRequest,
     AdaptResult,
-    Change,
-    OneSlice,
+    Progress,
     PropagateRequest,
     PropagateResult,
     RefineRequest,
     RefineResult,
+    Result,
+    SegmentRequest,
+    Stage,
     UncertaintyRequest,
     UncertaintyResult,
+    VolumeFile,
 )
 
 if TYPE_CHECKING:
-    from rwkv_core.adaptation import SliceIndex
-    from rwkv_core.bundle.config import SegmentClass
     from rwkv_core.volume import Volume
 
-INTERACTIVE = tuple(REQUESTS.values())
+INTERACTIVE = (RefineRequest, UncertaintyRequest, AdaptRequest, PropagateRequest)
 
 
 class Interactive:
@@ -77,30 +75,15 @@ class Interactive:
         raise TypeError(f"there is no task for {type(request).__name__}")
 
     def _refine(self, request: RefineRequest, job: Job) -> RefineResult:
-        from rwkv_core.postprocess import Refinement
-
         start = time.perf_counter()
         kept = self.kept.find(request.result)
-        first = kept.box.k.first, kept.box.j.first, kept.box.i.first
-        clicks = [(one.k - first[0], one.j - first[1], one.i - first[2]) for one in request.keep_at]
-        labelmap = kept.labels(
-            Refinement(
-                smoothing=request.smoothing,
-                thresholds={one.value: one.probability for one in request.thresholds},
-                off=request.off,
-                keep_at=clicks,
-                keep_largest=request.keep_largest,
-                smallest=request.smallest,
-                fill_holes=request.fill_holes,
-            ),
-            job.cancelled,
-        )
+        labelmap = kept.labels(request.processing, job.cancelled)
         return RefineResult(
             id=request.id,
             labelmap=self._folder.put(labelmap),
-            box=kept.box,
+            region=kept.region,
             ijk_to_ras=kept.ijk_to_ras,
-            classes=tuple(class_entry(one) for one in kept.config.classes),
+            classes=kept.config.classes,
             seconds=time.perf_counter() - start,
         )
 
@@ -129,9 +112,9 @@ class Interactive:
         return UncertaintyResult(
             id=request.id,
             entropy=self._folder.put(uncertainty),
-            box=kept.box,
+            region=kept.region,
             ijk_to_ras=kept.ijk_to_ras,
-            scores={name: tuple(slice_scores(uncertainty, axis).tolist()) for axis, name in enumerate("KJI")},
+            scores={name: tuple(slice_scores(uncertainty, axis).tolist()) for axis, name in enumerate(AXES)},
         )
 
     def _adapt(self, request: AdaptRequest, job: Job) -> AdaptResult:
@@ -149,25 +132,25 @@ class Interactive:
             bundle=request.bundle,
             device=request.device,
             engine=request.engine,
-            box=request.box,
+            region=request.region,
             any_modality=request.any_modality,
             keep=True,
         )
-        parts = Parts(volume.array.shape, request.box)
+        parts = Parts(volume.array.shape, request.region)
         ready = self._ready(asked, job)
         prepared = ready.segmenter.prepare(volume, request.any_modality)  # tells what is wrong with the volume
         from rwkv_core.adaptation import adapt, edited_slices, segment_again
         from rwkv_core.adaptation.comparison import compare
 
         edited = [] if before is None else edited_slices(before, users)
-        slices = sorted({*map(_index_of, request.slices), *edited})
+        slices = sorted({*request.slices, *edited})
         start = time.perf_counter()
         adaptation = adapt(
             ready.segmenter.bundle,
             volume,
             users,
             slices,
-            _classes(request),
+            request.new_classes,
             before,
             name=request.name,
             title=request.title,
@@ -210,9 +193,9 @@ class Interactive:
             id=request.id,
             folder=str(folder),
             labelmap=written,
-            classes=tuple(class_entry(one) for one in result.classes),
-            slices=tuple(map(_slice_of, slices)),
-            changes=tuple(Change(**asdict(one)) for one in changes),
+            classes=result.classes,
+            slices=tuple(slices),
+            changes=tuple(changes),
             learning=learning,
             timings=result.timings,
             device=str(adapted.segmenter.engine.device),
@@ -223,17 +206,16 @@ class Interactive:
 
     def _propagate(self, request: PropagateRequest, job: Job) -> PropagateResult:
         from rwkv_core.adaptation.propagation import propagate
-        from rwkv_core.postprocess import Refinement
 
         kept = self.kept.find(request.result)
         if not kept.whole:
             raise InputError("Only the result of a whole volume can be propagated.")
         found = propagate(
             self._labelmap(request.labelmap, kept.probabilities.shape[1:]),
-            kept.labels(Refinement(), job.cancelled),
-            _index_of(request.slice),
+            kept.labels(PostProcessing(), job.cancelled),
+            request.slice,
             request.values,
-            [_index_of(one) for one in request.keep],
+            request.keep,
             request.least,
             request.farthest,
         )
@@ -242,7 +224,7 @@ class Interactive:
         return PropagateResult(
             id=request.id,
             labelmap=self._folder.put(found.labelmap),
-            slices=tuple(map(_slice_of, found.slices)),
+            slices=tuple(found.slices),
             agreement=tuple(found.agreement),
         )
 
@@ -271,30 +253,3 @@ class _Bar:
         spent = time.perf_counter() - self._start
         left = spent / done * (total - done) if done else None
         self._send(replace(self._message, done=done, total=total, seconds_left=left))
-
-
-def _index_of(one: OneSlice) -> "SliceIndex":
-    from rwkv_core.adaptation import SliceIndex
-
-    return SliceIndex("KJI".index(one.axis), one.index)
-
-
-def _slice_of(one: "SliceIndex") -> OneSlice:
-    names = ("K", "J", "I")
-    return OneSlice(axis=names[one.axis], index=one.index)  # type: ignore[arg-type]  # a name of the three
-
-
-def _classes(request: AdaptRequest) -> "list[SegmentClass]":
-    """The new classes as bundles have them.
-
-    Raises:
-        InputError: when one has a value or a colour out of range.
-    """
-    from pydantic import ValidationError
-
-    from rwkv_core.bundle.config import SegmentClass
-
-    try:
-        return [SegmentClass.model_validate(asdict(one)) for one in request.new_classes]
-    except ValidationError as error:
-        raise InputError(f"A new class is not valid: {error.errors()[0]['msg']}.") from None

@@ -4,8 +4,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass, field
 
-from rwkv_core.worker.content import Found
-from rwkv_core.worker.protocol import AnyRequest
+from rwkv_core.worker.protocol import AnyRequest, Found
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rwkv_core.errors import InputError
+from rwkv_core.vocabulary import PostProcessing, Region
 from rwkv_core.worker.arrays import Array, geometry_of
-from rwkv_core.worker.content import Box, Geometry
-from rwkv_core.worker.parts import Parts, region_of
-from rwkv_core.worker.protocol import SegmentRequest
+from rwkv_core.worker.parts import Parts
+from rwkv_core.worker.protocol import Geometry, SegmentRequest
 
 if TYPE_CHECKING:
     from rwkv_core.bundle.config import BundleConfig
     from rwkv_core.inference.segmenter import PreparedVolume, Segmentation
-    from rwkv_core.postprocess import Refinement
-    from rwkv_core.volume import Region
 
 MOST_KEPT = 1_500_000_000
 """Bytes of probabilities that one result may keep."""
@@ -30,18 +28,18 @@ class Kept:
     Attributes:
         request: that asked for it, or would have.
         config: of the model.
-        probabilities: (1 + classes, K, J, I) of the box, float16; all zero in voxels that are not finite.
-        box: every end filled in.
-        ijk_to_ras: of the box.
+        probabilities: (1 + classes, K, J, I) of the region, float16; all zero in voxels that are not finite.
+        region: every end filled in.
+        ijk_to_ras: of the region.
         spacing: along I, J, K in mm.
         slice_axis: axis of (K, J, I) along which the network's slices follow each other.
-        whole: whether the box is the whole volume.
+        whole: whether the region is the whole volume.
     """
 
     request: SegmentRequest
     config: "BundleConfig"
     probabilities: Array
-    box: Box
+    region: Region
     ijk_to_ras: Geometry
     spacing: tuple[float, float, float]
     slice_axis: int
@@ -54,30 +52,34 @@ class Kept:
 
     @property
     def inside(self) -> tuple[slice, slice, slice]:
-        """The box as an index of a (K, J, I) array."""
-        return inside(self.box)
+        """The region as an index of a (K, J, I) array."""
+        return self.region.as_slices()
 
-    @property
-    def region(self) -> "Region":
-        return region_of(self.box)
-
-    def labels(self, refinement: "Refinement", cancel: threading.Event) -> Array:
-        """A labelmap (K, J, I) of the box, cleaned as when the result was made; errors as `refine`."""
+    def labels(self, processing: PostProcessing, cancel: threading.Event) -> Array:
+        """A labelmap (K, J, I) of the region, cleaned as when the result was made; errors as `refine`."""
         from rwkv_core.postprocess import refine
         from rwkv_core.postprocess.cleaning import Cleaning
 
         asked = self.request
         islands = "keep" if asked.slices else asked.islands
-        cleaning = Cleaning(self.config, self.spacing, islands, asked.smoothing, not asked.box)
+        cleaning = Cleaning(self.config, self.spacing, islands, asked.smoothing, not asked.region)
 
         def clean(labels: Array) -> None:
             cleaning(labels, lambda: (~chances.any(0) for chances in self.probabilities.swapaxes(0, 1)))
 
-        return refine(self.probabilities, self.values, self.spacing, self.slice_axis, refinement, cancel, clean)
+        return refine(
+            self.probabilities,
+            self.values,
+            self.spacing,
+            self.slice_axis,
+            processing.within(self.region),
+            cancel,
+            clean,
+        )
 
 
 class KeptResults:
-    """The last result about single slices, and the last about a volume or a box."""
+    """The last result about single slices, and the last about a volume or a region."""
 
     def __init__(self) -> None:
         self._kept: dict[str, Kept] = {}
@@ -92,10 +94,10 @@ class KeptResults:
             return False
         if len(parts.runs) > 1:
             raise InputError(
-                "Only slices that follow each other can be kept.", hint="Ask for one slice, a run of them, or a box."
+                "Only slices that follow each other can be kept.", hint="Ask for one slice, a run of them, or a region."
             )
-        ends = [(one.first, one.end or 0) for one in (parts.filled.i, parts.filled.j, parts.filled.k)]
-        return math.prod(end - first for first, end in ends) * (1 + classes) * 2 <= MOST_KEPT
+        voxels = math.prod(side.stop - side.start for side in parts.filled.as_slices())
+        return voxels * (1 + classes) * 2 <= MOST_KEPT
 
     def keep(
         self,
@@ -107,22 +109,20 @@ class KeptResults:
         """Keep a result; the probabilities of `parts` are no longer the caller's."""
         from rwkv_core.postprocess.probabilities import settle_ties
 
-        box, probabilities = parts.filled, parts.joined(parts.probabilities)
+        region, probabilities = parts.filled, parts.joined(parts.probabilities)
         volume = prepared.volume
         if prepared.scale.not_finite:
-            probabilities[:, ~np.isfinite(volume.array[inside(box)])] = 0
-        corner = np.eye(4)
-        corner[:3, 3] = box.i.first, box.j.first, box.k.first
+            probabilities[:, ~np.isfinite(volume.array[region.as_slices()])] = 0
         config = prepared.segmenter.bundle.config
         settle_ties(probabilities, [one.value for one in config.classes], parts.joined(parts.labelmaps))
         self._kept[_kind(request)] = Kept(
             request=request,
             config=config,
             probabilities=probabilities,
-            box=box,
-            ijk_to_ras=geometry_of(result.ijk_to_ras @ corner),
+            region=region,
+            ijk_to_ras=geometry_of(region.ijk_to_ras(result.ijk_to_ras)),
             spacing=volume.spacing,
-            slice_axis=prepared.slice_axis(region_of(box)),
+            slice_axis=prepared.slice_axis(region),
             whole=probabilities.shape[1:] == volume.array.shape,
         )
 
@@ -145,8 +145,3 @@ class KeptResults:
 def _kind(request: SegmentRequest) -> str:
     """Of each kind the last result is kept: scrolling through slices must not drop that of the volume."""
     return "slices" if request.slices else "volume"
-
-
-def inside(box: Box) -> tuple[slice, slice, slice]:
-    """(K, J, I) index of a box."""
-    return slice(box.k.first, box.k.end), slice(box.j.first, box.j.end), slice(box.i.first, box.i.end)

@@ -4,13 +4,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from rwkv_core.worker import protocol, protocol_files, protocol_interactive, protocol_models, schema
+from rwkv_core.worker import schema
 from rwkv_core.worker.errors import ProtocolError
-from rwkv_core.worker.protocol import MAX_LINE, AnyRequest, Failure, Progress, Reply
-
-_MODULES = (protocol, protocol_files, protocol_models, protocol_interactive)
-REQUESTS = {word: kind for module in _MODULES for word, kind in module.REQUESTS.items()}
-RESULTS = {word: kind for module in _MODULES for word, kind in module.RESULTS.items()}
+from rwkv_core.worker.protocol import MAX_LINE, REQUESTS, RESULTS, AnyRequest, Failure, Progress, Reply
 
 _WORDS: dict[type, dict[str, str]] = {
     Progress: {"type": "progress"},

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rwkv_core.errors import CancelledError
-from rwkv_core.worker.content import Mode, Stage
+from rwkv_core.vocabulary import Mode
+from rwkv_core.worker.protocol import Stage
 
 if TYPE_CHECKING:
     from rwkv_core.bundle.bundle import Bundle

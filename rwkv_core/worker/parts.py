@@ -1,4 +1,4 @@
-"""The part of a volume that a request is about: the whole, a box, or single slices of it."""
+"""The part of a volume that a request is about: the whole, a region, or single slices of it."""
 
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rwkv_core.errors import InputError
+from rwkv_core.vocabulary import AXES, Region, Slices
 from rwkv_core.worker.arrays import Array
-from rwkv_core.worker.content import Box, Range, Slices
 
 if TYPE_CHECKING:
     from rwkv_core.inference.segmenter import Segmentation
-    from rwkv_core.volume import Region
+    from rwkv_core.vocabulary import Region
 
 
 @dataclass
@@ -21,15 +21,15 @@ class Parts:
 
     Args:
         shape: (K, J, I) of the volume.
-        box: None for the whole volume.
-        slices: None for all slices of the box.
+        region: None for the whole volume.
+        slices: None for all slices of the region.
 
     Raises:
-        InputError: when box or slices do not fit the volume.
+        InputError: when region or slices do not fit the volume.
     """
 
     shape: tuple[int, ...]
-    box: Box | None = None
+    region: Region | None = None
     slices: Slices | None = None
     labelmaps: list[Array] = field(default_factory=list, init=False)
     probabilities: list[Array] = field(default_factory=list, init=False)
@@ -41,22 +41,19 @@ class Parts:
         self._regions = self._split()
 
     @property
-    def regions(self) -> "list[Region | None]":
+    def regions(self) -> list[Region | None]:
         """What to segment, one after the other; None is the whole volume."""
         return self._regions
 
     @property
-    def filled(self) -> Box:
-        """The smallest box around all, every end filled in."""
-        ends = [(region or region_of(None)).within(self.shape) for region in (self._regions[0], self._regions[-1])]
-        i, j, k = (
-            Range(first=low[0], end=high[1]) for low, high in zip(*((one.i, one.j, one.k) for one in ends), strict=True)
-        )
-        return Box(i=i, j=j, k=k)
+    def filled(self) -> Region:
+        """The smallest region around all, every end filled in."""
+        first, last = ((region or Region()).within(self.shape) for region in (self._regions[0], self._regions[-1]))
+        return Region((first.i[0], last.i[1]), (first.j[0], last.j[1]), (first.k[0], last.k[1]))
 
-    def add(self, region: "Region | None", result: "Segmentation") -> None:
+    def add(self, region: Region | None, result: "Segmentation") -> None:
         """Keep of the result for one of `regions` what lies in it."""
-        inside = (region or region_of(None)).within(self.shape).as_slices()
+        inside = (region or Region()).within(self.shape).as_slices()
         self.labelmaps.append(np.ascontiguousarray(result.labelmap[inside]))
         if result.probabilities is not None:
             self.probabilities.append(np.ascontiguousarray(result.probabilities[(slice(None), *inside)]))
@@ -68,16 +65,16 @@ class Parts:
         """`labelmaps` (K, J, I) or `probabilities` (C, K, J, I) in one array."""
         if len(parts) == 1:
             return parts[0]
-        return np.concatenate(parts, axis="KJI".index(self.slices.axis) - 3 if self.slices else 0)
+        return np.concatenate(parts, axis=AXES.index(self.slices.axis) - 3 if self.slices else 0)
 
-    def _split(self) -> "list[Region | None]":
+    def _split(self) -> list[Region | None]:
         if self.slices is None:
-            regions = [region_of(self.box)] if self.box else [None]
+            regions = [self.region]
         else:
-            axis = self.slices.axis.lower()
-            if self.box and getattr(self.box, axis) != Range():
-                raise InputError(f"Both the box and a list of slices narrow the volume along {self.slices.axis}.")
-            regions = [region_of(self.box, axis, run) for run in self.runs]
+            axis, whole = self.slices.axis, self.region or Region()
+            if whole.along(axis) != Region().along(axis):
+                raise InputError(f"Both the region and a list of slices narrow the volume along {axis}.")
+            regions = [whole.with_range(axis, first, end) for first, end in self.runs]
         for region in regions:
             if region:
                 region.within(self.shape)
@@ -97,13 +94,3 @@ def _runs(indices: tuple[int, ...]) -> list[tuple[int, int]]:
         members = [index for _, index in group]
         runs.append((members[0], members[-1] + 1))
     return runs
-
-
-def region_of(box: Box | None, axis: str = "", run: tuple[int, int] = (0, 0)) -> "Region":
-    """A box as the segmenter takes it; along `axis`, if one is named, it is this run of slices instead."""
-    from rwkv_core.volume import Region
-
-    ranges = {name: (one.first, one.end) for name in "ijk" for one in [getattr(box or Box(), name)]}
-    if axis:
-        ranges[axis] = run
-    return Region(**ranges)

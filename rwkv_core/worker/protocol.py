@@ -4,40 +4,66 @@ A message is one line: a JSON object in UTF-8, at most `MAX_LINE` bytes, ended b
 of the client's choice and a `type`. It is answered by any number of "progress" replies and then exactly one "result" or
 "error" with its id. An error whose id is null answers a line from which no id could be read.
 
-    > {"type":"hello","id":1,"protocol":2}
-    < {"type":"result","of":"hello","id":1,"protocol":2,"pid":4711,"versions":{"rwkv_core":"0.1.0",...}}
+    > {"type":"hello","id":1,"protocol":3}
+    < {"type":"result","of":"hello","id":1,"protocol":3,"pid":4711,"versions":{"rwkv_core":"0.1.0",...}}
 
 The first request must be hello. Requests that compute are done one after another, in order; hello and cancel are
 answered at once, even meanwhile. Arrays are files in the folder that the worker was started with (`arrays`).
 
-Here are the messages of the process and of segmenting; those about models, files and interactive work are in
-`protocol_models`, `protocol_files` and `protocol_interactive`, and what all of them are about is in `content`. `lines`
-turns messages into lines and back.
+What messages are about (classes, regions, slices, models) is in `rwkv_core.vocabulary`, and is carried as it is. A
+request's class names its word and its result; `framing` turns messages into lines and back.
 """
 
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
-from rwkv_core.worker.content import (
-    Box,
-    ClassEntry,
+from rwkv_core.vocabulary import (
+    ClassChange,
     FileOutcome,
-    Found,
-    Geometry,
+    FilePair,
     Islands,
     Mode,
+    ModelEntry,
     Offer,
-    Output,
+    PostProcessing,
+    Region,
+    SegmentClass,
+    SliceIndex,
     Slices,
-    Stage,
-    VolumeFile,
+    check_model_id,
 )
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Version of this schema; both ends must have the same."""
 
 MAX_LINE = 1 << 23
 """Bytes, line feed included: room for the files of a large batch."""
+
+Row = tuple[float, float, float, float]
+Geometry = tuple[Row, Row, Row, Row]
+"""IJK to RAS, row by row, in mm."""
+
+Output = Literal["labelmap", "probabilities"]
+Stage = Literal[
+    "library", "weights", "device", "read", "segment", "write", "download", "import", "wait", "volumes", "learn"
+]
+Found = Literal["running", "queued", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeFile:
+    """A volume in the private folder.
+
+    Attributes:
+        file: name of a .npy file (K, J, I) of any integer or float type.
+        name: for messages to people.
+        modality: as in DICOM, such as "CT"; empty when it is not known.
+    """
+
+    file: str
+    ijk_to_ras: Geometry
+    name: str = ""
+    modality: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +71,33 @@ class Result:
     """Base of the replies that end a request well."""
 
     id: int
+
+
+REQUESTS: dict[str, type["Request[Any]"]] = {}
+"""Every kind of request, by its word."""
+
+ResultT = TypeVar("ResultT", bound=Result)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(Generic[ResultT]):
+    """Base of the requests; its parameter is the result that answers it. Ids count from 1; 0 is "not yet sent".
+
+        class RemoveRequest(Request[RemoveResult], word="remove")
+
+    names the word in "type", which is also that in the result's "of".
+    """
+
+    word: ClassVar[str]
+    result_type: ClassVar[type[Result]]
+
+    id: int = 0
+
+    def __init_subclass__(cls, word: str) -> None:
+        base = next(base for base in cls.__dict__["__orig_bases__"] if getattr(base, "__origin__", None) is Request)
+        (cls.result_type,) = get_args(base)
+        cls.word = word
+        REQUESTS[word] = cls
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +110,24 @@ class HelloResult(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
+class HelloRequest(Request[HelloResult], word="hello"):
+    """Must come first; refused when the versions differ."""
+
+    protocol: int = PROTOCOL
+
+
+@dataclass(frozen=True, kw_only=True)
 class DevicesResult(Result):
     """`auto` is the device that "auto" stands for. Asking imports torch, which takes seconds the first time."""
 
     auto: str
     devices: tuple[Offer, ...]
     engines: tuple[Offer, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DevicesRequest(Request[DevicesResult], word="devices"):
+    """Which devices and engines there are. Sent right after hello, it warms the worker up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,77 +151,7 @@ class LoadResult(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentResult(Result):
-    """The answer for a volume, or for the box or slices that were asked for; what lies outside is not sent.
-
-    Attributes:
-        labelmap: name of a .npy file (K, J, I) of the box, uint8 or uint16; None when not asked for.
-        probabilities: likewise (1 + classes, K, J, I), float16, background first.
-        box: where in the volume the arrays belong, every end filled in.
-        slices: as asked; the arrays then hold these slices only, one after another.
-        ijk_to_ras: geometry of the box: where its first voxel lies.
-        classes: what the labels mean.
-        engine: that computed it, never "auto".
-        timings: seconds per stage, as `Segmentation.timings`, and "load", "write".
-        count: slices that went through the network.
-        orientation: of the slices that the network saw, such as "SPL".
-        warnings: sentences about the input that a person should read.
-        warm: the model was ready before the request.
-        kept: whether the probabilities are kept, as asked; they are not where they take too much memory.
-    """
-
-    labelmap: str | None
-    probabilities: str | None
-    box: Box
-    slices: Slices | None
-    ijk_to_ras: Geometry
-    classes: tuple[ClassEntry, ...]
-    device: str
-    engine: str
-    timings: dict[str, float]
-    count: int
-    orientation: str
-    warnings: tuple[str, ...]
-    warm: bool
-    kept: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class CancelResult(Result):
-    """`found` says what was cancelled: a request that ran, one that waited, or none (unknown or already answered)."""
-
-    found: Found
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShutdownResult(Result):
-    """The last line of a worker."""
-
-
-ResultT = TypeVar("ResultT", bound=Result)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request(Generic[ResultT]):
-    """Base of the requests; its parameter is the result that answers it. Ids count from 1; 0 is "not yet sent"."""
-
-    id: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class HelloRequest(Request[HelloResult]):
-    """Must come first; refused when the versions differ."""
-
-    protocol: int = PROTOCOL
-
-
-@dataclass(frozen=True, kw_only=True)
-class DevicesRequest(Request[DevicesResult]):
-    """Which devices and engines there are. Sent right after hello, it warms the worker up."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadRequest(Request[LoadResult]):
+class LoadRequest(Request[LoadResult], word="load"):
     """Make a model ready.
 
     Attributes:
@@ -197,36 +192,404 @@ class HowToSegment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentRequest(HowToSegment, Request[SegmentResult]):
-    """Segment a volume, or a box or single slices of it.
+class SegmentResult(Result):
+    """The answer for a volume, or for the region or slices that were asked for; what lies outside is not sent.
+
+    Attributes:
+        labelmap: name of a .npy file (K, J, I) of the region, uint8 or uint16; None when not asked for.
+        probabilities: likewise (1 + classes, K, J, I), float16, background first.
+        region: where in the volume the arrays belong, every end filled in.
+        slices: as asked; the arrays then hold these slices only, one after another.
+        ijk_to_ras: geometry of the region: where its first voxel lies.
+        classes: what the labels mean.
+        engine: that computed it, never "auto".
+        timings: seconds per stage, as `Segmentation.timings`, and "load", "write".
+        count: slices that went through the network.
+        orientation: of the slices that the network saw, such as "SPL".
+        warnings: sentences about the input that a person should read.
+        warm: the model was ready before the request.
+        kept: whether the probabilities are kept, as asked; they are not where they take too much memory.
+    """
+
+    labelmap: str | None
+    probabilities: str | None
+    region: Region
+    slices: Slices | None
+    ijk_to_ras: Geometry
+    classes: tuple[SegmentClass, ...]
+    device: str
+    engine: str
+    timings: dict[str, float]
+    count: int
+    orientation: str
+    warnings: tuple[str, ...]
+    warm: bool
+    kept: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentRequest(HowToSegment, Request[SegmentResult], word="segment"):
+    """Segment a volume, or a region or single slices of it.
 
     Single slices are a preview: they are smoothed without their neighbours, never averaged, and keep their islands,
     because they do not show what hangs together.
 
     Attributes:
-        box: None for the whole volume.
-        slices: None, or these slices of the box, which must leave their axis whole.
+        region: None for the whole volume.
+        slices: None, or these slices of the region, which must leave their axis whole.
         outputs: which arrays to write.
-        keep: keep the probabilities for the requests in `protocol_interactive`, which name this one's id.
+        keep: keep the probabilities for `RefineRequest` and its like, which name this one's id.
     """
 
     volume: VolumeFile
-    box: Box | None = None
+    region: Region | None = None
     slices: Slices | None = None
     outputs: tuple[Output, ...] = ("labelmap",)
     keep: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class CancelRequest(Request[CancelResult]):
+class CancelResult(Result):
+    """`found` says what was cancelled: a request that ran, one that waited, or none (unknown or already answered)."""
+
+    found: Found
+
+
+@dataclass(frozen=True, kw_only=True)
+class CancelRequest(Request[CancelResult], word="cancel"):
     """End the request of the id `request`: it is answered by an error of kind "cancelled", unless it was just done."""
 
     request: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShutdownRequest(Request[ShutdownResult]):
+class ShutdownResult(Result):
+    """The last line of a worker."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShutdownRequest(Request[ShutdownResult], word="shutdown"):
     """Cancel everything and end the process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanResult(Result):
+    """What there is to do, in order."""
+
+    files: tuple[FilePair, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRequest(Request[PlanResult], word="plan"):
+    """Find the volumes in the folder `input`; their segmentations go to the folder `output`. Paths are absolute."""
+
+    input: str
+    output: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentFileResult(Result):
+    """A segmentation was written.
+
+    Attributes:
+        output: as asked.
+        volumes_ml: volume of each class in millilitres, by name.
+        classes, device, engine, timings, count, warnings: as `SegmentResult`.
+    """
+
+    output: str
+    volumes_ml: dict[str, float]
+    classes: tuple[SegmentClass, ...]
+    device: str
+    engine: str
+    timings: dict[str, float]
+    count: int
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentFileRequest(HowToSegment, Request[SegmentFileResult], word="segment-file"):
+    """Read a volume from disk, segment it, write the file: what `rwkv-unet segment` does with one.
+
+    Attributes:
+        input: file or DICOM folder, absolute.
+        output: .seg.nrrd or another that the command line writes; appears whole, or not at all.
+    """
+
+    input: str
+    output: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentFilesResult(Result):
+    """All volumes are done or given up; what became of each was told with the progress."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentFilesRequest(HowToSegment, Request[SegmentFilesResult], word="segment-files"):
+    """Segment volumes on the workers of a running Dask cluster: what `rwkv-unet segment --dask` does.
+
+    Attributes:
+        files: absolute paths, the same on every machine. Those that are `done` are segmented again.
+        dask: address of the scheduler, or the path of its scheduler file (.json).
+    """
+
+    files: tuple[FilePair, ...]
+    dask: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsResult(Result):
+    """Every model that is here or that the catalogue knows; `store` is the folder of the installed ones."""
+
+    models: tuple[ModelEntry, ...]
+    store: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsRequest(Request[ModelsResult], word="models"):
+    """Which models there are. Uses no network and imports no torch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadResult(Result):
+    """The model `bundle` is in `folder`, whole and verified."""
+
+    bundle: str
+    folder: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadRequest(Request[DownloadResult], word="download"):
+    """Fetch a model into the store. Progress counts bytes; a cancelled or broken download is continued by the next.
+
+    Attributes:
+        bundle: its id.
+        repo: "owner/name" on the Hub; empty takes what the environment or the catalogue says.
+        revision: commit of the repository; likewise.
+    """
+
+    bundle: str
+    repo: str = ""
+    revision: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportResult(Result):
+    """The model is in `folder`, by the id `bundle`."""
+
+    bundle: str
+    folder: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportRequest(Request[ImportResult], word="import"):
+    """Take a model into the store, as `rwkv-unet models import FILE --as ID` does.
+
+    Attributes:
+        path: a checkpoint (.pth), a weights file or a model's folder.
+        bundle: what a checkpoint is, as `--as`; the id to keep a folder by, empty for its own.
+    """
+
+    path: str
+    bundle: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoveResult(Result):
+    """The model `bundle` is no longer in the store."""
+
+    bundle: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoveRequest(Request[RemoveResult], word="remove"):
+    """Delete an installed model."""
+
+    bundle: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefineResult(Result):
+    """A labelmap made anew from kept probabilities.
+
+    Attributes:
+        labelmap: name of a .npy file (K, J, I) of the region, uint8 or uint16.
+        region, ijk_to_ras, classes: as `SegmentResult`.
+        seconds: that it took.
+    """
+
+    labelmap: str
+    region: Region
+    ijk_to_ras: Geometry
+    classes: tuple[SegmentClass, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefineRequest(Request[RefineResult], word="refine"):
+    """Change a kept result without running the network. As it stands, it gives the result as it was, but for voxels
+    in which two classes are equally probable in half precision.
+
+    Kept are the last result about single slices, and the last about a volume or a region; a request names one by the id
+    of the request that it answered, a `SegmentRequest` with `keep` or an `AdaptRequest`.
+
+    Attributes:
+        result: id of the request that the kept result answered.
+        processing: what is to be done; its voxels are the volume's.
+    """
+
+    result: int
+    processing: PostProcessing = field(default_factory=PostProcessing)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UncertaintyResult(Result):
+    """Where the model is unsure.
+
+    Attributes:
+        entropy: name of a .npy file (K, J, I) of the region, float32, 0 (certain) to 1 (all classes equally probable).
+        region, ijk_to_ras: as `SegmentResult`.
+        scores: by axis, "I", "J" and "K": mean entropy of every slice of the region. The next slice to look at is
+            the one with the highest score that is not verified yet.
+    """
+
+    entropy: str
+    region: Region
+    ijk_to_ras: Geometry
+    scores: dict[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UncertaintyRequest(Request[UncertaintyResult], word="uncertainty"):
+    """Entropy of a kept result.
+
+    Attributes:
+        result: id of the request that the kept result answered.
+        planes: run the model again in every plane that it allows, and take the entropy of the mean. Progress has the
+            stage "segment".
+        flips: likewise over the mirror image. Refused of a model that tells left from right.
+        volume: the one that was segmented, for `planes` and `flips`; None when the file of that request is still there.
+    """
+
+    result: int
+    planes: bool = False
+    flips: bool = False
+    volume: VolumeFile | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptResult(Result):
+    """A model has learnt, and has segmented the volume again. The result is kept, as with `SegmentRequest.keep`.
+
+    Attributes:
+        folder: the adapted model's.
+        labelmap: name of a .npy file (K, J, I) of the whole volume; slices that were learnt from are the user's, and
+            so is what lies outside of the region.
+        classes: of the adapted model.
+        slices: that were learnt from: those named in the request, and those found by comparing.
+        changes: by class, from the prediction before (or, without one, the user's labelmap) to the new one.
+        learning: seconds for learning alone.
+        timings: seconds of the segmentation, as `SegmentResult`.
+        device, engine, warnings, kept: as `SegmentResult`.
+    """
+
+    folder: str
+    labelmap: str
+    classes: tuple[SegmentClass, ...]
+    slices: tuple[SliceIndex, ...]
+    changes: tuple[ClassChange, ...]
+    learning: float
+    timings: dict[str, float]
+    device: str
+    engine: str
+    warnings: tuple[str, ...]
+    kept: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptRequest(Request[AdaptResult], word="adapt"):
+    """Fine-tune a copy of a model on corrected slices, then segment the volume with it.
+
+    Progress has the stage "learn" in percent, then "segment". When it fails or is cancelled, nothing is in `folder`.
+
+    Attributes:
+        volume: that was segmented.
+        bundle: id or folder of the model to begin with; it stays as it is.
+        labelmap: name of a .npy file (K, J, I) of the whole volume: the user's.
+        folder: absolute; where the adapted model is written. To drop an adaptation is to delete its folder, to keep it
+            as an installed model is to import it (`ImportRequest`).
+        name: id of the adapted model.
+        title: of the adapted model, for people.
+        prediction: name of a .npy file like `labelmap`, as it was before the user's edits: slices that differ count as
+            corrected. None when all are named in `slices`.
+        slices: verified or marked as corrected: every voxel of them is taken as the truth, and they do not change.
+        new_classes: segments that the model has never seen, each drawn in one of the slices at least.
+        seconds: for learning, about.
+        region: the part that is segmented again, and kept; None for the whole volume.
+        device, engine, any_modality: as `SegmentRequest`.
+
+    Raises:
+        FieldError: when the name cannot be a model's id.
+    """
+
+    volume: VolumeFile
+    bundle: str
+    labelmap: str
+    folder: str
+    name: str
+    title: str
+    prediction: str | None = None
+    slices: tuple[SliceIndex, ...] = ()
+    new_classes: tuple[SegmentClass, ...] = ()
+    seconds: float = 55.0
+    region: Region | None = None
+    device: str = "auto"
+    engine: str = "auto"
+    any_modality: bool = False
+
+    def __post_init__(self) -> None:
+        check_model_id(self.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PropagateResult(Result):
+    """How far a corrected slice was carried.
+
+    Attributes:
+        labelmap: name of a .npy file (K, J, I) of the whole volume.
+        slices: that were taken over, outward from the corrected one, toward lower indices first.
+        agreement: of each of them with its neighbour on the corrected side, 0 to 1.
+    """
+
+    labelmap: str
+    slices: tuple[SliceIndex, ...]
+    agreement: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PropagateRequest(Request[PropagateResult], word="propagate"):
+    """From a corrected slice to its neighbours until agreement falls, in the kept result of a model. Experimental.
+
+    Best after an `AdaptRequest` with the corrected slice: the kept result is then that of a model which has seen it.
+
+    Attributes:
+        result: id of the request that the kept result, of a whole volume, answered.
+        labelmap: name of a .npy file (K, J, I) of the whole volume: the user's.
+        slice: the corrected one.
+        values: classes to carry on.
+        keep: slices that must not change: verified or edited ones. The first on either side ends the way.
+        least: Dice of the classes between neighbouring slices below which it ends.
+        farthest: slices to either side at most.
+    """
+
+    result: int
+    labelmap: str
+    slice: SliceIndex
+    values: tuple[int, ...]
+    keep: tuple[SliceIndex, ...] = ()
+    least: float = 0.7
+    farthest: int = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,22 +633,5 @@ class Failure:
 Reply = Progress | Failure | Result
 AnyRequest = Request[Any]
 
-REQUESTS: dict[str, type[AnyRequest]] = {
-    "hello": HelloRequest,
-    "devices": DevicesRequest,
-    "load": LoadRequest,
-    "segment": SegmentRequest,
-    "cancel": CancelRequest,
-    "shutdown": ShutdownRequest,
-}
-"""By the word in "type"."""
-
-RESULTS: dict[str, type[Result]] = {
-    "hello": HelloResult,
-    "devices": DevicesResult,
-    "load": LoadResult,
-    "segment": SegmentResult,
-    "cancel": CancelResult,
-    "shutdown": ShutdownResult,
-}
-"""By the word in "of"."""
+RESULTS: dict[str, type[Result]] = {word: request.result_type for word, request in REQUESTS.items()}
+"""Every kind of result, by the word of its request."""

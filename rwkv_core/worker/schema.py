@@ -94,7 +94,12 @@ def _check_object(kind: Any, value: object, field: str) -> object:
         needed = one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
         if name not in value and needed:
             raise ProtocolError(f"The field {_join(field, name)!r} is missing.")
-    return kind(**{name: _check(hints[name], one, _join(field, name)) for name, one in value.items()})
+    checked = {name: _check(hints[name], part, _join(field, name)) for name, part in value.items()}
+    try:
+        return kind(**checked)
+    except ValueError as error:  # from a check of its own
+        where = f"The field {field!r}: " if field else ""
+        raise ProtocolError(f"{where}{error}") from None
 
 
 def _check_tuple(arguments: tuple[Any, ...], value: object, field: str) -> tuple[object, ...]:

@@ -16,16 +16,21 @@ from rwkv_core.worker.models import Models, Ready
 from rwkv_core.worker.parts import Parts
 from rwkv_core.worker.protocol import (
     DevicesRequest,
+    DownloadRequest,
     Failure,
+    ImportRequest,
     LoadRequest,
     LoadResult,
+    ModelsRequest,
+    PlanRequest,
     Progress,
+    RemoveRequest,
     Result,
+    SegmentFileRequest,
+    SegmentFilesRequest,
     SegmentRequest,
     SegmentResult,
 )
-from rwkv_core.worker.protocol_files import PlanRequest, SegmentFileRequest, SegmentFilesRequest
-from rwkv_core.worker.protocol_models import DownloadRequest, ImportRequest, ModelsRequest, RemoveRequest
 
 if TYPE_CHECKING:
     from rwkv_core.inference.intensity import IntensityScale
@@ -100,7 +105,7 @@ class Tasks:
 
         given = request.volume
         volume = Volume(self._folder.get(given.file), np.array(given.ijk_to_ras), given.name, given.modality)
-        parts = Parts(volume.array.shape, request.box, request.slices)  # mistakes are told before a model is loaded
+        parts = Parts(volume.array.shape, request.region, request.slices)  # mistakes are told before a model is loaded
         ready = self._ready(request, job)
         keep = self.interactive.kept.begin(request, parts, len(ready.segmenter.bundle.config.classes))
         prepared = self._prepared(request, volume, ready.segmenter)
@@ -127,19 +132,17 @@ class Tasks:
         if "probabilities" in request.outputs:
             soft = self._folder.put(parts.joined(parts.probabilities))
         written = time.perf_counter() - start
-        box = parts.filled
+        region = parts.filled
         if keep:
             self.interactive.kept.keep(request, prepared, result, parts)
-        corner = np.eye(4)
-        corner[:3, 3] = box.i.first, box.j.first, box.k.first
         return SegmentResult(
             id=request.id,
             labelmap=labelmap,
             probabilities=soft,
-            box=box,
+            region=region,
             slices=request.slices,
-            ijk_to_ras=geometry_of(volume.ijk_to_ras @ corner),
-            classes=tuple(housekeeping.class_entry(one) for one in result.classes),
+            ijk_to_ras=geometry_of(region.ijk_to_ras(volume.ijk_to_ras)),
+            classes=result.classes,
             device=str(ready.segmenter.engine.device),
             engine=ready.segmenter.engine.name,
             timings={**parts.timings, "measure": prepared.seconds, "load": ready.timings["total"], "write": written},

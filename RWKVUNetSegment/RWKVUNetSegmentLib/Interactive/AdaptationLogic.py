@@ -3,7 +3,6 @@
 interactive.adaptation.adapt("mine")          # then compare(), revert(), save()
 """
 
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,19 +15,15 @@ import slicer
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
-from rwkv_core.worker.content import VolumeFile
-from rwkv_core.worker.protocol import Progress
-from rwkv_core.worker.protocol_interactive import AdaptRequest, AdaptResult, Change, OneSlice
+from rwkv_core.vocabulary import ClassChange, Region, SliceIndex, is_model_id
+from rwkv_core.worker.protocol import AdaptRequest, AdaptResult, Progress, VolumeFile
 from RWKVUNetSegmentLib.Interactive.VerifiedSlices import editedSlices, gridOf, slicesMask
-from RWKVUNetSegmentLib.Scene.RegionOfInterest import wholeBox
 from RWKVUNetSegmentLib.Scene.SegmentationWriting import LabelledPart
 from RWKVUNetSegmentLib.Scene.SegmentLabels import withNewClasses
 from RWKVUNetSegmentLib.Segmentation.ResultLogic import KeptResult, ResultLogic
 from RWKVUNetSegmentLib.Worker.Signal import emit
 from RWKVUNetSegmentLib.Worker.VolumeOfWorker import VolumeOfWorker
 from RWKVUNetSegmentLib.Worker.WorkerClient import WorkerTicket
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +39,8 @@ class Adaptation:
 
     name: str
     folder: Path
-    slices: tuple[OneSlice, ...]
-    changes: tuple[Change, ...]
+    slices: tuple[SliceIndex, ...]
+    changes: tuple[ClassChange, ...]
     before: KeptResult
     after: KeptResult
 
@@ -81,7 +76,7 @@ class AdaptationLogic:
     def last(self) -> Adaptation | None:
         return self.adaptations[-1] if self.adaptations else None
 
-    def corrected(self) -> tuple[OneSlice, ...]:
+    def corrected(self) -> tuple[SliceIndex, ...]:
         """Slices to learn from: verified ones, those that were learnt from before, and those that were edited.
 
         Raises:
@@ -97,8 +92,8 @@ class AdaptationLogic:
         possible, reason = self._result.canLearn()
         if not possible:
             return False, reason
-        if not _NAME.fullmatch(name):
-            return False, _("Give the adapted model a name: letters, digits, dot, underscore and hyphen.")
+        if not is_model_id(name):
+            return False, _("Give the adapted model a name: at most 64 letters, digits, dots, underscores and hyphens.")
         if self._models.find(name) is not None:
             return False, _("There is a model named {name}. Choose another name.").format(name=name)
         return True, ""
@@ -106,7 +101,7 @@ class AdaptationLogic:
     def adapt(
         self,
         name: str,
-        slices: Sequence[OneSlice] = (),
+        slices: Sequence[SliceIndex] = (),
         seconds: float = 55.0,
         device: str | None = None,
         engine: str | None = None,
@@ -171,7 +166,7 @@ class AdaptationLogic:
                 slices=marked,
                 new_classes=new,
                 seconds=seconds,
-                box=current.box,
+                region=current.box,
                 device=device or current.device,
                 engine=engine or current.engine,
                 any_modality=True,  # the user was asked when the result was made
@@ -222,7 +217,7 @@ class AdaptationLogic:
         if shown:
             name = _("{name} before").format(name=after.node.GetName())
             node = self._result.writer.newHiddenNode(after.volume, name, "RWKVUNetSegment.Comparison")
-            part = LabelledPart(before.written, wholeBox(before.written.shape), before.classes)
+            part = LabelledPart(before.written, Region.whole(before.written.shape), before.classes)
             self._result.writer.write(node, after.volume, part, undoable=False)
             self._compared = node.GetID()
         if after.node.GetDisplayNode() is not None:
@@ -248,7 +243,7 @@ class AdaptationLogic:
         users = self._result.users()
         stays = slicesMask(users.shape, last.after.fixed) | (users != last.after.written)
         labels = last.before.written
-        part = LabelledPart(labels, wholeBox(labels.shape), last.after.classes, where=~stays)
+        part = LabelledPart(labels, Region.whole(labels.shape), last.after.classes, where=~stays)
         self._result.writer.write(last.after.node, last.after.volume, part)
         before = replace(last.before, request=None, written=self._result.users())
         # Undo brings its result back, not the model: its files are gone.
@@ -300,7 +295,7 @@ class AdaptationLogic:
         where = np.zeros(labels.shape, bool)
         where[before.inside] = True
         where &= ~slicesMask(labels.shape, fixed)
-        part = LabelledPart(labels, wholeBox(labels.shape), answer.classes, where=where)
+        part = LabelledPart(labels, Region.whole(labels.shape), answer.classes, where=where)
         self._result.writer.write(before.node, before.volume, part)
         found = replace(before, classes=answer.classes)
         self._result.current = found

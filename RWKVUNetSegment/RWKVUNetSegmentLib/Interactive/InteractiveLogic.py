@@ -16,7 +16,7 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import InputError
-from rwkv_core.worker.protocol_interactive import OneSlice
+from rwkv_core.vocabulary import SliceIndex
 from RWKVUNetSegmentLib.Interactive.AdaptationLogic import AdaptationLogic
 from RWKVUNetSegmentLib.Interactive.PreviewLogic import PreviewLogic
 from RWKVUNetSegmentLib.Interactive.PropagationLogic import PropagationLogic
@@ -52,7 +52,7 @@ class InteractiveLogic:
         self.propagation = PropagationLogic(self.result)
         self.result.changed.connect(self._onResultChanged)
 
-    def lookedAt(self, volume: Any = None) -> OneSlice:
+    def lookedAt(self, volume: Any = None) -> SliceIndex:
         """The slice in the view that was scrolled last.
 
         Args:
@@ -71,7 +71,7 @@ class InteractiveLogic:
             )
         return one
 
-    def setVerified(self, one: OneSlice, verified: bool = True, node: Any = None, volume: Any = None) -> None:
+    def setVerified(self, one: SliceIndex, verified: bool = True, node: Any = None, volume: Any = None) -> None:
         """Protect a slice from later writes, or no longer.
 
         Args:

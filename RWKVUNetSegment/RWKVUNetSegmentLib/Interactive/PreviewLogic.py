@@ -19,13 +19,12 @@ import vtk
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
+from rwkv_core.vocabulary import PostProcessing, SliceIndex
 from rwkv_core.worker.protocol import Progress
-from rwkv_core.worker.protocol_interactive import OneSlice, RefineRequest
 from RWKVUNetSegmentLib.Interactive.PreviewedSlices import PreviewedSlice, together
 from RWKVUNetSegmentLib.Interactive.PreviewNode import PreviewNode
 from RWKVUNetSegmentLib.Scene import InputVolume
 from RWKVUNetSegmentLib.Scene.SliceViews import SliceViews, sliceOf
-from RWKVUNetSegmentLib.Segmentation.PostProcessing import PostProcessing
 from RWKVUNetSegmentLib.Worker.EventLoop import asError, slot
 from RWKVUNetSegmentLib.Worker.Signal import Signal
 from RWKVUNetSegmentLib.Worker.SliceRequests import Listener, PreviewParameters, SliceRequests
@@ -97,7 +96,7 @@ class PreviewLogic:
 
     @property
     def previewed(self) -> tuple[Any, ...]:
-        """What is shown and not accepted: `OneSlice`, or the plane of an oblique slice."""
+        """What is shown and not accepted: `SliceIndex`, or the plane of an oblique slice."""
         return tuple(key for key, one in self._slices.items() if not one.accepted)
 
     def start(self, parameters: PreviewParameters) -> None:
@@ -128,7 +127,7 @@ class PreviewLogic:
     def process(self, processing: PostProcessing) -> None:
         """Thresholds, and classes that are off. The network does not run again for the slice that is looked at."""
         before, self._processing = self._processing, processing
-        if processing.sliceRequest(0) == before.sliceRequest(0):
+        if processing.of_slice() == before.of_slice():
             return
         key = self._keyOf(self._lookedAt()) if self.on else None
         kept = self._slices.get(key)
@@ -214,7 +213,7 @@ class PreviewLogic:
             raise
         for key, one in slices.items():
             one.accepted = True
-            if isinstance(key, OneSlice):
+            if isinstance(key, SliceIndex):
                 self._shown.show(volume, key, np.zeros_like(one.labels), one.classes)
             else:
                 self._shown.clear()
@@ -222,7 +221,7 @@ class PreviewLogic:
         return node
 
     def _lookedAt(self) -> Any:
-        """`OneSlice`, or the slice node of an oblique view; None when it shows nothing of the volume."""
+        """`SliceIndex`, or the slice node of an oblique view; None when it shows nothing of the volume."""
         if self._parameters is None or self.views.active is None:
             return None
         try:
@@ -233,7 +232,7 @@ class PreviewLogic:
         return one or self.views.active
 
     def _keyOf(self, lookedAt: Any) -> Any:
-        if lookedAt is None or isinstance(lookedAt, OneSlice):
+        if lookedAt is None or isinstance(lookedAt, SliceIndex):
             return lookedAt
         matrix = lookedAt.GetSliceToRAS()
         return tuple(round(matrix.GetElement(row, column), 3) for row in range(3) for column in range(4))
@@ -274,8 +273,8 @@ class PreviewLogic:
         if self._keyOf(self._lookedAt()) != key:  # looked away: the latest wins
             self._over(turn)
             return
-        if not refined and (request := self._processing.sliceRequest(one.result)):
-            self._refine(request, key, one, turn)
+        if not refined and self._processing.of_slice() != PostProcessing():
+            self._refine(key, one, turn)
             return
         assert self._parameters is not None
         volume = self._parameters.inputVolume
@@ -283,7 +282,7 @@ class PreviewLogic:
             if one.plane is None:
                 self._shown.show(volume, key, one.labels, one.classes)
             else:
-                self._slices = {kept: other for kept, other in self._slices.items() if isinstance(kept, OneSlice)}
+                self._slices = {kept: other for kept, other in self._slices.items() if isinstance(kept, SliceIndex)}
                 self._shown.showOblique(volume, one.plane, one.labels, one.classes)
         except RWKVUNetError as error:
             self._failed(turn, error)
@@ -294,12 +293,13 @@ class PreviewLogic:
 
     def _refineOnly(self, key: Any, one: PreviewedSlice) -> None:
         turn = self._awaited = Turn(self._round)
-        self._refine(self._processing.sliceRequest(one.result) or PostProcessing().request(one.result), key, one, turn)
+        self._refine(key, one, turn)
 
-    def _refine(self, request: RefineRequest, key: Any, one: PreviewedSlice, turn: Turn) -> None:
+    def _refine(self, key: Any, one: PreviewedSlice, turn: Turn) -> None:
         listener = self._listener(turn, lambda refined: self._arrived(key, refined, turn, refined=True))
         # What is no longer kept cannot be refined: the network runs again.
-        self._requests.refine(request, one, replace(listener, onError=lambda error: self._over(turn)))
+        listener = replace(listener, onError=lambda error: self._over(turn))
+        self._requests.refine(self._processing.of_slice(), one, listener)
         self.changed.emit()
 
     def _over(self, turn: Turn) -> None:

@@ -7,10 +7,8 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from rwkv_core.worker.content import ClassEntry, Slices
-from rwkv_core.worker.protocol_interactive import OneSlice
+from rwkv_core.vocabulary import Region, SegmentClass, SliceIndex, Slices
 from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume, worldMatrix
-from RWKVUNetSegmentLib.Scene.RegionOfInterest import wholeBox
 from RWKVUNetSegmentLib.Scene.SegmentationWriting import LabelledPart, SegmentationWriter
 from RWKVUNetSegmentLib.Scene.SegmentClasses import findSegments, newSegment
 from RWKVUNetSegmentLib.Scene.SegmentLayers import LABELMAP, Grid, newLayer
@@ -35,13 +33,13 @@ class PreviewNode:
         """vtkMRMLSegmentationNode; None while nothing is shown."""
         return slicer.mrmlScene.GetNodeByID(self._id) if self._id else None
 
-    def show(self, volume: Any, one: OneSlice, labels: np.ndarray, classes: Sequence[ClassEntry]) -> None:
+    def show(self, volume: Any, one: SliceIndex, labels: np.ndarray, classes: Sequence[SegmentClass]) -> None:
         """Show the labels of one slice of the volume, (K, J, I) with one element along its axis."""
         node = self._ready(volume, oblique=False)
         self._writer.writeSlice(node, volume, slicePart(volume, one, labels, classes))
 
     def showOblique(
-        self, volume: Any, ijkToWorld: np.ndarray, labels: np.ndarray, classes: Sequence[ClassEntry]
+        self, volume: Any, ijkToWorld: np.ndarray, labels: np.ndarray, classes: Sequence[SegmentClass]
     ) -> None:
         """Show the labels (1, row, column) of an oblique plane, in place of what was shown before."""
         node = self._ready(volume, oblique=True)
@@ -82,7 +80,7 @@ class PreviewNode:
         return node
 
 
-def slicePart(volume: Any, one: OneSlice, labels: np.ndarray, classes: Sequence[ClassEntry]) -> LabelledPart:
+def slicePart(volume: Any, one: SliceIndex, labels: np.ndarray, classes: Sequence[SegmentClass]) -> LabelledPart:
     """One slice as writers take it."""
-    box = wholeBox(InputVolume.fromNode(volume).array.shape)
+    box = Region.whole(InputVolume.fromNode(volume).array.shape)
     return LabelledPart(labels, box, classes, Slices(axis=one.axis, indices=(one.index,)))

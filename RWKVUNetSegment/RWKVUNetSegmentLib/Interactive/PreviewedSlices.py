@@ -5,12 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from rwkv_core.worker.content import ClassEntry
-from rwkv_core.worker.protocol_interactive import OneSlice
+from rwkv_core.vocabulary import Region, SegmentClass, SliceIndex
 from RWKVUNetSegmentLib.Interactive.PreviewNode import slicePart
 from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume
 from RWKVUNetSegmentLib.Scene.ObliqueSlices import onVolume
-from RWKVUNetSegmentLib.Scene.RegionOfInterest import wholeBox
 from RWKVUNetSegmentLib.Scene.SegmentationWriting import LabelledPart
 
 
@@ -26,7 +24,7 @@ class PreviewedSlice:
     """
 
     labels: np.ndarray
-    classes: tuple[ClassEntry, ...]
+    classes: tuple[SegmentClass, ...]
     result: int
     plane: np.ndarray | None = None
     accepted: bool = False
@@ -35,13 +33,13 @@ class PreviewedSlice:
 def together(volume: Any, slices: dict[Any, PreviewedSlice]) -> LabelledPart:
     """Slices as one part of the volume; of those that cross, the last counts."""
     first, *_others = slices
-    if len(slices) == 1 and isinstance(first, OneSlice):
+    if len(slices) == 1 and isinstance(first, SliceIndex):
         return slicePart(volume, first, slices[first].labels, slices[first].classes)
     shape = InputVolume.fromNode(volume).array.shape
     labels = np.zeros(shape, next(iter(slices.values())).labels.dtype)
     where = np.zeros(shape, bool)
     for key, one in slices.items():
-        if isinstance(key, OneSlice):
+        if isinstance(key, SliceIndex):
             place = tuple(key.index if name == key.axis else slice(None) for name in "KJI")
             labels[place], where[place] = one.labels.squeeze("KJI".index(key.axis)), True
         else:
@@ -50,4 +48,4 @@ def together(volume: Any, slices: dict[Any, PreviewedSlice]) -> LabelledPart:
             np.copyto(labels, found, where=inside)
             where |= inside
     last = slices[list(slices)[-1]]
-    return LabelledPart(labels, wholeBox(shape), last.classes, where=where)
+    return LabelledPart(labels, Region.whole(shape), last.classes, where=where)

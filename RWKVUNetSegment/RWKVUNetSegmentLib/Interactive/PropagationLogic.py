@@ -5,9 +5,9 @@ from dataclasses import replace
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
-from rwkv_core.worker.protocol_interactive import OneSlice, PropagateRequest, PropagateResult
+from rwkv_core.vocabulary import Region, SliceIndex
+from rwkv_core.worker.protocol import PropagateRequest, PropagateResult
 from RWKVUNetSegmentLib.Interactive.VerifiedSlices import slicesMask
-from RWKVUNetSegmentLib.Scene.RegionOfInterest import wholeBox
 from RWKVUNetSegmentLib.Scene.SegmentationWriting import LabelledPart
 from RWKVUNetSegmentLib.Segmentation.ResultLogic import ResultLogic
 
@@ -26,11 +26,11 @@ class PropagationLogic:
         """Whether `propagate` can be tried, and else why not."""
         possible, reason = self._result.canAct()
         current = self._result.current
-        if possible and current is not None and current.box != wholeBox(current.labels.shape):
+        if possible and current is not None and current.box != Region.whole(current.labels.shape):
             return False, _("Only the result of a whole volume can be propagated.")
         return possible, reason
 
-    def propagate(self, one: OneSlice, values: tuple[int, ...] = (), least: float = 0.7, farthest: int = 20) -> None:
+    def propagate(self, one: SliceIndex, values: tuple[int, ...] = (), least: float = 0.7, farthest: int = 20) -> None:
         """From a slice to its neighbours; verified and learnt slices end the way. One undo step.
 
         Args:

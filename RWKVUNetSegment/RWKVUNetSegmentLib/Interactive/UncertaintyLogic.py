@@ -9,7 +9,8 @@ import slicer
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import InputError, RWKVUNetError
-from rwkv_core.worker.protocol_interactive import OneSlice, UncertaintyRequest, UncertaintyResult
+from rwkv_core.vocabulary import AXES, SliceIndex
+from rwkv_core.worker.protocol import UncertaintyRequest, UncertaintyResult
 from RWKVUNetSegmentLib.Scene.HiddenNodes import addHiddenNode
 from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume
 from RWKVUNetSegmentLib.Scene.SliceViews import SliceViews, axisShown, goTo
@@ -155,7 +156,7 @@ class UncertaintyLogic:
         except RWKVUNetError as error:
             self._result.end(error)
 
-    def mostUncertain(self, axis: str) -> OneSlice | None:
+    def mostUncertain(self, axis: str) -> SliceIndex | None:
         """The slice with the highest score along "I", "J" or "K" that is not protected; None when there is none."""
         protected = {one.index for one in self._result.protectedSlices() if one.axis == axis}
         first = self._firsts.get(axis, 0)
@@ -164,7 +165,7 @@ class UncertaintyLogic:
         }
         if not scores:
             return None
-        return OneSlice(axis=axis, index=max(scores, key=scores.__getitem__))  # type: ignore[arg-type]
+        return SliceIndex(axis=axis, index=max(scores, key=scores.__getitem__))  # type: ignore[arg-type]
 
     def scores(self, axis: str) -> dict[int, float]:
         """Mean entropy by index of the slice; empty while it is not known."""
@@ -197,7 +198,7 @@ class UncertaintyLogic:
         display.SetAutoWindowLevel(False)
         display.SetWindowLevelMinMax(0.0, 1.0)
         self._scores = dict(answer.scores)
-        self._firsts = {name: getattr(answer.box, name.lower()).first for name in "IJK"}
+        self._firsts = {name: answer.region.along(name)[0] for name in AXES}
 
 
 def _composites() -> list[Any]:

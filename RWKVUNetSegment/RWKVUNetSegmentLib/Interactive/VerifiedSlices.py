@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from slicer.i18n import tr as _
 
-from rwkv_core.corrections import AXES, SliceIndex, edited_slices, slices_mask
+from rwkv_core.corrections import edited_slices, slices_mask
 from rwkv_core.errors import InputError
-from rwkv_core.worker.protocol_interactive import OneSlice
+from rwkv_core.vocabulary import AXES, SliceIndex
 from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume, worldMatrix
 from RWKVUNetSegmentLib.Scene.SegmentLayers import Grid
 from RWKVUNetSegmentLib.Scene.SliceDirection import SliceDirection, axisOf
@@ -21,13 +21,13 @@ _ATTRIBUTE = "RWKVUNetSegment.VerifiedSlices"
 _SAME_PLACE = 1e-3
 
 
-def verifiedSlices(node: Any) -> tuple[OneSlice, ...]:
+def verifiedSlices(node: Any) -> tuple[SliceIndex, ...]:
     """Of a segmentation node, in order; empty for None."""
     saved = _saved(node)
-    return tuple(OneSlice(axis=axis, index=index) for axis in ("I", "J", "K") for index in saved.get(axis, ()))  # type: ignore[arg-type]
+    return tuple(sorted(SliceIndex(axis, index) for axis in AXES for index in saved.get(axis, ())))
 
 
-def setVerified(node: Any, volume: Any, one: OneSlice, verified: bool = True) -> None:
+def setVerified(node: Any, volume: Any, one: SliceIndex, verified: bool = True) -> None:
     """Mark a slice of a segmentation as verified, or no longer.
 
     Args:
@@ -38,7 +38,7 @@ def setVerified(node: Any, volume: Any, one: OneSlice, verified: bool = True) ->
         InputError: when the volume has no such slice, or the node has verified slices of another grid.
     """
     grid = gridOf(node, volume)
-    if not 0 <= one.index < grid.shape["KJI".index(one.axis)]:
+    if not 0 <= one.index < grid.shape[one.dimension]:
         raise InputError(_("There is no slice {index} along {axis}.").format(index=one.index, axis=one.axis))
     checkGrid(node, grid)
     marked = set(verifiedSlices(node)) - {one}
@@ -65,14 +65,14 @@ def verifiedMask(node: Any, grid: Grid) -> np.ndarray | None:
     return slicesMask(grid.shape, verified)
 
 
-def slicesMask(shape: tuple[int, ...], slices: Iterable[OneSlice]) -> np.ndarray:
+def slicesMask(shape: tuple[int, ...], slices: Iterable[SliceIndex]) -> np.ndarray:
     """bool (K, J, I), true in the slices."""
-    return slices_mask(shape, (SliceIndex(AXES.index(one.axis), one.index) for one in slices))
+    return slices_mask(shape, slices)
 
 
-def editedSlices(before: np.ndarray, after: np.ndarray) -> list[OneSlice]:
+def editedSlices(before: np.ndarray, after: np.ndarray) -> list[SliceIndex]:
     """The fewest slices that hold all differences of two labelmaps (K, J, I), as `rwkv_core.corrections` finds them."""
-    return [OneSlice(axis=AXES[one.axis], index=one.index) for one in edited_slices(before, after)]  # type: ignore[arg-type]  # of the three
+    return edited_slices(before, after)
 
 
 def gridOf(node: Any, volume: Any) -> Grid:
@@ -85,7 +85,7 @@ def gridOf(node: Any, volume: Any) -> Grid:
     return Grid(np.linalg.inv(worldMatrix(node)) @ given.ijkToWorld, given.array.shape)
 
 
-def inWords(volume: Any, slices: Iterable[OneSlice]) -> str:
+def inWords(volume: Any, slices: Iterable[SliceIndex]) -> str:
     """Such as "Axial 3, 5-8; Coronal 2", counted from 1."""
     names = {axisOf(volume, direction)[0]: direction.label() for direction in SliceDirection}
     parts = []

@@ -8,7 +8,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import InputError, RWKVUNetError
-from rwkv_core.worker.content import Offer
+from rwkv_core.vocabulary import Offer
 from rwkv_core.worker.protocol import DevicesResult
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
 from RWKVUNetSegmentLib.Scene.InputVolume import isValid

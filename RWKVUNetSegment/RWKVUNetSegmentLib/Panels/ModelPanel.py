@@ -7,7 +7,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import CancelledError, RWKVUNetError
-from rwkv_core.worker.content import ModelEntry
+from rwkv_core.vocabulary import ModelEntry
 from rwkv_core.worker.protocol import Progress
 from RWKVUNetSegmentLib.Panels import TimeInWords
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors

@@ -9,10 +9,9 @@ import slicer
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import RWKVUNetError
-from rwkv_core.worker.content import ClassEntry
+from rwkv_core.vocabulary import PostProcessing, SegmentClass
 from RWKVUNetSegmentLib.Panels import TimeInWords
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
-from RWKVUNetSegmentLib.Segmentation.PostProcessing import PostProcessing
 from RWKVUNetSegmentLib.Worker.EventLoop import slot
 
 _QUIET_MILLISECONDS = 250
@@ -26,7 +25,7 @@ class PostProcessingPanel(Panel):
         ui = self.ui
         self._processing = PostProcessing()
         self._of: Any = None
-        self._classes: tuple[ClassEntry, ...] = ()
+        self._classes: tuple[SegmentClass, ...] = ()
         self._control, self._previous = "", ""
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
@@ -36,8 +35,8 @@ class PostProcessingPanel(Panel):
         ui.classOnCheckBox.connect("toggled(bool)", lambda on: self._setClass("off", not on))
         ui.thresholdCheckBox.connect("toggled(bool)", self.onThreshold)
         ui.thresholdSlider.connect("valueChanged(double)", self.onThreshold)
-        ui.largestCheckBox.connect("toggled(bool)", lambda on: self._setClass("keepLargest", on))
-        ui.holesCheckBox.connect("toggled(bool)", lambda on: self._setClass("fillHoles", on))
+        ui.largestCheckBox.connect("toggled(bool)", lambda on: self._setClass("keep_largest", on))
+        ui.holesCheckBox.connect("toggled(bool)", lambda on: self._setClass("fill_holes", on))
         ui.acrossSlider.connect("valueChanged(double)", lambda mm: self._change("smoothing", smoothing=float(mm)))
         ui.smallestSpinBox.connect("valueChanged(double)", lambda mm3: self._change("smallest", smallest=float(mm3)))
         ui.keepAtButton.connect("clicked()", self.onKeepAt)
@@ -51,7 +50,7 @@ class PostProcessingPanel(Panel):
         self.logic.interactive.result.changed.disconnect(self.updateFromState)
 
     @property
-    def _class(self) -> ClassEntry | None:
+    def _class(self) -> SegmentClass | None:
         index = self.ui.classComboBox.currentIndex
         return self._classes[index] if 0 <= index < len(self._classes) else None
 
@@ -114,8 +113,8 @@ class PostProcessingPanel(Panel):
         shown: tuple[tuple[Any, str, Any], ...] = (
             (ui.classOnCheckBox, "checked", value not in processing.off),
             (ui.thresholdCheckBox, "checked", value in thresholds),
-            (ui.largestCheckBox, "checked", value in processing.keepLargest),
-            (ui.holesCheckBox, "checked", value in processing.fillHoles),
+            (ui.largestCheckBox, "checked", value in processing.keep_largest),
+            (ui.holesCheckBox, "checked", value in processing.fill_holes),
             (ui.acrossSlider, "value", processing.smoothing),
             (ui.smallestSpinBox, "value", processing.smallest),
         )
@@ -134,12 +133,12 @@ class PostProcessingPanel(Panel):
         ui, entry = self.ui, self._class
         if entry is not None:
             probability = float(ui.thresholdSlider.value) if ui.thresholdCheckBox.checked else None
-            self._set(f"threshold {entry.value}", self._processing.withThreshold(entry.value, probability))
+            self._set(f"threshold {entry.value}", self._processing.with_threshold(entry.value, probability))
 
     def _setClass(self, field: str, wanted: bool) -> None:
         entry = self._class
         if entry is not None:
-            self._set(f"{field} {entry.value}", self._processing.withClass(field, entry.value, wanted))
+            self._set(f"{field} {entry.value}", self._processing.with_class(field, entry.value, wanted))
 
     def _change(self, control: str, **changed: Any) -> None:
         self._set(control, replace(self._processing, **changed))

@@ -5,7 +5,7 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import RWKVUNetError
-from rwkv_core.worker.protocol_interactive import OneSlice
+from rwkv_core.vocabulary import SliceIndex
 from RWKVUNetSegmentLib.Interactive.VerifiedSlices import inWords, setVerified, verifiedSlices
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
 from RWKVUNetSegmentLib.Panels.SliceStrip import SliceStrip
@@ -38,7 +38,7 @@ class VerifiedPanel(Panel):
         self.logic.interactive.preview.views.active = self._views.active
         self.updateFromState()
 
-    def _lookedAt(self) -> tuple[OneSlice | None, str]:
+    def _lookedAt(self) -> tuple[SliceIndex | None, str]:
         """What is looked at, and else why it is no slice of the volume."""
         node = self.parameterNode
         usable, reason = isValid(node.inputVolume if node else None)
@@ -75,7 +75,7 @@ class VerifiedPanel(Panel):
         ui.uncertaintyCheckBox.checked = shown
         ui.uncertaintyCheckBox.blockSignals(wasBlocked)
 
-    def _paint(self, one: OneSlice | None, verified: tuple[OneSlice, ...]) -> None:
+    def _paint(self, one: SliceIndex | None, verified: tuple[SliceIndex, ...]) -> None:
         interactive = self.logic.interactive
         if one is None:
             self._strip.show(0)

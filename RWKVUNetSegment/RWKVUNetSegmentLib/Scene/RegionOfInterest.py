@@ -10,7 +10,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import InputError
-from rwkv_core.worker.content import Box, Range, Slices
+from rwkv_core.vocabulary import AXES, Axis, Region, SliceIndex, Slices
 from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume
 from RWKVUNetSegmentLib.Scene.Matrices import toNumpy
 
@@ -27,19 +27,13 @@ class RegionOfInterest:
         slices: single slices along one axis.
     """
 
-    box: Box | None = None
+    box: Region | None = None
     slices: Slices | None = None
 
 
 def wholeVolume() -> RegionOfInterest:
     """All of it."""
     return RegionOfInterest()
-
-
-def wholeBox(shape: tuple[int, ...]) -> Box:
-    """The box of a whole (K, J, I) array, every end filled in."""
-    k, j, i = (Range(first=0, end=size) for size in shape)
-    return Box(i=i, j=j, k=k)
 
 
 def currentSlice(volume: Any, sliceNode: Any) -> RegionOfInterest:
@@ -68,24 +62,22 @@ def currentSlice(volume: Any, sliceNode: Any) -> RegionOfInterest:
             _("The view {view} shows no slice of {volume}.").format(view=sliceNode.GetLayoutName(), volume=given.name),
             hint=_("Move the view's slider until it shows the volume."),
         )
-    return RegionOfInterest(slices=Slices(axis="IJK"[axis], indices=(index,)))  # type: ignore[arg-type]
+    return RegionOfInterest(slices=Slices(axis=AXES[2 - axis], indices=(index,)))
 
 
-def sliceRange(volume: Any, axis: str, first: int, last: int) -> RegionOfInterest:
+def sliceRange(volume: Any, axis: Axis, first: int, last: int) -> RegionOfInterest:
     """Slices `first` to `last`, both included, along "I", "J" or "K".
 
     Raises:
         InputError: when they are not in the volume.
     """
-    if axis not in ("I", "J", "K"):
-        raise InputError(_("Slices run along I, J or K, not {axis}.").format(axis=axis))
-    size = InputVolume.fromNode(volume).array.shape["KJI".index(axis)]
+    size = InputVolume.fromNode(volume).array.shape[SliceIndex(axis, first).dimension]
     if not 0 <= first <= last < size:
         raise InputError(
             _("Slices {first} to {last} along {axis} are not in the volume.").format(first=first, last=last, axis=axis),
             hint=_("Choose slices from 0 to {last}.").format(last=size - 1),
         )
-    return RegionOfInterest(box=Box(**{axis.lower(): Range(first=first, end=last + 1)}))
+    return RegionOfInterest(box=Region().with_range(axis, first, last + 1))
 
 
 def roiBox(volume: Any, roi: Any) -> RegionOfInterest:
@@ -111,8 +103,8 @@ def roiBox(volume: Any, roi: Any) -> RegionOfInterest:
             _("The ROI {roi} holds no voxel of {volume}.").format(roi=roi.GetName(), volume=given.name),
             hint=_("Move it over the volume."),
         )
-    i, j, k = (Range(first=int(a), end=int(b)) for a, b in zip(first, end, strict=True))
-    return RegionOfInterest(box=Box(i=i, j=j, k=k))
+    i, j, k = ((int(a), int(b)) for a, b in zip(first, end, strict=True))
+    return RegionOfInterest(box=Region(i=i, j=j, k=k))
 
 
 def regionFrom(volume: Any, region: Any) -> RegionOfInterest:

@@ -5,14 +5,14 @@ from typing import Any
 
 import slicer
 
+from rwkv_core.vocabulary import Code, SegmentClass, Terminology
 from rwkv_core.volume.seg_nrrd import terminology_entry
-from rwkv_core.worker.content import ClassEntry, Code, Terminology
 
 _SURROUNDING = {("SCT", "65216001")}
 """Types of segments: cerebrospinal fluid."""
 
 
-def findSegments(node: Any, classes: Sequence[ClassEntry]) -> dict[int, str]:
+def findSegments(node: Any, classes: Sequence[SegmentClass]) -> dict[int, str]:
     """Segment ids by label value, of the classes that are there.
 
     A segment is of a class when it has its name and its terminology. One that the user renamed or drew is the user's.
@@ -39,7 +39,7 @@ def surrounds(segment: Any) -> bool:
     return len(codes) > 1 and codes[1] in _SURROUNDING
 
 
-def newSegment(one: ClassEntry) -> Any:
+def newSegment(one: SegmentClass) -> Any:
     """A segment with name, colour and terminology of a class."""
     segment = slicer.vtkSegment()
     segment.SetName(one.name)

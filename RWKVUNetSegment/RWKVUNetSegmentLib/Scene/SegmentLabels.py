@@ -7,12 +7,12 @@ import numpy as np
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import InputError
-from rwkv_core.worker.content import ClassEntry
+from rwkv_core.vocabulary import SegmentClass
 from RWKVUNetSegmentLib.Scene.SegmentClasses import findSegments, terminologyOf
 from RWKVUNetSegmentLib.Scene.SegmentLayers import LABELMAP, Grid, arrayOf, firstVoxelOf, isEmpty, layerOf, maskOf
 
 
-def labelsOf(node: Any, grid: Grid, classes: Sequence[ClassEntry]) -> np.ndarray:
+def labelsOf(node: Any, grid: Grid, classes: Sequence[SegmentClass]) -> np.ndarray:
     """Label values of the classes, as the node's segments have them; where they overlap, the last counts.
 
     Returns:
@@ -49,8 +49,8 @@ def labelsOf(node: Any, grid: Grid, classes: Sequence[ClassEntry]) -> np.ndarray
 
 
 def withNewClasses(
-    node: Any, grid: Grid, classes: Sequence[ClassEntry], labels: np.ndarray
-) -> tuple[np.ndarray, tuple[ClassEntry, ...]]:
+    node: Any, grid: Grid, classes: Sequence[SegmentClass], labels: np.ndarray
+) -> tuple[np.ndarray, tuple[SegmentClass, ...]]:
     """The labels with those segments of the node that are none of the classes: what a model has never seen.
 
     Returns:
@@ -62,7 +62,7 @@ def withNewClasses(
     segmentation = node.GetSegmentation()
     known = set(findSegments(node, classes).values())
     value = max((one.value for one in classes), default=0)
-    new: list[ClassEntry] = []
+    new: list[SegmentClass] = []
     labels = labels.copy()
     for segmentID in segmentation.GetSegmentIDs():
         segment = segmentation.GetSegment(segmentID)
@@ -74,7 +74,7 @@ def withNewClasses(
             labels = labels.astype(np.uint16)
         labels[mask] = value
         red, green, blue = (round(255 * part) for part in segment.GetColor())
-        entry = ClassEntry(
+        entry = SegmentClass(
             value=value, name=segment.GetName(), color=(red, green, blue), terminology=terminologyOf(segment)
         )
         if entry.name in {one.name for one in (*classes, *new)}:

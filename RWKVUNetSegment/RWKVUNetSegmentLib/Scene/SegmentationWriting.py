@@ -17,7 +17,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import InputError
-from rwkv_core.worker.content import Box, ClassEntry, Slices
+from rwkv_core.vocabulary import Region, SegmentClass, Slices
 from RWKVUNetSegmentLib.Interactive.VerifiedSlices import checkGrid, verifiedMask, verifiedSlices
 from RWKVUNetSegmentLib.Scene import Masking
 from RWKVUNetSegmentLib.Scene.HiddenNodes import addHiddenNode
@@ -56,15 +56,15 @@ class LabelledPart:
     """
 
     labelmap: np.ndarray
-    box: Box
-    classes: Sequence[ClassEntry]
+    box: Region
+    classes: Sequence[SegmentClass]
     slices: Slices | None = None
     where: np.ndarray | None = None
 
     @property
     def index(self) -> tuple[Any, ...]:
         """Index of a (K, J, I) array: where the labelmap belongs."""
-        index: list[Any] = [slice(one.first, one.end) for one in (self.box.k, self.box.j, self.box.i)]
+        index: list[Any] = list(self.box.as_slices())
         if self.slices:
             index["KJI".index(self.slices.axis)] = list(self.slices.indices)
         return tuple(index)
@@ -315,7 +315,7 @@ class SegmentationWriter:
                 array[array == segment.GetLabelValue()] = 0
                 layer.Modified()
 
-    def _sharedLayer(self, node: Any, classes: Sequence[ClassEntry], known: dict[int, str]) -> Any:
+    def _sharedLayer(self, node: Any, classes: Sequence[SegmentClass], known: dict[int, str]) -> Any:
         """The one layer of all classes; None when there is none."""
         segmentation = node.GetSegmentation()
         if len(known) < len(classes):

@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from rwkv_core.errors import InputError
-from rwkv_core.worker.protocol_interactive import OneSlice
+from rwkv_core.vocabulary import AXES, SliceIndex
 from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume
 from RWKVUNetSegmentLib.Scene.Matrices import toNumpy
 
@@ -82,7 +82,7 @@ class SliceViews(VTKObservationMixin):
             self._onMoved()
 
 
-def sliceOf(volume: Any, sliceNode: Any) -> OneSlice | None:
+def sliceOf(volume: Any, sliceNode: Any) -> SliceIndex | None:
     """The volume's slice that lies nearest to what a view shows; None when the view is oblique to the volume.
 
     Raises:
@@ -104,7 +104,7 @@ def sliceOf(volume: Any, sliceNode: Any) -> OneSlice | None:
             _("The view {view} shows no slice of {volume}.").format(view=sliceNode.GetLayoutName(), volume=given.name),
             hint=_("Move the view's slider until it shows the volume."),
         )
-    return OneSlice(axis="IJK"[axis], index=index)  # type: ignore[arg-type]  # a name of the three
+    return SliceIndex(AXES[2 - axis], index)
 
 
 def axisShown(volume: Any, sliceNode: Any) -> str | None:
@@ -117,7 +117,7 @@ def axisShown(volume: Any, sliceNode: Any) -> str | None:
     return "IJK"[axis] if abs(cosines[axis]) >= math.cos(math.radians(_PARALLEL_DEGREES)) else None
 
 
-def goTo(volume: Any, one: OneSlice, sliceNode: Any = None) -> Any:
+def goTo(volume: Any, one: SliceIndex, sliceNode: Any = None) -> Any:
     """Make a view show a slice of a volume.
 
     Args:

@@ -9,11 +9,11 @@ import slicer
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import CancelledError, RWKVUNetError
-from rwkv_core.worker.content import FilePair
-from rwkv_core.worker.protocol import Progress
-from rwkv_core.worker.protocol_files import (
+from rwkv_core.vocabulary import FilePair
+from rwkv_core.worker.protocol import (
     PlanRequest,
     PlanResult,
+    Progress,
     SegmentFileRequest,
     SegmentFileResult,
     SegmentFilesRequest,

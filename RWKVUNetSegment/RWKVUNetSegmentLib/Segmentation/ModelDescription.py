@@ -4,7 +4,7 @@ from html import escape
 
 from slicer.i18n import tr as _
 
-from rwkv_core.worker.content import ModelEntry
+from rwkv_core.vocabulary import ModelEntry
 
 STATE_ICONS = {
     "shipped": "StateReady",

@@ -7,9 +7,16 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import InputError, RWKVUNetError
-from rwkv_core.worker.content import ModelEntry
-from rwkv_core.worker.protocol import Progress, Request
-from rwkv_core.worker.protocol_models import DownloadRequest, ImportRequest, ModelsRequest, ModelsResult, RemoveRequest
+from rwkv_core.vocabulary import ModelEntry
+from rwkv_core.worker.protocol import (
+    DownloadRequest,
+    ImportRequest,
+    ModelsRequest,
+    ModelsResult,
+    Progress,
+    RemoveRequest,
+    Request,
+)
 from RWKVUNetSegmentLib.Scene import InputVolume
 from RWKVUNetSegmentLib.Worker.EventLoop import later
 from RWKVUNetSegmentLib.Worker.Signal import Signal, emit

@@ -13,14 +13,12 @@ import vtk
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
-from rwkv_core.worker.content import Box, ClassEntry
-from rwkv_core.worker.protocol import Progress, Request
-from rwkv_core.worker.protocol_interactive import OneSlice, RefineResult
+from rwkv_core.vocabulary import PostProcessing, Region, SegmentClass, SliceIndex
+from rwkv_core.worker.protocol import Progress, RefineRequest, RefineResult, Request
 from RWKVUNetSegmentLib.Interactive.VerifiedSlices import gridOf, slicesMask, verifiedSlices
 from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume
 from RWKVUNetSegmentLib.Scene.SegmentationWriting import LabelledPart
 from RWKVUNetSegmentLib.Scene.SegmentLabels import labelsOf
-from RWKVUNetSegmentLib.Segmentation.PostProcessing import PostProcessing
 from RWKVUNetSegmentLib.Worker.EventLoop import asError, later
 from RWKVUNetSegmentLib.Worker.Signal import Signal, emit
 
@@ -48,11 +46,11 @@ class KeptResult:
     volume: Any
     node: Any
     model: str
-    box: Box
-    classes: tuple[ClassEntry, ...]
+    box: Region
+    classes: tuple[SegmentClass, ...]
     labels: np.ndarray
     written: np.ndarray
-    fixed: tuple[OneSlice, ...] = ()
+    fixed: tuple[SliceIndex, ...] = ()
     processing: PostProcessing = field(default_factory=PostProcessing)
     device: str = "auto"
     engine: str = "auto"
@@ -60,8 +58,7 @@ class KeptResult:
     @property
     def inside(self) -> tuple[slice, slice, slice]:
         """The box as an index of (K, J, I)."""
-        k, j, i = (slice(one.first, one.end) for one in (self.box.k, self.box.j, self.box.i))
-        return k, j, i
+        return self.box.as_slices()
 
 
 class ResultLogic:
@@ -207,7 +204,7 @@ class ResultLogic:
             self._wanted = None
             self.end(error)
 
-        self.ask(processing.request(current.request), take, fail)
+        self.ask(RefineRequest(result=current.request, processing=processing), take, fail)
 
     def keepAt(self, ras: Any) -> None:
         """Of the segment at a point (world, mm), keep only the part that holds it.
@@ -225,7 +222,7 @@ class ResultLogic:
                 hint=_("Hold Shift and move the mouse to a part of the result."),
             )
         i, j, k = map(int, ijk)
-        self.refine(replace(current.processing, keepAt=(*current.processing.keepAt, (i, j, k))))
+        self.refine(replace(current.processing, keep_at=(*current.processing.keep_at, (i, j, k))))
 
     def reset(self) -> None:
         """Take back all post-processing."""
@@ -257,7 +254,7 @@ class ResultLogic:
             raise InputError(_("Press Segment first."))
         return labelsOf(self.current.node, gridOf(self.current.node, self.current.volume), self.current.classes)
 
-    def protectedSlices(self) -> tuple[OneSlice, ...]:
+    def protectedSlices(self) -> tuple[SliceIndex, ...]:
         """Verified ones, and those that a model learnt from."""
         if self.current is None:
             return ()

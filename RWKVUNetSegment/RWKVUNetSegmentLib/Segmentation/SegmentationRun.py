@@ -11,9 +11,9 @@ import slicer
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
+from rwkv_core.vocabulary import Islands, Region, SegmentClass
 from rwkv_core.worker.arrays import geometry_of
-from rwkv_core.worker.content import Box, ClassEntry, Islands, VolumeFile
-from rwkv_core.worker.protocol import Progress, SegmentRequest, SegmentResult
+from rwkv_core.worker.protocol import Progress, SegmentRequest, SegmentResult, VolumeFile
 from RWKVUNetSegmentLib.Scene import InputVolume
 from RWKVUNetSegmentLib.Scene.RegionOfInterest import RegionOfInterest, regionFrom
 from RWKVUNetSegmentLib.Scene.SegmentationWriting import LabelledPart, SegmentationWriter
@@ -139,7 +139,7 @@ class SegmentationResult:
     state: str = RunState.PREPARING
     node: Any = None
     segmentIDs: dict[int, str] = field(default_factory=dict)
-    classes: tuple[ClassEntry, ...] = ()
+    classes: tuple[SegmentClass, ...] = ()
     volumesML: dict[str, float] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     device: str = ""
@@ -149,7 +149,7 @@ class SegmentationResult:
     error: RWKVUNetError | None = None
     progress: RunProgress | None = None
     kept: int | None = None
-    box: Box | None = None
+    box: Region | None = None
     run: "SegmentationRun | None" = field(default=None, repr=False)
 
     @property
@@ -258,7 +258,7 @@ class SegmentationRun:
             bundle=parameters.model,
             device=parameters.device,
             engine=parameters.engine,
-            box=region.box,
+            region=region.box,
             slices=region.slices,
             any_modality=parameters.anyModality,
             islands=ISLANDS[parameters.keepLargest],
@@ -302,7 +302,7 @@ class SegmentationRun:
         began = time.perf_counter()
         parameters, result = self.result.parameters, self.result
         node = parameters.outputSegmentation
-        part = LabelledPart(labelmap, answer.box, answer.classes, answer.slices)
+        part = LabelledPart(labelmap, answer.region, answer.classes, answer.slices)
         try:
             node = node or self._writer.newNode(parameters.inputVolume)
             written = self._writer.write(node, parameters.inputVolume, part)
@@ -317,7 +317,7 @@ class SegmentationRun:
         result.segmentIDs = written.segmentIDs
         result.classes = answer.classes
         if not answer.slices:
-            result.kept, result.box = answer.id if answer.kept else None, answer.box
+            result.kept, result.box = answer.id if answer.kept else None, answer.region
         result.volumesML = {one.name: float(counts[one.value]) * voxel for one in answer.classes}
         result.device, result.engine = answer.device, answer.engine
         result.warnings = [*answer.warnings, *written.warnings]

@@ -8,7 +8,6 @@ What is known of a run is what its folder says (docs/training.md), so runs of an
 found as well. The folder is polled by a timer as long as a run lives. Nothing is started but by `start` and `resume`.
 """
 
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import qt
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import InputError, RWKVUNetError
+from rwkv_core.vocabulary import is_model_id
 from RWKVUNetSegmentLib.Scene.InputVolume import modalityOf
 from RWKVUNetSegmentLib.Training.TrainingCommand import TrainingCommand
 from RWKVUNetSegmentLib.Training.TrainingDataExport import exportData, problemOf, removeData, volumeOf
@@ -26,7 +26,6 @@ from RWKVUNetSegmentLib.Training.TrainingRun import TrainingRun, dataFolder
 from RWKVUNetSegmentLib.Worker.EventLoop import later, runInChunks, slot
 from RWKVUNetSegmentLib.Worker.Signal import Signal, emit
 
-_MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _POLL_SECONDS = 1.0
 _SEMI_SUPERVISED = "fugc"
 
@@ -286,7 +285,7 @@ class TrainingLogic:
     def _canBeNamed(self, name: str) -> tuple[bool, str]:
         if not name:
             return False, _("Give the model a name.")
-        if not _MODEL_ID.fullmatch(name):
+        if not is_model_id(name):
             return False, _(
                 "{name} cannot be a model's name. Use letters, digits, dots, dashes and underscores, at most 64."
             ).format(name=name)

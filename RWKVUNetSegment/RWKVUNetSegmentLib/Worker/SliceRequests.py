@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from rwkv_core.errors import RWKVUNetError
+from rwkv_core.vocabulary import PostProcessing, SliceIndex, Slices
 from rwkv_core.worker.arrays import geometry_of
-from rwkv_core.worker.content import Slices, VolumeFile
-from rwkv_core.worker.protocol import Progress, SegmentRequest, SegmentResult
-from rwkv_core.worker.protocol_interactive import OneSlice, RefineRequest
+from rwkv_core.worker.protocol import Progress, RefineRequest, SegmentRequest, SegmentResult, VolumeFile
 from RWKVUNetSegmentLib.Interactive.PreviewedSlices import PreviewedSlice
 from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume
 from RWKVUNetSegmentLib.Scene.ObliqueSlices import stackOf
@@ -62,10 +61,10 @@ class SliceRequests:
 
         Args:
             parameters: volume and model.
-            lookedAt: `OneSlice` of the volume, or the slice node of an oblique view.
+            lookedAt: `SliceIndex` of the volume, or the slice node of an oblique view.
             listener: who asks.
         """
-        if isinstance(lookedAt, OneSlice):
+        if isinstance(lookedAt, SliceIndex):
             self._volume.get(
                 parameters.inputVolume,
                 lambda file: self._ask(parameters, file, lookedAt, None, listener),
@@ -83,11 +82,11 @@ class SliceRequests:
         def ready(name: str) -> None:
             geometry = geometry_of(stack.ijkToWorld)
             file = VolumeFile(file=name, ijk_to_ras=geometry, name=given.name, modality=given.modality)
-            self._ask(parameters, file, OneSlice(axis="K", index=stack.index), plane, listener)
+            self._ask(parameters, file, SliceIndex("K", stack.index), plane, listener)
 
         self._client.put(stack.array, ready, listener.onError)
 
-    def refine(self, request: RefineRequest, one: PreviewedSlice, listener: Listener) -> None:
+    def refine(self, processing: PostProcessing, one: PreviewedSlice, listener: Listener) -> None:
         """Post-process `one` anew, from what the worker has kept of it."""
 
         def take(answer: Any) -> None:
@@ -95,13 +94,13 @@ class SliceRequests:
                 answer.labelmap, lambda found: PreviewedSlice(found, one.classes, one.result, one.plane), listener
             )
 
-        self._client.ask(request, None, take, listener.onError)
+        self._client.ask(RefineRequest(result=one.result, processing=processing), None, take, listener.onError)
 
     def _ask(
         self,
         parameters: PreviewParameters,
         file: VolumeFile,
-        one: OneSlice,
+        one: SliceIndex,
         plane: np.ndarray | None,
         listener: Listener,
     ) -> None:

@@ -1,6 +1,7 @@
 """Every layout gives one description; what is wrong with a data set is said before a run."""
 
 import json
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -10,13 +11,13 @@ import torch
 from PIL import Image
 
 from rwkv_core import Segmenter, read_volume
-from rwkv_core.bundle.config import Code, SegmentClass, Terminology
 from rwkv_core.cli import main
 from rwkv_core.errors import InputError
 from rwkv_core.training.datasets import open_dataset
 from rwkv_core.training.datasets.checking import check_dataset
 from rwkv_core.training.datasets.splitting import divided, with_patients
 from rwkv_core.training.slices import prepared_slices
+from rwkv_core.vocabulary import Code, SegmentClass, Terminology
 from rwkv_core.volume import choose_stack, ijk_to_ras_from_lps, write_segmentation
 
 from core.small_models import BandNetwork, config, with_network
@@ -216,7 +217,7 @@ def slicer(tmp_path):
         classes = [ball, box]
         if n == 1:
             label = np.choose(label, [0, 2, 1]).astype(np.uint8)
-            classes = [box.model_copy(update={"value": 1}), ball.model_copy(update={"value": 2, "name": "liver"})]
+            classes = [replace(box, value=1), replace(ball, value=2, name="liver")]
             first = 1  # without its first slice, which shows the ball perhaps
             label[0] = 0
             matrix = ijk_to_ras_from_lps((0, 0, 3.0), (1.0, 1.2, 3.0), np.eye(3).ravel())

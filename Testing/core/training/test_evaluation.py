@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -124,7 +125,7 @@ def test_paper_tables_layout(dataset):
     heart = bands(values=(1, 2, 3))
     result = evaluate(
         with_network(heart.model_copy(update={"classes": tuple(
-            c.model_copy(update={"name": n}) for c, n in zip(heart.classes, ["Ball", "Box", "x"], strict=True))}),
+            replace(c, name=n) for c, n in zip(heart.classes, ["Ball", "Box", "x"], strict=True))}),
             BandNetwork()),
         dataset, device="cpu", mode="paper",
     )  # fmt: skip
@@ -139,7 +140,7 @@ def test_paper_tables_layout(dataset):
 def model(tmp_path):
     torch.manual_seed(0)
     small = bands(values=(1, 2))
-    named = tuple(c.model_copy(update={"name": n}) for c, n in zip(small.classes, ("Ball", "Box"), strict=True))
+    named = tuple(replace(c, name=n) for c, n in zip(small.classes, ("Ball", "Box"), strict=True))
     small = small.model_copy(update={"classes": named})
     write_bundle(tmp_path / "model", small, new_network(small))
     return tmp_path / "model"
@@ -172,7 +173,7 @@ def test_command_line(model, dataset, tmp_path, capsys):
 def test_colour_pictures(tmp_path):
     data = open_dataset(pictures(tmp_path / "data", cases=2))
     colour = bands(values=(1,), in_channels=3, orientations=("stored",))
-    colour = colour.model_copy(update={"classes": (colour.classes[0].model_copy(update={"name": "Foreground"}),)})
+    colour = colour.model_copy(update={"classes": (replace(colour.classes[0], name="Foreground"),)})
     write_bundle(tmp_path / "rgb", colour, new_network(colour))
     result = evaluate(load_bundle(tmp_path / "rgb"), data, device="cpu")
     assert len(result.rows) == 2

@@ -180,8 +180,8 @@ def test_unlabelled_slices_come_along():
 
 def test_encoders_and_checkpoints_start_a_run(tmp_path):
     """Files with the names of the published ones: an encoder, and a network with other classes."""
-    from rwkv_core.bundle.config import SegmentClass
     from rwkv_core.errors import CheckpointError
+    from rwkv_core.vocabulary import SegmentClass
 
     torch.manual_seed(1)
     source = build_network("rwkv-unet", variant="T", num_classes=4)

@@ -11,7 +11,8 @@ from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.errors import CancelledError, InputError
 from rwkv_core.training.datasets.description import Case, Dataset, Sample
 from rwkv_core.training.datasets.splitting import patients_in_two_splits
-from rwkv_core.volume import size_in_words, spacing_of
+from rwkv_core.vocabulary import size_in_words
+from rwkv_core.volume import spacing_of
 
 _SAME_SPACING = 1e-3
 """Relative difference of spacings that rounding in headers explains."""

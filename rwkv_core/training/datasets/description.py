@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from rwkv_core.bundle.config import SegmentClass, Terminology
+from rwkv_core.vocabulary import SegmentClass, Terminology
 from rwkv_core.volume import Array, Matrix, spacing_of
 
 Split = Literal["train", "validation", "test"]

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from rwkv_core.bundle.config import Code, Terminology
 from rwkv_core.errors import InputError
 from rwkv_core.training.datasets.description import SPLIT_OF_FOLDER, Case, Dataset, LabelClass, Sample
 from rwkv_core.training.datasets.files import files_in, read_image, stem_of
+from rwkv_core.vocabulary import Code, Terminology
 from rwkv_core.volume import INPUT_EXTENSIONS, Array, Matrix, ijk_to_ras_from_lps
 from rwkv_core.volume.itk import reason_of
 
