@@ -98,6 +98,15 @@ def test_kernels_compute_the_definition_and_its_gradients(place, scalar, shape):
 
 
 @pytest.mark.parametrize("place", MACHINES, indirect=True)
+def test_gradients_share_no_memory(place):
+    """torch refuses a custom operator whose outputs alias each other, and so every training step on a GPU."""
+    machine, device = place
+    w, u, k, v, upstream = tensors(2, 30, 6, device=device)
+    gradients = scan.backward(machine, w, u, k, v, upstream)
+    assert len({x.untyped_storage().data_ptr() for x in gradients}) == len(gradients)
+
+
+@pytest.mark.parametrize("place", MACHINES, indirect=True)
 @pytest.mark.parametrize(
     ("spread", "decay", "bonus", "offset"),
     [
