@@ -78,7 +78,7 @@ def backward(
     results = [of_key, of_value, of_parameters]
     aligned = [upstream, of_key, of_value]
     _launch(machine, "biwkv_backward", BACKWARD, cut, key, [*shared, gradient_sums, *results], aligned, order)
-    # Two sums, not two halves of one: a custom operator's outputs must not share memory (torch refuses them at run time).
+    # Two sums, not two halves of one sum: torch refuses a custom operator whose outputs share memory.
     of_decay, of_first = (of_parameters[:, :, parameter].sum((0, 1)) for parameter in (0, 1))
     return of_decay.to(types[0]), of_first.to(types[1]), of_key.to(types[2]), of_value.to(types[3])
 
