@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rwkv_core.inference.prompter import Prompter
     from rwkv_core.inference.segmenter import Segmentation, Segmenter
     from rwkv_core.models import build_network, load_published
+    from rwkv_core.spreading.spreading import Spread, spread
     from rwkv_core.vocabulary import Region
     from rwkv_core.volume import Volume, read_volume, write_segmentation, write_volume
 
@@ -35,6 +36,7 @@ _HOMES = {
     "rwkv_core.inference.prompter": ("Prompter",),
     "rwkv_core.inference.segmenter": ("Segmentation", "Segmenter"),
     "rwkv_core.bundle.store": ("load_bundle",),
+    "rwkv_core.spreading.spreading": ("Spread", "spread"),
     "rwkv_core.volume": ("Region", "Volume", "read_volume", "write_segmentation", "write_volume"),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -47,12 +49,14 @@ __all__ = [
     "Region",
     "Segmentation",
     "Segmenter",
+    "Spread",
     "Volume",
     "build_network",
     "load_bundle",
     "load_published",
     "make_engine",
     "read_volume",
+    "spread",
     "write_segmentation",
     "write_volume",
 ]

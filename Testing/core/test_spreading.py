@@ -1,0 +1,282 @@
+"""From a few slices to the whole structure, as a user would ask for it, with everything that goes wrong."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from rwkv_core import Volume, spread
+from rwkv_core.errors import CancelledError, InputError
+from rwkv_core.vocabulary import AXES, SliceIndex
+
+
+def dice(a, b):
+    return 2 * np.count_nonzero(a & b) / max(np.count_nonzero(a) + np.count_nonzero(b), 1)
+
+
+def volume_of(array, spacing=(1.0, 1.0, 1.0)):
+    return Volume(array, np.diag([*spacing, 1.0]))
+
+
+def slices_of(axis, *indices):
+    return [SliceIndex(AXES[axis], index) for index in indices]
+
+
+def drawn(truth, slices, into=None):
+    """The user's labelmap: the truth in the slices, `into` elsewhere."""
+    labelmap = np.zeros_like(truth) if into is None else into.copy()
+    for index in slices:
+        index.of(labelmap)[...] = index.of(truth)
+    return labelmap
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    """A bright bent tube (1) beside a darker ball (2), in noise; 40 slices of 48 x 44."""
+    k, j, i = np.mgrid[:40, :48, :44].astype(float)
+    truth = np.zeros(k.shape, np.uint8)
+    tube = (j - 24 - 9 * np.sin(k / 6)) ** 2 + (i - 14) ** 2 < 36
+    truth[tube & (k > 3) & (k < 36)] = 1
+    truth[(k - 20) ** 2 + (j - 24) ** 2 + (i - 33) ** 2 < 64] = 2
+    noise = np.random.default_rng(0).normal(0, 0.08, k.shape)
+    return volume_of((np.array([0.2, 1.0, 0.6])[truth] + noise).astype(np.float32)), truth
+
+
+def elsewhere(shape, slices):
+    free = np.ones(shape, bool)
+    for index in slices:
+        index.of(free)[...] = False
+    return free
+
+
+def test_image_shows_what_lies_between_slices(phantom):
+    volume, truth = phantom
+    slices = slices_of(0, 9, 20, 31)
+    labelmap = drawn(truth, slices)
+    answer = spread(volume, labelmap, slices)
+    free = elsewhere(truth.shape, slices)
+    for value in (1, 2):
+        assert dice((answer.labelmap == value) & free, (truth == value) & free) > 0.9
+    for index in slices:
+        assert np.array_equal(index.of(answer.labelmap), index.of(truth))
+    assert [one.value for one in answer.structures] == [1, 2]
+    assert all(one.score is not None and 0 <= one.score <= 1 for one in answer.structures)
+    assert labelmap.sum() == drawn(truth, slices).sum()  # the user's array is as it was
+
+
+def test_next_slice_is_one_that_was_not_given(phantom):
+    volume, truth = phantom
+    slices = slices_of(0, 9, 31)
+    answer = spread(volume, drawn(truth, slices), slices, keep=slices_of(0, 20))
+    assert answer.next_slice is not None
+    assert answer.next_slice.axis == "K" and answer.next_slice.index not in (9, 20, 31)
+
+
+def test_second_answer_takes_the_features_of_the_first(phantom):
+    volume, truth = phantom
+    first = spread(volume, drawn(truth, slices_of(0, 9, 31)), slices_of(0, 9, 31), [1])
+    slices = slices_of(0, 9, 20, 31)
+    second = spread(volume, drawn(truth, slices), slices, [1], features=first.features)
+    assert second.features is first.features
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_any_plane(phantom, axis):
+    volume, truth = phantom
+    places = np.flatnonzero((truth == 1).any(tuple(other for other in range(3) if other != axis)))
+    slices = slices_of(axis, *places[[len(places) // 5, len(places) // 2, 4 * len(places) // 5]].tolist())
+    answer = spread(volume, drawn(truth, slices), slices, [1])
+    free = elsewhere(truth.shape, slices)
+    assert dice((answer.labelmap == 1) & free, (truth == 1) & free) > 0.85
+
+
+def test_two_planes_at_once(phantom):
+    volume, truth = phantom
+    slices = [SliceIndex("K", 12), SliceIndex("K", 28), SliceIndex("I", 14)]
+    answer = spread(volume, drawn(truth, slices), slices, [1])
+    free = elsewhere(truth.shape, slices)
+    assert dice((answer.labelmap == 1) & free, (truth == 1) & free) > 0.9
+    for index in slices:
+        assert np.array_equal(index.of(answer.labelmap) == 1, index.of(truth) == 1)
+
+
+def test_image_that_shows_nothing_gives_no_less_than_shapes():
+    k, j, i = np.mgrid[:30, :40, :40].astype(float)
+    truth = ((k - 15) ** 2 + (j - 20) ** 2 + (i - 20) ** 2 < 144).astype(np.uint8)
+    noise = np.random.default_rng(1).normal(0, 1, k.shape).astype(np.float32)
+    slices = slices_of(0, 6, 11, 15, 19, 24)
+    answer = spread(volume_of(noise), drawn(truth, slices), slices)
+    free = elsewhere(truth.shape, slices)
+    assert dice((answer.labelmap == 1) & free, (truth == 1) & free) > 0.9
+
+
+def test_labels_that_were_not_shown_do_not_change_by_a_voxel(phantom):
+    volume, truth = phantom
+    before = np.zeros_like(truth)
+    before[:, 36:, :] = 7  # overlaps with the tube, and no slice shows it
+    before[:, :3, :] = 5
+    slices = slices_of(0, 9, 20)
+    labelmap = drawn(np.where(before > 0, before, truth), slices, before)
+    answer = spread(volume, labelmap, slices, [1], before=before)
+    for value in (5, 7):
+        assert np.array_equal(answer.labelmap == value, labelmap == value)
+    assert (answer.labelmap == 2).sum() == (labelmap == 2).sum()
+
+
+def test_a_new_structure_takes_voxels_from_the_label_it_was_painted_over(phantom):
+    volume, truth = phantom
+    before = np.full_like(truth, 4)
+    slices = slices_of(0, 9, 20, 31)
+    labelmap = drawn(np.where(truth == 1, 1, 4).astype(np.uint8), slices, before)
+    answer = spread(volume, labelmap, slices, before=before)
+    assert [one.value for one in answer.structures] == [1]
+    free = elsewhere(truth.shape, slices)
+    assert dice((answer.labelmap == 1) & free, (truth == 1) & free) > 0.9
+    assert set(np.unique(answer.labelmap)) == {1, 4}
+
+
+def test_a_locked_label_neither_gains_nor_loses(phantom):
+    volume, truth = phantom
+    before = np.full_like(truth, 4)
+    slices = slices_of(0, 9, 20, 31)
+    labelmap = drawn(np.where(truth == 1, 1, 4).astype(np.uint8), slices, before)
+    answer = spread(volume, labelmap, slices, before=before, locked=[4])
+    assert np.array_equal(answer.labelmap == 4, labelmap == 4)
+
+
+def test_a_right_answer_that_stood_stays(phantom):
+    volume, truth = phantom
+    slices = slices_of(0, 9, 20, 31)
+    answer = spread(volume, truth, slices, [1, 2], before=truth)
+    assert np.array_equal(answer.labelmap, truth)
+    assert {one.method for one in answer.structures} == {"standing"}
+
+
+def test_a_wrong_answer_that_stood_is_mended(phantom):
+    volume, truth = phantom
+    before = np.roll(truth, 5, axis=1)
+    slices = slices_of(0, 9, 15, 20, 25, 31)
+    answer = spread(volume, drawn(truth, slices, before), slices, before=before)
+    free = elsewhere(truth.shape, slices)
+    for value in (1, 2):
+        now = dice((answer.labelmap == value) & free, (truth == value) & free)
+        assert now > 0.85 > dice((before == value) & free, (truth == value) & free)
+
+
+def test_a_slice_without_the_structure_ends_it(phantom):
+    volume, truth = phantom
+    slices = slices_of(0, 2, 9, 20, 31, 37)
+    answer = spread(volume, drawn(truth, slices), slices, [1])
+    assert not (answer.labelmap[:2] == 1).any() and not (answer.labelmap[38:] == 1).any()
+
+
+def test_kept_slices_stay(phantom):
+    volume, truth = phantom
+    slices = slices_of(0, 9, 31)
+    answer = spread(volume, drawn(truth, slices), slices, keep=[SliceIndex("K", 20), SliceIndex("J", 24)])
+    assert not answer.labelmap[20].any()
+    assert np.array_equal(answer.labelmap[:, 24], drawn(truth, slices)[:, 24])
+
+
+def test_one_slice(phantom):
+    volume, truth = phantom
+    answer = spread(volume, drawn(truth, slices_of(0, 20)), slices_of(0, 20))
+    free = elsewhere(truth.shape, slices_of(0, 20))
+    assert dice((answer.labelmap == 2) & free, (truth == 2) & free) > 0.6
+    assert all(one.score is None for one in answer.structures)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "places"),
+    [
+        ((1, 32, 32), (1.0, 1.0, 1.0), [0]),  # a volume of one slice
+        ((12, 32, 32), (0.5, 0.5, 10.0), [2, 6]),  # 20:1
+        ((24, 32, 32), (1.0, 1.0, 1.0), [5, 6]),  # neighbors
+        ((2, 3, 3), (1.0, 1.0, 1.0), [0]),
+    ],
+)
+def test_unusual_grids(shape, spacing, places):
+    truth = np.zeros(shape, np.uint8)
+    truth[:, shape[1] // 4 : shape[1] // 2 + 1, shape[2] // 4 : shape[2] // 2 + 1] = 3
+    image = (truth + np.random.default_rng(2).normal(0, 0.1, shape)).astype(np.float32)
+    slices = slices_of(0, *places)
+    answer = spread(volume_of(image, spacing), drawn(truth, slices), slices)
+    assert answer.labelmap.shape == shape and set(np.unique(answer.labelmap)) <= {0, 3}
+    for index in slices:
+        assert np.array_equal(index.of(answer.labelmap), index.of(truth))
+
+
+def test_one_voxel_and_slices_that_contradict_each_other(phantom):
+    volume, truth = phantom
+    labelmap = np.zeros_like(truth)
+    labelmap[9, 20, 14] = 1
+    labelmap[11] = 1
+    labelmap[12] = 0
+    slices = slices_of(0, 9, 11, 12)
+    answer = spread(volume, labelmap, slices)
+    for index in slices:
+        assert np.array_equal(index.of(answer.labelmap), index.of(labelmap))
+    single = np.zeros_like(truth)
+    single[20, 24, 33] = 2
+    assert spread(volume, single, slices_of(0, 20)).labelmap[20, 24, 33] == 2
+
+
+def test_a_structure_that_branches():
+    k, j, i = np.mgrid[:30, :40, :60].astype(float)
+    apart = np.maximum(k - 12, 0)
+    truth = ((j - 20) ** 2 + np.minimum((i - 30 - apart) ** 2, (i - 30 + apart) ** 2) < 25).astype(np.uint8)
+    image = (truth + np.random.default_rng(3).normal(0, 0.1, k.shape)).astype(np.float32)
+    slices = slices_of(0, 4, 15, 26)
+    answer = spread(volume_of(image), drawn(truth, slices), slices)
+    free = elsewhere(truth.shape, slices)
+    assert dice((answer.labelmap == 1) & free, (truth == 1) & free) > 0.9
+
+
+def test_voxels_that_are_not_finite_keep_their_labels(phantom):
+    volume, truth = phantom
+    array = volume.array.copy()
+    array[14:18, 10:40, 5:40] = np.nan
+    array[25, 24] = np.inf
+    slices = slices_of(0, 9, 20, 31)
+    answer = spread(Volume(array, volume.ijk_to_ras), drawn(truth, slices), slices)
+    assert not answer.labelmap[14:18, 10:40, 5:40].any()
+    assert dice(answer.labelmap[21:25] == 1, truth[21:25] == 1) > 0.85
+
+
+def test_a_constant_volume_gives_the_shapes_between(phantom):
+    _, truth = phantom
+    slices = slices_of(0, 16, 20, 24)
+    answer = spread(volume_of(np.zeros(truth.shape, np.int16)), drawn(truth, slices), slices, [2])
+    free = elsewhere(truth.shape, slices)
+    free[:16] = free[25:] = False
+    assert dice((answer.labelmap == 2) & free, (truth == 2) & free) > 0.9
+
+
+def test_mistakes_are_told(phantom):
+    volume, truth = phantom
+    slices = slices_of(0, 9)
+    labelmap = drawn(truth, slices)
+    with pytest.raises(InputError, match="differ in size"):
+        spread(volume, labelmap[1:], slices)
+    with pytest.raises(InputError, match="no slices"):
+        spread(volume, labelmap, [])
+    with pytest.raises(InputError, match="no slice 40 along K"):
+        spread(volume, labelmap, slices_of(0, 40))
+    with pytest.raises(InputError, match="hold no structure"):
+        spread(volume, labelmap, slices_of(0, 10))
+    with pytest.raises(InputError, match="Label 9 is in none"):
+        spread(volume, labelmap, slices, [9])
+    with pytest.raises(InputError, match="do not differ"):
+        spread(volume, labelmap, slices, before=labelmap)
+    with pytest.raises(InputError, match="whole numbers"):
+        spread(volume, labelmap.astype(np.float32), slices)
+    with pytest.raises(InputError, match="no finite value"):
+        spread(volume_of(np.full(truth.shape, np.nan, np.float32)), labelmap, slices)
+
+
+def test_cancelled(phantom):
+    volume, truth = phantom
+    cancel = threading.Event()
+    cancel.set()
+    with pytest.raises(CancelledError):
+        spread(volume, drawn(truth, slices_of(0, 9, 20)), slices_of(0, 9, 20), cancel=cancel)

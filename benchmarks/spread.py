@@ -1,0 +1,348 @@
+"""From a few slices to the whole structure: python benchmarks/spread.py DATA [--set report] [--slices 3 5]
+
+Simulates a user on scans with a truth: the truth is copied into a few slices, evenly spread over the structure, and
+Dice is taken on all slices that were not copied. Beside `rwkv_core.spread` stand the simplest things that a user could
+do without it: shapes interpolated between the same slices (signed distances, as "fill between slices" does; half a gap
+beyond the outermost they stay as they are), the nearest of the slices copied, SimpleITK's companion
+itk-morphologicalcontourinterpolation where it is installed, and the answer that stood before.
+
+DATA holds `sample` (Colin27 with AAL's regions), `validation` (voxelmorph's scan with FreeSurfer's structures, two
+patients of open_ms_data with brain masks) and `prompt/validation` (a torso CT with TotalSegmentator's structures).
+There are two sets. On `choose`, and on nothing else, this method's constants were chosen: every other structure of the
+torso, AAL's regions of the left, lesions painted into the head. `report` has the other structures of the torso, AAL's
+regions of the right, all that voxelmorph's scan holds, and the brain masks.
+
+Structures that a model knows are corrected in its own answer, which needs the shipped model (`--no-model` leaves them
+out); all others are drawn into an empty labelmap.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from scipy import ndimage
+
+from rwkv_core import Volume, read_volume, spread
+from rwkv_core.corrections import keep_slices, slices_mask
+from rwkv_core.spreading import VolumeFeatures, volume_features
+from rwkv_core.vocabulary import AXES, SliceIndex
+
+AAL = (29, 37, 43, 55, 67, 71, 73, 77, 81, 91, 1, 7)
+"""Of the left; the region of the right has the next number."""
+
+FREESURFER = {
+    "Corpus callosum": (251, 252, 253, 254, 255),
+    "White matter": (2, 41),
+    "Cortex": (3, 42),
+    "Lateral ventricles": (4, 5, 43, 44),
+    "Cerebellum": (7, 8, 46, 47),
+    "Left putamen": (12,),
+    "Right thalamus": (49,),
+    "Left hippocampus": (17,),
+    "Right caudate": (50,),
+    "Brainstem": (16,),
+}
+Labels = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A scan and its truth (K, J, I).
+
+    Attributes:
+        before: what a model said; None where the structure, whose label is 1, is drawn into an empty labelmap.
+        probabilities: of a model, by label.
+        whole: whether all labels count as one structure: the brain.
+    """
+
+    group: str
+    name: str
+    volume: Volume
+    truth: Labels
+    before: Labels | None = None
+    probabilities: Mapping[int, NDArray[np.float16]] = field(default_factory=dict)
+    whole: bool = False
+
+
+def dice(a: Mask, b: Mask) -> float:
+    return float(2 * np.count_nonzero(a & b) / max(np.count_nonzero(a) + np.count_nonzero(b), 1))
+
+
+def evenly(mask: Mask, axis: int, count: int) -> list[SliceIndex]:
+    """`count` slices, evenly over those in which there is something."""
+    found = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+    places = ((np.arange(count) + 0.5) / count * len(found)).astype(int)
+    return [SliceIndex(AXES[axis], int(index)) for index in np.unique(found[places])]
+
+
+def interpolated(mask: Mask, slices: Sequence[SliceIndex], spacing: tuple[float, float, float]) -> Mask:
+    """Shapes between the given slices; half a gap beyond the outermost they stay as they are."""
+    axis = slices[0].dimension
+    stack = np.moveaxis(mask, axis, 0)
+    pixel = [spacing[2 - other] for other in range(3) if other != axis]
+    result = np.zeros_like(stack)
+    at = [index.index for index in slices]
+    edt = ndimage.distance_transform_edt
+    depths = [edt(stack[i], sampling=pixel) - edt(~stack[i], sampling=pixel) for i in at]
+    reach = max(np.diff(at)) // 2 if len(at) > 1 else 5
+    for index in range(max(at[0] - reach, 0), min(at[-1] + reach + 1, len(stack))):
+        shares = [float(np.interp(index, at, row)) for row in np.eye(len(at))]
+        result[index] = sum(share * depth for share, depth in zip(shares, depths, strict=True) if share) > 0
+    return np.moveaxis(result, 0, axis)
+
+
+def nearest(mask: Mask, slices: Sequence[SliceIndex]) -> Mask:
+    """The nearest of the given slices, as far as shapes are interpolated."""
+    axis = slices[0].dimension
+    stack = np.moveaxis(mask, axis, 0)
+    at = np.array([index.index for index in slices])
+    reach = max(np.diff(at)) // 2 if len(at) > 1 else 5
+    result = np.zeros_like(stack)
+    for index in range(max(at[0] - reach, 0), min(at[-1] + reach + 1, len(stack))):
+        result[index] = stack[at[np.abs(at - index).argmin()]]
+    return np.moveaxis(result, 0, axis)
+
+
+def contour_interpolation(mask: Mask, slices: Sequence[SliceIndex]) -> Mask | None:
+    """ITK's morphological contour interpolation (Zukić et al. 2016), between the outermost slices; None without it."""
+    try:
+        import itk
+    except ImportError:
+        return None
+    drawn = np.where(slices_mask(mask.shape, slices), mask, False).astype(np.uint8)
+    image = itk.image_from_array(drawn)
+    found = itk.morphological_contour_interpolator(image, axis=2 - slices[0].dimension)
+    return np.asarray(itk.array_from_image(found)) > 0
+
+
+def torso(data: Path, half: int) -> list[Case]:
+    """Structures of 400 voxels and eight slices at least; every other one."""
+    folder = data / "prompt" / "validation"
+    volume = read_volume(folder / "ct_torso.nii.gz")
+    labels = read_volume(folder / "ct_torso_labels.nii.gz").array
+    large = [
+        int(value)
+        for value in np.unique(labels)
+        if value and np.count_nonzero(labels == value) > 400 and (labels == value).any((1, 2)).sum() >= 8
+    ]
+    return [Case("torso CT", f"label {value}", volume, (labels == value).astype(np.uint8)) for value in large[half::2]]
+
+
+def regions(data: Path, right: bool) -> list[Case]:
+    volume = read_volume(data / "sample" / "ch2.nii.gz")
+    labels = read_volume(data / "sample" / "aal.nii.gz").array
+    return [Case("AAL", f"region {value + right}", volume, (labels == value + right).astype(np.uint8)) for value in AAL]
+
+
+def lesions(data: Path) -> list[Case]:
+    """Bright blobs of 3 to 8 mm radius with soft borders and an uneven inside, in the bright part of the brain."""
+    volume = read_volume(data / "sample" / "ch2.nii.gz")
+    brain = read_volume(data / "sample" / "ch2bet.nii.gz").array
+    random = np.random.default_rng(3)
+    places = np.argwhere(ndimage.binary_erosion(brain > np.percentile(brain[brain > 0], 60), iterations=2))
+    rough = ndimage.gaussian_filter(random.standard_normal(brain.shape).astype(np.float32), 3)
+    rough /= rough.std()
+    strength = np.zeros(brain.shape, np.float32)
+    for centre in places[random.choice(len(places), 20, replace=False)]:
+        radius = random.uniform(3, 8)
+        box = tuple(slice(max(c - 16, 0), min(c + 17, n)) for c, n in zip(centre, brain.shape, strict=True))
+        offset = np.stack(np.mgrid[box], -1) - centre
+        depth = radius - np.linalg.norm(offset, axis=-1) + 1.5 * rough[box]
+        strength[box] = np.maximum(strength[box], np.clip(depth / 2 + 0.5, 0, 1))
+    top = float(np.percentile(brain[brain > 0], 98))
+    array = volume.array.astype(np.float32)
+    array += strength * (1.1 * top + 0.06 * top * rough - array)
+    painted = Volume(array, volume.ijk_to_ras)
+    return [Case("painted", "lesions", painted, (strength > 0.5).astype(np.uint8))]
+
+
+def freesurfer(data: Path) -> tuple[Volume, NDArray[np.int64]]:
+    """Voxelmorph's test scan, and FreeSurfer's labels of it."""
+    scan = np.load(data / "validation" / "voxelmorph_test_scan.npz")
+    ijk_to_ras = np.eye(4)
+    ijk_to_ras[:3, :3] = [[-1, 0, 0], [0, 0, 1], [0, -1, 0]]  # toward left, inferior, anterior; 1 mm
+    return Volume(np.ascontiguousarray(scan["vol"].T, np.float32), ijk_to_ras), scan["seg"].T.astype(int)
+
+
+def voxelmorph(data: Path) -> list[Case]:
+    volume, labels = freesurfer(data)
+    return [
+        Case("voxelmorph", name, volume, np.isin(labels, values).astype(np.uint8))
+        for name, values in FREESURFER.items()
+    ]
+
+
+def masks(data: Path) -> Iterable[tuple[str, Volume, Mask]]:
+    for image in sorted((data / "validation").glob("patient*_study1_*.nii.gz")):
+        if "_mask" not in image.name:
+            mask = read_volume(image.with_name(image.name.replace(".nii.gz", "_mask.nii.gz"))).array > 0
+            yield image.name.removesuffix(".nii.gz").replace("_study1", ""), read_volume(image), mask
+
+
+def drawn_brains(data: Path) -> list[Case]:
+    return [Case("brain mask", name, volume, mask.astype(np.uint8)) for name, volume, mask in masks(data)]
+
+
+def known(data: Path) -> Iterable[Case]:
+    """What the shipped model knows: FreeSurfer's structures, and the brain as a whole.
+
+    The user takes away what is not brain, and gives brain that was missed the label beside it.
+    """
+    from rwkv_core import Segmenter, load_bundle
+
+    bundle = load_bundle("default")
+    segmenter = Segmenter(bundle, "cpu")
+    values = [0, *(one.value for one in bundle.config.classes)]
+
+    def predicted(volume: Volume) -> tuple[Labels, dict[int, NDArray[np.float16]]]:
+        found = segmenter.prepare(volume).segment(probabilities=True)
+        assert found.probabilities is not None
+        return found.labelmap.astype(np.uint8), dict(zip(values[1:], found.probabilities[1:], strict=True))
+
+    volume, labels = freesurfer(data)
+    truth = np.zeros(labels.shape, np.uint8)
+    for one in bundle.config.classes:
+        truth[np.isin(labels, one.freesurfer)] = one.value
+    yield Case("known", "voxelmorph", volume, truth, *predicted(volume))
+    for name, volume, mask in masks(data):
+        before, probabilities = predicted(volume)
+        beside = ndimage.distance_transform_edt(
+            before == 0, sampling=volume.spacing[::-1], return_distances=False, return_indices=True
+        )
+        truth = np.where(mask, before[tuple(beside)], 0).astype(np.uint8)
+        yield Case("known brain", name, volume, truth, before, probabilities, whole=True)
+
+
+def run(case: Case, count: int, axis: int, features: VolumeFeatures | None) -> dict[str, float | str]:
+    """Figures after `count` slices."""
+    slices = evenly(case.truth > 0, axis, count)
+    free = ~slices_mask(case.truth.shape, slices)
+    before = np.zeros_like(case.truth) if case.before is None else case.before
+    users = keep_slices(before, case.truth, slices).astype(np.uint8)
+    start = time.perf_counter()
+    answer = spread(
+        case.volume,
+        users,
+        slices,
+        before=case.before,
+        probabilities=case.probabilities,
+        features=features,
+    )
+    seconds = time.perf_counter() - start
+    shown = {one.value for one in answer.structures} | {0}
+    untouched = ~np.isin(users, list(shown)) | ~free
+    figures: dict[str, float | str] = {
+        "seconds": seconds,
+        "learn": answer.seconds["learn"] + answer.seconds["answer"],
+        "unshown": float(np.count_nonzero((answer.labelmap != users) & untouched)),
+    }
+    if case.before is None or case.whole:
+        truth = (case.truth > 0) & free
+        figures["spread"] = dice((answer.labelmap > 0) & free, truth)
+        figures["before"] = dice((before > 0) & free, truth)
+        figures["interpolation"] = dice(interpolated(case.truth > 0, slices, case.volume.spacing) & free, truth)
+        figures["nearest"] = dice(nearest(case.truth > 0, slices) & free, truth)
+        contours = contour_interpolation(case.truth > 0, slices)
+        if contours is not None:
+            figures["contours"] = dice(contours & free, truth)
+        figures["worst"] = figures["spread"] - max(figures["interpolation"], figures["before"])
+    else:
+        present = [int(value) for value in np.unique(case.truth) if value]
+        truths = {value: (case.truth == value) & free for value in present}
+        old = {value: dice((before == value) & free, truths[value]) for value in present}
+        new = {value: dice((answer.labelmap == value) & free, truths[value]) for value in present}
+        plain = [
+            dice(interpolated(case.truth == value, slices, case.volume.spacing) & free, truths[value])
+            for value in present
+        ]
+        figures["before"], figures["spread"] = statistics.mean(old.values()), statistics.mean(new.values())
+        figures["interpolation"] = statistics.mean(plain)
+        figures["worst"] = min(new[value] - old[value] for value in present)
+    if len(answer.structures) == 1:
+        figures["method"] = answer.structures[0].method
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--set", choices=("choose", "report"), default="report")
+    parser.add_argument("--slices", type=int, nargs="+", default=[1, 3, 5])
+    parser.add_argument("--cases", nargs="+", help="beginnings of groups, or of GROUP: NAME; all by default")
+    parser.add_argument("--no-model", action="store_true", help="leave out what the shipped model knows")
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    options = parser.parse_args()
+    console = Console(width=160)
+    sources: list[Callable[[], Iterable[Case]]]
+    if options.set == "choose":
+        sources = [
+            lambda: torso(options.data, 0),
+            lambda: regions(options.data, right=False),
+            lambda: lesions(options.data),
+        ]
+    else:
+        sources = [
+            lambda: torso(options.data, 1),
+            lambda: regions(options.data, right=True),
+            lambda: voxelmorph(options.data),
+            lambda: drawn_brains(options.data),
+        ]
+        if not options.no_model:
+            sources.append(lambda: known(options.data))
+    found: list[dict[str, float | str]] = []
+    features: tuple[Volume, VolumeFeatures] | None = None
+    for source in sources:
+        for case in source():
+            name = f"{case.group}: {case.name}"
+            if options.cases and not any(name.startswith(one) for one in options.cases):
+                continue
+            if features is None or features[0] is not case.volume:
+                start = time.perf_counter()
+                features = case.volume, volume_features(case.volume.array, case.volume.spacing)
+                spent = time.perf_counter() - start
+                console.print(f"features of {case.volume.array.shape[::-1]} voxels: {spent:.1f} s", highlight=False)
+            for count in options.slices:
+                figures = {"group": case.group, "name": case.name, "slices": count}
+                figures |= run(case, count, 0, features[1])
+                found.append(figures)
+                words = ", ".join(
+                    f"{key} {value:.3f}" if isinstance(value, float) else f"{value}"
+                    for key, value in figures.items()
+                    if key not in ("group", "name", "slices")
+                )
+                console.print(f"{name}, {count} slices: {words}", highlight=False)
+                if options.json:
+                    options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    columns = ("before", "nearest", "interpolation", "contours", "spread", "learn")
+    table = Table("", "slices", "cases", *columns, "worst", "more than 0.005 below", title=f"Dice, set {options.set}")
+    groups = list(dict.fromkeys(str(one["group"]) for one in found))
+    for group in [*groups, "all drawn"]:
+        for count in options.slices:
+            rows = [
+                one
+                for one in found
+                if one["slices"] == count and (one["group"] == group if group in groups else "method" in one)
+            ]
+            if rows:
+                means = [
+                    f"{statistics.mean(values):.3f}" if len(values) == len(rows) else ""
+                    for values in ([float(one[key]) for one in rows if key in one] for key in columns)
+                ]
+                worst = [float(one["worst"]) for one in rows]
+                below = sum(one < -0.005 for one in worst)
+                table.add_row(group, str(count), str(len(rows)), *means, f"{min(worst):+.3f}", str(below))
+    console.print(table)
+    console.print(f"Voxels of labels that no slice shows, changed: {sum(int(float(one['unshown'])) for one in found)}")
+
+
+if __name__ == "__main__":
+    main()
