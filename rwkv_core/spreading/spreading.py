@@ -301,14 +301,9 @@ class _Work:
         for value in self.values:
             masks = {index: index.of(self._labels) == value for index in self._slices}
             self._shapes.append(ShapePrior(masks, self._labels.shape, spacing))
-        counts = [
-            sum(
-                bool(np.isin(index.of(self._labels), self.values).any())
-                for index in self._slices
-                if index.dimension == axis
-            )
-            for axis in range(3)
-        ]
+        counts = [0, 0, 0]
+        for index in self._slices:
+            counts[index.dimension] += bool(np.isin(index.of(self._labels), self.values).any())
         self.axis = int(np.argmax(counts))
         self._stood_before = [bool((self._stood == value).any()) for value in self.values]
         self._prior_maps(probabilities)
