@@ -98,6 +98,7 @@ class RWKVUNetSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = RWKVUNetSegmentLogic()
         self.panels = tuple(panel(self.ui, self.logic) for panel in PANELS)
         self.logic.onStateChanged = self.updateFromState
+        self.logic.segmentation.occupationChanged.connect(self.updateFromState)
         self.logic.models.changed.connect(self.updateFromState)
         self.logic.installation.changed.connect(self.updateFromState)
         scene = slicer.mrmlScene

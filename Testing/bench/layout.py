@@ -1,5 +1,7 @@
 """slicer.app.layoutManager() (a stand-in for the widgets; slice nodes, view node and their logics are real)."""
 
+import contextlib
+
 import slicer
 import vtk
 
@@ -98,3 +100,24 @@ class qSlicerLayoutManager(QtCore.QObject):
     def resumeRender(self):
         for view in self._views():
             view.resumeRender()
+
+
+@contextlib.contextmanager
+def without_views():
+    """A Slicer without slice views, layout manager and main window, as with --no-main-window; they come back after."""
+    scene, application = slicer.mrmlScene, slicer.app
+    kept = application._layoutManager, application._window
+    nodes = [
+        node
+        for kind in ("vtkMRMLSliceNode", "vtkMRMLSliceCompositeNode", "vtkMRMLSliceDisplayNode")
+        for node in slicer.util.getNodesByClass(kind)
+    ]
+    for node in nodes:
+        scene.RemoveNode(node)
+    application._layoutManager = application._window = None
+    try:
+        yield
+    finally:
+        application._layoutManager, application._window = kept
+        for node in nodes:
+            scene.AddNode(node)

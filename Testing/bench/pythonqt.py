@@ -154,8 +154,17 @@ def connect(*arguments):
 
     signal = _bound(sender, name, types)
     signal.connect(deliver)
-    _links.setdefault(_link(sender, name, function), []).append((signal, deliver))
+    link = _link(sender, name, function)
+    if not any(key[0] == link[0] for key in _links):
+        sender.destroyed.connect(functools.partial(_forget, link[0]))
+    _links.setdefault(link, []).append((signal, deliver))
     return True
+
+
+def _forget(pointer, *_):
+    """The receivers of a sender that is deleted go with it, and so does what they refer to."""
+    for key in [key for key in _links if key[0] == pointer]:
+        del _links[key]
 
 
 def disconnect(*arguments):

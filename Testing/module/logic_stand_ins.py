@@ -182,6 +182,7 @@ class Segmentation:
         self.undone = []
         self.completed = Signal()
         self.occupations = []
+        self.occupationChanged = Signal()
         self.writer = SimpleNamespace(
             show3D=lambda node, shown=True: self.shown3D.append((node, shown)),
             canUndo=lambda node: node not in self.undone,

@@ -127,11 +127,16 @@ class AdaptationLogic:
         users, new = self._users(current)
         marked = tuple(dict.fromkeys([*self._result.protectedSlices(), *slices]))
         self._running, self._cancelled = True, False
-        self._result.begin(_("Learning from the corrections"))
+        self._result.begin(_("Learning from the corrections"), lambda error: (self.cancel(), over(error)))
         client = self._result.client
         files: list[str] = []
 
+        finished: list[bool] = []
+
         def over(outcome: Adaptation | RWKVUNetError) -> None:
+            if finished:  # given up before
+                return
+            finished.append(True)
             for file in files:
                 client.discard(file)
             self._running, self.progress, self._ticket = False, None, None

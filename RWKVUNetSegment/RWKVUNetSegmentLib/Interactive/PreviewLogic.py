@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import qt
 import slicer
 import vtk
 from slicer.i18n import tr as _
@@ -25,7 +24,7 @@ from RWKVUNetSegmentLib.Interactive.PreviewedSlices import PreviewedSlice, toget
 from RWKVUNetSegmentLib.Interactive.PreviewNode import PreviewNode
 from RWKVUNetSegmentLib.Scene import InputVolume
 from RWKVUNetSegmentLib.Scene.SliceViews import SliceViews, sliceOf
-from RWKVUNetSegmentLib.Worker.EventLoop import asError, slot
+from RWKVUNetSegmentLib.Worker.EventLoop import Timer, asError
 from RWKVUNetSegmentLib.Worker.Signal import Signal
 from RWKVUNetSegmentLib.Worker.SliceRequests import Listener, PreviewParameters, SliceRequests
 from RWKVUNetSegmentLib.Worker.VolumeOfWorker import VolumeOfWorker
@@ -70,10 +69,7 @@ class PreviewLogic:
         self._voxels: Any = None
         self._round = 0
         self.changed = Signal()
-        self._timer = qt.QTimer()
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(_QUIET_MILLISECONDS)
-        self._timer.connect("timeout()", slot(self._next))
+        self._timer = Timer(self._next, _QUIET_MILLISECONDS)
         self._scene = slicer.mrmlScene
         self._tags = [
             self._scene.AddObserver(self._scene.StartCloseEvent, self._onSceneCloses),
@@ -92,7 +88,7 @@ class PreviewLogic:
     @property
     def busy(self) -> bool:
         """Whether something that is looked at is not shown yet."""
-        return self._awaited is not None or bool(self._timer.active)
+        return self._awaited is not None or self._timer.active
 
     @property
     def previewed(self) -> tuple[Any, ...]:
@@ -194,6 +190,7 @@ class PreviewLogic:
         """Module reload or quit."""
         self.changed.clear()
         self.discard()
+        self._timer.delete()
         for tag in self._tags:
             self._scene.RemoveObserver(tag)
         self._tags = []
@@ -222,7 +219,7 @@ class PreviewLogic:
 
     def _lookedAt(self) -> Any:
         """`SliceIndex`, or the slice node of an oblique view; None when it shows nothing of the volume."""
-        if self._parameters is None or self.views.active is None:
+        if self._parameters is None:
             return None
         try:
             one = sliceOf(self._parameters.inputVolume, self.views.active)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import qt
 import slicer
 from slicer.i18n import tr as _
 
@@ -12,7 +11,7 @@ from rwkv_core.errors import RWKVUNetError
 from rwkv_core.vocabulary import PostProcessing, SegmentClass
 from RWKVUNetSegmentLib.Panels import TimeInWords
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
-from RWKVUNetSegmentLib.Worker.EventLoop import slot
+from RWKVUNetSegmentLib.Worker.EventLoop import Timer
 
 _QUIET_MILLISECONDS = 250
 """A control that moves faster than this is left alone until it rests."""
@@ -27,10 +26,7 @@ class PostProcessingPanel(Panel):
         self._of: Any = None
         self._classes: tuple[SegmentClass, ...] = ()
         self._control, self._previous = "", ""
-        self._timer = qt.QTimer()
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(_QUIET_MILLISECONDS)
-        self._timer.connect("timeout()", slot(self._apply))
+        self._timer = Timer(self._apply, _QUIET_MILLISECONDS)
         ui.classComboBox.connect("currentIndexChanged(int)", self.onClassChosen)
         ui.classOnCheckBox.connect("toggled(bool)", lambda on: self._setClass("off", not on))
         ui.thresholdCheckBox.connect("toggled(bool)", self.onThreshold)
@@ -46,7 +42,7 @@ class PostProcessingPanel(Panel):
         self.logic.interactive.result.changed.connect(self.updateFromState)
 
     def cleanup(self) -> None:
-        self._timer.stop()
+        self._timer.delete()
         self.logic.interactive.result.changed.disconnect(self.updateFromState)
 
     @property

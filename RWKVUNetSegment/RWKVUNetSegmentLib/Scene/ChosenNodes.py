@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-import qt
 import slicer
 import vtk
 from slicer.util import VTKObservationMixin
+
+from RWKVUNetSegmentLib.Worker.EventLoop import Timer
 
 _VOLUME_EVENTS = (
     vtk.vtkCommand.ModifiedEvent,
@@ -26,10 +27,7 @@ class ChosenNodes(VTKObservationMixin):
 
     def __init__(self, onChanged: Callable[[], object]):
         VTKObservationMixin.__init__(self)
-        self._timer = qt.QTimer()
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(0)
-        self._timer.connect("timeout()", onChanged)
+        self._timer = Timer(onChanged)
         self._watched: list[tuple[Any, int]] = []
 
     def watch(self, parameterNode: Any) -> None:
@@ -56,5 +54,5 @@ class ChosenNodes(VTKObservationMixin):
         self.later()
 
     def cleanup(self) -> None:
-        self._timer.stop()
+        self._timer.delete()
         self.watch(None)

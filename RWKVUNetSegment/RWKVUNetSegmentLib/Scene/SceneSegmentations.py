@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-import qt
 import slicer
 import vtk
 from slicer.util import VTKObservationMixin
+
+from RWKVUNetSegmentLib.Worker.EventLoop import Timer
 
 _NODE_EVENTS = (
     vtk.vtkCommand.ModifiedEvent,
@@ -35,10 +36,7 @@ class SceneSegmentations(VTKObservationMixin):
         VTKObservationMixin.__init__(self)
         self.nodes: tuple[Any, ...] = ()
         self._onChanged = onChanged
-        self._timer = qt.QTimer()
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(0)
-        self._timer.connect("timeout()", self._look)
+        self._timer = Timer(self._look)
         scene = slicer.mrmlScene
         for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndBatchProcessEvent):
             self.addObserver(scene, event, self._later)
@@ -46,7 +44,7 @@ class SceneSegmentations(VTKObservationMixin):
 
     def cleanup(self) -> None:
         """Watch no more."""
-        self._timer.stop()
+        self._timer.delete()
         self.removeObservers()
 
     def _later(self, caller: Any = None, event: Any = None) -> None:

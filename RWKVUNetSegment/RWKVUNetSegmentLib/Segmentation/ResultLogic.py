@@ -273,11 +273,17 @@ class ResultLogic:
         else:
             action()
 
-    def begin(self, action: str) -> None:
-        """Something goes on."""
+    def begin(self, action: str, onGivenUp: Callable[[RWKVUNetError], object] | None = None) -> None:
+        """Something goes on.
+
+        Args:
+            action: in words.
+            onGivenUp: called in place of `end` when it is given up before the worker is asked by `ask`.
+        """
         self.busy, self.message, self.failed = action, "", False
-        self._action, self._onError = object(), None
+        self._action, self._onError = object(), onGivenUp
         self.changed.emit()
+        self._segmentation.occupationChanged.emit()
 
     def ask(
         self,
@@ -332,6 +338,7 @@ class ResultLogic:
         self.failed = isinstance(outcome, RWKVUNetError) and not isinstance(outcome, CancelledError)
         self.message = _("Cancelled. Nothing was changed.") if isinstance(outcome, CancelledError) else str(outcome)
         self.changed.emit()
+        self._segmentation.occupationChanged.emit()
         if self._wanted or self._waiting is not None:
             later(self._goOn)
 

@@ -37,6 +37,7 @@ class SegmentationLogic:
 
     Attributes:
         occupations: functions that say what else keeps the worker busy for long, in words; empty when nothing does.
+        occupationChanged: `Signal`, to be emitted when one of them says something else than before.
         completed: `Signal` with the `SegmentationResult` of a run that was completed, before its `onFinished`.
     """
 
@@ -46,6 +47,7 @@ class SegmentationLogic:
         self._runs: list[SegmentationRun] = []
         self.completed = Signal()
         self.occupations: list[Callable[[], str]] = []
+        self.occupationChanged = Signal()
         scene = slicer.mrmlScene
         self._scene = scene
         self._tags = [
@@ -158,6 +160,7 @@ class SegmentationLogic:
             self._scene.RemoveObserver(tag)
         self._tags = []
         self.completed.clear()
+        self.occupationChanged.clear()
         for run in list(self._runs):
             run.forget()
         self.client.stop()

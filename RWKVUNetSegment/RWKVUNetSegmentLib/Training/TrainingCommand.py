@@ -50,6 +50,7 @@ class TrainingCommand:
 
     def _onFinished(self, code: int) -> None:
         assert self._process is not None
+        self._process.release()
         output = self._process.read().decode("utf-8", "replace")
         words = self._process.readErrors().decode("utf-8", "replace").strip()
         if code == 0:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import qt
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import InputError, RWKVUNetError
@@ -23,7 +22,7 @@ from RWKVUNetSegmentLib.Scene.InputVolume import modalityOf
 from RWKVUNetSegmentLib.Training.TrainingCommand import TrainingCommand
 from RWKVUNetSegmentLib.Training.TrainingDataExport import exportData, problemOf, removeData, volumeOf
 from RWKVUNetSegmentLib.Training.TrainingRun import TrainingRun, dataFolder
-from RWKVUNetSegmentLib.Worker.EventLoop import later, runInChunks, slot
+from RWKVUNetSegmentLib.Worker.EventLoop import Timer, later, runInChunks
 from RWKVUNetSegmentLib.Worker.Signal import Signal, emit
 
 _POLL_SECONDS = 1.0
@@ -100,9 +99,7 @@ class TrainingLogic:
         self._command: TrainingCommand | None = None
         self._giveUp: Callable[[], None] | None = None
         self.changed = Signal()
-        self._timer = qt.QTimer()
-        self._timer.setInterval(int(1000 * _POLL_SECONDS))
-        self._timer.connect("timeout()", slot(self.refresh))
+        self._timer = Timer(self.refresh, int(1000 * _POLL_SECONDS), repeats=True)
 
     @property
     def defaultFolder(self) -> Path | None:
@@ -264,7 +261,7 @@ class TrainingLogic:
     def cleanup(self) -> None:
         """Module reload or quit: stop watching. Runs go on."""
         self.changed.clear()
-        self._timer.stop()
+        self._timer.delete()
         self.cancelStart()
         if self._command is not None:
             self._command.end()

@@ -46,6 +46,48 @@ def deliver(onDone: Callable[..., object] | None, onError: Callable[..., object]
         emit(onError, asError(error))
 
 
+class Timer:
+    """A timer that its owner deletes: until then, the function keeps the owner alive, and the owner the timer.
+
+    Args:
+        function: called each time it runs out; what it raises goes to the log.
+        milliseconds: 0 for the next turn of the event loop.
+        repeats: whether it goes on.
+    """
+
+    def __init__(self, function: Callable[[], object], milliseconds: int = 0, repeats: bool = False):
+        @slot
+        def call() -> None:
+            function()
+
+        self._timer: Any = qt.QTimer()
+        self._timer.setSingleShot(not repeats)
+        self._timer.setInterval(milliseconds)
+        self._timer.connect("timeout()", call)
+
+    @property
+    def active(self) -> bool:
+        """Whether it runs."""
+        return self._timer is not None and bool(self._timer.active)
+
+    def start(self) -> None:
+        """Begin anew. Nothing happens once it is deleted."""
+        if self._timer is not None:
+            self._timer.start()
+
+    def stop(self) -> None:
+        """Run no more, until it is started again."""
+        if self._timer is not None:
+            self._timer.stop()
+
+    def delete(self) -> None:
+        """Let go of the function, for good."""
+        if self._timer is not None:
+            timer, self._timer = self._timer, None
+            timer.stop()
+            timer.deleteLater()
+
+
 class _Pending:
     """A call that is due, with a timer of its own that is deleted with it.
 

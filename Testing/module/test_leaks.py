@@ -1,0 +1,79 @@
+"""Nothing is left behind: not after segmentations, previews and closed scenes, and not after Reload."""
+
+import gc
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import slicer
+
+from RWKVUNetSegmentLib.Worker.EventLoop import pendingCalls
+
+import bench
+from bench import pythonqt
+from module.conftest import _children as children
+from module.interactive_user import stand_in_fixture, user_fixture  # noqa: F401 (fixtures)
+
+OURS = ("RWKVUNetSegment", "rwkv_core")
+
+
+def alive():
+    """How many objects of the module's classes there are."""
+    gc.collect()
+    bench.process_events()
+    gc.collect()
+    kinds = (type(one) for one in gc.get_objects())
+    return Counter(kind.__name__ for kind in kinds if kind.__module__.partition(".")[0].startswith(OURS))
+
+
+def counted(user):
+    """What must not grow."""
+    bench.process_events()
+    maps = Path("/proc/self/maps")
+    folders = list(user.folder.parent.rglob("*.npy"))
+    private = user.logic.segmentation.client.session.folder.path
+    return {
+        "timers": len(slicer.app.moduleManager().children()),
+        "calls": pendingCalls(),
+        "connections": sum(map(len, pythonqt._links.values())),
+        "processes": len(children()),
+        "mappings": maps.read_text().count("rwkv-unet-") if maps.exists() else 0,
+        "files": len(folders) + len(list(private.iterdir())),
+        "listeners": len(user.interactive.result.changed) + len(user.interactive.preview.changed),
+        "tickets": len(user.logic.segmentation.client._tickets),
+        "runs": alive()["SegmentationRun"],
+    }
+
+
+@pytest.mark.parametrize("times", [5, pytest.param(50, marks=pytest.mark.long)])
+def test_segmentations_previews_and_closings_leave_nothing(user, times):
+    def once(index):
+        user.segment()
+        user.turn_on()
+        user.scroll(index % 10)
+        user.rest()
+        user.ui.discardButton.click()
+        bench.clear_scene()
+        user.load()
+
+    once(0)
+    once(1)
+    before = counted(user)
+    for index in range(times):
+        once(index)
+    assert counted(user) == before
+
+
+def test_after_reload_nothing_of_the_old_module_lives(user):
+    user.segment()
+    opened = user.opened
+    opened.reload()
+    bench.wait_until(lambda: opened.logic.models.models)
+    before = alive()
+    for _reload in range(2):
+        opened.reload()
+        bench.wait_until(lambda: opened.logic.models.models)  # the list is there without entering anew
+    after = alive()
+    names = ("RWKVUNetSegmentWidget", "RWKVUNetSegmentLogic", "WorkerClient", "SegmentationLogic", "TrainingPanel")
+    assert {name: after[name] for name in names} == {name: before[name] for name in names}
+    assert after["RWKVUNetSegmentWidget"] == after["RWKVUNetSegmentLogic"] == 1
