@@ -1,13 +1,16 @@
 """Pointing at structures: clicks, boxes, scribbles, corrections, propagation; what users can get wrong."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from rwkv_core import Prompter, Volume
+from rwkv_core import Prompter, Volume, write_volume
 from rwkv_core.bundle.bundle import write_bundle
 from rwkv_core.bundle.config import BundleConfig
+from rwkv_core.cli import main
 from rwkv_core.errors import BundleError, CancelledError, InputError
 from rwkv_core.inference.prompt_maps import CHANNELS, PicturePrompts, minimax, network_input
 from rwkv_core.models import RWKVUNet
@@ -260,3 +263,34 @@ def test_the_way_with_the_lowest_barrier_counts():
     seeds[0, 0] = True
 
     np.testing.assert_allclose(minimax(cost, seeds), [[0.1, 0.9, 0.3], [0.1, 0.9, 0.3], [0.1, 0.3, 0.3]])
+
+
+def test_the_command_line_answers_to_points_in_space(bundle, tmp_path, capsys):
+    scan, out = tmp_path / "scan.nii.gz", tmp_path / "kidney.seg.nrrd"
+    volume = two_balls()
+    write_volume(scan, volume.array, volume.ijk_to_ras)
+    at = ",".join(f"{value:g}" for value in (volume.ijk_to_ras @ [20, 20, 12, 1])[:3])
+    beside = ",".join(f"{value:g}" for value in (volume.ijk_to_ras @ [40, 4, 12, 1])[:3])
+
+    code = main(["prompt", str(scan), "--at", at, "--not", beside, "--propagate", "--name", "Kidney",
+                 "--model", str(bundle.folder), "--device", "cpu", "-o", str(out), "--json"])  # fmt: skip
+
+    told = capsys.readouterr()
+    if code == 0:  # an untrained network may find nothing, and says so
+        assert json.loads(told.out)["slice"] == 12
+        assert "Kidney" in out.read_bytes()[:4000].decode("latin-1")
+    else:
+        assert "Nothing was found there" in told.err
+
+
+def test_the_command_line_tells_what_is_missing(bundle, tmp_path, capsys):
+    scan = tmp_path / "scan.nii.gz"
+    volume = two_balls()
+    write_volume(scan, volume.array, volume.ijk_to_ras)
+
+    assert main(["prompt", str(scan), "--model", str(bundle.folder), "-o", str(tmp_path / "a.seg.nrrd")]) == 1
+    assert "No prompt says what belongs" in capsys.readouterr().err
+    assert main(["prompt", str(scan), "--at", "-900,0,0", "--model", str(bundle.folder), "-o",
+                 str(tmp_path / "a.seg.nrrd")]) == 1  # fmt: skip
+    assert "outside the volume" in capsys.readouterr().err
+    assert not (tmp_path / "a.seg.nrrd").exists()

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import re
 import sys
 
 from rich.console import Console
@@ -27,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
         demo,
         evaluate,
         models,
+        prompt,
         segment,
         train,
     )
@@ -41,9 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"rwkv-unet {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (segment, demo, models, train, evaluate, dataset):
+    for command in (segment, prompt, demo, models, train, evaluate, dataset):
         command.add_parser(subparsers)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(_with_negative_numbers(sys.argv[1:] if arguments is None else arguments))
     logging.basicConfig(level=logging.DEBUG if options.debug else logging.ERROR)
     try:
         return int(options.func(options))
@@ -55,6 +57,17 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print_error(error)
         return FAILED
+
+
+def _with_negative_numbers(arguments: list[str]) -> list[str]:
+    """`--at -3,4,5` as `--at=-3,4,5`: argparse takes a list of numbers that begins with a minus for an option."""
+    joined: list[str] = []
+    for argument in arguments:
+        if re.match(r"-[\d.]+,", argument) and joined and re.fullmatch(r"--[a-z]+", joined[-1]):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def print_error(error: RWKVUNetError) -> None:
