@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from rwkv_core.bundle.config import SegmentClass
 from rwkv_core.errors import InputError
 from rwkv_core.inference.prompter import PLANES, STOP, Prompter
+from rwkv_core.vocabulary import SegmentClass
 from rwkv_core.volume import check_output, read_volume, write_segmentation
 
 _COLOR = (128, 174, 128)  # Slicer's for tissue

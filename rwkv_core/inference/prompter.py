@@ -26,6 +26,7 @@ from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.engines import choose_device, make_engine
 from rwkv_core.errors import BundleError, CancelledError, InputError
 from rwkv_core.inference.prompt_maps import PicturePrompts, network_input
+from rwkv_core.vocabulary import AXES
 from rwkv_core.volume import SliceStack, Volume, slice_stack
 
 Map = NDArray[np.float32]
@@ -43,6 +44,8 @@ MARGIN = 1.7
 """Side of a look, in longest sides of what it must hold."""
 SMALL = 0.3
 """An answer whose longer side is below this share of the look is looked at again, nearer."""
+NEARER = 4.0
+"""Side of that look, in longer sides of the answer."""
 WINDOW = 0.5
 """Width of the window around the clicked intensity, as a share of the range of intensities around."""
 STOP = 0.4
@@ -111,7 +114,7 @@ class Prompter:
         self.engine = make_engine(self.bundle.network, device, engine=engine)
         self._volume: Volume | None = None
         self._window: tuple[float, float] | None = None
-        self._memory: _Memory | None = None
+        self.memory: Memory | None = None
 
     def set_volume(self, volume: Volume, window: tuple[float, float] | None = None) -> None:
         """Take the volume that is pointed at from now on.
@@ -127,20 +130,36 @@ class Prompter:
             raise InputError(f"The window from {window[0]:g} to {window[1]:g} has no width.")
         if volume.array.dtype.kind == "f" and not np.isfinite(volume.array).any():
             raise InputError("The volume holds no finite value.", hint="Check how it was made or exported.")
-        self._volume, self._window, self._memory = volume, window, None
+        self._volume, self._window, self.memory = volume, window, None
+
+    def drop_volume(self) -> None:
+        """Hold the volume no longer; `memory` stays until the next one is set."""
+        self._volume = None
 
     def stack(self, plane: str) -> SliceStack:
         """How the volume is cut into slices.
 
         Args:
-            plane: a key of `PLANES`, three letters as in `rwkv_core.volume.slice_stack`, or "stored".
+            plane: a key of `PLANES`, three letters as in `rwkv_core.volume.slice_stack`, or "stored"; or the axis of
+                the slices, "I", "J" or "K", for slices as `SliceIndex.of` views them.
 
         Raises:
             InputError: when no volume was set, or its slices in this plane are slanted.
             ValueError: for another plane.
         """
         volume = self._set()
-        return slice_stack(volume.ijk_to_ras, volume.array.shape, PLANES.get(plane, plane))
+        if plane not in AXES:
+            return slice_stack(volume.ijk_to_ras, volume.array.shape, PLANES.get(plane, plane))
+        first = AXES.index(plane)
+        axes = (first, *(axis for axis in (0, 1, 2) if axis != first))
+        shape, spacing = volume.array.shape, volume.spacing[::-1]
+        return SliceStack(
+            axes=(axes[0], axes[1], axes[2]),
+            flips=(False, False, False),
+            shape=(shape[axes[0]], shape[axes[1]], shape[axes[2]]),
+            spacing=(spacing[axes[0]], spacing[axes[1]], spacing[axes[2]]),
+            code=plane,
+        )
 
     def locate(self, plane: str, points: npt.ArrayLike) -> tuple[int, NDArray[np.float64]]:
         """Slice index, and (N, 2) rows and columns in it, of points (N, 3) in RAS mm that lie in one slice.
@@ -153,9 +172,8 @@ class Prompter:
         if ras.shape[1:] != (3,) or not np.isfinite(ras).all():
             raise InputError("A point in space needs three numbers: R, A and S in mm.")
         ijk = np.linalg.solve(volume.ijk_to_ras[:3, :3], (ras - volume.ijk_to_ras[:3, 3]).T).T
-        shape = np.array(volume.array.shape)
         kji: NDArray[np.float64] = ijk[:, ::-1].astype(np.float64)
-        outside = ((kji < -0.5) | (kji >= shape - 0.5)).any(1)
+        outside = ((kji < -0.5) | (kji >= np.array(volume.array.shape) - 0.5)).any(1)
         if outside.any():
             where = ", ".join(f"{v:.1f}" for v in ras[outside][0])
             raise InputError(f"The point {where} mm (R, A, S) lies outside the volume.")
@@ -205,9 +223,9 @@ class Prompter:
         given = None if mask is None else _as_map(mask, picture.values.shape, "The mask")
         stop = as_question(cancel)
         key = (stack.code, index, None if given is None else given.tobytes())
-        if self._memory is None or self._memory.key != key:
-            self._memory = _Memory(key)
-        known = self._memory.answers
+        if self.memory is None or self.memory.key != key:
+            self.memory = Memory(key)
+        known = self.memory.answers
         answer, done = given, 0
         for n in range(len(steps), 0, -1):
             if _signature(steps[n - 1]) in known:
@@ -380,7 +398,9 @@ class Picture:
 
 
 @dataclass
-class _Memory:
+class Memory:
+    """Answers to the first prompts of one slice, so that a further prompt asks for one more answer only."""
+
     key: tuple[Any, ...]
     answers: dict[bytes, Map] = field(default_factory=dict)
 
@@ -524,7 +544,7 @@ def _second_square(picture: Picture, square: _Square, answer: Map, points: Pictu
         return _placed(picture, (first + last) / 2, 2 * square.side)
     longest = float((last - first).max())
     if longest < SMALL * square.side:
-        nearer = _placed(picture, (first + last) / 2, MARGIN * 1.3 * longest)
+        nearer = _placed(picture, (first + last) / 2, NEARER * longest)
         return nearer if nearer.side < 0.75 * square.side else None
     return None
 

@@ -593,6 +593,94 @@ class PropagateRequest(Request[PropagateResult], word="propagate"):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PromptResult(Result):
+    """What was pointed at in one slice.
+
+    Attributes:
+        probabilities: name of a .npy file (rows, columns) of the slice as `SliceIndex.of` views it, float16.
+        seconds: that it took, loading apart.
+        warm: the model was ready before the request.
+    """
+
+    probabilities: str
+    seconds: float
+    warm: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class HowToPrompt:
+    """What the requests about a slice that is pointed at have in common.
+
+    Attributes:
+        volume: that is looked at.
+        slice: in which the user works.
+        bundle, device, engine: as `LoadRequest`; a model of kind "prompt".
+        window: lowest and highest intensity that matter, as on the screen; None chooses around what is pointed at.
+    """
+
+    volume: VolumeFile
+    slice: SliceIndex
+    bundle: str = "prompt"
+    device: str = "auto"
+    engine: str = "auto"
+    window: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptRequest(HowToPrompt, Request[PromptResult], word="prompt"):
+    """Find the structure that the user points at. Answers to the same first points of a slice are remembered.
+
+    Attributes:
+        points: (I, J, K) of voxels, in the order in which they were set; they may lie between voxels.
+        labels: for each, whether it belongs.
+        box: two opposite corners, (I, J, K) each; None for none.
+        scribble: name of a .npy file (rows, columns) of integers, positive belongs, negative does not; or None.
+        mask: name of a .npy file (rows, columns): an answer from before that is to be corrected; or None.
+    """
+
+    points: tuple[tuple[float, float, float], ...] = ()
+    labels: tuple[bool, ...] = ()
+    box: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
+    scribble: str | None = None
+    mask: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FollowResult(Result):
+    """How far a structure was followed.
+
+    Attributes:
+        labelmap: name of a .npy file (K, J, I) of the whole volume, uint8, 1 inside; the starting slice included.
+        slices: that were labelled besides the starting one, toward lower indices first, outward.
+        agreement: of each of them with the one before on the way, Dice.
+        first, last: outermost slices that were labelled.
+        reasons: why it ended toward lower and toward higher indices, as sentences.
+    """
+
+    labelmap: str
+    slices: tuple[SliceIndex, ...]
+    agreement: tuple[float, ...]
+    first: int
+    last: int
+    reasons: tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FollowRequest(HowToPrompt, Request[FollowResult], word="follow"):
+    """Follow a structure from a slice into those beside. Progress has the stage "segment", in slices.
+
+    Attributes:
+        mask: name of a .npy file (rows, columns) of the slice, above 0 inside.
+        range: first and last slice to go to; None: as far as the structure goes.
+        stop: Dice of neighbouring slices below which it ends.
+    """
+
+    mask: str
+    range: tuple[int, int] | None = None
+    stop: float = 0.4
+
+
+@dataclass(frozen=True, kw_only=True)
 class Progress:
     """How far a request is.
 

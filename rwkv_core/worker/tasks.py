@@ -14,16 +14,19 @@ from rwkv_core.worker.interactive import INTERACTIVE, Interactive
 from rwkv_core.worker.jobs import Job
 from rwkv_core.worker.models import Models, Ready
 from rwkv_core.worker.parts import Parts
+from rwkv_core.worker.prompts import Prompts
 from rwkv_core.worker.protocol import (
     DevicesRequest,
     DownloadRequest,
     Failure,
+    FollowRequest,
     ImportRequest,
     LoadRequest,
     LoadResult,
     ModelsRequest,
     PlanRequest,
     Progress,
+    PromptRequest,
     RemoveRequest,
     Result,
     SegmentFileRequest,
@@ -49,6 +52,7 @@ class Tasks:
     def __init__(self, folder: PrivateFolder, send: Callable[[Progress], None]):
         self.models = Models()
         self.interactive = Interactive(folder, self._ready, send)
+        self.prompts = Prompts(folder, send)
         self._folder = folder
         self._send = send
         self._measured: tuple[object, IntensityScale] | None = None
@@ -85,6 +89,10 @@ class Tasks:
             return housekeeping.remove(request)
         if isinstance(request, INTERACTIVE):
             return self.interactive.answer(job)
+        if isinstance(request, PromptRequest):
+            return self.prompts.answer(request, job)
+        if isinstance(request, FollowRequest):
+            return self.prompts.follow(request, job)
         raise TypeError(f"there is no task for {type(request).__name__}")
 
     def _load(self, request: LoadRequest, job: Job) -> LoadResult:
