@@ -9,12 +9,21 @@ from rwkv_core import load_bundle
 from rwkv_core.bundle.config import config_text
 from rwkv_core.training.block_synthesis import BlockGenerator
 from rwkv_core.training.brain import main, soft_dice
-from rwkv_core.training.synthesis import SliceGenerator, read_label_maps
+from rwkv_core.training.sided_loss import SidedLoss
+from rwkv_core.training.synthesis import (
+    DISTANT_FLUID,
+    OUTER_FLUID,
+    SAGITTAL,
+    SliceGenerator,
+    Variation,
+    read_label_maps,
+    tell_fluids_apart,
+)
 
 from core.small_models import config
 
 IDS = [0, 24, 502, 2, 3, 41, 42]  # air, fluid, skull, white matter and cortex of both sides
-CLASSES = [(2, 41), (3, 42), (24,)]
+CLASSES = [(2, 41), (3, 42), (24, OUTER_FLUID)]
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +56,8 @@ def test_label_maps_are_read_in_patient_directions(folder):
     source = read_label_maps(folder)
     assert source.maps.shape == (2, 60, 64, 56)
     ids = source.ids[source.maps[0].long()]
-    assert set(ids[:30].unique().tolist()) == {0, 502, 24, 3, 2}  # the left half comes first along X
-    assert set(ids[30:].unique().tolist()) == {0, 502, 24, 42, 41}
+    assert set(ids[:30].unique().tolist()) == {0, 502, OUTER_FLUID, 3, 2}  # the left half comes first along X
+    assert set(ids[30:].unique().tolist()) == {0, 502, OUTER_FLUID, 42, 41}
     assert source.brain[0, 0].tolist() == [9, 9, 9]  # fluid is not brain
 
 
@@ -70,12 +79,13 @@ def test_batches_have_the_promised_shapes_ranges_and_classes(folder):
     generate = SliceGenerator(read_label_maps(folder), CLASSES, spacing=1.0, seed=0)
     seen = set()
     for _ in range(4):
-        image, label = generate(8, 48, 64)
+        image, label, plane = generate(8, 48, 64)
         assert image.shape == (8, 1, 48, 64)
         assert image.dtype == torch.float32
         assert 0 <= image.min() <= image.max() <= 1
         assert torch.isfinite(image).all()
         assert label.shape == (8, 48, 64)
+        assert set(plane.tolist()) <= {0, 1, 2}
         seen |= set(label.unique().tolist())
     assert seen == {0, 1, 2, 3}
 
@@ -92,12 +102,54 @@ def test_seed_decides(folder):
 
 def test_image_shows_what_the_label_says(folder):
     """Within most images, pixels of one class are more alike than pixels of all classes."""
-    image, label = SliceGenerator(read_label_maps(folder), CLASSES, 1.0, seed=1)(32, 48, 48)
+    image, label, _ = SliceGenerator(read_label_maps(folder), CLASSES, 1.0, seed=1)(32, 48, 48)
     better = 0
     for one, truth in zip(image[:, 0], label, strict=True):
         within = torch.stack([one[truth == c].var(correction=0) * (truth == c).sum() for c in truth.unique()]).sum()
         better += bool(within / truth.numel() < 0.8 * one.var(correction=0))
     assert better > 24
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+def test_left_is_left_in_every_axial_and_coronal_slice(folder, seed):
+    """Half of the heads are mirror images, and still columns run toward the left: class 2 comes after class 1."""
+    upright = Variation(rotated=5, tilted=5, bent=1)
+    generate = SliceGenerator(read_label_maps(folder), [(42, 41), (3, 2)], 1.0, seed, upright)
+    _, label, plane = generate(24, 64, 64)
+    columns = torch.arange(64.0)[None].expand(64, 64)
+    compared = 0
+    for truth in label[plane != SAGITTAL]:
+        right, left = (columns[truth == side] for side in (1, 2))
+        if min(len(right), len(left)) > 50:
+            compared += 1
+            assert right.mean() < left.mean()
+    assert compared > 3
+
+
+def test_fluid_is_told_apart_by_where_it_lies():
+    """A sulcus belongs to the brain's envelope; fluid below the skull does not; fluid along the spine is distant."""
+    ids = np.zeros((60, 60, 90), np.int16)
+    ids[10:50, 10:50, 40:80] = 24
+    ids[15:45, 15:45, 45:75] = 3
+    ids[29:32, 20:40, 60:75] = 24  # a sulcus
+    ids[28:32, 28:32, 2:45] = 24  # the spine
+    told = tell_fluids_apart(ids, np.array([15, 15, 45]), np.array([44, 44, 74]))
+    assert told[30, 30, 65] == 24
+    assert told[12, 30, 60] == OUTER_FLUID
+    assert told[30, 30, 5] == DISTANT_FLUID
+    assert np.array_equal(told == 3, ids == 3)
+
+
+def test_pairs_count_together_where_sides_cannot_be_told():
+    loss = SidedLoss([0, 2, 1])
+    label = torch.tensor([[[0, 1], [2, 1]]])
+    truth = 50.0 * torch.nn.functional.one_hot(label, 3).permute(0, 3, 1, 2)
+    swapped = truth[:, [0, 2, 1]]
+    sided, sideless = torch.tensor([False]), torch.tensor([True])
+    for logits, slices, right in ((truth, sided, True), (swapped, sided, False), (swapped, sideless, True)):
+        entropy, dice = loss(logits, label, slices)
+        assert bool(entropy < 1e-3) == right
+        assert bool(dice > 0.99) == right
 
 
 def test_blocks_show_what_their_labels_say(folder):

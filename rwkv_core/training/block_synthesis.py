@@ -36,7 +36,9 @@ class BlockGenerator(SliceGenerator):
         shape = torch.tensor(self.source.maps.shape[1:], device=self.device)
         outside = ((voxel < 0) | (voxel >= shape)).any(-1)
         x, y, z = voxel.clamp_min(0).minimum(shape - 1).unbind(-1)
-        return torch.where(outside, 0, self.source.maps[which[:, None, None, None], x, y, z].long())
+        indices = self.source.maps[which[:, None, None, None], x, y, z].long()
+        indices = torch.where(mirrored < 0, self.twin[indices], indices)
+        return torch.where(outside, 0, indices)
 
     def _worsen(self, image: Tensor) -> Tensor:
         """Thick slices along one axis in a third of the samples, blur, coil shading, noise."""

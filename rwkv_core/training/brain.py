@@ -66,7 +66,8 @@ class GeneratedBatches(IterableDataset[tuple[Tensor, Tensor]]):
                 yield blocks.blocks(self.batch, *self.block)
         generate = SliceGenerator(self.label_maps, self.classes, self.pixel, seed)
         for height, width in itertools.cycle(SHAPES):
-            yield generate(self.batch, height, width)
+            image, label, _ = generate(self.batch, height, width)
+            yield image, label
 
 
 class BrainTraining(lightning.LightningModule):

@@ -1,28 +1,71 @@
 """Images generated from label maps: no scan is needed to train (SynthSeg's idea, Billot et al., Medical Image
 Analysis 2023; all code is our own, over their 20 published label maps).
 
-Every image is one slice through one label map: posed, scaled, bent, cut in one of the three planes, painted with a
-random intensity per tissue, averaged over the slice thickness, blurred, shaded and made noisy. Runs on any device; all
-samples of a batch are made at once.
+Every image is one slice through one label map: posed, scaled, bent, diseased, cut in one of the three planes, painted
+with a random intensity per tissue, averaged over the slice thickness, blurred, shaded, made noisy and spoiled by the
+artifacts of scanners. `Variation` says how much of each. Runs on any device; all samples of a batch are made at once.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
 import torch
+from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
 PLANES = ("SPL", "AIL", "LIP")
 """Directions toward which slices, rows and columns run in an axial, a coronal and a sagittal image."""
+SAGITTAL = PLANES.index("LIP")
 
 TOWARD = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
 """Axes of the label maps."""
+
+SIDES = {
+    2: 41,
+    3: 42,
+    4: 43,
+    5: 44,
+    7: 46,
+    8: 47,
+    10: 49,
+    11: 50,
+    12: 51,
+    13: 52,
+    17: 53,
+    18: 54,
+    25: 57,
+    26: 58,
+    28: 60,
+    30: 62,
+    31: 63,
+    136: 163,
+    137: 164,
+}
+"""FreeSurfer id of each structure of the left: that of its twin on the right."""
+
+OUTER_FLUID, DISTANT_FLUID = 1024, 2024
+"""Ids of our own for fluid (FreeSurfer's 24) between the brain's envelope and the skull, and farther away (spinal)."""
+
 _FIRST_EXTRACEREBRAL_ID = 500
-_CSF_ID = 24
+_BRAINSTEM_ID = 16
+_FLUID_ID = 24
+_ENVELOPE = 5.0
+"""mm; sulci up to twice as wide belong to the brain's envelope."""
+_DISTANT = 12.0
+"""mm from brain tissue above the brainstem beyond which fluid is distant."""
+
+_CONTRASTS = (
+    (225, 95, 130, 100, 130, 115, 115, 85, 105, 170, 60, 190, 105),  # T2
+    (35, 110, 145, 110, 140, 125, 135, 110, 122, 190, 50, 110, 115),  # FLAIR
+    (140, 108, 148, 112, 145, 128, 135, 105, 122, 170, 50, 140, 118),  # proton density
+)
+"""Typical intensities of tissues 1 to 13 of the T1 priors (fluid, white matter, ...) in other contrasts, 0 to 255."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +74,7 @@ class LabelMaps:
 
     Attributes:
         maps: (N, X, Y, Z) uint8, 1 mm voxels running toward Right, Anterior, Superior.
-        ids: (L,) FreeSurfer id of each index.
+        ids: (L,) FreeSurfer id of each index, or `OUTER_FLUID` and `DISTANT_FLUID`.
         tissue: (L,) tissue of each index when every structure has its own contrast.
         tissue_t1: (L,) tissue of each index in the T1 priors.
         t1_mean, t1_std: (2, tissues) mean and spread of each tissue's mean and standard deviation in T1 images.
@@ -49,6 +92,11 @@ class LabelMaps:
     def to(self, device: torch.device | str) -> "LabelMaps":
         return LabelMaps(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
+    def subset(self, indices: Sequence[int]) -> "LabelMaps":
+        """The same with some of the label maps only, such as those of a validation set."""
+        chosen = list(indices)
+        return LabelMaps(**{**vars(self), "maps": self.maps[chosen], "brain": self.brain[chosen]})
+
 
 def read_label_maps(folder: Path) -> LabelMaps:
     """Read `training_seg_*.nii.gz` and `labels_classes_priors/*.npy` as SynthSeg publishes them.
@@ -61,7 +109,10 @@ def read_label_maps(folder: Path) -> LabelMaps:
     if not files:
         raise FileNotFoundError(f"no training_seg_*.nii.gz in {folder}")
     priors = folder / "labels_classes_priors"
-    ids = np.load(priors / "generation_labels.npy")
+    published = np.load(priors / "generation_labels.npy")
+    fluid = [int(np.flatnonzero(published == _FLUID_ID)[0])] * 2  # the same tissue in two more places
+    of = np.append(np.arange(len(published)), fluid)
+    ids = np.append(published, (OUTER_FLUID, DISTANT_FLUID))
     index_of_id = np.full(int(ids.max()) + 1, 255, np.uint8)
     index_of_id[ids] = np.arange(len(ids))
     maps, brain = [], []
@@ -69,116 +120,293 @@ def read_label_maps(folder: Path) -> LabelMaps:
         image = sitk.DICOMOrient(sitk.ReadImage(str(file)), "RAS")  # voxels run toward these
         if not np.allclose(image.GetSpacing(), 1.0, atol=1e-3):
             raise ValueError(f"{file.name}: voxels of {image.GetSpacing()} mm; 1 mm expected")
-        array = sitk.GetArrayViewFromImage(image).astype(np.int64).transpose(2, 1, 0)
-        indices = index_of_id[array]
-        if (indices == 255).any():
-            unknown = np.unique(array[indices == 255])
+        array = sitk.GetArrayViewFromImage(image).astype(np.int16).transpose(2, 1, 0)
+        unknown = np.setdiff1d(array, published)
+        if len(unknown):
             raise ValueError(f"{file.name}: ids {unknown.tolist()} are not in generation_labels.npy")
-        inside = np.argwhere((array > 0) & (array < _FIRST_EXTRACEREBRAL_ID) & (array != _CSF_ID))
-        maps.append(indices)
-        brain.append((inside.min(0), inside.max(0)))
+        inside = np.argwhere((array > 0) & (array < _FIRST_EXTRACEREBRAL_ID) & (array != _FLUID_ID))
+        low, high = inside.min(0), inside.max(0)
+        maps.append(index_of_id[tell_fluids_apart(array, low, high)])
+        brain.append((low, high))
     return LabelMaps(
         maps=torch.from_numpy(np.stack(maps)),
         ids=torch.from_numpy(ids.astype(np.int64)),
-        tissue=torch.from_numpy(np.load(priors / "generation_classes.npy")),
-        tissue_t1=torch.from_numpy(np.load(priors / "generation_classes_contrast_specific.npy")),
+        tissue=torch.from_numpy(np.load(priors / "generation_classes.npy")[of]),
+        tissue_t1=torch.from_numpy(np.load(priors / "generation_classes_contrast_specific.npy")[of]),
         t1_mean=torch.from_numpy(np.load(priors / "prior_means_t1.npy")).float(),
         t1_std=torch.from_numpy(np.load(priors / "prior_stds_t1.npy")).float(),
         brain=torch.from_numpy(np.array(brain)).float(),
     )
 
 
+def tell_fluids_apart(ids: NDArray[np.int16], low: NDArray[np.intp], high: NDArray[np.intp]) -> NDArray[np.int16]:
+    """FreeSurfer's fluid outside the ventricles, in three: in the brain's envelope, around it, and farther away.
+
+    The envelope is the brain's tissue, closed by a ball (as brain extraction tools outline it): sulci and cisterns are
+    inside. Fluid between it and the skull becomes `OUTER_FLUID`; fluid along the spine becomes `DISTANT_FLUID`.
+
+    Args:
+        ids: (X, Y, Z), 1 mm voxels.
+        low: first voxel of the brain along X, Y, Z.
+        high: last voxel.
+    """
+    margin = round(_DISTANT) + 1
+    box = tuple(slice(max(a - margin, 0), b + 1 + margin) for a, b in zip(low, high, strict=True))
+    part = ids[box]
+    fluid = part == _FLUID_ID
+    tissue = (part > 0) & (part < _FIRST_EXTRACEREBRAL_ID) & ~fluid
+    to_upper = ndimage.distance_transform_edt(~(tissue & (part != _BRAINSTEM_ID)))
+    dilated = ndimage.distance_transform_edt(~tissue) <= _ENVELOPE
+    envelope = ndimage.distance_transform_edt(dilated) > _ENVELOPE
+    told = np.where(ids == _FLUID_ID, DISTANT_FLUID, ids).astype(np.int16)
+    told[box][fluid & (to_upper <= _DISTANT)] = OUTER_FLUID
+    told[box][fluid & envelope] = _FLUID_ID
+    return told
+
+
+@dataclass(frozen=True)
+class Variation:
+    """How the generated images vary: shares of the images that have something, and the most of it.
+
+    Attributes:
+        rotated: most degrees about each axis in most images; in a third of them it is `tilted`.
+        stretched: least and most scale along each axis.
+        bent: mm, largest standard deviation of the deformation.
+        shifted: mm, most that the brain is off the middle of the image.
+        thickness: mm of the thickest slices.
+        layers: through the thickness of a slice.
+        stripped: without skull; with or without fluid around the brain.
+        defaced: without the face.
+        covered_partly: the image ends within the head.
+        ventricles: have far larger or smaller ventricles.
+        atrophy: have wider sulci; as many have narrower ones.
+        lesions: have lesions of the white matter; `masses`: something larger, of any intensity.
+        dura: have a membrane of its own intensity between fluid and skull.
+        priors: the shares of T1 images, T2/FLAIR/PD images; the others have an intensity per tissue drawn freely.
+        ghosts, wrapped, spikes: have these artifacts.
+        shading: largest standard deviation of the logarithm of the coil's gain.
+        noise: largest standard deviation, of 255.
+    """
+
+    rotated: float = 15.0
+    tilted: float = 30.0
+    stretched: tuple[float, float] = (0.83, 1.2)
+    bent: float = 4.5
+    shifted: float = 24.0
+    thickness: float = 6.5
+    layers: int = 5
+    stripped: float = 0.22
+    defaced: float = 0.08
+    covered_partly: float = 0.15
+    ventricles: float = 0.35
+    atrophy: float = 0.12
+    lesions: float = 0.2
+    masses: float = 0.06
+    dura: float = 0.5
+    priors: tuple[float, float] = (0.4, 0.35)
+    ghosts: float = 0.08
+    wrapped: float = 0.03
+    spikes: float = 0.04
+    shading: float = 0.3
+    noise: float = 12.0
+
+
+class Slices(NamedTuple):
+    """A batch of generated slices: image (B, 1, H, W) in [0, 1], label (B, H, W), plane (B,), index into `PLANES`."""
+
+    image: Tensor
+    label: Tensor
+    plane: Tensor
+
+
 class SliceGenerator:
-    """Makes batches of (image, label) slices.
+    """Makes batches of slices.
 
     Args:
         label_maps: from `read_label_maps`.
         classes: FreeSurfer ids of class 1, 2, ...; ids that are in none are background.
         spacing: pixel size, mm.
         seed: two generators with the same seed on the same device make the same images.
+        variation: of the images.
     """
 
-    def __init__(self, label_maps: LabelMaps, classes: Sequence[Sequence[int]], spacing: float, seed: int):
+    def __init__(
+        self,
+        label_maps: LabelMaps,
+        classes: Sequence[Sequence[int]],
+        spacing: float,
+        seed: int,
+        variation: Variation | None = None,
+    ):
         self.source = label_maps
         self.spacing = spacing
+        self.variation = variation or Variation()
         self.device = label_maps.maps.device
         self.random = torch.Generator(self.device).manual_seed(seed)
-        class_of_index = [
-            next((c for c, ids in enumerate(classes, 1) if label in ids), 0) for label in label_maps.ids.tolist()
-        ]
+        self.dice = torch.Generator().manual_seed(seed)  # for what the whole batch shares, without waiting for a GPU
+        ids = label_maps.ids.tolist()
+        class_of_index = [next((c for c, union in enumerate(classes, 1) if label in union), 0) for label in ids]
+        twins = {**SIDES, **{right: left for left, right in SIDES.items()}}
         self.class_of_index = torch.tensor(class_of_index, device=self.device)
+        self.twin = torch.tensor(
+            [ids.index(twins.get(i, i)) if twins.get(i, i) in ids else n for n, i in enumerate(ids)]
+        )
+        self.twin = self.twin.to(self.device)
+        self.lesion = torch.arange(len(ids), device=self.device)
+        for white, lesion in ((2, 25), (41, 57)):
+            if white in ids and lesion in ids:
+                self.lesion[ids.index(white)] = ids.index(lesion)
+        self.cortex = self._indices_of(3, 42)
+        self.inner, self.outer = self._indices_of(_FLUID_ID), self._indices_of(OUTER_FLUID, DISTANT_FLUID)
+        self.fluid = self.inner.long().argmax()
+        self.extracerebral = (label_maps.ids >= _FIRST_EXTRACEREBRAL_ID) & ~self.outer
 
-    def __call__(self, batch: int, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Images (batch, 1, height, width), float32 in [0, 1], and labels (batch, height, width), int64."""
-        indices = self._cut(batch, height, width)  # (B, layers, H, W)
-        stripped = self._chance(0.2, batch)
+    def _indices_of(self, *ids: int) -> Tensor:
+        return torch.isin(self.source.ids, torch.tensor(ids, device=self.device))
+
+    def __call__(self, batch: int, height: int, width: int) -> Slices:
+        """A batch of slices of one size."""
+        plane = self._integers(len(PLANES), batch)
+        indices = self._atrophy(self._cut(plane, height, width))  # (B, layers, H, W)
+        stripped = self._chance(self.variation.stripped, batch)
         indices = self._strip(indices, stripped)
-        image = self._paint(indices, stripped).mean(1)
+        middle = indices[:, indices.shape[1] // 2]
+        image = self._texture(self._paint(self._lesions(indices), stripped).mean(1), middle)
         image = self._degrade(image)
-        label = self.class_of_index[indices[:, indices.shape[1] // 2]]
-        return self._normalise(image)[:, None], label
+        cut_out = stripped & self._chance(0.7, batch)
+        image = torch.where(cut_out[:, None, None] & (middle == 0), 0.0, image)  # stripped after it was acquired
+        image = self._normalise(self._spoil(image))
+        seen = self._seen(batch, height, width)
+        return Slices((image * seen)[:, None], self.class_of_index[middle] * seen, plane)
 
-    def _cut(self, batch: int, height: int, width: int) -> Tensor:
-        """Label indices of slices in random pose; three layers through the slice's thickness."""
+    def _cut(self, plane: Tensor, height: int, width: int) -> Tensor:
+        """Label indices of slices in random pose; layers through the slice's thickness."""
+        vary, batch = self.variation, len(plane)
         which = self._integers(len(self.source.maps), batch)
         low, high = self.source.brain[which].unbind(1)  # (B, 3)
-        planes = torch.tensor([[TOWARD[letter] for letter in plane] for plane in PLANES], device=self.device)
-        axes = planes[self._integers(len(PLANES), batch)].float()  # (B, 3 = slice, row, column, 3 = x, y, z)
+        planes = torch.tensor([[TOWARD[letter] for letter in letters] for letters in PLANES], device=self.device)
+        axes = planes[plane].float()  # (B, 3 = slice, row, column, 3 = x, y, z)
 
         along = self._uniform(-0.53, 0.53, batch, 1) * (high - low)  # a little beyond the brain on both sides
         slice_axis = axes[:, 0].abs()
-        jitter = self._uniform(-18, 18, batch, 3)
-        centre = (low + high) / 2 + along * slice_axis + jitter * (1 - slice_axis)
-        axes = axes @ self._rotations(batch, degrees=15)
-        axes = axes * self._uniform(0.85, 1.18, batch, 3, 1)  # stretched along each axis of the image
-        mirrored = torch.where(self._uniform(0, 1, batch, 1) < 0.5, -1.0, 1.0)
+        shift = self._uniform(-vary.shifted, vary.shifted, batch, 3)
+        middle = (low + high) / 2
+        centre = along * slice_axis + shift * (1 - slice_axis)
+        degrees = torch.where(self._chance(1 / 3, batch), vary.tilted, vary.rotated)
+        axes = axes @ self._rotations(batch, degrees)
+        axes = axes * self._uniform(*vary.stretched, batch, 3, 1)  # along each axis of the image
 
         row = (torch.arange(height, device=self.device) - (height - 1) / 2) * self.spacing
         column = (torch.arange(width, device=self.device) - (width - 1) / 2) * self.spacing
-        bend = self._smooth_noise(batch, 3, height, width, knots=(3, 8)) * self._uniform(0, 4, batch, 1, 1, 1)
+        bend = self._smooth_noise(batch, 3, height, width, knots=(3, 9)) * self._uniform(0, vary.bent, batch, 1, 1, 1)
         in_plane = (
             row[None, :, None, None] * axes[:, None, None, 1]
             + column[None, None, :, None] * axes[:, None, None, 2]
             + bend.permute(0, 2, 3, 1)
-        )  # (B, H, W, 3)
-        thickness = self._uniform(1, 6, batch) * (self._uniform(0, 1, batch) < 0.6)
-        layers = thickness[:, None] * torch.tensor([-1 / 3, 0, 1 / 3], device=self.device)  # (B, 3), mm
-        offset = layers[:, :, None] * axes[:, None, 0]  # (B, 3, 3)
+            + centre[:, None, None]
+        )  # (B, H, W, 3), mm from the middle of the brain
+        thickness = self._uniform(1, vary.thickness, batch) * self._chance(0.6, batch)
+        layers = thickness[:, None] * self._layers()  # (B, layers), mm
+        offset = layers[:, :, None] * axes[:, None, 0]  # (B, layers, 3)
         point = in_plane[:, None] + offset[:, :, None, None]
-        point[..., 0] *= mirrored[:, :, None, None]  # left and right are one class here
-        voxel = (point + centre[:, None, None, None]).round().long()
+        point = self._swell(point)
+        mirrored = self._chance(0.5, batch, 1, 1, 1)
+        point[..., 0] *= torch.where(mirrored, -1.0, 1.0)  # a head whose left looks as its right did
+        voxel = (point + middle[:, None, None, None]).round().long()
 
         shape = torch.tensor(self.source.maps.shape[1:], device=self.device)
         outside = ((voxel < 0) | (voxel >= shape)).any(-1)
         voxel = voxel.clamp_min(0).minimum(shape - 1)
         x, y, z = voxel.unbind(-1)
-        indices = self.source.maps[which[:, None, None, None], x, y, z]
-        return torch.where(outside, 0, indices.long())
+        indices = self.source.maps[which[:, None, None, None], x, y, z].long()
+        indices = torch.where(mirrored, self.twin[indices], indices)
+        return torch.where(outside | self._faceless(point, high - low, indices), 0, indices)
+
+    def _layers(self) -> Tensor:
+        """Places of the layers in a slice of unit thickness, the middle one included."""
+        count = self.variation.layers
+        return (torch.arange(count, device=self.device) - count // 2) / count
+
+    def _swell(self, point: Tensor) -> Tensor:
+        """Enlarges or shrinks what is in the middle of some brains: the ventricles."""
+        batch = len(point)
+        amount = self._uniform(-0.35, 0.5, batch, 1, 1, 1, 1) * self._chance(
+            self.variation.ventricles, batch, 1, 1, 1, 1
+        )
+        radius = self._uniform(14, 30, batch, 1, 1, 1)
+        height = torch.tensor([0.0, 0.0, 8.0], device=self.device)  # of the ventricles over the brain's middle, mm
+        from_middle = point - height
+        near = torch.exp(-0.5 * from_middle.square().sum(-1) / radius**2)[..., None]
+        return height + from_middle * (1 - amount * near)
+
+    def _faceless(self, point: Tensor, size: Tensor, indices: Tensor) -> Tensor:
+        """What a defacing tool takes away: all but the brain in front of an oblique plane, in some heads."""
+        batch = len(point)
+        angle = torch.deg2rad(self._uniform(15, 65, batch))
+        forward = torch.stack([torch.zeros_like(angle), angle.cos(), -angle.sin()], 1)
+        reach = (forward.abs() * size).sum(1) * self._uniform(0.3, 0.5, batch)
+        reach = torch.where(self._chance(self.variation.defaced, batch), reach, 1e6)
+        beyond = torch.einsum("blhwx,bx->blhw", point, forward) > reach[:, None, None, None]
+        return beyond & self.extracerebral[indices]
+
+    def _atrophy(self, indices: Tensor) -> Tensor:
+        """Wider sulci in some slices, narrower ones in others, by a pixel."""
+        batch = len(indices)
+        cortex, inner = self.cortex[indices], self.inner[indices]
+        shrunk = self._chance(self.variation.atrophy, batch, 1, 1, 1) & _neighbours(inner.to(torch.float16)).bool()
+        grown = _neighbours(torch.where(cortex, indices, 0).to(torch.float16)).long()
+        swollen = self._chance(self.variation.atrophy, batch, 1, 1, 1) & inner & (grown > 0)
+        indices = torch.where(swollen, grown, indices)
+        return torch.where(shrunk & cortex, self.fluid, indices)
+
+    def _lesions(self, indices: Tensor) -> Tensor:
+        """Lesions of the white matter in some slices; to be painted, not to be labeled."""
+        batch, _, height, width = indices.shape
+        noise = self._smooth_noise(batch, 1, height, width, knots=(10, 36))
+        least = torch.where(
+            self._chance(self.variation.lesions, batch, 1, 1, 1), self._uniform(1.2, 2.2, batch, 1, 1, 1), 1e6
+        )
+        return torch.where(noise > least, self.lesion[indices], indices)
 
     def _strip(self, indices: Tensor, stripped: Tensor) -> Tensor:
-        """Takes all outside the brain away from the samples `stripped` (B,), from half of them the fluid too."""
-        outer = self.source.ids >= _FIRST_EXTRACEREBRAL_ID
-        fluid = self._chance(0.5, len(indices), 1) & (self.source.ids == _CSF_ID)
-        removed = (outer | fluid) & stripped[:, None]  # (B, L)
-        sample = torch.arange(len(indices), device=self.device)[:, None, None, None]
+        """Takes all outside the brain away from the samples `stripped` (B,): with all fluid, the outer one, or none."""
+        batch = len(indices)
+        kind = self._integers(3, batch, 1)
+        removed = self.extracerebral | (self.outer & (kind < 2)) | (self.inner & (kind == 0))
+        removed = removed & stripped[:, None]  # (B, L)
+        sample = torch.arange(batch, device=self.device)[:, None, None, None]
         return torch.where(removed[sample, indices], 0, indices)
 
     def _paint(self, indices: Tensor, stripped: Tensor) -> Tensor:
-        """Intensities: normal per tissue, with means from T1 priors or drawn freely."""
+        """Intensities: normal per tissue, with means from T1 priors, those of other contrasts, or drawn freely."""
         source, batch, labels = self.source, len(indices), len(self.source.ids)
-        tissues, tissues_t1 = int(source.tissue.max()) + 1, source.t1_mean.shape[1]
+        tissues, tissues_t1 = int(source.tissue.shape[0]), source.t1_mean.shape[1]
         mean_t1 = source.t1_mean[0] + 1.5 * source.t1_mean[1] * self._normal(batch, tissues_t1)
         std_t1 = (source.t1_std[0] + source.t1_std[1] * self._normal(batch, tissues_t1)).abs()
-        std_t1 = std_t1 * self._uniform(0.2, 0.8, batch, 1)
-        mean_free = self._uniform(10, 245, batch, tissues)[:, source.tissue]
-        coarse = self._uniform(10, 245, batch, tissues_t1)[:, source.tissue_t1]  # both hemispheres alike
-        mean_free = torch.where(self._chance(0.6, batch, 1), 0.25 * mean_free + 0.75 * coarse, mean_free)
-        std_free = self._uniform(2, 20, batch, tissues)[:, source.tissue]
+        std_t1 = std_t1 * self._uniform(0.15, 0.8, batch, 1)
 
-        like_t1 = self._chance(0.5, batch, 1)
-        mean = torch.where(like_t1, mean_t1[:, source.tissue_t1], mean_free)  # (B, labels)
+        coarse = self._uniform(10, 245, batch, tissues_t1)
+        typical = torch.tensor(_CONTRASTS, device=self.device, dtype=torch.float32)
+        mean_other = coarse * self._uniform(0.3, 1, batch, 1)  # outside the brain, and of air
+        known = typical[self._integers(len(_CONTRASTS), batch)] + self._uniform(3, 16, batch, 1) * self._normal(
+            batch, typical.shape[1]
+        )
+        mean_other[:, 1 : 1 + typical.shape[1]] = known[:, : tissues_t1 - 1]
+
+        mean_free = self._uniform(10, 245, batch, tissues)[:, source.tissue]
+        both_sides = coarse[:, source.tissue_t1]
+        mean_free = torch.where(self._chance(0.85, batch, 1), 0.25 * mean_free + 0.75 * both_sides, mean_free)
+        std_free = self._uniform(2, 22, batch, tissues)[:, source.tissue]
+
+        share_t1, share_other = self.variation.priors
+        draw = self._uniform(0, 1, batch, 1)
+        like_t1, like_other = draw < share_t1, (draw >= share_t1) & (draw < share_t1 + share_other)
+        own = self._uniform(0, 6, batch, 1) * self._normal(batch, tissues)[:, source.tissue]  # of each structure
+        mean = torch.where(like_t1, mean_t1[:, source.tissue_t1] + own, mean_free)  # (B, labels)
+        mean = torch.where(like_other, mean_other[:, source.tissue_t1] + own, mean)
         std = torch.where(like_t1, std_t1[:, source.tissue_t1], std_free)
-        dark_air = self._chance(0.8, batch) | stripped
+        std = torch.where(like_other, std_free * 0.6, std)
+        dark_air = self._chance(0.85, batch) | stripped
         seen = ~stripped  # a stripped image is zero outside
         mean[:, 0] = torch.where(dark_air, self._uniform(0, 15, batch) * seen, mean[:, 0])
         std[:, 0] = torch.where(dark_air, self._uniform(0, 5, batch) * seen, std[:, 0])
@@ -186,42 +414,100 @@ class SliceGenerator:
         sample = torch.arange(batch, device=self.device)[:, None, None, None] * labels + indices
         return mean.flatten()[sample] + std.flatten()[sample] * self._normal(*indices.shape)
 
+    def _texture(self, image: Tensor, middle: Tensor) -> Tensor:
+        """What label maps do not tell apart: muscle, fat and vessels outside, dura, uneven tissue, masses."""
+        vary, (batch, height, width) = self.variation, image.shape
+        outside = self.extracerebral[middle]
+        patches = self._smooth_noise(batch, 1, height, width, knots=(8, 48))[:, 0]
+        image = image + outside * patches * self._uniform(0, 55, batch, 1, 1)
+        uneven = self._smooth_noise(batch, 1, height, width, knots=(6, 24))[:, 0]
+        image = image + (middle > 0) * uneven * self._uniform(0, 7, batch, 1, 1)
+
+        near_skull = _neighbours(outside[:, None].to(torch.float16))[:, 0].bool()
+        membrane = self.outer[middle] & (near_skull | (patches > self._uniform(1.0, 3.0, batch, 1, 1)))
+        opaque = self._uniform(0.3, 1, batch, 1, 1) * self._chance(vary.dura, batch, 1, 1)
+        image = torch.lerp(image, self._uniform(10, 245, batch, 1, 1).expand_as(image), membrane * opaque)
+
+        row = torch.arange(height, device=self.device)[:, None] - self._uniform(0.2, 0.8, batch, 1, 1) * height
+        column = torch.arange(width, device=self.device) - self._uniform(0.2, 0.8, batch, 1, 1) * width
+        radius = self._uniform(4, 22, batch, 1, 1) / self.spacing
+        ball = (row / radius) ** 2 + (column / (radius * self._uniform(0.6, 1.6, batch, 1, 1))) ** 2 + 0.4 * uneven < 1
+        tissue = (middle > 0) & ~outside
+        there = (ball & tissue) * self._chance(vary.masses, batch, 1, 1) * self._uniform(0.4, 1, batch, 1, 1)
+        mass = self._uniform(10, 245, batch, 1, 1) + 8 * self._normal(batch, height, width)
+        return torch.lerp(image, mass, there)
+
     def _degrade(self, image: Tensor) -> Tensor:
-        """Resolution (one axis may be far coarser), coil shading, noise."""
+        """Resolution (one axis may be far coarser), coil shading, noise as of magnitude images."""
         batch, height, width = image.shape
-        sigma = self._uniform(0, 0.7, batch, 2)
+        sigma = self._uniform(0, 0.8, batch, 2)
         axis = torch.arange(2, device=self.device) == self._integers(2, batch)[:, None]
         coarse = axis & self._chance(0.25, batch, 1)
         sigma = torch.where(coarse, self._uniform(0.7, 2.2, batch, 2), sigma)
+        sigma = torch.where(self._chance(0.1, batch, 1), self._uniform(0.6, 1.6, batch, 1), sigma)
         image = _blur(image, sigma)
-        shading = self._smooth_noise(batch, 1, height, width, knots=(2, 5))[:, 0] * self._uniform(0, 0.25, batch, 1, 1)
-        noise = self._normal(batch, height, width) * self._uniform(0, 8, batch, 1, 1)
-        return image * torch.exp(shading) + noise
+        shading = self._smooth_noise(batch, 1, height, width, knots=(2, 5))[:, 0]
+        image = image * torch.exp(shading * self._uniform(0, self.variation.shading, batch, 1, 1))
+        amount = self._uniform(0, 1, batch, 1, 1) ** 1.5 * self.variation.noise
+        image = image + self._normal(batch, height, width) * amount
+        other = self._normal(batch, height, width) * amount * self._chance(0.5, batch, 1, 1)
+        return torch.where(other == 0, image, (image.square() + other.square()).sqrt())
+
+    def _spoil(self, image: Tensor) -> Tensor:
+        """Ghosts of a moving head, the head's far side wrapped in, spikes in k-space; in a few images each."""
+        vary, (batch, height, width) = self.variation, image.shape
+        axis = 1 + self._share(2)
+        ghosts = self._uniform(0.04, 0.25, batch, 1, 1) * self._chance(vary.ghosts, batch, 1, 1)
+        by = image.shape[axis] // (2 + self._share(5))
+        spoiled = image + ghosts * (image.roll(by, axis) - image.roll(-by, axis) * 0.5)
+        wrapped = self._uniform(0.3, 0.9, batch, 1, 1) * self._chance(vary.wrapped, batch, 1, 1)
+        far = int(image.shape[axis] * (0.45 + 0.02 * self._share(10)))
+        spoiled = spoiled + wrapped * image.roll(far, axis)
+        wave = (
+            torch.arange(height, device=self.device)[:, None] * self._uniform(-2, 2, batch, 1, 1)
+            + torch.arange(width, device=self.device) * self._uniform(-2, 2, batch, 1, 1)
+            + self._uniform(0, 6.3, batch, 1, 1)
+        )
+        spikes = self._uniform(4, 25, batch, 1, 1) * self._chance(vary.spikes, batch, 1, 1)
+        return spoiled + spikes * wave.cos()
 
     def _normalise(self, image: Tensor) -> Tensor:
         """To [0, 1] between percentiles, as at inference; the gain stands in for percentiles of the whole volume."""
         batch = len(image)
         low, high = torch.quantile(image.flatten(1), torch.tensor([0.005, 0.995], device=self.device), dim=1)
-        gain = self._uniform(0.55, 1.15, batch)
+        gain = self._uniform(0.5, 1.2, batch)
         image = (image - low[:, None, None]) * (gain / (high - low).clamp_min(1))[:, None, None]
-        gamma = torch.exp(0.25 * self._normal(batch, 1, 1))
+        gamma = torch.exp(0.3 * self._normal(batch, 1, 1))
         return image.clamp(0, 1) ** gamma
+
+    def _seen(self, batch: int, height: int, width: int) -> Tensor:
+        """Whether each pixel is in the image (B, H, W): some images end within the head, on one side."""
+        row = torch.arange(height, device=self.device)[:, None].expand(height, width)
+        column = torch.arange(width, device=self.device).expand(height, width)
+        from_side = torch.stack([row, height - 1 - row, column, width - 1 - column])[self._integers(4, batch)]
+        side = torch.where(self._chance(0.5, batch), height, width) * self._uniform(0.1, 0.6, batch)
+        side = torch.where(self._chance(self.variation.covered_partly, batch), side, -1.0)
+        return from_side >= side[:, None, None]
 
     def _smooth_noise(self, batch: int, channels: int, height: int, width: int, knots: tuple[int, int]) -> Tensor:
         """Cubic interpolation of unit normal values at a few knots; (B, channels, H, W)."""
-        n = int(torch.randint(knots[0], knots[1] + 1, (), generator=self.random, device=self.device))
+        n = knots[0] + self._share(knots[1] + 1 - knots[0])
         coarse = self._normal(batch, channels, n, n)
         return F.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=True)
 
-    def _rotations(self, batch: int, degrees: float) -> Tensor:
+    def _rotations(self, batch: int, degrees: float | Tensor) -> Tensor:
         """Rotation matrices (B, 3, 3) by up to `degrees` about each axis."""
-        angle = torch.deg2rad(self._uniform(-degrees, degrees, 3, batch))
-        zero, one = torch.zeros(batch, device=self.device), torch.ones(batch, device=self.device)
+        angle = torch.deg2rad(self._uniform(-1, 1, 3, batch) * degrees)
+        zero, unit = torch.zeros(batch, device=self.device), torch.ones(batch, device=self.device)
         c, s = angle.cos(), angle.sin()
-        about_x = torch.stack([one, zero, zero, zero, c[0], -s[0], zero, s[0], c[0]], 1)
-        about_y = torch.stack([c[1], zero, s[1], zero, one, zero, -s[1], zero, c[1]], 1)
-        about_z = torch.stack([c[2], -s[2], zero, s[2], c[2], zero, zero, zero, one], 1)
+        about_x = torch.stack([unit, zero, zero, zero, c[0], -s[0], zero, s[0], c[0]], 1)
+        about_y = torch.stack([c[1], zero, s[1], zero, unit, zero, -s[1], zero, c[1]], 1)
+        about_z = torch.stack([c[2], -s[2], zero, s[2], c[2], zero, zero, zero, unit], 1)
         return about_x.view(-1, 3, 3) @ about_y.view(-1, 3, 3) @ about_z.view(-1, 3, 3)
+
+    def _share(self, below: int) -> int:
+        """A random number that the whole batch shares."""
+        return int(torch.randint(below, (), generator=self.dice))
 
     def _uniform(self, low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(shape, generator=self.random, device=self.device)
@@ -234,6 +520,11 @@ class SliceGenerator:
 
     def _chance(self, probability: float, *shape: int) -> Tensor:
         return self._uniform(0, 1, *shape) < probability
+
+
+def _neighbours(mask: Tensor) -> Tensor:
+    """The largest value of each pixel and its eight neighbours, (..., H, W)."""
+    return F.max_pool2d(mask.flatten(0, -3)[:, None], 3, 1, 1).view_as(mask)
 
 
 def _blur(image: Tensor, sigma: Tensor) -> Tensor:
