@@ -87,6 +87,8 @@ class SegmentClass:
         color: red, green, blue, each 0 to 255.
         freesurfer: FreeSurfer ids that this class unites.
         orientations: where answers are averaged, only slices in these orientations tell of it; none: all.
+        opposite: label value of the same structure on the body's other side. `orientations` then tell the two apart,
+            and other slices tell of the pair. The first class of each pair is the left one.
 
     Raises:
         FieldError: when a field is out of its range.
@@ -100,6 +102,7 @@ class SegmentClass:
     terminology: Terminology | None = None
     freesurfer: tuple[int, ...] = ()
     orientations: tuple[str, ...] = ()
+    opposite: int | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.value <= _TOP_LABEL:

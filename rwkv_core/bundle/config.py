@@ -143,6 +143,8 @@ class BundleConfig(_Strict):
     Attributes:
         kind: "segmentation"; "prompt" for a network that answers to clicks with one probability, foreground; or
             "encoder" for weights that are only a starting point of training.
+        surroundings: what channels after those of `classes` mean: told apart from background in the network only, and
+            counted where volumes are, but background in labelmaps.
         remove_islands: in a whole volume, keep only the largest connected part of all classes together; None keeps all.
         training: free-form record of how the weights came to be.
     """
@@ -157,6 +159,7 @@ class BundleConfig(_Strict):
     in_channels: Annotated[int, Field(ge=1)] = 1
     modality: Literal["CT", "MR", "any"]
     classes: tuple[SegmentClass, ...] = ()
+    surroundings: tuple[SegmentClass, ...] = ()
     preprocessing: Preprocessing | None = None
     remove_islands: Islands | None = None
     training: dict[str, Any] = {}
@@ -166,7 +169,7 @@ class BundleConfig(_Strict):
     @property
     def num_classes(self) -> int:
         """Output channels, background included; of a prompt bundle one, the foreground."""
-        return 1 + len(self.classes)
+        return 1 + len(self.classes) + len(self.surroundings)
 
     @model_validator(mode="after")
     def _consistent(self) -> "BundleConfig":
@@ -190,10 +193,14 @@ class BundleConfig(_Strict):
                     f"{'be' if takes == 'blocks' else 'not be'} patches"
                 )
         for what in ("value", "name"):
-            found = [getattr(c, what) for c in self.classes]
+            found = [getattr(c, what) for c in (*self.classes, *self.surroundings)]
             repeated = sorted({str(f) for f in found if found.count(f) > 1})
             if repeated:
                 raise ValueError(f"two classes share the {what} {', '.join(repeated)}")
+        opposite = {c.value: c.opposite for c in self.classes}
+        for value, other in opposite.items():
+            if other is not None and (other == value or opposite.get(other) != value):
+                raise ValueError(f"class {value} and its opposite {other} do not name each other")
         return self
 
 

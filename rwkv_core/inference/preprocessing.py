@@ -39,6 +39,9 @@ class Resampler(Protocol):
     def probabilities(self, logits: Tensor) -> Tensor:
         """Softmax on the volume's grid: (B, classes, H, W) to (B, classes, R, C)."""
 
+    def enlarge(self, values: Tensor) -> Tensor:
+        """Anything on the network's grid (B, channels, H, W), on the volume's: (B, channels, R, C)."""
+
 
 def make_resampler(
     config: Preprocessing, shape: tuple[int, int], spacing: tuple[float, float], paper: bool = False
@@ -118,6 +121,9 @@ class SliceResampler:
     def probabilities(self, logits: Tensor) -> Tensor:
         return self._enlarge(self._crop(logits)).softmax(1)
 
+    def enlarge(self, values: Tensor) -> Tensor:
+        return self._enlarge(self._crop(values))
+
     def _margin(self) -> tuple[int, int]:
         return (self.size[0] - self.inner[0]) // 2, (self.size[1] - self.inner[1]) // 2
 
@@ -159,7 +165,10 @@ class PaperResampler:
         return torch.from_numpy(np.stack([self._zoom(one, self.size, self.shape, order=0) for one in labels]))
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        return F.interpolate(logits, size=self.shape, mode="bilinear", align_corners=True).softmax(1)
+        return self.enlarge(logits).softmax(1)
+
+    def enlarge(self, values: Tensor) -> Tensor:
+        return F.interpolate(values, size=self.shape, mode="bilinear", align_corners=True)
 
     @staticmethod
     def _zoom(one: np.ndarray, before: tuple[int, int], after: tuple[int, int], order: int) -> np.ndarray:

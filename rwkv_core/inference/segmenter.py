@@ -21,12 +21,13 @@ from rwkv_core.inference.block_pass import CONTEXT, BlockPass
 from rwkv_core.inference.intensity import IntensityScale, fit_intensity
 from rwkv_core.inference.plane_averaging import Averaging, Box
 from rwkv_core.inference.preprocessing import make_resampler
+from rwkv_core.inference.sides import Sides
 from rwkv_core.inference.slice_pass import Clock, SlicePass, both
 from rwkv_core.inference.slice_planes import stacks_of
 from rwkv_core.postprocess.cleaning import Cleaning, Islands
 from rwkv_core.postprocess.postprocessing import count_labels
 from rwkv_core.vocabulary import Region, SegmentClass
-from rwkv_core.volume import SliceStack, Volume
+from rwkv_core.volume import SliceStack, Volume, choose_stack
 
 _AROUND = 16
 """Pixels of the network's input around a region that are only looked at, so that its border is no edge of the image."""
@@ -110,8 +111,9 @@ class Segmenter:
         self.preprocessing: Preprocessing = config.preprocessing
         self.mode = mode
         self.engine = make_engine(self.bundle.network, device, engine=engine)
-        top = max(c.value for c in config.classes)
-        values = [0, *(c.value for c in config.classes)]
+        values = [0, *(c.value for c in (*config.classes, *config.surroundings))]
+        top = max(values)
+        self.sides = Sides.of(config)
         self.values: NDArray[np.unsignedinteger] = np.array(values, np.uint8 if top < 256 else np.uint16)
 
     def prepare(
@@ -179,10 +181,28 @@ class Segmenter:
         """(stacks, channels): which channels the answer for each of several orders of slices says something about."""
         judged = np.ones((len(stacks), len(self.values)), bool)
         for channel, one in enumerate(self.bundle.config.classes, 1):
+            if one.opposite is not None:  # every slice tells of the pair
+                continue
             able = np.array([stack.code in one.orientations for stack in stacks])
             if able.any():
                 judged[:, channel] = able
         return judged
+
+    def guide(self, volume: Volume, shape: tuple[int, ...]) -> SliceStack | None:
+        """The finest slices of a part of `volume` that tell left from right; None where there is none."""
+        assert self.sides is not None
+        able = [code for code in self.preprocessing.orientations if self.sides.tell(code)]
+        best = choose_stack(volume.ijk_to_ras, shape, able) if able else None
+        return best if best is not None and min(best.shape[1:]) >= 2 else None
+
+    def members(self) -> list[NDArray[np.intp]] | None:
+        """The channels whose probabilities add up to each class's; None where every channel is a class of its own."""
+        config = self.bundle.config
+        if not config.surroundings:
+            return None
+        first = 1 + len(config.classes)
+        background = np.array([0, *range(first, config.num_classes)], np.intp)
+        return [background, *(np.array([channel], np.intp) for channel in range(1, first))]
 
     def _check_modality(self, volume: Volume) -> None:
         made_for = self.bundle.config.modality
@@ -261,14 +281,20 @@ class PreparedVolume:
         stacks, seen = self._looked_at(box, average)
         values = self.segmenter.values
         labelmap = np.zeros(volume.array.shape, values.dtype)
-        soft = np.zeros((len(values), *volume.array.shape), np.float16) if probabilities else None
+        classes = self.segmenter.bundle.config.classes
+        soft = np.zeros((1 + len(classes), *volume.array.shape), np.float16) if probabilities else None
         report = progress or (lambda done, total: None)
-        if len(stacks) == 1:
+        sides = self.segmenter.sides
+        told = sides is None or any(sides.tell(stack.code) for stack in stacks)
+        if len(stacks) == 1 and told:
             slices = self._label(stacks[0], labelmap, soft, box, seen, report, cancelled, clock)
         else:
             i, j, k = volume.spacing
-            judged = self.segmenter.judged(stacks)
-            averaging = Averaging(stacks, partial(self._pass, clock), values, (k, j, i), judged)
+            averaging = Averaging(
+                stacks, partial(self._pass, clock), values, (k, j, i), self.segmenter.judged(stacks), sides,
+                None if told else self.segmenter.guide(volume, volume.array[seen].shape), self._toward_right,
+                1 + len(classes),
+            )  # fmt: skip
             slices = averaging.run(labelmap, soft, seen, report, cancelled)
             if seen != box:
                 _clear_outside(labelmap, box)
@@ -278,10 +304,12 @@ class PreparedVolume:
             clean = Cleaning(self.segmenter.bundle.config, volume.spacing, islands, smoothing, region is None)
             given = volume.array[box] if self.scale.not_finite else ()
             clean(labelmap[box], lambda: (~np.isfinite(one) for one in given), cancelled)
+            for around in self.segmenter.bundle.config.surroundings:
+                labelmap[labelmap == around.value] = 0
         return Segmentation(
             labelmap=labelmap,
             ijk_to_ras=volume.ijk_to_ras,
-            classes=self.segmenter.bundle.config.classes,
+            classes=classes,
             probabilities=soft,
             timings=clock.seconds(),
             slices=slices,
@@ -317,7 +345,8 @@ class PreparedVolume:
             labels, chances = np.zeros_like(labels), None if chances is None else np.zeros_like(chances)
         finish = work.into_labels(stack.to_stack(labels), self.segmenter.values)
         if chances is not None:
-            finish = both(finish, work.into_probabilities([stack.to_stack(one) for one in chances]))
+            targets = [stack.to_stack(one) for one in chances]
+            finish = both(finish, work.into_probabilities(targets, members=self.segmenter.members()))
         progress(0, total)
         work.run(finish, advance, cancelled)
         if seen != box:
@@ -358,6 +387,17 @@ class PreparedVolume:
         if len(stacks) == 1:
             margins[stacks[0].slice_axis] = 0.0
         return stacks, _widened(box, margins, shape)
+
+    def _toward_right(self, box: Box) -> NDArray[np.float32]:
+        """mm from the volume's middle toward the right, of the voxels of a part (K, J, I)."""
+        ranges = [
+            np.arange(side.start, side.stop, dtype=np.float32) - (size - 1) / 2
+            for side, size in zip(box, self.volume.array.shape, strict=True)
+        ]
+        k, j, i = np.meshgrid(*ranges, indexing="ij", sparse=True)
+        step_i, step_j, step_k = self.volume.ijk_to_ras[0, :3].astype(np.float32)
+        toward: NDArray[np.float32] = k * step_k + j * step_j + i * step_i
+        return toward
 
     def _pass(self, clock: Clock, stack: SliceStack, box: Box) -> SlicePass:
         """The slices of a part of the volume, ready to go through the network."""

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -27,6 +27,9 @@ _AS_THEY_ARE = tuple(np.dtype(name) for name in ("uint8", "int8", "int16", "int3
 
 _LEAST_CHANCE = 1e-6
 """That anything but the classes apart is there; what lies below has no say."""
+
+_LEAST_ADDED = 1e-3
+"""The largest probability of a structure in a batch of slices below which it is not there: most are in few slices."""
 
 Finish = Callable[[slice, Tensor], None]
 """Takes which slices they are, and their logits; called in several threads at once."""
@@ -96,27 +99,39 @@ class Pass:
         targets: list[NDArray[np.float16]],
         shares: NDArray[np.float32] | None = None,
         apart: NDArray[np.bool_] | None = None,
+        members: Sequence[NDArray[np.intp]] | None = None,
     ) -> Finish:
         """Add probabilities to `targets`, (S, R, C) for each channel.
 
+        Where only some of the slices go through the network, what lies between two of them is interpolated.
+
         Args:
             targets: what to add to.
-            shares: (channels,), times which they are added; by default all of them.
-            apart: (channels,), those for which the others make no room: the others' probabilities add up to 1.
+            shares: (targets,), times which they are added; by default all of them.
+            apart: (targets,), those for which the others make no room: the others' probabilities add up to 1.
+            members: channels whose sum goes to each target; by default every channel to its own.
         """
         split = None if apart is None or not apart.any() else torch.from_numpy(apart)
+        adding = threading.Lock()
 
         def finish(batch: slice, logits: Tensor) -> None:
             with self.clock("restore"):
-                chances = self.resampler.probabilities(logits)
+                if members is None:
+                    chances = self.resampler.probabilities(logits)
+                else:  # added up where there are fewer pixels
+                    chances = logits.softmax(1)
+                    chances = torch.stack([chances[:, channels].sum(1) for channels in members], 1)
+                    chances = self.resampler.enlarge(chances)
                 if split is not None:
                     together = chances[:, ~split]
                     chances[:, ~split] = together / together.sum(1, keepdim=True).clamp_min(_LEAST_CHANCE)
-                if shares is not None:
-                    chances = chances * torch.from_numpy(shares).to(chances)[:, None, None]
-                kept = chances.half().cpu().numpy()
-                for channel, target in enumerate(targets):
-                    target[batch] += kept[:, channel]
+                seen = chances.amax((0, 2, 3)).cpu() > _LEAST_ADDED
+                kept = chances.cpu().numpy()
+                with adding:  # neighbouring batches meet between their slices
+                    for channel in np.flatnonzero(seen.numpy()):
+                        share = 1.0 if shares is None else float(shares[channel])
+                        if share:
+                            _add_between(targets[channel], batch, kept[:, channel] * np.float32(share))
 
         return finish
 
@@ -169,6 +184,22 @@ class SlicePass(Pass):
         reach = step * max(1, _PIXELS_PER_BATCH[self.engine.device.type] // (height * width))
         slices = len(self.source)
         return [slice(first, min(first + reach, slices), step) for first in range(0, slices, reach)]
+
+
+def _add_between(target: NDArray[np.float16], batch: slice, found: NDArray[np.float32]) -> None:
+    """Add (B, R, C) found in the slices `batch` to (S, R, C), and linearly less to the slices between them.
+
+    Beyond the first and the last slice that the whole stack's step leads to, these count in full.
+    """
+    slices, step = len(target), batch.step or 1
+    last = (slices - 1) // step * step
+    for index, one in zip(range(*batch.indices(slices)), found, strict=True):
+        target[index] += one
+        for off in range(1, step):
+            if index - off >= 0:
+                target[index - off] += one * np.float32(1 - off / step)
+            if index + off < slices:
+                target[index + off] += one * np.float32(1.0 if index == last else 1 - off / step)
 
 
 def both(one: Finish, other: Finish) -> Finish:

@@ -60,7 +60,8 @@ class Cleaning:
             keep_largest_parts(labels)
         elif self.islands == "bundle" and self.whole and asked is not None:
             _check(cancelled)
-            remove_islands(labels, (k, j, i), asked.bridge, asked.loose)
+            loose = (*asked.loose, *(around.value for around in self.config.surroundings))
+            remove_islands(labels, (k, j, i), asked.bridge, loose)
 
 
 def _check(cancelled: Callable[[], bool]) -> None:

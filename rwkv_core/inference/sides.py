@@ -1,0 +1,114 @@
+"""Left and right of paired structures, where the answers of several planes are averaged.
+
+A sagittal slice does not tell left from right, so it is asked for pairs only: the two probabilities are added. Which
+side a place is on is the same question for all structures; the slices that can tell answer it together, and a little
+smoothing of that answer keeps stray voxels off the other side. Adding up pairs also halves what is to be averaged.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from rwkv_core.bundle.config import BundleConfig
+
+_SMOOTHED = 4.0
+"""mm; sides are decided by a mean over a cube of this length."""
+
+_GEOMETRY = 1e-3
+"""What the place in the volume weighs against the slices' own answer."""
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The pairs among a network's channels.
+
+    Attributes:
+        group: (channels,), of each channel, numbered by the first channel; the two of a pair are one group.
+        first: (channels,), whether a channel is the first of its pair, the left one; `second` likewise.
+        orientations: codes of the slices that tell the first from the second.
+    """
+
+    group: NDArray[np.intp]
+    first: NDArray[np.bool_]
+    second: NDArray[np.bool_]
+    orientations: frozenset[str]
+
+    @classmethod
+    def of(cls, config: BundleConfig) -> "Sides | None":
+        """The sides of a model's classes; None when it has no pairs."""
+        channel_of = {c.value: channel for channel, c in enumerate(config.classes, 1)}
+        group, groups = np.zeros(config.num_classes, np.intp), 1
+        first, second = np.zeros(config.num_classes, bool), np.zeros(config.num_classes, bool)
+        for channel, c in enumerate(config.classes, 1):
+            twin = channel_of[c.opposite] if c.opposite is not None else channel
+            if twin < channel:
+                group[channel], second[channel] = group[twin], True
+                continue
+            group[channel], first[channel] = groups, twin != channel
+            groups += 1
+        for channel in range(1 + len(config.classes), config.num_classes):
+            group[channel], groups = groups, groups + 1
+        if not first.any():
+            return None
+        able = {code for c in config.classes if c.opposite is not None for code in c.orientations}
+        return cls(group, first, second, frozenset(able))
+
+    @property
+    def groups(self) -> int:
+        """How many, background included."""
+        return int(self.group.max()) + 1
+
+    def tell(self, orientation: str) -> bool:
+        """Whether slices in this orientation tell sides."""
+        return orientation in self.orientations
+
+    def members(self) -> list[NDArray[np.intp]]:
+        """The channels that are added up to each of the averaged ones: the groups, the first sides, the second ones."""
+        groups = [np.flatnonzero(self.group == number) for number in range(self.groups)]
+        return [*groups, np.flatnonzero(self.first), np.flatnonzero(self.second)]
+
+    def decide(
+        self, averaged: NDArray[np.float16], spacing: Sequence[float], toward_right: NDArray[np.float32]
+    ) -> NDArray[np.bool_]:
+        """Whether each voxel (K, J, I) is on the second side, the right one.
+
+        Args:
+            averaged: (groups + 2, K, J, I), as `members` orders them.
+            spacing: of K, J, I, mm.
+            toward_right: mm from the volume's middle, to be broadcast; it decides where no slice could tell.
+        """
+        lead = averaged[-1].astype(np.float32) - averaged[-2]
+        size = [max(1, round(_SMOOTHED / mm)) for mm in spacing]
+        ndimage.uniform_filter(lead, size, output=lead)
+        second: NDArray[np.bool_] = lead + _GEOMETRY * np.sign(toward_right) > 0
+        return second
+
+    def labels(
+        self, groups: NDArray[np.integer], second: NDArray[np.bool_], values: NDArray[np.unsignedinteger]
+    ) -> NDArray[np.unsignedinteger]:
+        """Label values of groups, given the sides."""
+        table = np.zeros((2, self.groups), values.dtype)
+        for channel in range(len(self.group) - 1, -1, -1):
+            if not self.second[channel]:
+                table[0, self.group[channel]] = values[channel]
+            if not self.first[channel]:
+                table[1, self.group[channel]] = values[channel]
+        found: NDArray[np.unsignedinteger] = np.where(second, table[1][groups], table[0][groups])
+        return found
+
+    def spread(self, averaged: NDArray[np.float16], second: NDArray[np.bool_], into: NDArray[np.float16]) -> None:
+        """Write the probabilities of the classes, channels first, from those of groups: a pair's by the sides' own."""
+        left, right = (averaged[n].astype(np.float32) for n in (-2, -1))
+        share = np.where(second, right, left) / np.maximum(left + right, 1e-4)
+        share = np.where(second, np.clip(share, 0.5, 1), 1 - np.clip(share, 0.5, 1))  # of the second side
+        for channel, target in enumerate(into):
+            pair = averaged[self.group[channel]]
+            if self.second[channel]:
+                target[...] = pair * share
+            elif self.first[channel]:
+                target[...] = pair * (1 - share)
+            else:
+                target[...] = pair
