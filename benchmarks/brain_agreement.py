@@ -7,6 +7,8 @@ on. The truths are automatic themselves (FreeSurfer, brain extraction, registere
 
 import argparse
 import json
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +16,103 @@ from rich.console import Console
 from rich.table import Table
 
 from rwkv_core import Segmenter, Volume, read_volume
+from rwkv_core.vocabulary import SegmentClass
 
-FLUID = {"Cerebrospinal fluid"}
-"""Not counted as brain."""
+FLUID_ID = 24
+"""FreeSurfer's fluid outside the ventricles, which is not counted as brain."""
+
+STRUCTURES = {
+    "White matter": ((2, 25, 30), (41, 57, 62), (77, 78, 79, 80, 85, 251, 252, 253, 254, 255)),
+    "Cortex": ((3,), (42,), ()),
+    "Lateral ventricles, choroid plexus": ((4, 5, 31, 136, 137), (43, 44, 63, 163, 164), ()),
+    "Choroid plexus": ((31,), (63,), ()),
+    "Third and fourth ventricles": ((), (), (14, 15, 72)),
+    "Third ventricle": ((), (), (14, 72)),
+    "Fourth ventricle": ((), (), (15,)),
+    "Cerebellum": ((7, 8), (46, 47), ()),
+    "Cerebellar white matter": ((7,), (46,), ()),
+    "Cerebellar cortex": ((8,), (47,), ()),
+    "Brainstem": ((), (), (16,)),
+    "Thalamus": ((10,), (49,), ()),
+    "Caudate and accumbens": ((11, 26), (50, 58), ()),
+    "Caudate": ((11,), (50,), ()),
+    "Accumbens": ((26,), (58,), ()),
+    "Putamen": ((12,), (51,), ()),
+    "Pallidum": ((13,), (52,), ()),
+    "Hippocampus": ((17,), (53,), ()),
+    "Amygdala": ((18,), (54,), ()),
+    "Ventral diencephalon": ((28,), (60,), ()),
+}
+"""FreeSurfer ids of each row: of the left, of the right, of neither."""
+
+SIDES = [[i for sides in STRUCTURES.values() for i in sides[side]] for side in (0, 1)]
+"""Ids of the left, and of the right."""
+
+KNOWN = {i for sides in STRUCTURES.values() for side in sides for i in side}
+
+CHOSEN_ON = ("patient01",)
+"""Scans on which the settings of the shipped model were chosen; the others only report."""
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
     return float(2 * np.count_nonzero(a & b) / max(np.count_nonzero(a) + np.count_nonzero(b), 1))
+
+
+def scans(data: Path) -> dict[str, Callable[[], tuple[Volume, np.ndarray]]]:
+    """By name, what reads each scan and its truth: a brain mask, or FreeSurfer ids."""
+
+    def masked(image: Path, mask: Path) -> tuple[Volume, np.ndarray]:
+        return read_volume(image), read_volume(mask).array > 0
+
+    def voxelmorph() -> tuple[Volume, np.ndarray]:
+        scan = np.load(data / "validation" / "voxelmorph_test_scan.npz")
+        ijk_to_ras = np.eye(4)  # the array runs toward Left, Inferior, Anterior; its voxels are 1 mm
+        ijk_to_ras[:3, :3] = [[-1, 0, 0], [0, 0, 1], [0, -1, 0]]
+        return Volume(np.ascontiguousarray(scan["vol"].T, np.float32), ijk_to_ras), scan["seg"].T.astype(int)
+
+    found: dict[str, Callable[[], tuple[Volume, np.ndarray]]] = {}
+    for mask in sorted((data / "validation").glob("patient*_study1_*_mask.nii.gz")):
+        image = mask.with_name(mask.name.replace("_mask", ""))
+        found[image.name.removesuffix(".nii.gz").replace("_study1", "")] = partial(masked, image, mask)
+    found["Colin27"] = partial(masked, data / "sample" / "ch2.nii.gz", data / "sample" / "ch2bet.nii.gz")
+    found["voxelmorph"] = voxelmorph
+    return found
+
+
+def by_structure(labelmap: np.ndarray, truth: np.ndarray, classes: Sequence[SegmentClass]) -> dict[str, float]:
+    """Dice of each structure that the model has, of each of its sides, and the share of voxels on the wrong side."""
+    figures = {}
+    values_of = {frozenset(c.freesurfer): c.value for c in classes}
+
+    def values(ids: tuple[int, ...]) -> list[int] | None:
+        """Of the classes that hold these ids and no others of the table; None when there are none such."""
+        held = {value: KNOWN & set(union) for union, value in values_of.items() if set(union) & set(ids)}
+        return list(held) if held and all(union <= set(ids) for union in held.values()) else None
+
+    for name, (left, right, neither) in STRUCTURES.items():
+        found = values((*left, *right, *neither))
+        if found is None or not np.isin(truth, (*left, *right, *neither)).any():
+            continue
+        figures[name] = dice(np.isin(labelmap, found), np.isin(truth, (*left, *right, *neither)))
+        for side, ids in (("left", left), ("right", right)):
+            if ids and (of_side := values(ids)) is not None:
+                figures[f"{name}, {side}"] = dice(np.isin(labelmap, of_side), np.isin(truth, ids))
+    paired = [c for c in classes if c.opposite is not None]
+    if paired:
+        answered = [np.isin(labelmap, [c.value for c in paired if set(c.freesurfer) & set(ids)]) for ids in SIDES]
+        given = [np.isin(truth, ids) for ids in SIDES]
+        both = (answered[0] | answered[1]) & (given[0] | given[1])
+        wrong = (answered[0] & given[1]) | (answered[1] & given[0])
+        figures["On the wrong side, %"] = 100 * float(wrong.sum() / both.sum())
+    return figures
+
+
+def in_words(found: dict[str, float], row: str) -> str:
+    """Figure of a row, with those of the sides where there are some."""
+    if row not in found:
+        return ""
+    sides = [f"{found[key]:.3f}" for key in (f"{row}, left", f"{row}, right") if key in found]
+    return f"{found[row]:.3f}" + (f" ({', '.join(sides)})" if sides else "")
 
 
 def main() -> None:
@@ -28,49 +120,30 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", default="default")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--only", default="", help="names of the scans to take, the first letters of each, with commas")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
     segmenter = Segmenter(options.model, options.device)
     classes = segmenter.bundle.config.classes
+    tissue = [c.value for c in classes if FLUID_ID not in c.freesurfer]
     figures: dict[str, dict[str, float]] = {}
-
-    def segment(name: str, volume: Volume) -> np.ndarray:
+    for name, scan in scans(options.data).items():
+        if not name.startswith(tuple(options.only.split(","))):
+            continue
+        volume, truth = scan()
         result = segmenter.segment(volume)
         figures[name] = {"seconds": result.timings["total"]}
-        return result.labelmap
+        if truth.dtype == bool:
+            figures[name]["Brain"] = dice(np.isin(result.labelmap, tissue), truth)
+            figures[name]["Brain and fluid"] = dice(result.labelmap > 0, truth)
+        else:
+            figures[name].update(by_structure(result.labelmap, truth, classes))
 
-    def brain(labelmap: np.ndarray) -> np.ndarray:
-        return np.isin(labelmap, [c.value for c in classes if c.name not in FLUID])
-
-    for image in sorted((options.data / "validation").glob("patient*_study1_*.nii.gz")):
-        if "_mask" not in image.name:
-            mask = read_volume(image.with_name(image.name.replace(".nii.gz", "_mask.nii.gz"))).array > 0
-            name = image.name.removesuffix(".nii.gz").replace("_study1", "")
-            labelmap = segment(name, read_volume(image))
-            figures[name]["Brain"] = dice(brain(labelmap), mask)
-            figures[name]["Brain and fluid"] = dice(labelmap > 0, mask)
-    head = options.data / "sample" / "ch2.nii.gz"
-    labelmap = segment("Colin27", read_volume(head))
-    mask = read_volume(head.with_name("ch2bet.nii.gz")).array > 0
-    figures["Colin27"]["Brain"] = dice(brain(labelmap), mask)
-    figures["Colin27"]["Brain and fluid"] = dice(labelmap > 0, mask)
-
-    scan = np.load(options.data / "validation" / "voxelmorph_test_scan.npz")
-    # The array runs toward Left, Inferior, Anterior; its voxels are 1 mm.
-    toward = np.array([[-1, 0, 0], [0, 0, 1], [0, -1, 0]], float)
-    ijk_to_ras = np.eye(4)
-    ijk_to_ras[:3, :3] = toward
-    labelmap = segment("voxelmorph", Volume(np.ascontiguousarray(scan["vol"].T, np.float32), ijk_to_ras))
-    truth = scan["seg"].T.astype(int)
-    for c in classes:
-        if np.isin(truth, c.freesurfer).any():
-            figures["voxelmorph"][c.name] = dice(labelmap == c.value, np.isin(truth, c.freesurfer))
-
-    rows = ["seconds", "Brain", "Brain and fluid", *(c.name for c in classes)]
+    rows = ["seconds", "Brain", "Brain and fluid", *STRUCTURES, "On the wrong side, %"]
     table = Table("", *figures, title=f"Dice with the given segmentations: {segmenter.bundle.config.title}")
     for row in rows:
         if any(row in found for found in figures.values()):
-            table.add_row(row, *(f"{found[row]:.3f}" if row in found else "" for found in figures.values()))
+            table.add_row(row, *(in_words(found, row) for found in figures.values()))
     Console(width=200).print(table)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

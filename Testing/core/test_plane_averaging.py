@@ -1,5 +1,7 @@
 """Axial, coronal and sagittal answers, averaged."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -58,7 +60,7 @@ def test_the_label_is_that_of_the_mean_of_the_planes_probabilities():
 def test_a_class_of_one_plane_is_not_asked_for_in_the_others():
     volume = Volume(np.zeros((40, 44, 36), np.float32), np.eye(4))
     settings, own = averaging(), PLANES[1]
-    classes = [one.model_copy(update={"orientations": (own,)}) if one.value == 4 else one for one in settings.classes]
+    classes = [replace(one, orientations=(own,)) if one.value == 4 else one for one in settings.classes]
     alone = {}
     for plane in PLANES:
         segmenter = Segmenter(with_network(config(orientations=(plane,)), QuadrantNetwork()), "cpu", engine="torch")

@@ -106,6 +106,8 @@ class Preprocessing(_Strict):
             leaves the volume in its stored order. Among several, the one with the finest pixels is used.
         average: where slices of several of the orientations are fine (a volume of nearly cubic voxels), segment all of
             them and average the probabilities.
+        average_every: mm between the slices that go through the network in the orientations after the first; what lies
+            between is interpolated. 0 takes every slice.
         restore: how labels return to the volume's grid: logits resized, then arg-max; or arg-max, then nearest.
     """
 
@@ -114,6 +116,7 @@ class Preprocessing(_Strict):
     resampling: Annotated[Stretch | Spacing | Patches, Field(discriminator="method")]
     restore: Literal["logits", "nearest"] = "logits"
     average: bool = False
+    average_every: Annotated[float, Field(ge=0)] = 0.0
 
     @field_validator("orientations")
     @classmethod

@@ -19,8 +19,6 @@ from rwkv_core.volume import SliceStack
 
 _LOOK_EVERY = 4.0
 """mm between the slices that are looked at first."""
-_OTHERS_EVERY = 2.0
-"""mm between the slices of the planes after the first; between them, probabilities are interpolated."""
 _GUIDE_EVERY = 4.0
 """mm between the slices that are only asked for left and right."""
 _MARGIN = 10.0
@@ -61,6 +59,7 @@ class Averaging:
         sides: of the model's pairs, or None when it has none; where it has some, `judged` does not count.
         guide: slices that tell left from right, where none of `stacks` do.
         toward_right: mm from the volume's middle toward the right, of the voxels of a part.
+        others_every: mm between the slices of the planes after the first; between them, probabilities are interpolated.
         shown: how many of `values`, from the first on, are looked for; the others are around them.
     """
 
@@ -73,6 +72,7 @@ class Averaging:
     guide: SliceStack | None = None
     toward_right: Callable[[Box], NDArray[np.float32]] = lambda box: np.float32(0) * np.zeros((1, 1, 1), np.float32)
     shown: int | None = None
+    others_every: float = 0.0
 
     def run(
         self,
@@ -202,8 +202,8 @@ class Averaging:
             stack.to_stack(labels)[~np.isfinite(plane.source)] = 0
 
     def _step(self, number: int) -> int:
-        """Which of the slices of a plane go through the network: every one of the first, one every 2 mm of others."""
-        return 1 if number == 0 else max(1, round(_OTHERS_EVERY / self.stacks[number].spacing[0]))
+        """Which of the slices of a plane go through the network: every one of the first, fewer of the others."""
+        return 1 if number == 0 else max(1, round(self.others_every / self.stacks[number].spacing[0]))
 
     def _guide_step(self) -> int:
         assert self.guide is not None

@@ -293,7 +293,7 @@ class PreparedVolume:
             averaging = Averaging(
                 stacks, partial(self._pass, clock), values, (k, j, i), self.segmenter.judged(stacks), sides,
                 None if told else self.segmenter.guide(volume, volume.array[seen].shape), self._toward_right,
-                1 + len(classes),
+                1 + len(classes), self.segmenter.preprocessing.average_every,
             )  # fmt: skip
             slices = averaging.run(labelmap, soft, seen, report, cancelled)
             if seen != box:

@@ -104,7 +104,7 @@ class Sides:
         left, right = (averaged[n].astype(np.float32) for n in (-2, -1))
         share = np.where(second, right, left) / np.maximum(left + right, 1e-4)
         share = np.where(second, np.clip(share, 0.5, 1), 1 - np.clip(share, 0.5, 1))  # of the second side
-        for channel, target in enumerate(into):
+        for channel, target in enumerate(into):  # first background, to which the surroundings belong
             pair = averaged[self.group[channel]]
             if self.second[channel]:
                 target[...] = pair * share
@@ -112,3 +112,5 @@ class Sides:
                 target[...] = pair * (1 - share)
             else:
                 target[...] = pair
+        for channel in range(len(into), len(self.group)):
+            into[0] += averaged[self.group[channel]]

@@ -125,10 +125,10 @@ class Pass:
                 if split is not None:
                     together = chances[:, ~split]
                     chances[:, ~split] = together / together.sum(1, keepdim=True).clamp_min(_LEAST_CHANCE)
-                seen = chances.amax((0, 2, 3)).cpu() > _LEAST_ADDED
                 kept = chances.cpu().numpy()
+                seen = kept.max((0, 2, 3)) > (0 if members is None else _LEAST_ADDED)
                 with adding:  # neighbouring batches meet between their slices
-                    for channel in np.flatnonzero(seen.numpy()):
+                    for channel in np.flatnonzero(seen):
                         share = 1.0 if shares is None else float(shares[channel])
                         if share:
                             _add_between(targets[channel], batch, kept[:, channel] * np.float32(share))

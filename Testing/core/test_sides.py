@@ -1,0 +1,103 @@
+"""Left and right of paired structures, over planes that can tell them and one that cannot."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rwkv_core import Region, Segmenter, Volume
+from rwkv_core.bundle.config import BundleConfig
+from rwkv_core.inference.sides import Sides
+
+from core.small_models import config, with_network
+
+PLANES = ("SPL", "AIL", "LIP")
+LEFT, RIGHT, MIDDLE, AROUND = 1, 2, 3, 4
+
+
+def paired(**more):
+    """A model of one pair, one structure without sides, and surroundings."""
+    described = config(orientations=PLANES, values=(LEFT, RIGHT, MIDDLE)).model_dump(mode="json")
+    for one, opposite in zip(described["classes"][:2], (RIGHT, LEFT), strict=True):
+        one["opposite"], one["orientations"] = opposite, PLANES[:2]
+    described["surroundings"] = [{"value": AROUND, "name": "Around", "color": [9, 9, 9]}]
+    described["preprocessing"] |= {"average": True, **more}
+    return BundleConfig.model_validate(described)
+
+
+class SidedNetwork(nn.Module):
+    """Stand-in: intensity tells pair (1), middle (0.6) and surroundings (0.3); the pair's side is that of the picture.
+
+    Columns run toward the left in axial and coronal slices, so there the right half of the picture is the left side;
+    in a sagittal slice this answer is as wrong as it is sure.
+    """
+
+    def forward(self, image):
+        column = torch.arange(image.shape[3]).expand_as(image) >= image.shape[3] / 2
+        pair, middle, around = (((image - level).abs() < 0.15).float() for level in (1.0, 0.6, 0.3))
+        background = (image < 0.15).float()
+        return 20 * torch.cat([background, pair * column, pair * ~column, middle, around], 1)
+
+
+def head(spacing=(1.0, 1.0, 1.0), flip=False):
+    """A volume (K, J, I) whose I runs toward the right, or the left, and the labels it should get."""
+    labels = np.zeros((60, 64, 66), np.uint8)
+    labels[10:50, 10:54, 8:58] = AROUND
+    labels[14:46, 14:50, 12:33], labels[14:46, 14:50, 33:54] = LEFT, RIGHT
+    labels[20:30, 20:30, 30:36] = MIDDLE
+    voxels = np.select([labels == AROUND, labels == MIDDLE, labels > 0], [0.3, 0.6, 1.0]).astype(np.float32)
+    step = round(spacing[0])
+    matrix = np.diag([spacing[0], spacing[1], spacing[2], 1.0])
+    voxels, labels = voxels[:, :, ::step], np.where(labels == AROUND, 0, labels)[:, :, ::step]
+    if flip:
+        voxels, labels, matrix[0, 0] = voxels[:, :, ::-1].copy(), labels[:, :, ::-1], -spacing[0]
+    return Volume(voxels, matrix), labels
+
+
+def segmenter(**more):
+    return Segmenter(with_network(paired(**more), SidedNetwork()), "cpu", engine="torch")
+
+
+@pytest.mark.parametrize("flip", [False, True], ids=["toward right", "toward left"])
+def test_sagittal_slices_are_asked_for_pairs_only(flip):
+    volume, labels = head(flip=flip)
+    result = segmenter().segment(volume, probabilities=True)
+    assert len(result.orientation.split("+")) == 3
+    assert np.array_equal(result.labelmap, labels)
+    assert result.probabilities.shape[0] == 4  # surroundings are background
+    inside = result.probabilities.argmax(0)
+    assert np.mean(inside == labels) > 0.999
+    assert np.allclose(result.probabilities.sum(0), 1, atol=0.01)
+
+
+def test_where_only_sagittal_slices_are_fine_others_are_looked_at_for_the_sides():
+    volume, labels = head((3.0, 1.0, 1.0))
+    result = segmenter().segment(volume)
+    assert result.orientation == "LIP"
+    assert np.array_equal(result.labelmap > 0, labels > 0)
+    right = np.array([LEFT, RIGHT])
+    wrong = np.isin(labels, right) & np.isin(result.labelmap, right) & (labels != result.labelmap)
+    assert wrong.sum() < 0.08 * np.isin(labels, right).sum()  # one of 22 slices lies across the middle
+
+
+def test_a_single_sagittal_slice_is_on_the_side_of_the_volume_where_it_lies():
+    volume, labels = head()
+    for index, side in ((20, LEFT), (45, RIGHT)):
+        one = segmenter().segment(volume, Region(i=(index, index + 1)))
+        assert set(np.unique(one.labelmap)) == {0, side}
+        assert np.array_equal(one.labelmap[:, :, index], labels[:, :, index])
+
+
+def test_slices_between_are_interpolated():
+    volume, labels = head()
+    every, thinned = segmenter().segment(volume), segmenter(average_every=2.0).segment(volume)
+    assert thinned.slices < 0.75 * every.slices
+    assert np.mean(thinned.labelmap == labels) > 0.99
+
+
+def test_classes_that_are_opposite_name_each_other():
+    described = paired().model_dump(mode="json")
+    described["classes"][1]["opposite"] = MIDDLE
+    with pytest.raises(ValueError, match="do not name each other"):
+        BundleConfig.model_validate(described)
+    assert Sides.of(config()) is None
