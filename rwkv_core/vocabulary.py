@@ -310,6 +310,32 @@ class PostProcessing:
         return replace(self, keep_at=tuple((at[0] - i, at[1] - j, at[2] - k) for at in self.keep_at))
 
 
+SpreadMethod = Literal["interpolation", "classifier", "mixture", "standing"]
+"""Shapes interpolated between the given slices, the classifier, the mean of both, or the answer that stood before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpreadStructure:
+    """What one structure got when slices were spread.
+
+    Attributes:
+        value: of its label.
+        method: what its answer is made of.
+        score: agreement (Dice) of that method with the user's slices, each left out in turn, at half the distance to
+            the next; None with a single slice, where nothing can be left out.
+        interpolation: the same of shapes interpolated between the slices.
+        standing: the same of the answer that stood; None where there was none.
+        voxels: that changed their label, to it or from it.
+    """
+
+    value: int
+    method: SpreadMethod
+    score: float | None = None
+    interpolation: float | None = None
+    standing: float | None = None
+    voxels: int = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClassChange:
     """What became of a class: millilitres before and after, and the Dice of the two (1 where it is in neither)."""

@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         models,
         prompt,
         segment,
+        spread,
         train,
     )
 
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"rwkv-unet {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (segment, prompt, demo, models, train, evaluate, dataset):
+    for command in (segment, spread, prompt, demo, models, train, evaluate, dataset):
         command.add_parser(subparsers)
     options = parser.parse_args(_with_negative_numbers(sys.argv[1:] if arguments is None else arguments))
     logging.basicConfig(level=logging.DEBUG if options.debug else logging.ERROR)

@@ -8,7 +8,6 @@
 """
 
 from rwkv_core.spreading.features import VolumeFeatures, volume_features
-from rwkv_core.spreading.spreading import Spread, SpreadStructure, spread
-from rwkv_core.vocabulary import SliceIndex
+from rwkv_core.spreading.spreading import Spread, spread
 
-__all__ = ["SliceIndex", "Spread", "SpreadStructure", "VolumeFeatures", "spread", "volume_features"]
+__all__ = ["Spread", "VolumeFeatures", "spread", "volume_features"]

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,12 @@ from rwkv_core.spreading.classifier import Samples, VoxelClassifier
 from rwkv_core.spreading.features import Box, VolumeFeatures, volume_features
 from rwkv_core.spreading.shapes import ShapeAt, ShapePrior
 from rwkv_core.spreading.standing import Changes, log_odds, repaints, soft_mask, standing_labels
-from rwkv_core.vocabulary import AXES, SliceIndex
+from rwkv_core.vocabulary import AXES, SliceIndex, SpreadMethod, SpreadStructure
 
 if TYPE_CHECKING:
     from rwkv_core.volume import Volume
 
 Labels = NDArray[np.unsignedinteger]
-Method = Literal["interpolation", "classifier", "mixture", "standing"]
 
 _MARGIN_MM, _MARGIN_SHARE = 10.0, 0.25
 """Beyond what was drawn, structures are looked for so far: in mm, or as a share of their width."""
@@ -51,30 +50,6 @@ _CLEARLY = {"interpolation": 0.05, "classifier": 0.01}
 
 _POSSIBLE = 0.1
 """Probability from which a structure that stood is looked for far from where it was drawn."""
-
-
-@dataclass(frozen=True)
-class SpreadStructure:
-    """What one structure got.
-
-    Attributes:
-        value: of its label.
-        method: what the answer is made of: shapes interpolated between the slices, the classifier, the mean of both,
-            or the answer that stood, because nothing else did better.
-        dice: of each method, as far as it was tried: agreement with the user's slices when each is left out in turn.
-            Empty with a single slice, where nothing can be left out.
-        voxels: that changed their label, to it or from it.
-    """
-
-    value: int
-    method: Method
-    dice: dict[Method, float]
-    voxels: int
-
-    @property
-    def score(self) -> float | None:
-        """Dice in left-out slices of what was taken; None with a single slice."""
-        return self.dice.get(self.method)
 
 
 @dataclass(frozen=True)
@@ -164,10 +139,12 @@ def spread(
     gained, lost = np.bincount(result[changed]), np.bincount(labelmap[changed])
     structures = tuple(
         SpreadStructure(
-            value,
-            work.methods[value],
-            work.scores[value],
-            int(sum(counts[value] for counts in (gained, lost) if value < len(counts))),
+            value=value,
+            method=work.methods[value],
+            score=work.scores[value].get(work.methods[value]),
+            interpolation=work.scores[value].get("interpolation"),
+            standing=work.scores[value].get("standing"),
+            voxels=int(sum(counts[value] for counts in (gained, lost) if value < len(counts))),
         )
         for value in chosen
     )
@@ -311,8 +288,8 @@ class _Work:
         self._random = np.random.default_rng(0)
         self._left_out: dict[SliceIndex, list[ShapeAt]] = {}
         self._changes = Changes([0])
-        self.methods: dict[int, Method] = {}
-        self.scores: dict[int, dict[Method, float]] = {}
+        self.methods: dict[int, SpreadMethod] = {}
+        self.scores: dict[int, dict[SpreadMethod, float]] = {}
 
     def _prior_maps(self, probabilities: Mapping[int, NDArray[np.floating]]) -> None:
         """Log-odds of what stood: of the structures (evidence), and of the labels around them (features)."""
@@ -395,7 +372,7 @@ class _Work:
         return [self._slices[first::count] for first in range(count)]
 
     def _choose(self, folds: Sequence[Sequence[SliceIndex]]) -> None:
-        tried: tuple[Method, ...] = ("interpolation", "classifier", "mixture")
+        tried: tuple[SpreadMethod, ...] = ("interpolation", "classifier", "mixture")
         counts = np.zeros((len(self.values), 4, 2))  # overlap and total
         stood_values = [value for value, stood in zip(self.values, self._stood_before, strict=True) if stood]
         changes = {method: Changes([0, *stood_values]) for method in tried[1:]}

@@ -18,7 +18,7 @@ from rwkv_core.volume.geometry import (
     slice_stack,
     spacing_of,
 )
-from rwkv_core.volume.reading import INPUT_EXTENSIONS, find_volumes, read_volume
+from rwkv_core.volume.reading import INPUT_EXTENSIONS, find_volumes, read_labelmap, read_volume
 from rwkv_core.volume.writing import (
     OUTPUT_EXTENSIONS,
     check_output,
@@ -47,6 +47,7 @@ __all__ = [
     "lps_geometry",
     "orientation_code",
     "output_extension",
+    "read_labelmap",
     "read_volume",
     "size_in_words",
     "slice_stack",

@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 import SimpleITK as sitk
 
 from rwkv_core.errors import InputError
+from rwkv_core.vocabulary import SegmentClass
 from rwkv_core.volume.dicom import is_dicom_file, is_dicom_folder, read_dicom_folder
 from rwkv_core.volume.geometry import Volume, ijk_to_ras_from_lps
 from rwkv_core.volume.itk import array_of, reason_of
 from rwkv_core.volume.nifti import nifti_damage
+from rwkv_core.volume.seg_nrrd import classes_in_header
 
 INPUT_EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 """Files that `find_volumes` takes for volumes; lower case."""
@@ -49,6 +52,37 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
             f"{path} is a single DICOM file.", hint=f"Give the folder with the whole series: {path.parent}."
         )
     return _read_file(path)
+
+
+def read_labelmap(path: str | Path) -> tuple[Volume, list[SegmentClass]]:
+    """Read a segmentation as a labelmap (uint8 or uint16) with the classes that its header names.
+
+    A label that no header names is called after its number. Terminologies are not read.
+
+    Raises:
+        InputError: when the file is no volume of whole numbers from 0 to 65535, or has segments that overlap (layers).
+    """
+    path = Path(path)
+    volume = read_volume(path)
+    array = volume.array
+    if array.dtype.kind == "f" and np.array_equal(array, np.rint(array)):
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "ui" or array.min() < 0 or array.max() > 65535:
+        raise InputError(f"{path} is no labelmap: it holds other values than whole numbers from 0 to 65535.")
+    labels = array.astype(np.uint8 if array.max() < 256 else np.uint16)
+    fields: dict[str, str] = {}
+    if path.is_file():
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+        fields = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
+    classes = classes_in_header(fields)
+    named = {one.value for one in classes}
+    for value in np.unique(labels).tolist():
+        if value and value not in named:
+            color = tuple(int(part) for part in np.random.default_rng(value).integers(60, 256, 3))
+            classes.append(SegmentClass(value=value, name=f"Label {value}", color=(color[0], color[1], color[2])))
+    return Volume(labels, volume.ijk_to_ras, volume.name), sorted(classes, key=lambda one: one.value)
 
 
 def find_volumes(folder: str | Path) -> list[Path]:

@@ -6,7 +6,8 @@ geometry), vtkSlicerTerminologiesModuleLogic::SerializeTerminologyEntry (termino
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rwkv_core.volume.geometry import Matrix
@@ -64,3 +65,26 @@ def _code(code: Code | None) -> str:
     if code is None:
         return _NO_CODE
     return "^".join(part.translate(_SEPARATORS) for part in (code.scheme, code.value, code.meaning))
+
+
+def classes_in_header(fields: Mapping[str, str]) -> list[SegmentClass]:
+    """The segments that the header of a .seg.nrrd with one layer names; none in other files.
+
+    Args:
+        fields: keys and values of the header.
+    """
+    from rwkv_core.vocabulary import SegmentClass
+
+    found: list[SegmentClass] = []
+    for index in itertools.count():
+        try:
+            value, name = int(fields[f"Segment{index}_LabelValue"]), fields[f"Segment{index}_Name"]
+        except (KeyError, ValueError):
+            return found
+        try:
+            red, green, blue = (round(255 * float(part)) for part in fields.get(f"Segment{index}_Color", "").split())
+        except ValueError:
+            red, green, blue = 128, 174, 128
+        if value > 0 and name:
+            found.append(SegmentClass(value=value, name=name, color=(red, green, blue)))
+    return found

@@ -26,6 +26,8 @@ from rwkv_core.worker.protocol import (
     RefineResult,
     Result,
     SegmentRequest,
+    SpreadRequest,
+    SpreadResult,
     Stage,
     UncertaintyRequest,
     UncertaintyResult,
@@ -33,9 +35,10 @@ from rwkv_core.worker.protocol import (
 )
 
 if TYPE_CHECKING:
+    from rwkv_core.spreading import VolumeFeatures
     from rwkv_core.volume import Volume
 
-INTERACTIVE = (RefineRequest, UncertaintyRequest, AdaptRequest, PropagateRequest)
+INTERACTIVE = (RefineRequest, UncertaintyRequest, AdaptRequest, PropagateRequest, SpreadRequest)
 
 
 class Interactive:
@@ -55,6 +58,7 @@ class Interactive:
     ):
         self._folder, self._ready, self._send = folder, ready, send
         self.kept = KeptResults()
+        self._features: tuple[str, VolumeFeatures] | None = None
 
     def answer(self, job: Job) -> Result:
         """Do what a request asks.
@@ -72,6 +76,8 @@ class Interactive:
             return self._adapt(request, job)
         if isinstance(request, PropagateRequest):
             return self._propagate(request, job)
+        if isinstance(request, SpreadRequest):
+            return self._spread(request, job)
         raise TypeError(f"there is no task for {type(request).__name__}")
 
     def _refine(self, request: RefineRequest, job: Job) -> RefineResult:
@@ -227,6 +233,46 @@ class Interactive:
             slices=tuple(found.slices),
             agreement=tuple(found.agreement),
         )
+
+    def _spread(self, request: SpreadRequest, job: Job) -> SpreadResult:
+        from rwkv_core.spreading import spread
+
+        volume = self._volume(request.volume)
+        shape = volume.array.shape
+        features = self._features[1] if self._features and self._features[0] == request.volume.file else None
+        found = spread(
+            volume,
+            self._labelmap(request.labelmap, shape),
+            request.slices,
+            request.values,
+            before=self._labelmap(request.before, shape) if request.before else None,
+            probabilities=self._probabilities(request.result, shape),
+            keep=request.keep,
+            locked=request.locked,
+            features=features,
+            progress=_Bar(request.id, "learn", self._send),
+            cancel=job.cancelled,
+        )
+        self._features = request.volume.file, found.features
+        if job.cancelled.is_set():
+            raise CancelledError
+        return SpreadResult(
+            id=request.id,
+            labelmap=self._folder.put(found.labelmap),
+            structures=found.structures,
+            next_slice=found.next_slice,
+            seconds=found.seconds,
+        )
+
+    def _probabilities(self, result: int | None, shape: Sequence[int]) -> dict[int, Array]:
+        """Those of a kept result of the whole volume, by label; none where it is not kept any more."""
+        try:
+            kept = None if result is None else self.kept.find(result)
+        except InputError:
+            return {}
+        if kept is None or kept.probabilities.shape[1:] != tuple(shape):
+            return {}
+        return dict(zip(kept.values, kept.probabilities[1:], strict=True))
 
     def _volume(self, given: VolumeFile) -> "Volume":
         from rwkv_core.volume import Volume

@@ -30,6 +30,7 @@ from rwkv_core.vocabulary import (
     SegmentClass,
     SliceIndex,
     Slices,
+    SpreadStructure,
     check_model_id,
 )
 
@@ -678,6 +679,51 @@ class FollowRequest(HowToPrompt, Request[FollowResult], word="follow"):
     mask: str
     range: tuple[int, int] | None = None
     stop: float = 0.4
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpreadResult(Result):
+    """The structures of some slices, carried on to the others.
+
+    Attributes:
+        labelmap: name of a .npy file (K, J, I) of the whole volume; the given slices and what was to be kept are as
+            they were.
+        structures: what each of them got.
+        next_slice: where the answer is least sure, of slices that may still be corrected.
+        seconds: that it took: "features", "learn", "answer", "total".
+    """
+
+    labelmap: str
+    structures: tuple[SpreadStructure, ...]
+    next_slice: SliceIndex | None
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpreadRequest(Request[SpreadResult], word="spread"):
+    """Carry structures on from slices in which they are right (`rwkv_core.spread`); no model is needed.
+
+    What the worker computed of the volume is kept for the next request about the same file.
+
+    Attributes:
+        volume: the scan.
+        labelmap: name of a .npy file (K, J, I) of the whole volume: the user's.
+        slices: in which it is right.
+        values: structures to carry on; None for those that were corrected, or all in the slices.
+        before: name of a .npy file like `labelmap`, as it was before the corrections.
+        result: id of the request whose kept result tells a model's probabilities; it may be gone.
+        keep: other slices that must not change.
+        locked: labels that neither gain nor lose a voxel.
+    """
+
+    volume: VolumeFile
+    labelmap: str
+    slices: tuple[SliceIndex, ...]
+    values: tuple[int, ...] | None = None
+    before: str | None = None
+    result: int | None = None
+    keep: tuple[SliceIndex, ...] = ()
+    locked: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
