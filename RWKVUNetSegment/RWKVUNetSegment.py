@@ -34,6 +34,7 @@ from RWKVUNetSegmentLib.Segmentation.InstallationLogic import InstallationLogic
 from RWKVUNetSegmentLib.Segmentation.ModelsLogic import ModelsLogic
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import SegmentationLogic, SegmentationResult
 from RWKVUNetSegmentLib.Training.TrainingLogic import TrainingLogic
+from RWKVUNetSegmentLib.Worker.EventLoop import later
 
 PANELS = (
     InputsPanel,
@@ -128,6 +129,7 @@ class RWKVUNetSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def enter(self) -> None:
         self.initializeParameterNode()
         self.logic.installation.refresh()
+        later(next(panel for panel in self.panels if isinstance(panel, SetupPanel)).goOn)
 
     def exit(self) -> None:
         if self._parameterNode is not None:
@@ -243,6 +245,7 @@ class RWKVUNetSegmentLogic(ScriptedLoadableModuleLogic):
         self.models.cleanup()
         self.batch.cleanup()
         self.segmentation.cleanup()
+        self.installation.cleanup()
 
 
 class RWKVUNetSegmentTest(ScriptedLoadableModuleTest):

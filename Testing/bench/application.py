@@ -13,7 +13,7 @@ import slicer
 from bench import fonts, io_manager, layout, logics, pythonqt, qt_module, share_folder
 from bench.dialog_answers import ShownDialog, dialogs
 from bench.pyside import QtCore, QtWidgets
-from bench.standins import signal, standin
+from bench.standins import field, signal, standin
 
 SHARE = "share/Slicer-5.12"
 
@@ -57,6 +57,8 @@ class qSlicerExtensionsManagerModel(QtCore.QObject):
     """Installs nothing: `_installable` are the extensions that a test's server has, `_installed` those here."""
 
     extensionInstalled = signal("QString")
+    interactiveChanged = signal("bool")
+    interactive = field(bool, True, "interactiveChanged")
 
     def __init__(self, parent):
         super().__init__(parent)
@@ -72,6 +74,10 @@ class qSlicerExtensionsManagerModel(QtCore.QObject):
 
     def installExtensionFromServer(self, name, restart=True, update=False):
         if name not in self._installable:
+            return False
+        if self.interactive and QtWidgets.QMessageBox.question(None, "Install", f"Install {name}?") != (
+            QtWidgets.QMessageBox.Yes
+        ):
             return False
         self._installed.add(name)
         self.extensionInstalled.emit(name)

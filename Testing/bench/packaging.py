@@ -14,6 +14,10 @@ missing = set()
 failures = []
 
 
+def onInstall(call):
+    """What a test wants to happen while pip works; replaced by it."""
+
+
 def load_requirements(path):
     with Path(path).open(encoding="utf-8") as file:
         lines = [line.strip() for line in file]
@@ -62,15 +66,16 @@ def pip_install(
     if skip_packages is not None and (no_deps_requirements is not None or not blocking):
         raise ValueError("skip_packages requires blocking=True and no no_deps_requirements")
     call = types.SimpleNamespace(
-        requirements=requirements if isinstance(requirements, str) else list(map(str, requirements)),
+        requirements=requirements.split() if isinstance(requirements, str) else list(map(str, requirements)),
         constraints=constraints,
         skip_packages=skip_packages,
         requester=requester,
     )
     installed.append(call)
+    onInstall(call)
     if failures:
         raise failures.pop(0)
-    for requirement in _requirements(requirements):
+    for requirement in _requirements([one for one in call.requirements if one[0] != "-"]):
         missing.discard(requirement.name.lower())
     return [] if skip_packages is not None else None
 

@@ -76,7 +76,7 @@ class Changing:
 class Installation(Changing):
     """`ready` says whether everything is there; `installs` are the calls."""
 
-    openvinoOffered = restartPending = continuesAfterRestart = False
+    torchOffered = restartPending = False
 
     def __init__(self):
         super().__init__()
@@ -89,17 +89,21 @@ class Installation(Changing):
     def states(self):
         state, why = (RequirementState.READY, "2.9.0") if self.ready else (RequirementState.MISSING, "")
         return (
-            Requirement("pytorch-extension", "PyTorch extension", RequirementState.READY, "installed"),
-            Requirement("torch", "PyTorch", state, why),
-            Requirement("packages", "Python packages", state, why),
-            Requirement("openvino", "OpenVINO", RequirementState.MISSING, "", optional=True),
+            Requirement("packages", "OpenVINO and Python packages", state, why),
+            Requirement("torch", "GPU and training: PyTorch", RequirementState.MISSING, "", optional=True),
         )
 
     def isValid(self):
-        return (True, "") if self.ready else (False, "PyTorch is missing: press Install in Setup.")
+        return (True, "") if self.ready else (False, "OpenVINO is missing: press Install in Setup.")
 
-    def install(self, confirm=None, openvino=False):
-        self.installs.append(openvino)
+    def resume(self):
+        return True, ""
+
+    def cleanup(self):
+        pass
+
+    def install(self, confirm=None, torch=False):
+        self.installs.append(torch)
         self.ready = self.answer[0]
         self.changed.emit()
         return self.answer

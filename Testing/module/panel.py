@@ -73,5 +73,5 @@ def start_batch(ui, folder):
 
 def offer_installation(opened):
     installation = opened.logic.installation
-    installation.ready, installation.openvinoOffered = False, True
+    installation.ready, installation.torchOffered = False, True
     installation.changed.emit()

@@ -3,6 +3,7 @@ slicer.packaging, the extensions manager (of the bench) and PyTorchUtils (below)
 
 import os
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ from RWKVUNetSegmentLib.Segmentation import InstallationLogic as installation
 from RWKVUNetSegmentLib.Segmentation.InstallationLogic import REQUIREMENTS, RequirementState
 from RWKVUNetSegmentLib.Segmentation.InstalledPackages import PackageState, loadRequirements, look, parse
 
+import bench
 from bench import packaging
 
 
@@ -28,7 +30,9 @@ def computer(monkeypatch):
         return PackageState(missing=True) if missing else PackageState(version="99.0")
 
     monkeypatch.setattr(installation, "look", looked)
-    monkeypatch.setattr(installation, "_hasNvidiaGPU", lambda: state.nvidia)
+    monkeypatch.setattr(installation, "hasNvidiaGPU", lambda: state.nvidia)
+    monkeypatch.setattr(installation, "TORCH_IS_OPTIONAL", True)
+    monkeypatch.setattr(installation, "_PROBE", "pass")
     monkeypatch.setattr(slicer.modules, "pytorchutils", object(), raising=False)
 
     class PyTorchUtilsLogic:
@@ -43,12 +47,34 @@ def computer(monkeypatch):
     state.PyTorchUtils.PyTorchUtilsLogic = PyTorchUtilsLogic
     monkeypatch.setitem(sys.modules, "PyTorchUtils", state.PyTorchUtils)
     yield state
-    qt.QSettings().remove("RWKVUNetSegment/InstallationBegunBy")
+    for key in ("InstallationBegunBy", "ImportedWith"):
+        qt.QSettings().remove(f"RWKVUNetSegment/{key}")
 
 
 @pytest.fixture
-def logic(computer):
-    return installation.InstallationLogic()
+def made(computer):
+    """Makes logics, and ends their probes."""
+    logics = []
+
+    def make():
+        logics.append(installation.InstallationLogic())
+        return logics[-1]
+
+    yield make
+    for logic in logics:
+        logic.cleanup()
+
+
+@pytest.fixture
+def logic(made):
+    """Of a computer that was found in order before."""
+    found = made()
+    checked(found)
+    return found
+
+
+def checked(logic):
+    bench.wait_until(lambda: stateOf(logic, "packages").state != RequirementState.CHECKING)
 
 
 def stateOf(logic, name):
@@ -60,7 +86,14 @@ def agree(text):
 
 
 def pipCalls():
-    return [sorted(parse(one).name for one in call.requirements) for call in packaging.installed]
+    return [sorted(parse(one).name for one in call.requirements if one[0] != "-") for call in packaging.installed]
+
+
+def install(logic, **options):
+    """Press Install and wait for the check; gives what was said."""
+    _done, reason = logic.install(**{"confirm": agree, **options})
+    checked(logic)
+    return (logic.isValid()[0], reason)
 
 
 def test_with_everything_there_nothing_is_asked_or_done(logic):
@@ -70,70 +103,128 @@ def test_with_everything_there_nothing_is_asked_or_done(logic):
     assert not packaging.installed
 
 
-def test_what_is_missing_is_named_and_installed_in_order(logic, computer):
-    packaging.missing.update({"torch", "pydantic", "safetensors"})
+def test_ready_means_that_a_child_process_could_import_it_once(made, computer, monkeypatch, tmp_path):
+    monkeypatch.setattr(installation, "_PROBE", f"open({str(tmp_path / 'probed')!r}, 'a').write('x')")
+    first = made()
+    assert stateOf(first, "packages").state == RequirementState.CHECKING and not first.isValid()[0]
+    checked(first)
+    assert first.isValid() == (True, "")
+    assert made().isValid() == (True, "")  # the next Slicer does not look again
+    assert (tmp_path / "probed").read_text() == "x"
+    monkeypatch.setattr(slicer.app.__class__, "revision", "another")
+    another = made()
+    assert stateOf(another, "packages").state == RequirementState.CHECKING
+    checked(another)
+    assert (tmp_path / "probed").read_text() == "xx"
+
+
+def test_what_is_there_and_cannot_be_imported_is_broken_and_installed_again(made, computer, monkeypatch, tmp_path):
+    probe = (
+        f"from pathlib import Path\nif not Path({str(tmp_path / 'mended')!r}).exists(): raise ImportError('no AVX2')"
+    )
+    monkeypatch.setattr(installation, "_PROBE", probe)
+    logic = made()
+    checked(logic)
+    packages = stateOf(logic, "packages")
+    assert packages.state == RequirementState.BROKEN and "ImportError: no AVX2. Press Install" in packages.why
+    (tmp_path / "mended").touch()
+    assert install(logic) == (True, "")
+    (call,) = packaging.installed
+    assert {"--ignore-installed", "--no-deps"} <= set(call.requirements)
+    assert len(pipCalls()[0]) == len(loadRequirements(REQUIREMENTS))
+
+
+def test_what_is_missing_is_named_and_installed_without_an_extension(logic, monkeypatch):
+    monkeypatch.delattr(slicer.modules, "pytorchutils")
+    packaging.missing.update({"torch", "openvino", "safetensors"})
+    logic.refresh()
     valid, reason = logic.isValid()
-    assert not valid
-    assert reason.startswith("PyTorch: not installed")
-    assert "pydantic, safetensors" in stateOf(logic, "packages").why
+    assert not valid and "openvino, safetensors not installed" in reason
     asked, seen = [], []
     logic.changed.connect(lambda: seen.append([(one.name, one.state) for one in logic.states()]))
-    assert logic.install(confirm=lambda text: asked.append(text) or True) == (True, "")
-    assert "PyTorch" in asked[0] and "pydantic" in asked[0]
-    assert computer.torchCalls == [(False, ">=2.2")]
-    assert pipCalls() == [["pydantic", "safetensors"]]
-    installing = [name for states in seen for name, state in states if state == RequirementState.INSTALLING]
-    assert list(dict.fromkeys(installing)) == ["torch", "packages"]
+    assert install(logic, confirm=lambda text: asked.append(text) or True) == (True, "")
+    (question,) = asked
+    assert "60 MB" in question and "PyTorch" not in question
+    assert pipCalls() == [["openvino", "safetensors"]]
+    assert [("packages", RequirementState.INSTALLING) in states for states in seen].count(True) >= 1
+    assert logic.torchOffered and not slicer.app.extensionsManagerModel().installedExtensions
 
 
-def test_pip_leaves_alone_what_slicer_and_the_extension_brought(logic):
+def test_pip_keeps_what_slicer_and_the_extension_brought(logic, monkeypatch):
+    said = []
+    monkeypatch.setattr(packaging, "onInstall", lambda call: said.append(Path(call.constraints).read_text()))
     packaging.missing.add("pydantic")
-    logic.install(confirm=agree)
+    install(logic)
     (call,) = packaging.installed
-    assert {"SimpleITK", "vtk", "numpy", "torch", "torchvision"} <= set(call.skip_packages)
-    assert call.requester == "RWKVUNetSegment"
+    assert call.skip_packages is None and call.requester == "RWKVUNetSegment"
+    names = {line.partition("==")[0] for line in said[0].splitlines()}
+    assert {"SimpleITK", "numpy"} <= names <= set(installation.KEPT)
+    assert not Path(call.constraints).exists()
 
 
-def test_nothing_without_consent(logic, computer):
+def test_nothing_without_consent_and_no_word_about_it(logic, computer):
     packaging.missing.update({"torch", "pydantic"})
-    done, reason = logic.install(confirm=lambda text: False)
-    assert not done
-    assert "Nothing was installed" in reason
+    assert logic.install(confirm=lambda text: False, torch=True) == (False, "")
     assert not packaging.installed
     assert not computer.torchCalls
-    assert not logic.continuesAfterRestart
 
 
-def test_the_restart_for_the_extension_is_remembered(logic, computer, monkeypatch):
-    packaging.missing.update({"torch", "pydantic"})
-    monkeypatch.delattr(slicer.modules, "pytorchutils")
-    slicer.app.extensionsManagerModel()._installable.add("PyTorch")
+def test_pytorch_is_an_optional_second_row(logic, computer):
+    packaging.missing.add("torch")
     logic.refresh()
-    assert stateOf(logic, "pytorch-extension").state == RequirementState.MISSING
-    done, reason = logic.install(confirm=agree)
-    assert not done
-    assert "Restart Slicer" in reason
+    assert logic.isValid() == (True, "") and logic.torchOffered
+    torch = stateOf(logic, "torch")
+    assert torch.optional and "training" in torch.why
+    computer.nvidia = True
+    logic.refresh()
+    assert "NVIDIA card was found" in stateOf(logic, "torch").why
+    assert install(logic, torch=True) == (True, "")
+    assert computer.torchCalls == [(False, ">=2.2")]
+    assert not logic.torchOffered
+
+
+def test_after_the_restart_for_the_extension_it_goes_on_by_itself(logic, made, computer, monkeypatch):
+    packaging.missing.add("torch")
+    monkeypatch.delattr(slicer.modules, "pytorchutils")
+    manager = slicer.app.extensionsManagerModel()
+    manager._installable.add("PyTorch")
+    logic.refresh()
+    asked = []
+    done, reason = logic.install(confirm=lambda text: asked.append(text) or True, torch=True)
+    assert not done and "Restart Slicer" in reason
+    assert len(asked) == 1 and not bench.dialogs.shown  # the extensions manager did not ask a second time
+    assert manager.interactive
     assert logic.restartPending
-    assert not logic.continuesAfterRestart
-    assert not packaging.installed
+    assert logic.resume() == (True, "") and not computer.torchCalls  # nothing before the restart
 
     pid = os.getpid()
     monkeypatch.setattr(installation.os, "getpid", lambda: pid + 1)  # Slicer was restarted
     monkeypatch.setattr(slicer.modules, "pytorchutils", object(), raising=False)
-    restarted = installation.InstallationLogic()
+    restarted = made()
+    checked(restarted)
     assert not restarted.restartPending
-    assert restarted.continuesAfterRestart
-    assert restarted.install(confirm=agree) == (True, "")
-    assert not restarted.continuesAfterRestart
-    assert computer.torchCalls
-    assert pipCalls() == [["pydantic"]]
+    assert restarted.resume() == (True, "")
+    assert computer.torchCalls and not packaging.installed
+    computer.torchCalls.clear()
+    packaging.missing.add("torch")
+    assert made().resume() == (True, "") and not computer.torchCalls  # once
+
+
+def test_the_extensions_manager_of_the_bench_asks_as_slicers_does():
+    manager = slicer.app.extensionsManagerModel()
+    manager._installable.add("PyTorch")
+    bench.dialogs.answer("No")
+    assert not manager.installExtensionFromServer("PyTorch", False)
+    manager.interactive = False
+    assert manager.installExtensionFromServer("PyTorch", False)
+    manager.interactive = True
 
 
 def test_an_extension_that_cannot_be_had_is_told(logic, monkeypatch):
     packaging.missing.add("torch")
     monkeypatch.delattr(slicer.modules, "pytorchutils")
     logic.refresh()
-    done, reason = logic.install(confirm=agree)
+    done, reason = logic.install(confirm=agree, torch=True)
     assert not done
     assert "PyTorch extension was not installed" in reason
 
@@ -149,42 +240,33 @@ def test_an_older_pytorch_extension_is_asked_in_its_own_words(logic, computer):
             return object()
 
     computer.PyTorchUtils.PyTorchUtilsLogic = Older
-    assert logic.install(confirm=agree) == (True, "")
+    assert install(logic, torch=True) == (True, "")
     assert called == [False]
 
 
-def test_a_failure_of_pip_is_told_and_the_rest_waits_for_the_next_click(logic):
-    packaging.missing.update({"pydantic", "openvino"})
-    packaging.failures.append(RuntimeError("no route to host"))
-    done, reason = logic.install(confirm=agree, openvino=True)
+def test_a_failure_of_pip_is_told_and_the_rest_waits_for_the_next_click(logic, computer):
+    packaging.missing.update({"pydantic", "torch"})
+    packaging.failures.append(RuntimeError("exit status 1."))
+    done, reason = logic.install(confirm=agree, torch=True)
     assert not done
-    assert "no route to host" in reason
-    assert stateOf(logic, "packages").state == RequirementState.MISSING
-    assert logic.install(confirm=agree, openvino=True) == (True, "")
-    assert pipCalls()[1:] == [["pydantic"], ["openvino"]]
+    assert "exit status 1. The Python console" in reason
+    assert stateOf(logic, "packages").state == RequirementState.MISSING and not computer.torchCalls
+    assert install(logic, torch=True) == (True, "")
+    assert pipCalls()[1:] == [["pydantic"]] and computer.torchCalls
 
 
-def test_openvino_is_offered_where_there_is_no_nvidia_gpu_and_never_needed(logic, computer):
-    packaging.missing.add("openvino")
+def test_what_is_broken_says_why_and_is_installed_again(logic, computer, monkeypatch):
+    computer.broken["pydantic"] = "pydantic: its record of installation is damaged."
     logic.refresh()
-    assert logic.isValid() == (True, "")
-    assert stateOf(logic, "openvino").optional
-    assert logic.openvinoOffered == (sys.platform != "darwin")
-    computer.nvidia = True
-    assert not logic.openvinoOffered
-    logic.install(confirm=pytest.fail)
-    assert not packaging.installed
-    logic.install(confirm=agree, openvino=True)
-    assert pipCalls() == [["openvino"]]
-
-
-def test_what_is_broken_says_why(logic, computer):
+    packages = stateOf(logic, "packages")
+    assert packages.state == RequirementState.BROKEN and "damaged. Press Install." in packages.why
+    monkeypatch.setattr(packaging, "onInstall", lambda call: computer.broken.clear())
+    assert install(logic) == (True, "")
+    (call,) = packaging.installed
+    assert "--ignore-installed" in call.requirements and pipCalls() == [["pydantic"]]
     computer.broken["torch"] = "torch: its record of installation is damaged."
     logic.refresh()
-    torch = stateOf(logic, "torch")
-    assert torch.state == RequirementState.BROKEN
-    assert "damaged" in torch.why and "Uninstall" in torch.why
-    assert not logic.isValid()[0]
+    assert "Uninstall" in stateOf(logic, "torch").why and logic.isValid() == (True, "")
 
 
 def test_another_installation_goes_first(logic, monkeypatch):
@@ -200,16 +282,16 @@ def test_slicer_5_10_has_no_packaging(logic, monkeypatch):
     calls = []
     monkeypatch.setitem(sys.modules, "slicer.packaging", None)
     monkeypatch.setattr(slicer.util, "pip_install", lambda names: calls.append(names) or packaging.missing.clear())
-    assert logic.install(confirm=agree) == (True, "")
-    assert [parse(one).name for one in calls[0]] == ["pydantic"]
+    assert install(logic) == (True, "")
+    assert parse(calls[0][0]).name == "pydantic" and calls[0][1] == "-c"
 
 
 def test_requirements_pin_nothing_and_leave_slicers_packages_alone():
     found = loadRequirements(REQUIREMENTS)
-    assert found
+    assert "openvino" in {one.name for one in found}
     for one in found:
         assert {part.operator for part in one.specifier} == {">="}
-        assert one.name not in installation.SKIPPED
+        assert one.name not in installation.KEPT
 
 
 @pytest.mark.parametrize(

@@ -116,9 +116,9 @@ def test_what_is_missing_comes_first_and_open(opened, ui):
     assert not ui.setupCollapsibleButton.collapsed
     tree = ui.requirementsTree
     lines = {tree.topLevelItem(i).text(0): tree.topLevelItem(i).text(1) for i in range(tree.topLevelItemCount)}
-    assert lines["PyTorch"] == "Missing"
-    assert lines["OpenVINO"] == "Not installed (optional)"
-    assert "PyTorch is missing" in ui.segmentButton.toolTip and not ui.segmentButton.enabled
+    assert lines["OpenVINO and Python packages"] == "Missing"
+    assert lines["GPU and training: PyTorch"] == "Not installed (optional)"
+    assert "OpenVINO is missing" in ui.segmentButton.toolTip and not ui.segmentButton.enabled
     assert not ui.importButton.enabled
 
 

@@ -195,16 +195,15 @@ class Controls:
         assert layouts == [slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpTableView]
         assert slicer.app.applicationLogic().GetSelectionNode().GetActiveTableID() == table.GetID()
 
-    def openvinoCheckBox(self, opened, ui, state, volume):
+    def torchButton(self, opened, ui, state, volume):
         offer_installation(opened)
-        ui.openvinoCheckBox.checked = False
-        ui.installButton.click()
-        assert opened.logic.installation.installs == [False]
+        ui.torchButton.click()
+        assert opened.logic.installation.installs == [True]
 
     def installButton(self, opened, ui, state, volume):
         offer_installation(opened)
         ui.installButton.click()
-        assert opened.logic.installation.installs == [True]
+        assert opened.logic.installation.installs == [False]
 
 
 class Editor:
@@ -223,7 +222,7 @@ def covered(region):
     if region.slices:
         assert region.slices.axis == "K"
         return list(region.slices.indices)
-    return list(range(region.box.k.first, region.box.k.end))
+    return list(range(*region.box.k))
 
 
 def show_slice(volume, k):

@@ -19,6 +19,7 @@ class SetupPanel(Panel):
         header = self.ui.requirementsTree.header()
         header.setSectionResizeMode(0, qt.QHeaderView.ResizeToContents)
         self.ui.installButton.connect("clicked()", self.onInstall)
+        self.ui.torchButton.connect("clicked()", self.onInstallTorch)
         self.logic.installation.changed.connect(self.onInstallationChanged)
         self.onInstallationChanged()
 
@@ -30,6 +31,7 @@ class SetupPanel(Panel):
         words = {
             RequirementState.MISSING: (_("Missing"), "StateDownload"),
             RequirementState.INSTALLING: (_("Installing…"), "StateDownload"),
+            RequirementState.CHECKING: (_("Checking…"), "StateDownload"),
             RequirementState.READY: (_("Ready"), "StateReady"),
             RequirementState.BROKEN: (_("Broken"), "StateBroken"),
         }
@@ -63,8 +65,8 @@ class SetupPanel(Panel):
     def updateFromState(self) -> None:
         ui, installation = self.ui, self.logic.installation
         ready, reason = installation.isValid()
-        offered = installation.openvinoOffered
-        ui.openvinoCheckBox.visible = offered
+        checking = any(one.state == RequirementState.CHECKING for one in installation.states())
+        ui.torchButton.visible = installation.torchOffered and not installation.restartPending
         if installation.restartPending:
             text = _("Slicer must be restarted to go on with the installation.")
             ui.installButton.text = _("Restart Slicer")
@@ -72,26 +74,39 @@ class SetupPanel(Panel):
             ui.installButton.text = _("Install")
             if ready:
                 text = _("Everything that is needed is installed.")
-            elif installation.continuesAfterRestart:
-                text = _("Slicer was restarted during the installation. Press Install to go on.")
+            elif checking:
+                text = _("It is being checked, once, whether what is installed can be used.")
             else:
                 text = _("Before the first segmentation, some software must be downloaded and installed, once.")
         ui.setupLabel.text = text
         free, why = self.logic.segmentation.canStart()
-        needed = not ready or offered or installation.restartPending
+        needed = not (ready or checking) or installation.restartPending
         self.allow(ui.installButton, needed and free, why or _("Nothing is missing."))
+        self.allow(ui.torchButton, free, why)
         ui.installButton.visible = needed
         if not ready:
             ui.setupCollapsibleButton.toolTip = reason
 
     def onInstall(self) -> None:
+        self._install(torch=False)
+
+    def onInstallTorch(self) -> None:
+        self._install(torch=True)
+
+    def _install(self, torch: bool) -> None:
         with showErrors(_("The installation failed.")):
             installation = self.logic.installation
             if installation.restartPending:
                 slicer.util.restart()
                 return
-            openvino = installation.openvinoOffered and self.ui.openvinoCheckBox.checked
             self.logic.endWorkers(_("Software is being installed."))  # they keep files open that pip has to replace
-            complete, reason = installation.install(openvino=openvino)
-            if not complete and reason and not installation.restartPending:
-                slicer.util.errorDisplay(reason, _("Installation"))
+            self._tell(*installation.install(torch=torch))
+
+    def goOn(self) -> None:
+        """After a restart that an installation needed, go on with what the user has agreed to."""
+        with showErrors(_("The installation failed.")):
+            self._tell(*self.logic.installation.resume())
+
+    def _tell(self, complete: bool, reason: str) -> None:
+        if not complete and reason and not self.logic.installation.restartPending:
+            slicer.util.errorDisplay(reason, _("Installation"))

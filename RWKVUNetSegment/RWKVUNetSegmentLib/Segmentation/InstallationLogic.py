@@ -1,12 +1,18 @@
-"""What the worker needs in Slicer's Python, what of it is there, and how it gets there: on a click, never by itself."""
+"""What the worker needs in Slicer's Python, what of it is there, and how it gets there: on a click, never by itself.
+
+Two rows: packages that every segmentation needs, of which OpenVINO is the largest; and PyTorch, through Slicer's
+extension of that name, for NVIDIA GPUs, training and imports of .pth files.
+"""
 
 import importlib
+import importlib.metadata
 import inspect
 import logging
 import os
 import shutil
-import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +22,28 @@ import slicer
 from slicer.i18n import tr as _
 
 from RWKVUNetSegmentLib.Segmentation.InstalledPackages import loadRequirements, look, parse
+from RWKVUNetSegmentLib.Worker.ChildProcess import ChildProcess
+from RWKVUNetSegmentLib.Worker.EventLoop import later
+from RWKVUNetSegmentLib.Worker.PythonEnvironment import pythonProgram
 from RWKVUNetSegmentLib.Worker.Signal import Signal
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "Resources" / "requirements.txt"
 TORCH = "torch>=2.2"
-OPENVINO = "openvino>=2024.6"
 
-SKIPPED = ("SimpleITK", "vtk", "numpy", "torch", "torchvision")
-"""Packages that must stay as Slicer and the PyTorch extension brought them."""
+TORCH_IS_OPTIONAL = False
+"""Whether the worker segments without PyTorch."""
+
+KEPT = ("SimpleITK", "vtk", "numpy", "torch", "torchvision")
+"""Packages that stay as Slicer and the PyTorch extension brought them: pip's constraints say so."""
+
+_PROBE = "from rwkv_core.inference.segmenter import Segmenter; import huggingface_hub, openvino, pydantic, safetensors"
+"""What a child process imports once after every change, before anything counts as ready."""
 
 _MARKER = "RWKVUNetSegment/InstallationBegunBy"
-"""Setting: process id of the Slicer that began an installation and did not end it."""
+"""Setting: process id of the Slicer that began an installation and did not end it, then what was agreed to."""
+
+_PROBED = "RWKVUNetSegment/ImportedWith"
+"""Setting: the versions with which the probe succeeded."""
 
 
 class RequirementState:
@@ -34,6 +51,7 @@ class RequirementState:
 
     MISSING = "missing"
     INSTALLING = "installing"
+    CHECKING = "checking"
     READY = "ready"
     BROKEN = "broken"
 
@@ -43,7 +61,7 @@ class Requirement:
     """One thing that is needed, or that helps.
 
     Attributes:
-        name: "pytorch-extension", "torch", "packages" or "openvino".
+        name: "packages" or "torch".
         title: for people.
         state: one of `RequirementState`.
         why: for people: the version when READY, else what is wrong and what to do.
@@ -58,18 +76,23 @@ class Requirement:
 
 
 class InstallationLogic:
-    """Looks at and installs the requirements. Nothing is imported to look."""
+    """Looks at and installs the requirements. Nothing is imported into Slicer to look.
+
+    Attributes:
+        changed: `Signal`, after each change.
+    """
 
     def __init__(self) -> None:
         self.changed = Signal()
         self._installing = ""
         self._states: tuple[Requirement, ...] | None = None
+        self._probe: ChildProcess | None = None
+        self._failure: tuple[str, str] | None = None
 
     def states(self) -> tuple[Requirement, ...]:
         """All requirements, in the order in which they are installed, as they were found last."""
         if self._states is None:
-            torch = self._torch()
-            self._states = (self._extension(torch), torch, self._packages(), self._openvino())
+            self._states = (self._packages(), self._torch())
         return self._states
 
     def refresh(self) -> None:
@@ -79,39 +102,35 @@ class InstallationLogic:
 
     def isValid(self) -> tuple[bool, str]:
         """Whether all that is not optional is READY, and else a sentence that says what is not."""
-        for one in self.states():
-            if not one.optional and one.state != RequirementState.READY:
-                return False, f"{one.title}: {one.why}"
+        for requirement in self.states():
+            if not requirement.optional and requirement.state != RequirementState.READY:
+                return False, f"{requirement.title}: {requirement.why}"
         return True, ""
 
-    def install(self, confirm: Callable[[str], bool] | None = None, openvino: bool = False) -> tuple[bool, str]:
+    def install(self, confirm: Callable[[str], bool] | None = None, torch: bool = False) -> tuple[bool, str]:
         """Install what is missing, in order; blocks, with Slicer's own progress dialogs. Main thread, on a click.
 
-        A worker that runs must be started anew afterwards.
+        Workers must be ended before: they hold files that pip has to replace.
 
         Args:
             confirm: gets a text that says what will be done; False stops it. None asks with Slicer's dialog.
-            openvino: also install OpenVINO (offered where there is no NVIDIA GPU: `openvinoOffered`).
+            torch: also install PyTorch where that is optional.
 
         Returns:
-            Whether all is there now, and else a sentence that says what is not and what to do; none when the user
-            did not want it. Never raises.
+            Whether all is there now, and else a sentence that says what is not and what to do; an empty one when the
+            user did not want it, or the last check is still going on. Never raises.
         """
         self.refresh()
         wanted = [
-            one for one in self.states() if one.state != RequirementState.READY and (openvino or not one.optional)
+            one for one in self.states() if one.state in _TO_INSTALL and (not one.optional or (torch and one.optional))
         ]
         if self._installing or pipIsBusy():
             return False, _("Another installation is running. Wait until it is over.")
         if wanted and not (confirm or _ask)(self._announcement(wanted)):
             return False, ""
-        steps = {
-            "pytorch-extension": self._installExtension,
-            "torch": self._installTorch,
-            "packages": self._installPackages,
-            "openvino": self._installOpenVINO,
-        }
-        qt.QSettings().setValue(_MARKER, os.getpid() if wanted else 0)
+        steps = {"packages": self._installPackages, "torch": self._installTorch}
+        settings = qt.QSettings()
+        settings.setValue(_MARKER, " ".join([str(os.getpid()), *(one.name for one in wanted)]) if wanted else "")
         for one in wanted:
             self._installing = one.name
             self.refresh()
@@ -124,56 +143,50 @@ class InstallationLogic:
                 )
             finally:
                 self._installing = ""
+                self._failure = None
                 self.refresh()
             if problem:
                 return False, problem
-        valid, reason = self.isValid()
-        if valid:
-            qt.QSettings().remove(_MARKER)
+        if all(one.state == RequirementState.READY for one in self.states() if one in wanted or not one.optional):
+            settings.remove(_MARKER)
         self.refresh()
-        return valid, reason
+        valid, reason = self.isValid()
+        checking = any(one.state == RequirementState.CHECKING for one in self.states())
+        if checking:
+            settings.remove(_MARKER)
+        return valid, "" if checking else reason
 
     @property
-    def openvinoOffered(self) -> bool:
-        """Whether OpenVINO would make this machine faster and is not there."""
-        return not _hasNvidiaGPU() and sys.platform != "darwin" and not look(parse(OPENVINO)).usable
+    def torchOffered(self) -> bool:
+        """Whether PyTorch would add something and is not there."""
+        return TORCH_IS_OPTIONAL and any(one.name == "torch" and one.state in _TO_INSTALL for one in self.states())
 
     @property
     def restartPending(self) -> bool:
         """The PyTorch extension is installed, and Slicer must be restarted to load it."""
         return not hasattr(slicer.modules, "pytorchutils") and _extensionIsInstalled()
 
-    @property
-    def continuesAfterRestart(self) -> bool:
-        """Slicer was restarted in the middle of an installation, and something is still missing: offer to go on."""
-        return _markedBy() not in (0, os.getpid()) and not self.isValid()[0]
+    def resume(self) -> tuple[bool, str]:
+        """After the restart, go on with what was agreed to before it; nothing where there is nothing to go on with."""
+        pid, agreed = _markedBy()
+        if pid in (0, os.getpid()) or self.restartPending:
+            return True, ""
+        qt.QSettings().remove(_MARKER)  # once: a second failure waits for a click
+        missing = {one.name for one in self.states() if one.state in _TO_INSTALL}
+        if not missing & set(agreed):
+            return True, ""
+        return self.install(confirm=lambda text: True, torch="torch" in agreed)
 
-    def _extension(self, torch: Requirement) -> Requirement:
-        title = _("PyTorch extension")
-        if hasattr(slicer.modules, "pytorchutils"):
-            return self._requirement("pytorch-extension", title, RequirementState.READY, _("installed"))
-        if torch.state == RequirementState.READY:
-            return self._requirement(
-                "pytorch-extension", title, RequirementState.READY, _("not needed: PyTorch is there")
-            )
-        why = _("not installed. Press Install, or use the Extensions Manager; then restart Slicer.")
-        if self.restartPending:
-            why = _("installed. Restart Slicer, then press Install to go on.")
-        return self._requirement("pytorch-extension", title, RequirementState.MISSING, why)
-
-    def _torch(self) -> Requirement:
-        found = look(parse(TORCH))
-        if found.usable:
-            return self._requirement("torch", "PyTorch", RequirementState.READY, found.version)
-        if found.missing:
-            return self._requirement("torch", "PyTorch", RequirementState.MISSING, _("not installed. Press Install."))
-        why = _("{reason} Uninstall it in the module PyTorch Utils, restart Slicer, and press Install.").format(
-            reason=found.broken
-        )
-        return self._requirement("torch", "PyTorch", RequirementState.BROKEN, why)
+    def cleanup(self) -> None:
+        """Module reload or quit."""
+        self.changed.clear()
+        if self._probe is not None:
+            probe, self._probe = self._probe, None
+            probe.end()
+            probe.release()
 
     def _packages(self) -> Requirement:
-        title = _("Python packages")
+        title = _("OpenVINO and Python packages")
         found = {one.name: look(one) for one in loadRequirements(REQUIREMENTS)}
         missing = [name for name, one in found.items() if one.missing]
         broken = [one.broken for one in found.values() if one.broken]
@@ -185,44 +198,87 @@ class InstallationLogic:
             why = _("{names} not installed. Press Install.").format(names=", ".join(missing))
             return self._requirement("packages", title, RequirementState.MISSING, why)
         why = ", ".join(f"{name} {one.version}" for name, one in found.items())
-        return self._requirement("packages", title, RequirementState.READY, why)
+        return self._requirement("packages", title, *self._probed(why))
 
-    def _openvino(self) -> Requirement:
-        found = look(parse(OPENVINO))
+    def _torch(self) -> Requirement:
+        optional = TORCH_IS_OPTIONAL
+        title = _("GPU and training: PyTorch") if optional else "PyTorch"
+        found = look(parse(TORCH))
         if found.usable:
-            return self._requirement("openvino", "OpenVINO", RequirementState.READY, found.version, optional=True)
-        state = RequirementState.MISSING if found.missing else RequirementState.BROKEN
-        why = found.broken or _("not installed; it makes segmentation on a CPU faster.")
-        return self._requirement("openvino", "OpenVINO", state, why, optional=True)
+            return self._requirement("torch", title, RequirementState.READY, found.version, optional)
+        if found.missing:
+            why = _("not installed. Press Install.")
+            if self.restartPending:
+                why = _("its extension is installed. Restart Slicer to go on.")
+            elif optional and hasNvidiaGPU():
+                why = _("not installed. An NVIDIA card was found: with PyTorch it segments many times faster.")
+            elif optional:
+                why = _("not installed. Needed for training and for importing .pth files only.")
+            return self._requirement("torch", title, RequirementState.MISSING, why, optional)
+        why = _("{reason} Uninstall it in the module PyTorch Utils, restart Slicer, and press Install.").format(
+            reason=found.broken
+        )
+        return self._requirement("torch", title, RequirementState.BROKEN, why, optional)
+
+    def _probed(self, versions: str) -> tuple[str, str]:
+        """State and reason of packages whose records are in order: what a child process could import decides."""
+        if not TORCH_IS_OPTIONAL and not look(parse(TORCH)).usable:
+            return RequirementState.READY, versions  # the probe imports PyTorch, too: it comes when that is there
+        wanted = f"{versions}, Slicer {slicer.app.revision}, {_ownCopy()}"
+        if str(qt.QSettings().value(_PROBED) or "") == wanted:
+            return RequirementState.READY, versions
+        if self._failure is not None and self._failure[0] == wanted:
+            why = _("installed, but cannot be used: {reason} Press Install to install it again.")
+            return RequirementState.BROKEN, why.format(reason=self._failure[1])
+        if self._probe is None and not self._installing:
+            self._startProbe(wanted)
+        return RequirementState.CHECKING, _("it is being checked whether it can be used …")
+
+    def _startProbe(self, wanted: str) -> None:
+        def over(problem: str) -> None:
+            probe, self._probe = self._probe, None
+            if probe is not None:
+                probe.release()
+            if problem:
+                self._failure = wanted, problem
+            else:
+                qt.QSettings().setValue(_PROBED, wanted)
+            self.refresh()
+
+        def finished(code: int) -> None:
+            words = self._probe.readErrors().decode("utf-8", "replace").strip() if self._probe is not None else ""
+            last = words.splitlines()[-1] if words else _("exit code {code}.").format(code=code)
+            later(lambda: over("" if code == 0 else last.rstrip(".") + "."))
+
+        try:
+            program = [pythonProgram(), "-c", _PROBE]
+        except FileNotFoundError as error:
+            self._failure = wanted, str(error)
+            return
+        self._probe = ChildProcess(program, finished, lambda reason: later(lambda: over(reason)))
 
     def _requirement(self, name: str, title: str, state: str, why: str, optional: bool = False) -> Requirement:
         if name == self._installing:
-            return Requirement(name, title, RequirementState.INSTALLING, _("being installed ..."), optional)
+            return Requirement(name, title, RequirementState.INSTALLING, _("being installed …"), optional)
         return Requirement(name, title, state, why, optional)
 
     def _announcement(self, wanted: list[Requirement]) -> str:
         lines = {
-            "pytorch-extension": _("the Slicer extension PyTorch; then Slicer must be restarted"),
-            "torch": _("PyTorch, up to some gigabytes"),
-            "packages": _("Python packages: {names}").format(
+            "packages": _("Python packages, some 60 MB: {names}").format(
                 names=", ".join(str(one) for one in loadRequirements(REQUIREMENTS))
             ),
-            "openvino": _("OpenVINO, some 50 MB"),
+            "torch": _("PyTorch, up to some gigabytes"),
         }
+        if not hasattr(slicer.modules, "pytorchutils"):
+            lines["torch"] = _("the Slicer extension PyTorch; then Slicer must be restarted, and PyTorch follows")
         things = "\n".join(f"- {lines[one.name]}" for one in wanted)
         return _(
             "This will be downloaded and installed into Slicer:\n\n{things}\n\nIt can take minutes. Go on?"
         ).format(things=things)
 
-    def _installExtension(self) -> str:
-        if not _extensionIsInstalled():  # else only the restart is missing
-            manager = slicer.app.extensionsManagerModel()
-            manager.installExtensionFromServer("PyTorch", False)  # asks by itself, and brings what it depends on
-        if not _extensionIsInstalled():
-            return _("The PyTorch extension was not installed. Check the connection, and try again.")
-        return _("Restart Slicer, and press Install again to go on.")
-
     def _installTorch(self) -> str:
+        if not hasattr(slicer.modules, "pytorchutils"):
+            return self._installExtension()
         import PyTorchUtils
 
         logic = PyTorchUtils.PyTorchUtilsLogic()
@@ -233,26 +289,73 @@ class InstallationLogic:
             return _("PyTorch was not installed. The Python console tells more.")
         return ""
 
+    def _installExtension(self) -> str:
+        if not _extensionIsInstalled():  # else only the restart is missing
+            manager = slicer.app.extensionsManagerModel()
+            if manager is not None:
+                wasInteractive, manager.interactive = manager.interactive, False  # the question was asked already
+                try:
+                    manager.installExtensionFromServer("PyTorch", False)
+                finally:
+                    manager.interactive = wasInteractive
+        if not _extensionIsInstalled():
+            return _("The PyTorch extension was not installed. Check the connection, and try again.")
+        return _("Restart Slicer to go on.")
+
     def _installPackages(self) -> str:
-        return installPackages(loadRequirements(REQUIREMENTS))
-
-    def _installOpenVINO(self) -> str:
-        return installPackages([parse(OPENVINO)])
+        failed = self._failure is not None
+        return installPackages(loadRequirements(REQUIREMENTS), again=failed)
 
 
-def installPackages(requirements: list[Any]) -> str:
-    """Install with pip what is missing of them; gives what went wrong, in words, else nothing."""
-    try:
-        packaging = importlib.import_module("slicer.packaging")
-    except ModuleNotFoundError:  # Slicer 5.10
-        missing = [str(one) for one in requirements if not look(one).usable]
-        slicer.util.pip_install(missing)
-    else:
-        packaging.pip_ensure(
-            requirements, skip_packages=list(SKIPPED), prompt_install=False, requester="RWKVUNetSegment"
-        )
+_TO_INSTALL = (RequirementState.MISSING, RequirementState.BROKEN)
+
+
+def installPackages(requirements: Sequence[Any], again: bool = False) -> str:
+    """Install with pip what is missing of them, and anew what is broken.
+
+    Args:
+        again: install all of them anew, as they are there and cannot be used.
+
+    Returns:
+        What went wrong, in words, else nothing.
+    """
+    broken = [one for one in requirements if again or look(one).broken]
+    missing = [str(one) for one in requirements if not look(one).usable and one not in broken]
+    with _constraints() as constraints:
+        try:
+            packaging = importlib.import_module("slicer.packaging")
+        except ModuleNotFoundError:  # Slicer 5.10
+            for names in ([*_ANEW, *map(str, broken)] if broken else [], missing):
+                if names:
+                    slicer.util.pip_install([*names, "-c", str(constraints)])
+        else:
+            if broken:
+                packaging.pip_install([*_ANEW, *map(str, broken)], constraints=constraints, requester="RWKVUNetSegment")
+            if missing:
+                packaging.pip_ensure(
+                    missing, constraints=constraints, prompt_install=False, requester="RWKVUNetSegment"
+                )
     left = [one.name for one in requirements if not look(one).usable]
     return _("{names}: not installed. The Python console tells more.").format(names=", ".join(left)) if left else ""
+
+
+_ANEW = ("--ignore-installed", "--no-deps")
+"""Options of pip that write a package's files again, also where its record is damaged."""
+
+
+@contextmanager
+def _constraints() -> Generator[Path, None, None]:
+    """A file for `pip install -c`: what is installed of `KEPT`, exactly as it is."""
+    lines = []
+    for name in KEPT:
+        try:
+            lines.append(f"{name}=={importlib.metadata.version(name)}\n")
+        except Exception:  # not there, or a record that cannot be read: nothing to keep
+            logging.debug("RWKVUNetSegment: no version of %s is known", name)
+    with tempfile.TemporaryDirectory(prefix="RWKVUNetSegment-") as folder:
+        path = Path(folder) / "constraints.txt"
+        path.write_text("".join(lines), encoding="utf-8")
+        yield path
 
 
 def _ask(text: str) -> bool:
@@ -268,18 +371,26 @@ def pipIsBusy() -> bool:
     return bool(packaging.isPipInstallInProgress())
 
 
+def hasNvidiaGPU() -> bool:
+    """Whether the computer has an NVIDIA card, as far as its driver says."""
+    return bool(shutil.which("nvidia-smi")) or Path("/proc/driver/nvidia/version").exists()
+
+
 def _extensionIsInstalled() -> bool:
     model = getattr(slicer.app, "extensionsManagerModel", None)  # None in a Slicer that was built without it
     return model is not None and model() is not None and bool(model().isExtensionInstalled("PyTorch"))
 
 
-def _hasNvidiaGPU() -> bool:
-    return bool(shutil.which("nvidia-smi")) or Path("/proc/driver/nvidia/version").exists()
+def _ownCopy() -> str:
+    """Where the worker's library lies: another copy is checked anew."""
+    spec = importlib.util.find_spec("rwkv_core")
+    return str(spec.origin) if spec is not None else ""
 
 
-def _markedBy() -> int:
-    """Process id of the Slicer that began an installation; 0 when none did."""
+def _markedBy() -> tuple[int, tuple[str, ...]]:
+    """Process id of the Slicer that began an installation, 0 when none did; and what the user agreed to."""
+    words = str(qt.QSettings().value(_MARKER) or "").split()
     try:
-        return int(qt.QSettings().value(_MARKER) or 0)
-    except (TypeError, ValueError):
-        return 0
+        return int(words[0]), tuple(words[1:])
+    except (IndexError, ValueError):
+        return 0, ()
