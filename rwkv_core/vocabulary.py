@@ -113,6 +113,24 @@ class SegmentClass:
             raise FieldError(f"The color of {self.name}: each of red, green, blue must lie in 0 to 255.")
 
 
+@dataclass(frozen=True, kw_only=True)
+class StructureVolume:
+    """A row of the table of volumes.
+
+    Attributes:
+        name: of the class, or "Intracranial": all of the brain and the fluid in and around it.
+        value: label in the labelmap; 0 for what is no class.
+        volume_ml: milliliters.
+        confidence: the Dice with the truth that the model's own probabilities let expect, 0 to 1; None where nothing
+            is known.
+    """
+
+    name: str
+    value: int
+    volume_ml: float
+    confidence: float | None
+
+
 @dataclass(frozen=True, order=True)
 class SliceIndex:
     """One slice of a volume: all voxels with this index along the axis.

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from rwkv_core.errors import CancelledError
+from rwkv_core.inference.confidence import Confidence
 from rwkv_core.inference.preprocessing import running_argmax
 from rwkv_core.inference.sides import Sides
 from rwkv_core.inference.slice_pass import SlicePass
@@ -60,6 +61,7 @@ class Averaging:
         guide: slices that tell left from right, where none of `stacks` do.
         toward_right: mm from the volume's middle toward the right, of the voxels of a part.
         others_every: mm between the slices of the planes after the first; between them, probabilities are interpolated.
+        confidence: counts how sure the answer is.
         shown: how many of `values`, from the first on, are looked for; the others are around them.
     """
 
@@ -73,6 +75,7 @@ class Averaging:
     toward_right: Callable[[Box], NDArray[np.float32]] = lambda box: np.float32(0) * np.zeros((1, 1, 1), np.float32)
     shown: int | None = None
     others_every: float = 0.0
+    confidence: Confidence | None = None
 
     def run(
         self,
@@ -151,7 +154,10 @@ class Averaging:
             plane.run(plane.into_probabilities(into, share, apart), advance, cancelled, self._step(number))
         make_room(part, apart)
         for labels, chances in self._by_slice(labelmap[box], part, cancelled):
-            labels[...] = np.take(self.values, _likeliest(chances))
+            channels = _likeliest(chances)
+            labels[...] = np.take(self.values, channels)
+            if self.confidence is not None:
+                self.confidence.add(chances, channels)
         self._leave_unknown(labelmap[box], plane, stack)
 
     def _average_pairs(
@@ -182,7 +188,10 @@ class Averaging:
             side.run(finish, advance, cancelled, self._guide_step())
         second = sides.decide(part, self.spacing, self.toward_right(box))
         for (labels, chances), there in zip(self._by_slice(labelmap[box], part, cancelled), second, strict=True):
-            labels[...] = sides.labels(_likeliest(chances[: sides.groups]), there, self.values)
+            channels = sides.channels(_likeliest(chances[: sides.groups]), there)
+            labels[...] = np.take(self.values, channels)
+            if self.confidence is not None:
+                self.confidence.add(sides.probabilities(chances, there), channels)
         self._leave_unknown(labelmap[box], plane, stack)
         if soft is not None:
             sides.spread(part, second, soft[(slice(None), *box)])

@@ -18,6 +18,7 @@ from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.engines import choose_device, make_engine
 from rwkv_core.errors import BundleError, InputError
 from rwkv_core.inference.block_pass import CONTEXT, BlockPass
+from rwkv_core.inference.confidence import Confidence, low_confidence, structure_volumes
 from rwkv_core.inference.intensity import IntensityScale, fit_intensity
 from rwkv_core.inference.plane_averaging import Averaging, Box
 from rwkv_core.inference.preprocessing import make_resampler
@@ -26,7 +27,7 @@ from rwkv_core.inference.slice_pass import Clock, SlicePass, both
 from rwkv_core.inference.slice_planes import stacks_of
 from rwkv_core.postprocess.cleaning import Cleaning, Islands
 from rwkv_core.postprocess.postprocessing import count_labels
-from rwkv_core.vocabulary import Region, SegmentClass
+from rwkv_core.vocabulary import Region, SegmentClass, StructureVolume
 from rwkv_core.volume import SliceStack, Volume, choose_stack
 
 _AROUND = 16
@@ -51,7 +52,8 @@ class Segmentation:
             (smoothing, islands), "total". Preparing and restoring run beside the network, so the sum exceeds the total.
         slices: number of slices that went through the network.
         orientation: the slices' orientation, as in `Preprocessing.orientations`; of several, joined by "+".
-        warnings: sentences about the input that a person should read.
+        warnings: sentences about the input and the result that a person should read.
+        volumes: of the classes, with the model's confidence, and what else it measures.
     """
 
     labelmap: NDArray[np.unsignedinteger]
@@ -62,6 +64,7 @@ class Segmentation:
     slices: int
     orientation: str
     warnings: list[str] = field(default_factory=list)
+    volumes: tuple[StructureVolume, ...] = ()
 
     def volumes_ml(self) -> dict[str, float]:
         """Volume of each class in millilitres, by name."""
@@ -284,16 +287,17 @@ class PreparedVolume:
         classes = self.segmenter.bundle.config.classes
         soft = np.zeros((1 + len(classes), *volume.array.shape), np.float16) if probabilities else None
         report = progress or (lambda done, total: None)
+        confidence = Confidence(len(values))
         sides = self.segmenter.sides
         told = sides is None or any(sides.tell(stack.code) for stack in stacks)
         if len(stacks) == 1 and told:
-            slices = self._label(stacks[0], labelmap, soft, box, seen, report, cancelled, clock)
+            slices = self._label(stacks[0], labelmap, soft, box, seen, report, cancelled, clock, confidence)
         else:
             i, j, k = volume.spacing
             averaging = Averaging(
                 stacks, partial(self._pass, clock), values, (k, j, i), self.segmenter.judged(stacks), sides,
                 None if told else self.segmenter.guide(volume, volume.array[seen].shape), self._toward_right,
-                1 + len(classes), self.segmenter.preprocessing.average_every,
+                1 + len(classes), self.segmenter.preprocessing.average_every, confidence,
             )  # fmt: skip
             slices = averaging.run(labelmap, soft, seen, report, cancelled)
             if seen != box:
@@ -304,6 +308,7 @@ class PreparedVolume:
             clean = Cleaning(self.segmenter.bundle.config, volume.spacing, islands, smoothing, region is None)
             given = volume.array[box] if self.scale.not_finite else ()
             clean(labelmap[box], lambda: (~np.isfinite(one) for one in given), cancelled)
+            volumes = self._volumes(labelmap, confidence)
             for around in self.segmenter.bundle.config.surroundings:
                 labelmap[labelmap == around.value] = 0
         return Segmentation(
@@ -314,8 +319,15 @@ class PreparedVolume:
             timings=clock.seconds(),
             slices=slices,
             orientation="+".join(stack.code for stack in stacks),
-            warnings=self.segmenter.warnings(self.scale),
+            warnings=self.segmenter.warnings(self.scale) + (low_confidence(volumes) if region is None else []),
+            volumes=volumes,
         )
+
+    def _volumes(self, labelmap: NDArray[np.unsignedinteger], confidence: Confidence) -> tuple[StructureVolume, ...]:
+        config = self.segmenter.bundle.config
+        counts = count_labels(labelmap, int(self.segmenter.values.max()))
+        voxel_ml = abs(float(np.linalg.det(self.volume.ijk_to_ras[:3, :3]))) / 1000
+        return structure_volumes(counts, voxel_ml, config.classes, config.surroundings, confidence.values())
 
     def _label(
         self,
@@ -327,6 +339,7 @@ class PreparedVolume:
         progress: Callable[[int, int], None],
         cancelled: Callable[[], bool],
         clock: Clock,
+        confidence: Confidence,
     ) -> int:
         """Label `box` in place, looking at `seen`, as one stack of slices; returns their number."""
         blocks = self.segmenter.preprocessing.resampling
@@ -343,7 +356,7 @@ class PreparedVolume:
         labels, chances = labelmap[seen], None if soft is None else soft[(slice(None), *seen)]
         if seen != box:  # what was only looked at stays as it is
             labels, chances = np.zeros_like(labels), None if chances is None else np.zeros_like(chances)
-        finish = work.into_labels(stack.to_stack(labels), self.segmenter.values)
+        finish = both(work.into_labels(stack.to_stack(labels), self.segmenter.values), work.into_confidence(confidence))
         if chances is not None:
             targets = [stack.to_stack(one) for one in chances]
             finish = both(finish, work.into_probabilities(targets, members=self.segmenter.members()))

@@ -86,31 +86,30 @@ class Sides:
         second: NDArray[np.bool_] = lead + _GEOMETRY * np.sign(toward_right) > 0
         return second
 
-    def labels(
-        self, groups: NDArray[np.integer], second: NDArray[np.bool_], values: NDArray[np.unsignedinteger]
-    ) -> NDArray[np.unsignedinteger]:
-        """Label values of groups, given the sides."""
-        table = np.zeros((2, self.groups), values.dtype)
+    def channels(self, groups: NDArray[np.integer], second: NDArray[np.bool_]) -> NDArray[np.intp]:
+        """Channels of groups, given the sides."""
+        table = np.zeros((2, self.groups), np.intp)
         for channel in range(len(self.group) - 1, -1, -1):
             if not self.second[channel]:
-                table[0, self.group[channel]] = values[channel]
+                table[0, self.group[channel]] = channel
             if not self.first[channel]:
-                table[1, self.group[channel]] = values[channel]
-        found: NDArray[np.unsignedinteger] = np.where(second, table[1][groups], table[0][groups])
+                table[1, self.group[channel]] = channel
+        found: NDArray[np.intp] = table[second.astype(np.intp), groups]
+        return found
+
+    def probabilities(self, averaged: NDArray[np.float16], second: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Of every channel, from those of groups and sides (groups + 2, ...): a pair's is split by side."""
+        left, right = averaged[-2].astype(np.float32), averaged[-1].astype(np.float32)
+        decided = np.clip(np.where(second, right, left) / np.maximum(left + right, 1e-4), 0.5, 1)
+        share = np.where(second, decided, 1 - decided)  # of the second side
+        found = averaged[self.group].astype(np.float32)
+        found[self.second] *= share
+        found[self.first] *= 1 - share
         return found
 
     def spread(self, averaged: NDArray[np.float16], second: NDArray[np.bool_], into: NDArray[np.float16]) -> None:
-        """Write the probabilities of the classes, channels first, from those of groups: a pair's by the sides' own."""
-        left, right = (averaged[n].astype(np.float32) for n in (-2, -1))
-        share = np.where(second, right, left) / np.maximum(left + right, 1e-4)
-        share = np.where(second, np.clip(share, 0.5, 1), 1 - np.clip(share, 0.5, 1))  # of the second side
-        for channel, target in enumerate(into):  # first background, to which the surroundings belong
-            pair = averaged[self.group[channel]]
-            if self.second[channel]:
-                target[...] = pair * share
-            elif self.first[channel]:
-                target[...] = pair * (1 - share)
-            else:
-                target[...] = pair
-        for channel in range(len(into), len(self.group)):
-            into[0] += averaged[self.group[channel]]
+        """Write the probabilities of background and classes into (1 + classes, K, J, I), slice by slice."""
+        for k, there in enumerate(second):
+            found = self.probabilities(averaged[:, k], there)
+            found[0] += found[len(into) :].sum(0)
+            into[:, k] = found[: len(into)]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rwkv_core.engines import Engine, OpenVINOInt8Engine
+from rwkv_core.inference.confidence import Confidence
 from rwkv_core.inference.intensity import IntensityScale
 from rwkv_core.inference.pipeline import run_pipeline
 from rwkv_core.inference.preprocessing import Resampler
@@ -132,6 +133,19 @@ class Pass:
                         share = 1.0 if shares is None else float(shares[channel])
                         if share:
                             _add_between(targets[channel], batch, kept[:, channel] * np.float32(share))
+
+        return finish
+
+    def into_confidence(self, confidence: Confidence) -> Finish:
+        """Count how sure the network is of every pixel, on its own grid."""
+        adding = threading.Lock()
+
+        def finish(batch: slice, logits: Tensor) -> None:
+            with self.clock("restore"):
+                chances = logits.softmax(1).cpu().numpy()
+                with adding:
+                    for found in chances:
+                        confidence.add(found, found.argmax(0))
 
         return finish
 
