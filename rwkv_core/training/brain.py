@@ -10,7 +10,7 @@ with `--resume`; a larger or smaller `--steps` then moves the end of the learnin
 import argparse
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, distributed
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
 from rwkv_core.bundle.bundle import new_network, read_bundle, write_bundle
@@ -27,7 +26,8 @@ from rwkv_core.bundle.config import BundleConfig, Patches, Spacing, parse_config
 from rwkv_core.bundle.store import SHIPPED, Origin, load_bundle, record_origin
 from rwkv_core.models import Network, RWKVUNet
 from rwkv_core.training.block_synthesis import BlockGenerator
-from rwkv_core.training.synthesis import SliceGenerator, read_label_maps
+from rwkv_core.training.sided_loss import SidedLoss
+from rwkv_core.training.synthesis import SAGITTAL, SliceGenerator, read_label_maps
 
 SHAPES = ((160, 160), (144, 176), (176, 144), (192, 128), (128, 192), (160, 160), (128, 208))
 """Heights and widths of the batches, of about equal area, so that the network learns no fixed size."""
@@ -36,8 +36,10 @@ WARM_UP, DECAY = 300, 0.35
 """Steps of linear warm-up; final share of the steps over which the learning rate falls to zero."""
 
 
-class GeneratedBatches(IterableDataset[tuple[Tensor, Tensor]]):
+class GeneratedBatches(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
     """Endless batches of generated slices or blocks; every loader worker draws its own.
+
+    A batch is images, labels, and whether each slice cannot tell left from right.
 
     Raises:
         ValueError: for a config whose slices are stretched to one size, or whose blocks have different spacings.
@@ -53,38 +55,38 @@ class GeneratedBatches(IterableDataset[tuple[Tensor, Tensor]]):
         else:
             raise ValueError("the images are generated at one spacing; the config must ask for that")
         self.label_maps = read_label_maps(folder)
-        self.classes = [c.freesurfer for c in config.classes]
+        self.classes = [c.freesurfer for c in (*config.classes, *config.surroundings)]
         self.batch, self.seed = batch, seed
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         worker = torch.utils.data.get_worker_info()
         rank = distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
         seed = 1000 * self.seed + 100 * rank + (worker.id if worker else 0)
         if self.block is not None:
             blocks = BlockGenerator(self.label_maps, self.classes, self.pixel, seed)
             while True:
-                yield blocks.blocks(self.batch, *self.block)
+                image, label = blocks.blocks(self.batch, *self.block)
+                yield image, label, torch.zeros(self.batch, dtype=torch.bool)
         generate = SliceGenerator(self.label_maps, self.classes, self.pixel, seed)
         for height, width in itertools.cycle(SHAPES):
-            image, label, _ = generate(self.batch, height, width)
-            yield image, label
+            image, label, plane = generate(self.batch, height, width)
+            yield image, label, plane == SAGITTAL
 
 
 class BrainTraining(lightning.LightningModule):
     """Cross entropy + soft Dice, AdamW; warm-up, constant rate, linear decay."""
 
-    def __init__(self, network: Network, steps: int, rate: float):
+    def __init__(self, network: Network, twin: Sequence[int], steps: int, rate: float):
         super().__init__()
         self.network = network
+        self.loss = SidedLoss(twin)
         if isinstance(network, RWKVUNet):
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.steps, self.rate = steps, rate
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        image, label = batch
-        logits = self.network(image).float()
-        entropy = F.cross_entropy(logits, label)
-        dice = soft_dice(logits, label)
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], index: int) -> Tensor:
+        image, label, sideless = batch
+        entropy, dice = self.loss(self.network(image), label, sideless)
         self.log_dict({"cross_entropy": entropy, "dice": dice}, prog_bar=True)
         return entropy + 1 - dice
 
@@ -99,14 +101,13 @@ class BrainTraining(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def soft_dice(logits: Tensor, label: Tensor) -> Tensor:
-    """Mean over the foreground classes present of the soft Dice of the whole batch; logits (B, C, H, W)."""
-    probability = logits.softmax(1).flatten(2).transpose(0, 1).flatten(1)  # (C, B H W)
-    truth = F.one_hot(label.flatten(), logits.shape[1]).T.to(probability.dtype)
-    overlap = 2 * (probability * truth).sum(1) + 1
-    dice = overlap / (probability.sum(1) + truth.sum(1) + 1)
-    present = truth[1:].sum(1) > 0
-    return dice[1:][present].mean() if present.any() else logits.sum() * 0 + 1
+def twins(config: BundleConfig) -> list[int]:
+    """The channel of each channel's other side; its own number where there is none."""
+    channel_of = {c.value: channel for channel, c in enumerate(config.classes, 1)}
+    opposite = [
+        channel if c.opposite is None else channel_of[c.opposite] for channel, c in enumerate(config.classes, 1)
+    ]
+    return [0, *opposite, *range(1 + len(config.classes), config.num_classes)]
 
 
 def with_pixel(config: BundleConfig, pixel: float) -> BundleConfig:
@@ -148,7 +149,7 @@ def main(arguments: list[str] | None = None) -> None:
     loader = DataLoader(data, batch_size=None, num_workers=options.workers)
     network = load_bundle(options.init).network if options.init else new_network(config)
     network.train().requires_grad_(True)
-    module = BrainTraining(network, options.steps, options.rate)
+    module = BrainTraining(network, twins(config), options.steps, options.rate)
     average = EMAWeightAveraging(
         decay=min(0.998, 1 - 12 / (options.steps + 12))
     )  # the first weights are forgotten by the end
@@ -178,7 +179,7 @@ def main(arguments: list[str] | None = None) -> None:
         "pixels_per_image": size,
         "optimizer": f"AdamW {options.rate}, weight decay 0.01, warm-up {WARM_UP} steps, linear decay over the "
         f"last {DECAY:.0%} of the steps; exponential moving average of the weights",
-        "loss": "cross entropy + soft Dice",
+        "loss": "cross entropy + soft Dice, of pairs in sagittal slices",
     }
     if not trainer.is_global_zero:
         return

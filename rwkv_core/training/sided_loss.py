@@ -27,22 +27,23 @@ class SidedLoss(nn.Module):
         """Mean cross entropy, and mean over the foreground classes present of the soft Dice of the whole batch.
 
         Args:
-            logits: (B, C, H, W).
-            label: (B, H, W) channels.
+            logits: (B, C, H, W), or (B, C, D, H, W) of blocks.
+            label: (B, H, W) channels; likewise.
             sideless: (B,), whether the slice cannot tell left from right.
         """
-        batch, channels = logits.shape[:2]
+        (batch, channels), axes = logits.shape[:2], [1] * (logits.ndim - 2)
         paired = self.twin != torch.arange(channels, device=logits.device)
         chances = logits.float().log_softmax(1)
         joint = torch.logaddexp(chances, chances[:, self.twin])
-        chances = torch.where(sideless[:, None, None, None] & paired[:, None, None], joint, chances)
+        merged = sideless.view(batch, 1, *axes) & paired.view(1, channels, *axes)
+        chances = torch.where(merged, joint, chances)
         true = chances.gather(1, label[:, None])  # of the class, or the pair, that is there
 
         flat = label.flatten(1)
         zeros = torch.zeros(batch, channels, device=logits.device)
         overlap = zeros.scatter_add(1, flat, true.exp().flatten(1))  # (B, C)
         truth = zeros.scatter_add(1, flat, torch.ones_like(flat, dtype=zeros.dtype))
-        answer = chances.exp().sum((2, 3))
+        answer = chances.exp().flatten(2).sum(2)
         sided, joined = ~sideless[:, None], sideless[:, None]
         first = self.twin >= torch.arange(channels, device=logits.device)  # one of each pair is enough
         total, count = _dice((overlap * sided).sum(0), (answer * sided).sum(0), (truth * sided).sum(0))
