@@ -1,3 +1,4 @@
+import csv
 import json
 
 import numpy as np
@@ -47,6 +48,18 @@ def test_one_volume_to_one_file(model, scans, tmp_path):
     assert result.array.shape == given.array.shape
     assert np.allclose(result.ijk_to_ras, given.ijk_to_ras, atol=1e-5)
     assert set(np.unique(result.array)) <= {0, 1, 2, 3, 4}
+
+
+def test_volumes_of_all_structures_go_into_a_table(model, scans, tmp_path):
+    out, table = tmp_path / "result.nii.gz", tmp_path / "new" / "volumes.csv"
+    assert segment(scans / "a.nii.gz", "-o", out, "--model", model, "--volumes", table) == 0
+    rows = list(csv.DictReader(table.open(encoding="utf-8")))
+    labels = read_volume(out).array
+    assert [row["label"] for row in rows] == ["1", "2", "3", "4"]
+    for row in rows:
+        voxels = np.count_nonzero(labels == int(row["label"]))
+        assert float(row["volume_ml"]) == pytest.approx(voxels * 1.0 * 1.5 * 3.0 / 1000, abs=1e-3)
+        assert bool(row["confidence"]) == bool(voxels)
 
 
 def test_batch_lists_failures_and_goes_on(model, scans, tmp_path, capsys):

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from rwkv_core.inference.batch import Outcome, Settings, plan, segment_file
+from rwkv_core.inference.batch import Outcome, Settings, plan, segment_file, write_volumes
 from rwkv_core.vocabulary import Region
 from rwkv_core.volume import OUTPUT_EXTENSIONS
 
@@ -42,6 +42,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--mode", choices=("best", "paper"), default="best", help="paper: the published pipeline")
     parser.add_argument("--region", type=str, metavar="I,J,K", help='voxels to segment, e.g. "10:200,:,30:60"')
     parser.add_argument("--probabilities", action="store_true", help="also write NAME_probabilities.nii.gz (4-D)")
+    parser.add_argument(
+        "--volumes",
+        type=Path,
+        metavar="CSV",
+        help="also write the volume of every structure, and how sure the model is",
+    )
     parser.add_argument("--any-modality", action="store_true", help="segment even if the modality does not fit")
     parser.add_argument("--overwrite", action="store_true", help="segment again what is already there")
     parser.add_argument(
@@ -74,6 +80,8 @@ def run(options: argparse.Namespace) -> int:
             else:
                 done = _one_by_one(waiting, settings, progress)
     outcomes = [done.get(job) or Outcome(str(job[0]), str(job[1]), "skipped") for job in jobs]
+    if options.volumes:
+        write_volumes(options.volumes, outcomes)
     _report(outcomes, options, console)
     return int(any(outcome.status == "failed" for outcome in outcomes))
 

@@ -1,5 +1,6 @@
 """Many volumes: which files, and one after the other from file to file. Needs torch only where it segments."""
 
+import csv
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
-from rwkv_core.vocabulary import Region
+from rwkv_core.files import replacing
+from rwkv_core.vocabulary import Region, StructureVolume
 from rwkv_core.volume import (
     INPUT_EXTENSIONS,
     OUTPUT_EXTENSIONS,
@@ -70,6 +72,7 @@ class Outcome:
     timings: dict[str, float] = field(default_factory=dict)
     slices: int = 0
     volumes_ml: dict[str, float] = field(default_factory=dict)
+    volumes: tuple[StructureVolume, ...] = ()
     warnings: list[str] = field(default_factory=list)
     error: dict[str, str] | None = None
 
@@ -162,13 +165,28 @@ def segment_file(
         write_segmentation(target, result.labelmap, result.ijk_to_ras, result.classes)  # last: its presence means done
         outcome.status = "done"
         outcome.timings, outcome.slices = result.timings, result.slices
-        outcome.volumes_ml, outcome.warnings = result.volumes_ml(), result.warnings
+        outcome.volumes_ml, outcome.volumes, outcome.warnings = result.volumes_ml(), result.volumes, result.warnings
     except CancelledError:
         raise
     except RWKVUNetError as error:
         outcome.fail(error.kind, error.message, error.hint)
     outcome.seconds = time.perf_counter() - start
     return outcome
+
+
+def write_volumes(path: Path, outcomes: Sequence[Outcome]) -> None:
+    """Write the table of volumes as CSV: a row for each structure of each input that was segmented.
+
+    Raises:
+        StorageError: when it cannot be written.
+    """
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["input", "structure", "label", "volume_ml", "confidence"])
+        for outcome in outcomes:
+            for row in outcome.volumes:
+                sure = "" if row.confidence is None else f"{row.confidence:.3f}"
+                table.writerow([outcome.input, row.name, row.value or "", f"{row.volume_ml:.3f}", sure])
 
 
 def stem(path: Path) -> str:
