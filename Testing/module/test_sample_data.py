@@ -25,6 +25,7 @@ def test_the_checksum_is_the_files(source):
 def test_it_has_a_thumbnail_and_loads(source):
     assert Path(source.thumbnailFileName).is_file()
     (node,) = SlicerSampleData.SampleDataLogic().downloadFromSource(source)
-    assert node.GetName() == "Head"
+    assert node.GetName() == "Head MR"
+    assert source.sampleName == "Head MR (Colin27)" and source.fileNames == ["RWKVUNetSegmentHead.nii.gz"]
     assert node.GetImageData().GetDimensions() == (181, 217, 181)
     assert slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode") is node

@@ -4,7 +4,11 @@ from pathlib import Path
 
 from slicer.i18n import tr as _
 
-SAMPLE_NAME = "RWKVUNetSegmentHead"
+SAMPLE_NAME = "Head MR (Colin27)"
+
+_FILE = "RWKVUNetSegmentHead"
+"""Of the scan in Slicer's cache, which all extensions share, and of its thumbnail."""
+
 SAMPLE_SHA256 = "a009051127f64dc3dd554d5f5b589870ea72106d9642c21b4e7093e478cfc309"
 
 
@@ -19,13 +23,13 @@ def registerSampleData() -> None:
     """Register the scan, with its SHA-256 and a thumbnail. For start-up: loads nothing."""
     import SampleData
 
-    thumbnail = Path(__file__).resolve().parents[2] / "Resources" / "Icons" / f"{SAMPLE_NAME}.png"
+    thumbnail = Path(__file__).resolve().parents[2] / "Resources" / "Icons" / f"{_FILE}.png"
     SampleData.SampleDataLogic.registerCustomSampleDataSource(
         category="RWKVUNetSegment",
         sampleName=SAMPLE_NAME,
         thumbnailFileName=str(thumbnail),
         uris=sampleFile().as_uri(),
-        fileNames="ch2.nii.gz",
-        nodeNames=_("Head"),
+        fileNames=f"{_FILE}.nii.gz",
+        nodeNames=_("Head MR"),
         checksums=f"SHA256:{SAMPLE_SHA256}",
     )

@@ -7,8 +7,6 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from rwkv_core.volume.geometry import orientation_code
-
 
 class SliceDirection(enum.Enum):
     """How slices lie in the patient; oblique ones count as what they are nearest to."""
@@ -30,6 +28,8 @@ def axisOf(volume: Any, direction: SliceDirection) -> tuple[str, int]:
 
     The volume's own axes count, without its parent transform.
     """
+    from rwkv_core.volume.geometry import orientation_code  # brings SimpleITK, which nobody needs at start-up
+
     matrix = vtk.vtkMatrix4x4()
     volume.GetIJKToRASMatrix(matrix)
     code = orientation_code(slicer.util.arrayFromVTKMatrix(matrix))

@@ -21,7 +21,6 @@ from vtk.util import numpy_support
 
 from rwkv_core.errors import InputError, StorageError
 from rwkv_core.files import STORAGE_HINT
-from rwkv_core.volume.seg_nrrd import segmentation_fields
 from RWKVUNetSegmentLib.Scene import InputVolume as Volumes
 from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume
 
@@ -170,6 +169,8 @@ def _exportCase(node: Any, classes: Collection[str] | None, path: Path) -> Gener
             ),
             _("Choose other classes, or leave it out."),
         )
+    from rwkv_core.volume.seg_nrrd import segmentation_fields  # brings SimpleITK, which nobody needs at start-up
+
     fields = segmentation_fields(described, label.shape, scan.ijkToRAS)
     for index, segment in enumerate(chosen):
         if segment.GetTerminology():
