@@ -53,7 +53,7 @@ def test_one_volume_to_one_file(model, scans, tmp_path):
 def test_volumes_of_all_structures_go_into_a_table(model, scans, tmp_path):
     out, table = tmp_path / "result.nii.gz", tmp_path / "new" / "volumes.csv"
     assert segment(scans / "a.nii.gz", "-o", out, "--model", model, "--volumes", table) == 0
-    rows = list(csv.DictReader(table.open(encoding="utf-8")))
+    rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
     labels = read_volume(out).array
     assert [row["label"] for row in rows] == ["1", "2", "3", "4"]
     for row in rows:

@@ -46,7 +46,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--volumes",
         type=Path,
         metavar="CSV",
-        help="also write the volume of every structure, and how sure the model is",
+        help="also write every structure's volume and confidence",
     )
     parser.add_argument("--any-modality", action="store_true", help="segment even if the modality does not fit")
     parser.add_argument("--overwrite", action="store_true", help="segment again what is already there")
