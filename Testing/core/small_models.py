@@ -37,7 +37,7 @@ def config(resampling=None, orientations=("SPL",), intensity=None, values=(1, 2,
 def with_network(bundle_config, network):
     """A bundle that answers with `network`, whatever config.json says; nothing is read from disk."""
     bundle = Bundle(Path("nowhere"), bundle_config)
-    bundle.__dict__["network"] = network  # where cached_property keeps it
+    bundle.__dict__.update(network=network, weights=network)  # where cached_property keeps them
     return bundle
 
 

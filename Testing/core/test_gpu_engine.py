@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from rwkv_core import make_engine
+from rwkv_core.bundle.weights import NetworkWeights
 from rwkv_core.engines import availability, cuda_engine, why_unavailable
 from rwkv_core.engines.agreement import FLOAT32, HALF_PRECISION, disagreement, example
 from rwkv_core.engines.cuda_engine import CUDAEngine, half_run
 from rwkv_core.engines.gpu_memory import Halving, is_out_of_memory
-from rwkv_core.engines.inference_graph import InferenceGraph
-from rwkv_core.engines.map_wkv import RowColumnWKV, ScanWKV
+from rwkv_core.engines.graphs import make_graph
 from rwkv_core.engines.torch_engine import TorchEngine
+from rwkv_core.engines.torch_ops import TorchOps
 from rwkv_core.errors import DeviceError
 
 from core.small_models import QuadrantNetwork
@@ -56,7 +57,7 @@ class SmallGPU:
 def on_the_host(monkeypatch):
     """The engine's own logic and float16, on the CPU."""
     monkeypatch.setattr(cuda_engine, "CapturedRun", Captured)
-    monkeypatch.setattr(cuda_engine, "_wkv", lambda *_: RowColumnWKV)
+    monkeypatch.setattr(cuda_engine, "_scans", lambda *_: False)
     monkeypatch.setattr(Captured, "made", [])
 
 
@@ -114,7 +115,7 @@ def test_float16_gives_the_labels_of_the_network(variant, on_the_host, caplog):
 def test_a_size_is_captured_when_it_comes_again_and_serves_smaller_batches(on_the_host):
     network, images = random_network(), picture(9, 1, 32, 48)
     engine = CUDAEngine(network, CPU)
-    expected = half_run(network, torch.float16, RowColumnWKV)
+    expected = half_run(network, CPU, torch.float16, scan=False)
     answers = [engine(part) for part in images.split(4)]
     assert Captured.made == [4]
     with torch.inference_mode():
@@ -221,12 +222,12 @@ def test_the_engine_wants_a_gpu_and_rwkv_unet():
 
 @needs_gpu
 @pytest.mark.parametrize("variant", ["T", "B"])
-@pytest.mark.parametrize("wkv", [RowColumnWKV, ScanWKV])
-def test_graph_on_the_gpu_gives_the_logits_of_the_network(variant, wkv):
+@pytest.mark.parametrize("scan", [False, True])
+def test_graph_on_the_gpu_gives_the_logits_of_the_network(variant, scan):
     network, images = random_network(variant).cuda(), picture(2, 1, 96, 64).cuda()
-    graph = InferenceGraph(network, wkv).to(memory_format=torch.channels_last)
+    graph = make_graph(NetworkWeights.of(network), TorchOps("cuda", scan=scan))
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        assert relative_error(graph(images)[0], network(images)) < 1e-3
+        assert relative_error(graph(images.to(memory_format=torch.channels_last))[0], network(images)) < 1e-3
 
 
 @needs_gpu

@@ -5,11 +5,13 @@ import logging
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import rwkv_core
 from rwkv_core import Segmenter, make_engine, read_volume
+from rwkv_core.bundle.weights import NetworkWeights
 from rwkv_core.engines import openvino_int8_engine, why_unavailable
 from rwkv_core.engines.openvino_int8_engine import OpenVINOInt8Engine, compared
 from rwkv_core.errors import DeviceError
@@ -58,7 +60,7 @@ def test_the_head_keeps_its_labels_and_the_cost_is_told(caplog, monkeypatch):
 @pytest.mark.filterwarnings("default")
 def test_a_model_that_loses_too_much_is_refused(monkeypatch):
     monkeypatch.setattr(openvino_int8_engine, "_LEAST_DICE", 1.0)
-    engine = OpenVINOInt8Engine(random_network())
+    engine = OpenVINOInt8Engine(NetworkWeights.of(random_network()))
     with pytest.raises(DeviceError, match=r"8 bits change the result.*Dice.*Choose the engine auto"):
         engine.calibrate((32, 32), lambda: picture(16, 1, 32, 32))
     assert engine.name == "openvino-int8"
@@ -82,9 +84,9 @@ def test_missing_nncf_is_told(monkeypatch):
 
 
 def test_comparison_counts_classes_that_are_there():
-    truth = torch.zeros(1, 3, 2, 4)
+    truth = np.zeros((1, 3, 2, 4), np.float32)
     truth[:, 1, :, 2:] = 1
-    found = truth.clone()
+    found = truth.copy()
     found[:, 1, 0, 2] = -1
     assert compared(truth, truth) == (1.0, 1.0)
     agreement, dice = compared(found, truth)

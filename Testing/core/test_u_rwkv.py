@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from rwkv_core.models.u_rwkv import URWKV, VARIANTS, TriDirectionalMix, spatial_shift
+from rwkv_core.bundle.architectures import U_RWKV
+from rwkv_core.models.u_rwkv import URWKV, TriDirectionalMix, spatial_shift
 from rwkv_core.ops import bi_wkv
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU, or PyTorch without CUDA")
@@ -14,7 +15,7 @@ def test_parameters(variant, parameters):
     assert sum(p.numel() for p in URWKV(variant, 15).parameters()) == parameters
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", U_RWKV)
 @pytest.mark.parametrize("shape", [(16, 16, 16), (16, 48, 32)])
 def test_logits_have_the_volumes_shape(variant, shape):
     network = URWKV(variant, 3, in_channels=2).eval()

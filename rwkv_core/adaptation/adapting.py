@@ -60,7 +60,7 @@ class Adaptation:
     def bundle(self) -> Bundle:
         """As `Segmenter` takes it; nothing of it is on disk, and its folder does not exist."""
         bundle = Bundle(Path(f"unsaved {self.config.id}"), self.config)
-        bundle.__dict__["network"] = self.network  # where cached_property keeps it
+        bundle.__dict__.update(network=self.network, weights=self.network)  # where cached_property keeps them
         return bundle
 
     def save(self, folder: Path) -> Bundle:
@@ -140,7 +140,7 @@ def adapt(
         return report
 
     bar(0.0, 1.0)(0, 100)
-    where = choose_device(device)
+    where = torch.device(choose_device(device))
     scale = fit_intensity(preprocessing.intensity, volume.array)
     beliefs = [belief_map(labelmap, one.value, slices, volume.spacing) for one in new_classes]
     if new_classes:

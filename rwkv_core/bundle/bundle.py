@@ -1,8 +1,8 @@
 """A bundle: one folder (or Hub repository) that holds all that is needed to segment with one trained network.
 
 ``config.json`` (see `rwkv_core.bundle.config`) describes it; ``model.safetensors`` holds the weights. The shipped
-model, a download, an imported checkpoint and a fine-tuned run are all bundles. torch is imported when weights are first
-read or written, so that lists of bundles need none.
+model, a download, an imported checkpoint and a fine-tuned run are all bundles. Reading one needs no torch; writing one,
+and the network in torch, do.
 """
 
 import shutil
@@ -14,13 +14,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from rwkv_core.bundle.config import BundleConfig, config_text, parse_config
+from rwkv_core.bundle.weights import NetworkWeights, is_counter, not_finite
 from rwkv_core.errors import BundleError, StorageError
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from rwkv_core.models import Network
@@ -32,14 +33,14 @@ ENCODER_PREFIX = "encoder."
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle on disk. The weights are read when `network` is first asked for."""
+    """A bundle on disk. The weights are read when `weights` or `network` is first asked for."""
 
     folder: Path
     config: BundleConfig
 
     @cached_property
-    def network(self) -> "Network":
-        """The network with its weights, float32, in evaluation mode.
+    def weights(self) -> NetworkWeights:
+        """The network's weights.
 
         Raises:
             BundleError: when the weights file is missing, damaged, or does not fit config.json; or when the bundle
@@ -50,9 +51,17 @@ class Bundle:
                 f"{self.config.id} holds encoder weights only: a starting point for training.",
                 hint="Choose a segmentation model, or train one from this encoder.",
             )
-        network = new_network(self.config)
-        self._load(network)
-        return network.eval()
+        return self._read()
+
+    @cached_property
+    def network(self) -> "Network":
+        """The network in torch with its weights, float32, in evaluation mode.
+
+        Raises:
+            BundleError: as for `weights`.
+            ImportError: when torch is not installed.
+        """
+        return self.weights.network()
 
     def load_encoder(self, network: "Network") -> None:
         """Copy this bundle's encoder into `network`, of the same kind and size and any class count, in place.
@@ -61,12 +70,20 @@ class Bundle:
             BundleError: when the architecture or variant differs, or the weights file is missing, damaged, or does
                 not fit config.json.
         """
+        import torch
+
         own = (self.config.architecture, self.config.variant)
         if (network.architecture, network.variant) != own:
             raise BundleError(
                 f"{self.config.id} is {' '.join(own)} and does not fit {network.architecture} {network.variant}."
             )
-        self._load(network.encoder, prefix=ENCODER_PREFIX)
+        weights = self._read(encoder=True)
+        encoder = {
+            name.removeprefix(ENCODER_PREFIX): torch.tensor(value)
+            for name, value in weights.arrays.items()
+            if name.startswith(ENCODER_PREFIX)
+        }
+        network.encoder.load_state_dict(encoder, strict=False)
 
     @property
     def weights_file(self) -> Path:
@@ -88,31 +105,27 @@ class Bundle:
         Raises:
             BundleError: when they are missing, damaged, not finite, or do not fit.
         """
-        if self.config.kind == "encoder":
-            self.load_encoder(new_network(self.config))
-        else:
-            self._load(new_network(self.config))
+        self._read(encoder=self.config.kind == "encoder")
 
-    def _load(self, module: "torch.nn.Module", prefix: str = "") -> None:
-        """Copy the weights whose names begin with `prefix` into `module`; there must be exactly its own."""
-        import torch
-        from safetensors.torch import load_file
+    def _read(self, encoder: bool = False) -> NetworkWeights:
+        """All weights, or those of the encoder; there must be exactly the network's own."""
+        from rwkv_core.engines.graphs import unfit_names
 
-        with _reading(self.weights_file) as path:
-            weights = load_file(path)
-        weights = {n.removeprefix(prefix): value for n, value in weights.items() if n.startswith(prefix)}
-        own = {name: value for name, value in module.state_dict().items() if not _is_counter(name)}
-        wrong = sorted(own.keys() ^ weights.keys())
-        wrong += sorted(n for n in own.keys() & weights.keys() if own[n].shape != weights[n].shape)
+        config, arrays = self.config, {}
+        with _reading(self.weights_file) as path, safe_open(path, framework="np") as file:
+            for name in file.keys():  # noqa: SIM118 - it is no dictionary
+                arrays[name] = file.get_tensor(name).astype(np.float32)
+        weights = NetworkWeights(config.architecture, config.variant, config.num_classes, config.in_channels, arrays)
+        wrong = unfit_names(weights, encoder)
         if wrong:
             raise BundleError(
-                f"{path} does not fit {self.folder / CONFIG_FILE} (variant {self.config.variant}, "
-                f"{self.config.num_classes} classes): {', '.join(wrong[:8])}{' ...' if len(wrong) > 8 else ''}."
+                f"{path} does not fit {self.folder / CONFIG_FILE} (variant {config.variant}, "
+                f"{config.num_classes} classes): {', '.join(wrong[:8])}{' ...' if len(wrong) > 8 else ''}."
             )
-        bad = sorted(name for name, value in weights.items() if not torch.isfinite(value).all())
+        bad = not_finite(arrays.items())
         if bad:
             raise BundleError(f"{path} holds values that are not finite, in: {', '.join(bad)}.")
-        module.load_state_dict(weights, strict=False)
+        return weights
 
 
 @contextmanager
@@ -171,7 +184,7 @@ def write_bundle(folder: Path, config: BundleConfig, network: "Network", half: b
     weights = {
         name: _stored(value, half)
         for name, value in network.state_dict().items()
-        if name.startswith(prefix) and not _is_counter(name)
+        if name.startswith(prefix) and not is_counter(name)
     }
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -202,7 +215,3 @@ def replace_folder(new: Path, target: Path) -> None:
 def _stored(value: "Tensor", half: bool) -> "Tensor":
     value = value.detach().cpu().contiguous()
     return value.half() if half and value.ndim > 1 else value.float()
-
-
-def _is_counter(name: str) -> bool:
-    return name.endswith("num_batches_tracked")

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from rwkv_core.bundle.architectures import RWKV_UNET
 from rwkv_core.bundle.bundle import CONFIG_FILE, WEIGHTS_FILE, Bundle, new_network, read_bundle, write_bundle
 from rwkv_core.bundle.catalogue import Catalogue
 from rwkv_core.bundle.config import BundleConfig, config_text, problems_in_words
@@ -24,7 +25,6 @@ from rwkv_core.bundle.store import Origin, install, require_absent, require_spac
 from rwkv_core.errors import BundleError, CheckpointError, StorageError
 from rwkv_core.models import RWKVUNet, load_published
 from rwkv_core.models.published import unwrap
-from rwkv_core.models.rwkv_unet import VARIANTS
 
 _WIDTH_OF_STAGE_2 = re.compile(r"(encoder\.)?stage2\.0\.proj\.conv\.weight")
 _AGAIN = "Download it again, and compare its size with that on the web page."
@@ -181,7 +181,7 @@ def inspect(tensors: dict[str, Tensor], path: Path) -> Contents:
         CheckpointError: when the tensors are not those of an RWKV-UNet of known size.
     """
     widths = [value.shape[0] for name, value in tensors.items() if _WIDTH_OF_STAGE_2.fullmatch(name) and value.ndim]
-    variant = next((v for v, size in VARIANTS.items() if widths == [size.dims[1]]), None)
+    variant = next((v for v, size in RWKV_UNET.items() if widths == [size.dims[1]]), None)
     if variant is None:
         raise CheckpointError(
             f"{path} is not a checkpoint of RWKV-UNet T, S or B.",

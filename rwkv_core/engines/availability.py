@@ -1,45 +1,77 @@
 """Which devices and engines this machine has, and why it lacks the others."""
 
+import ctypes
+import sys
+from functools import cache
 from importlib.util import find_spec
 
-import torch
-
+from rwkv_core.engines.openvino_ops import import_openvino
 from rwkv_core.errors import DeviceError
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 """What `device` may name; also "cuda:N"."""
 
-ENGINES = ("auto", "cuda", "openvino", "openvino-int8", "torch")
+ENGINES = ("auto", "cuda", "openvino", "openvino-int8", "torch", "numpy")
 """What `engine` may name."""
 
 
-def choose_device(device: str, engine: str = "auto") -> torch.device:
-    """The torch device for names as `make_engine` takes them; raises DeviceError likewise."""
-    if device == "auto" and engine.startswith("openvino"):
-        return torch.device("cpu")
+PACKAGE = "rwkv-unet-segment"
+
+
+def choose_device(device: str, engine: str = "auto") -> str:
+    """ "cpu", "mps", "cuda" or "cuda:N" for names as `make_engine` takes them; raises DeviceError likewise.
+
+    "auto" imports torch only where a GPU may be.
+    """
+    if device == "auto" and (engine.startswith("openvino") or engine == "numpy"):
+        return "cpu"
     if device == "auto" and engine == "cuda":
         device = "cuda"
     if device == "auto":
         for name in ("cuda", "mps"):
-            if not why_unavailable(name):
-                return torch.device(name)
-        return torch.device("cpu")
+            if _may_have(name) and not why_unavailable(name):
+                return name
+        return "cpu"
     if device.partition(":")[0] not in DEVICES:
         raise DeviceError(f"There is no device named {device!r}.", hint=f"Choose from: {', '.join(DEVICES)}, cuda:N.")
     reason = why_unavailable(device)
     if reason:
         raise DeviceError(f"The device {device} cannot be used: {reason}.", hint="Choose the device auto or cpu.")
-    return torch.device(device)
+    return device
+
+
+def _may_have(kind: str) -> bool:
+    """Whether it is worth asking torch, which takes seconds to import."""
+    if "torch" in sys.modules:
+        return True
+    if kind == "mps":
+        return sys.platform == "darwin" and _is_installed("torch")
+    return _has_nvidia_driver() and _is_installed("torch")
+
+
+@cache
+def _has_nvidia_driver() -> bool:
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def why_unavailable(name: str) -> str:
     """Empty when a device or an engine can be used, else the reason in words."""
     kind, _, index = name.partition(":")
-    if kind.startswith("openvino") and not _is_installed("openvino"):
-        return "OpenVINO is not installed (pip install openvino)"
+    if kind.startswith("openvino"):
+        reason = _why_no_openvino()
+        if reason:
+            return reason
     if kind == "openvino-int8" and not _is_installed("nncf"):
         return "NNCF is not installed (pip install nncf)"
+    if kind in ("torch", "cuda", "mps") and not _is_installed("torch"):
+        return f"PyTorch is not installed (pip install '{PACKAGE}[torch]')"
     if kind == "cuda":
+        import torch
+
         if torch.version.cuda is None:
             return "this PyTorch was built without CUDA"
         if not torch.cuda.is_available():
@@ -53,13 +85,28 @@ def why_unavailable(name: str) -> str:
                 f"this PyTorch holds no code for the GPU (sm_{major}{minor}; it was built for {', '.join(built_for)}); "
                 "install a newer one"
             )
-    if kind == "mps" and not torch.backends.mps.is_available():
-        return "there is no Apple GPU, or this PyTorch was built without MPS"
+    if kind == "mps":
+        import torch
+
+        if not torch.backends.mps.is_available():
+            return "there is no Apple GPU, or this PyTorch was built without MPS"
+    return ""
+
+
+def _why_no_openvino() -> str:
+    if not _is_installed("openvino"):
+        return "OpenVINO is not installed (pip install openvino)"
+    try:
+        import_openvino().Core()
+    except Exception as error:  # missing system libraries, an instruction that the processor does not have, ...
+        return f"OpenVINO is installed, but does not start on this machine ({' '.join(str(error).split())[:200]})"
     return ""
 
 
 def _why_no_gpu() -> str:
     """PyTorch's own words: no GPU, no driver, or one that is too old and what to do about it."""
+    import torch
+
     try:
         torch.cuda.init()
     except (RuntimeError, AssertionError) as error:

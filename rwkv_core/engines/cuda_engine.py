@@ -5,17 +5,21 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from rwkv_core.bundle.architectures import check_input
+from rwkv_core.bundle.weights import NetworkWeights
 from rwkv_core.engines.agreement import HALF_PRECISION, disagreement, example
+from rwkv_core.engines.arrays import Batch, is_tensor
 from rwkv_core.engines.gpu_memory import Halving, is_out_of_memory
+from rwkv_core.engines.grid_wkv import SAFE_EXPONENT
 from rwkv_core.engines.inference_graph import InferenceGraph
-from rwkv_core.engines.map_wkv import SAFE_EXPONENT, RowColumnWKV, ScanWKV
 from rwkv_core.engines.torch_engine import TorchEngine
+from rwkv_core.engines.torch_ops import TorchOps
 from rwkv_core.errors import DeviceError
 from rwkv_core.models import RWKVUNet
-from rwkv_core.models.rwkv_unet import check_input
 from rwkv_core.ops.biwkv.cuda import why_unavailable
 
 _LOG = logging.getLogger(__name__)
@@ -40,8 +44,9 @@ class CUDAEngine:
         size: (H, W) to get ready for now.
     """
 
-    def __init__(self, network: RWKVUNet, device: torch.device, size: tuple[int, int] | None = None):
-        self.device = device
+    def __init__(self, network: RWKVUNet, device: str | torch.device, size: tuple[int, int] | None = None):
+        self.device = str(device)
+        self._place = device = torch.device(device)
         self._in_channels = network.in_channels
         self._torch = TorchEngine(network, device)
         self._captured: dict[tuple[int, int], CapturedRun] = {}
@@ -59,15 +64,20 @@ class CUDAEngine:
         return "torch" if self._run is None else "cuda"
 
     @torch.inference_mode()
-    def __call__(self, batch: Tensor) -> Tensor:
+    def __call__(self, batch: Batch) -> Batch:
         """As `Engine`. A batch that does not fit the GPU's memory is halved, as often as it takes.
 
         Raises:
             ValueError: for another number of channels, or a size that is no multiple of 16.
             DeviceError: when a single slice does not fit.
         """
-        check_input(batch, self._in_channels)
-        batch = batch.to(self.device, torch.float32)
+        check_input(tuple(batch.shape), self._in_channels, sides=2)
+        if not is_tensor(batch):
+            return self._logits(torch.from_numpy(np.ascontiguousarray(batch, np.float32))).cpu().numpy()
+        return self._logits(batch)
+
+    def _logits(self, batch: Tensor) -> Tensor:
+        batch = batch.to(self._place, torch.float32)
         with self._lock:
             if self._run is not None:
                 try:
@@ -80,7 +90,7 @@ class CUDAEngine:
                     self._captured.clear()
         return self._torch(batch)
 
-    def map(self, batches: Iterable[Tensor], slices: int) -> Iterator[Tensor]:
+    def map(self, batches: Iterable[Batch], slices: int) -> Iterator[Batch]:
         """As `Engine`: one batch after the other, which keeps the device busy."""
         return map(self, batches)
 
@@ -114,14 +124,18 @@ class CUDAEngine:
 
     def _trusted(self, network: RWKVUNet, size: tuple[int, int]) -> Run:
         """The fastest way that answers as the network does."""
-        image = example(network.in_channels, *size).to(self.device)
+        image = torch.from_numpy(example(network.in_channels, *size)).to(self._place)
         with torch.inference_mode():
-            expected = self._torch(image)
+            expected = self._torch(image).cpu().numpy()
             reasons = []
             for dtype in (torch.float16, torch.float32):
-                run = half_run(network, dtype, _wkv(self.device, dtype))
+                run = half_run(network, self._place, dtype, _scans(self._place, dtype))
                 logits, trusted = run(image)
-                reason = disagreement(logits, expected, HALF_PRECISION) if trusted else "it leaves the range of float16"
+                reason = (
+                    disagreement(logits.cpu().numpy(), expected, HALF_PRECISION)
+                    if trusted
+                    else "it leaves the range of float16"
+                )
                 if not reason:
                     return run
                 _LOG.info("The CUDA engine does not run this network in %s: %s", dtype, reason)
@@ -129,10 +143,9 @@ class CUDAEngine:
         raise RuntimeError("; ".join(reasons))
 
 
-def half_run(network: RWKVUNet, dtype: torch.dtype, wkv: type[RowColumnWKV | ScanWKV]) -> Run:
-    """The inference graph in `dtype`, on the network's device; the function that is captured."""
-    graph = InferenceGraph(network, wkv).to(dtype=dtype)
-    graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+def half_run(network: RWKVUNet, device: torch.device, dtype: torch.dtype, scan: bool) -> Run:
+    """The inference graph in `dtype`, with BiWKV by the kernels where `scan`; the function that is captured."""
+    graph = InferenceGraph(NetworkWeights.of(network), TorchOps(device, dtype, scan))
 
     def run(batch: Tensor) -> tuple[Tensor, Tensor]:
         logits, key_range = graph(batch.to(dtype, memory_format=torch.channels_last))
@@ -180,6 +193,6 @@ def _fastest_convolutions() -> Iterator[None]:
         torch.backends.cudnn.benchmark = before
 
 
-def _wkv(device: torch.device, scalar: torch.dtype) -> type[RowColumnWKV | ScanWKV]:
-    """The kernels where they run; products along rows and columns elsewhere."""
-    return RowColumnWKV if why_unavailable(device, scalar, tokens=196) else ScanWKV
+def _scans(device: torch.device, scalar: torch.dtype) -> bool:
+    """Whether the kernels run there; products along rows and columns do elsewhere."""
+    return not why_unavailable(device, scalar, tokens=196)

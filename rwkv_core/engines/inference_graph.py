@@ -1,6 +1,7 @@
 """RWKV-UNet for inference only: the function of `RWKVUNet.forward` in fewer and cheaper steps.
 
-Every rewrite is exact algebra; only the rounding differs (1e-6 of the logits):
+It is written in the operations of `graph_ops`, so that numpy, torch and OpenVINO run this one description. Every
+rewrite is exact algebra; only the rounding differs (1e-6 of the logits):
 
 - a BatchNorm behind a convolution, or in front of a 1x1 convolution (no padding in between), goes into its weights; so
   do a LayerNorm's scale and shift when a 1x1 convolution follows, and its centring when a 1x1 convolution precedes;
@@ -10,321 +11,288 @@ Every rewrite is exact algebra; only the rounding differs (1e-6 of the logits):
 - BiWKV's weights depend on size and parameters only: they are made once per size and applied along rows and columns;
 - a 1x1 convolution commutes with a bilinear resize, whose weights sum to one: it runs on the smaller of the two maps.
 
-Maps are (B, C, H, W) throughout; eager torch wants them channels-last.
+Maps are (B, C, H, W) throughout; eager torch wants them channels-last. `p.take(name, *shape)` is the array of this name
+in the published checkpoints.
 """
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+import numpy as np
 
-from rwkv_core.engines.map_wkv import RowColumnWKV, ScanWKV
-from rwkv_core.models.rwkv_unet import (
-    ChannelLayerNorm,
-    ChannelMix,
-    ConvNormAct,
-    CrossChannelMix,
-    DecoderBlock,
-    GLSPBlock,
-    RWKVUNet,
-    SpatialMix,
-    StemBlock,
-    check_input,
-)
+from rwkv_core.bundle.architectures import RWKV_UNET, RWKVUNetSize, check_input
+from rwkv_core.bundle.weights import NetworkWeights, Parameters
+from rwkv_core.engines.graph_ops import Layer, Map, Ops, Weights
+
+_BATCH_NORM_EPS = 1e-6
+_CHANNEL_NORM_EPS = 1e-6
+_LAYER_NORM_EPS = 1e-5
 
 
-class InferenceGraph(nn.Module):
-    """A copy of `network` for inference. Any size that the network takes; several sizes may be used in turn.
+class InferenceGraph:
+    """The graph of one network. Any size that the network takes; several sizes may be used in turn.
 
     Args:
-        network: trained; it is not changed and shares no memory with the copy.
-        wkv: `RowColumnWKV`, or on NVIDIA GPUs `ScanWKV`.
+        weights: of a trained RWKV-UNet; copied.
+        ops: that run it.
+        parameters: the same weights, where what does not fit is to be noted.
 
     Raises:
-        ValueError: when the network's decays are beyond what float32 weights can hold (`RWKVUNet` itself is then
-            the only way to run it), with `RowColumnWKV`.
+        ValueError: when the network's decays are beyond what `ops` can hold.
     """
 
-    def __init__(self, network: RWKVUNet, wkv: type[RowColumnWKV | ScanWKV] | None = None):
-        super().__init__()
-        self.in_channels = network.in_channels
-        encoder, ccm = network.encoder, network.ccm
-        stem = encoder.stage0[0]
-        assert isinstance(stem, StemBlock)
-        stages = [encoder.stage1, encoder.stage2, encoder.stage3, encoder.stage4]
-        self.stem = _Stem(stem, network.in_channels)
-        self.stages = nn.ModuleList()
-        for stage in stages:
-            blocks = nn.Sequential()
-            for block in stage:
-                assert isinstance(block, GLSPBlock)
-                before = stem.proj.conv if stage is encoder.stage1 and not len(blocks) else None
-                blocks.append(_Block(block, before, wkv or RowColumnWKV))
-            self.stages.append(blocks)
-        self.ccm = _CrossChannelMix(ccm)
-        skips = [None, *ccm.final_projections]
-        decoders = [network.decoder1, network.decoder2, network.decoder3, network.decoder4]
-        self.decoders = nn.ModuleList(_Decoder(d, skip) for d, skip in zip(decoders, skips, strict=True))
-        self.final = _conv(*_parts(network.final_conv))
-        self.requires_grad_(False).eval()
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    def __init__(self, weights: NetworkWeights, ops: Ops, parameters: Parameters | None = None):
+        p = parameters or Parameters(weights.arrays)
+        self._ops, self.in_channels = ops, weights.in_channels
+        size = RWKV_UNET[weights.variant]
+        one, two, three, four = size.dims
+        self.encoder = Encoder(p, weights.variant, weights.in_channels, ops)
+        self.ccm = _CrossChannelMix(p, (three, two, one), ops)
+        skips = [_conv_with_bias(p, f"ccm.final_projections.{i}", dim, one) for i, dim in enumerate((three, two, one))]
+        widths, outs = (four, 2 * three, 2 * two, 2 * one), (three, two, one, size.last)
+        self.decoders = [
+            _Decoder(p, i, width, out, skip, ops)
+            for i, (width, out, skip) in enumerate(zip(widths, outs, (None, *skips), strict=True))
+        ]
+        self.final = ops.conv("final", *_conv_with_bias(p, "final_conv", weights.num_classes, size.last))
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: Map) -> tuple[Map, Map]:
         """Logits and how far they can be trusted.
 
         Args:
-            image: (B, in_channels, H, W) float32, H and W multiples of 16.
+            image: (B, in_channels, H, W), H and W multiples of 16.
 
         Returns:
             Logits (B, num_classes, H, W); and, as a scalar, the widest range of keys in one channel of one image.
             Above `SAFE_EXPONENT` the logits may be wrong, and `RWKVUNet.forward` must be asked instead.
         """
-        check_input(image, self.in_channels)
-        maps: list[Tensor] = []
-        ranges: list[Tensor] = []
-        x = self.stem(image)
-        for stage in self.stages:
-            for block in stage.children():
-                x = block(x, ranges)
-            maps.append(x)
+        check_input(self._ops.shape(image), self.in_channels, sides=2)
+        maps, key_range = self.encoder(image)
         one, two, three, four = maps
         x = self.decoders[0](four)
-        for decoder, skip in zip(list(self.decoders)[1:], self.ccm(three, two, one), strict=True):
+        for decoder, skip in zip(self.decoders[1:], self.ccm(three, two, one), strict=True):
             x = decoder(x, skip)
-        return _enlarge(self.final(x)), torch.stack(ranges).amax()
+        return self._ops.enlarge(self.final(x), 2), key_range
 
 
-class _Stem(nn.Module):
-    """Up to the gated map of three channels; its projection is part of the block that follows."""
+class Encoder:
+    """Stem and stages I to IV."""
 
-    def __init__(self, stem: StemBlock, in_channels: int):
-        super().__init__()
-        weight, bias = _folded(stem.conv)
+    def __init__(self, p: Parameters, variant: str, in_channels: int, ops: Ops):
+        self._ops, size = ops, RWKV_UNET[variant]
+        self.stem = _Stem(p, in_channels, ops)
+        projection = p.take("encoder.stage0.0.proj.conv.weight", size.stem, max(3, in_channels), 1, 1)
+        self.stages = [
+            [_Block(p, size, i, n, projection if i == n == 0 else None, ops) for n in range(size.depths[i])]
+            for i in range(4)
+        ]
+
+    def __call__(self, image: Map) -> tuple[list[Map], Map]:
+        """Feature maps of stages I to IV, and the widest range of keys."""
+        maps: list[Map] = []
+        ranges: list[Map] = []
+        x = self.stem(image)
+        for stage in self.stages:
+            for block in stage:
+                x = block(x, ranges)
+            maps.append(x)
+        return maps, self._ops.largest(ranges)
+
+
+class _Stem:
+    """Up to the gated map of the stem's channels; its projection is part of the block that follows."""
+
+    def __init__(self, p: Parameters, in_channels: int, ops: Ops):
+        self._ops, name = ops, "encoder.stage0.0"
+        channels = max(3, in_channels)
+        weight, bias = _folded(p, f"{name}.conv", channels, channels)
         if in_channels == 1:
-            weight = weight.sum(dim=1, keepdim=True)  # of three equal channels
-        self.expand = _conv(weight, bias)
-        self.local = _conv_like(stem.conv_local)
-        self.reduce, self.gate = _conv(*_parts(stem.se.conv_reduce)), _conv(*_parts(stem.se.conv_expand))
+            weight = weight.sum(axis=1, keepdims=True)  # of three equal channels
+        self.expand = ops.conv("stem.expand", weight, bias)
+        self.local = ops.conv("stem.local", *_folded(p, f"{name}.conv_local", channels, 1, 5), depthwise=True)
+        self.reduce = ops.conv("stem.reduce", *_conv_with_bias(p, f"{name}.se.conv_reduce", channels, channels))
+        self.gate = ops.conv("stem.gate", *_conv_with_bias(p, f"{name}.se.conv_expand", channels, channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.silu(self.local(F.relu(self.expand(x))))
-        return x * torch.sigmoid(self.gate(F.silu(self.reduce(x.mean((2, 3), keepdim=True)))))
+    def __call__(self, x: Map) -> Map:
+        ops = self._ops
+        x = ops.silu(self.local(ops.relu(self.expand(x))))
+        return x * ops.sigmoid(self.gate(ops.silu(self.reduce(ops.mean(x)))))
 
 
-class _Block(nn.Module):
-    """`GLSPBlock`, its norm and, for the very first, the stem's projection inside the expanding convolution."""
+class _Block:
+    """`GLSPBlock` number `n` of a stage; its norm and, where given, the projection `before` are inside `expand`."""
 
-    def __init__(self, block: GLSPBlock, before: nn.Conv2d | None, wkv: type[RowColumnWKV | ScanWKV]):
-        super().__init__()
-        self.residual = block.residual
-        weight, bias = _folded(block.conv)
-        self.norm: nn.Module | None = None
-        if isinstance(block.norm, ChannelLayerNorm):
-            self.norm = _Normalise(block.norm.norm.eps)
-            scale, shift = block.norm.norm.weight.detach().double(), block.norm.norm.bias.detach().double()
+    def __init__(self, p: Parameters, size: RWKVUNetSize, stage: int, n: int, before: Weights | None, ops: Ops):
+        self._ops, self.residual = ops, n > 0
+        name, label = f"encoder.stage{stage + 1}.{n}", f"stages.{stage}.{n}"
+        out, hidden = size.dims[stage], size.hidden(stage, n)
+        width = out if n > 0 else (size.stem, *size.dims)[stage]
+        weight, bias = _folded(p, f"{name}.conv", hidden, width)
+        self.norm: Layer | None = None
+        if stage >= 2:
+            self.norm = ops.normalise(_CHANNEL_NORM_EPS)
+            scale, shift = p.take(f"{name}.norm.norm.weight", width), p.take(f"{name}.norm.norm.bias", width)
         else:
-            assert isinstance(block.norm, nn.BatchNorm2d)
-            scale, shift = _affine(block.norm)
-        bias = bias + weight.flatten(1) @ shift
+            scale, shift = _batch_norm(p, f"{name}.norm", width)
+        bias = bias + weight[:, :, 0, 0] @ shift
         weight = weight * scale[:, None, None]
         if before is not None:
-            weight = (weight.flatten(1) @ before.weight.detach().double().flatten(1))[:, :, None, None]
-        self.expand = _conv(weight, bias)
-        self.mix = None
-        if block.att is not None and block.ln1 is not None:
-            self.mix = _SpatialMix(block.att, block.ln1, wkv)
-        self.local = _conv_like(block.conv_local)
-        self.project = _conv(*_parts(block.proj.conv))
+            weight = (weight[:, :, 0, 0] @ before[:, :, 0, 0])[:, :, None, None]
+        self.expand = ops.conv(f"{label}.expand", weight, bias)
+        self.mix = _SpatialMix(p, name, f"{label}.mix", hidden, ops) if stage >= 2 and n > 0 else None
+        local = _folded(p, f"{name}.conv_local", hidden, 1, 5)
+        self.local = ops.conv(f"{label}.local", *local, stride=2 if n == 0 else 1, depthwise=True)
+        self.project = ops.conv(f"{label}.project", p.take(f"{name}.proj.conv.weight", out, hidden, 1, 1))
 
-    def forward(self, x: Tensor, ranges: list[Tensor]) -> Tensor:
+    def __call__(self, x: Map, ranges: list[Map]) -> Map:
         shortcut = x
         if self.norm is not None:
             x = self.norm(x)
-        x = F.relu(self.expand(x))
+        x = self._ops.relu(self.expand(x))
         if self.mix is not None:
             mixed, key_range = self.mix(x)
             ranges.append(key_range)
             x = x + mixed
-        local = F.silu(self.local(x))
+        local = self._ops.silu(self.local(x))
         if not self.residual:
             return self.project(local)
         return shortcut + self.project(x + local)
 
 
-class _SpatialMix(nn.Module):
+class _SpatialMix:
     """`SpatialMix` and the LayerNorm behind it."""
 
-    def __init__(self, mix: SpatialMix, norm: nn.LayerNorm, wkv: type[RowColumnWKV | ScanWKV]):
-        super().__init__()
-        self.shift_key = _shift_and_mix(mix.spatial_mix_k)
-        self.shift_value = _shift_and_mix(mix.spatial_mix_v)
-        self.shift_receptance = _shift_and_mix(mix.spatial_mix_r)
-        self.key, self.value, self.receptance = _linear(mix.key), _linear(mix.value), _linear(mix.receptance)
-        self.wkv = wkv(mix.spatial_decay, mix.spatial_first)
-        self.key_norm = _Normalise(mix.key_norm.eps, mix.key_norm.weight, mix.key_norm.bias)
-        output = mix.output.weight.detach().double()
-        self.output = _conv((output - output.mean(dim=0))[:, :, None, None], None)
-        self.norm = _Normalise(norm.eps, norm.weight, norm.bias, centred=True)
+    def __init__(self, p: Parameters, block: str, label: str, width: int, ops: Ops):
+        self._ops, name = ops, f"{block}.att"
+        self.shift_key, self.shift_value, self.shift_receptance = (
+            _shift_and_mix(p, f"{name}.spatial_mix_{part[0]}", f"{label}.shift_{part}", width, ops)
+            for part in ("key", "value", "receptance")
+        )
+        self.key, self.value, self.receptance = (
+            ops.conv(f"{label}.{part}", _linear(p, f"{name}.{part}", width, width))
+            for part in ("key", "value", "receptance")
+        )
+        decay, first = p.take(f"{name}.spatial_decay", width), p.take(f"{name}.spatial_first", width)
+        self.wkv = ops.wkv(decay, first, (2, 3))
+        self.key_norm = ops.normalise(_LAYER_NORM_EPS, *_norm(p, f"{name}.key_norm", width))
+        output = _linear(p, f"{name}.output", width, width)
+        self.output = ops.conv(f"{label}.output", output - output.mean(axis=0))
+        self.norm = ops.normalise(_LAYER_NORM_EPS, *_norm(p, f"{block}.ln1", width), centred=True)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, x: Map) -> tuple[Map, Map]:
         key = self.key(self.shift_key(x))
         value = self.value(self.shift_value(x))
-        gate = torch.sigmoid(self.receptance(self.shift_receptance(x)))
+        gate = self._ops.sigmoid(self.receptance(self.shift_receptance(x)))
         wkv, key_range = self.wkv(key, value)
         return self.norm(self.output(gate * self.key_norm(wkv))), key_range
 
 
-class _CrossChannelMix(nn.Module):
+class _CrossChannelMix:
     """`CrossChannelMix` up to the three parts in their own sizes; the projections back are part of the decoder."""
 
-    def __init__(self, ccm: CrossChannelMix):
-        super().__init__()
-        self.projections = nn.ModuleList(_conv(*_parts(p)) for p in ccm.projections)  # type: ignore[arg-type]
-        self.channel = _ChannelMix(ccm.channel)
-        self.norm = _Normalise(ccm.ln1.eps, ccm.ln1.weight, ccm.ln1.bias)
+    def __init__(self, p: Parameters, dims: tuple[int, int, int], ops: Ops):
+        self._ops = ops
+        common = dims[-1]
+        self.projections = [
+            ops.conv(f"ccm.projections.{i}", *_conv_with_bias(p, f"ccm.projections.{i}", common, dim))
+            for i, dim in enumerate(dims)
+        ]
+        self.channel = _ChannelMix(p, "ccm.channel", 3 * common, ops)
+        self.norm = ops.normalise(_LAYER_NORM_EPS, *_norm(p, "ccm.ln1", 3 * common))
 
-    def forward(self, three: Tensor, two: Tensor, one: Tensor) -> list[Tensor]:
-        maps = (three, two, one)
-        full = one.shape[2:]
-        projected = [p(m) for p, m in zip(self.projections, maps, strict=True)]
-        x = torch.cat([_resize(projected[0], full), _resize(projected[1], full), projected[2]], dim=1)
+    def __call__(self, three: Map, two: Map, one: Map) -> list[Map]:
+        ops = self._ops
+        third, second, first = (project(x) for project, x in zip(self.projections, (three, two, one), strict=True))
+        x = ops.join([ops.enlarge(third, 4), ops.enlarge(second, 2), first])
         x = x + self.norm(self.channel(x))
-        third, second, first = x.chunk(3, dim=1)
-        # Bilinear reduction without antialiasing by 4 reads pixels 1 and 2 of every four, by 2 both of every two.
-        return [F.avg_pool2d(third[:, :, 1:-1, 1:-1], 2, 4), F.avg_pool2d(second, 2), first]
+        third, second, first = ops.thirds(x)
+        # What bilinear reduction without antialiasing reads: pixels 1 and 2 of every four, both of every two.
+        return [ops.middle(third, 4), ops.middle(second, 2), first]
 
 
-class _ChannelMix(nn.Module):
+class _ChannelMix:
     """`ChannelMix`; its norm's scale and shift are part of the projection that follows."""
 
-    def __init__(self, mix: ChannelMix):
-        super().__init__()
-        self.shift_key, self.shift_receptance = _shift_and_mix(mix.spatial_mix_k), _shift_and_mix(mix.spatial_mix_r)
-        self.key, self.receptance = _linear(mix.key), _linear(mix.receptance)
-        self.norm = _Normalise(mix.key_norm.eps)
-        value = mix.value.weight.detach().double()
-        scaled = value * mix.key_norm.weight.detach().double()
-        self.value = _conv(scaled[:, :, None, None], value @ mix.key_norm.bias.detach().double())
+    def __init__(self, p: Parameters, name: str, width: int, ops: Ops):
+        self._ops = ops
+        self.shift_key, self.shift_receptance = (
+            _shift_and_mix(p, f"{name}.spatial_mix_{part[0]}", f"{name}.shift_{part}", width, ops)
+            for part in ("key", "receptance")
+        )
+        self.key = ops.conv(f"{name}.key", _linear(p, f"{name}.key", 2 * width, width))
+        self.receptance = ops.conv(f"{name}.receptance", _linear(p, f"{name}.receptance", width, width))
+        self.norm = ops.normalise(_LAYER_NORM_EPS)
+        value = _linear(p, f"{name}.value", width, 2 * width)
+        scale, shift = _norm(p, f"{name}.key_norm", 2 * width)
+        self.value = ops.conv(f"{name}.value", value * scale[:, None, None], value[:, :, 0, 0] @ shift)
 
-    def forward(self, x: Tensor) -> Tensor:
-        key = F.relu(self.key(self.shift_key(x)))
-        gate = torch.sigmoid(self.receptance(self.shift_receptance(x)))
+    def __call__(self, x: Map) -> Map:
+        key = self._ops.relu(self.key(self.shift_key(x)))
+        gate = self._ops.sigmoid(self.receptance(self.shift_receptance(x)))
         return gate * self.value(self.norm(key * key))
 
 
-class _Decoder(nn.Module):
+class _Decoder:
     """`DecoderBlock` without its enlargement, but with that of the block before.
 
-    Its first convolution is one for the map from the block before, in that one's size, and one for the map that `skip`
-    would project.
+    Its first convolution is one for the map from the block before, in that one's size, and one for the map that
+    `skip`, weight and bias of a 1x1 convolution, would project.
     """
 
-    def __init__(self, block: DecoderBlock, skip: nn.Conv2d | None):
-        super().__init__()
-        weight, bias = _folded(block.conv)
-        self.skip: nn.Module | None = None
-        own_bias: Tensor | None = bias
+    def __init__(self, p: Parameters, i: int, width: int, out: int, skip: tuple[Weights, Weights] | None, ops: Ops):
+        self._ops, name, label = ops, f"decoder{i + 1}", f"decoders.{i}"
+        weight, bias = _folded(p, f"{name}.conv", width, width)
+        self.skip: Layer | None = None
+        own_bias: Weights | None = bias
         if skip is not None:
-            matrix, (back, offset) = weight.flatten(1), _parts(skip)
-            assert offset is not None
-            own = matrix.shape[1] - len(back)
-            self.skip = _conv((matrix[:, own:] @ back.flatten(1))[:, :, None, None], bias + matrix[:, own:] @ offset)
+            own, matrix, (back, offset) = width // 2, weight[:, :, 0, 0], skip
+            joined = matrix[:, own:] @ back[:, :, 0, 0]
+            self.skip = ops.conv(f"{label}.skip", joined[:, :, None, None], bias + matrix[:, own:] @ offset)
             weight, own_bias = weight[:, :own], None
-        self.conv = _conv(weight, own_bias)
-        self.local = _conv_like(block.conv_local)
-        self.project = _conv_like(block.proj)
+        self.conv = ops.conv(f"{label}.conv", weight, own_bias)
+        self.local = ops.conv(f"{label}.local", *_folded(p, f"{name}.conv_local", width, 1, 9), depthwise=True)
+        self.project = ops.conv(f"{label}.project", *_folded(p, f"{name}.proj", out, width))
 
-    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Map, skip: Map = None) -> Map:
+        ops = self._ops
         x = self.conv(x)
         if self.skip is not None:
-            x = _enlarge(x) + self.skip(skip)
-        return F.relu(self.project(F.silu(self.local(F.relu(x)))))
+            x = ops.enlarge(x, 2) + self.skip(skip)
+        return ops.relu(self.project(ops.silu(self.local(ops.relu(x)))))
 
 
-class _Normalise(nn.Module):
-    """LayerNorm over the channels of every pixel.
-
-    Args:
-        eps: added to the variance.
-        weight: (C,), or None when a later layer applies it.
-        bias: likewise.
-        centred: the input's mean over the channels is zero already.
-    """
-
-    def __init__(self, eps: float, weight: Tensor | None = None, bias: Tensor | None = None, centred: bool = False):
-        super().__init__()
-        self.eps, self.centred = eps, centred
-        self.weight = None if weight is None else nn.Parameter(weight.detach().clone())
-        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not torch.jit.is_tracing():  # type: ignore[attr-defined]
-            rows = x.permute(0, 2, 3, 1)
-            return F.layer_norm(rows, rows.shape[3:], self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
-        # Exporters transpose the map for LayerNorm; sums along the second axis leave it where it is.
-        if not self.centred:
-            x = x - x.mean(1, keepdim=True)
-        x = x * torch.rsqrt((x * x).mean(1, keepdim=True) + self.eps)
-        if self.weight is not None and self.bias is not None:
-            x = x * self.weight[:, None, None] + self.bias[:, None, None]
-        return x
+def _batch_norm(p: Parameters, name: str, width: int) -> tuple[Weights, Weights]:
+    """Scale and shift (C,) of a BatchNorm in evaluation."""
+    weight, bias = _norm(p, name, width)
+    scale = weight / np.sqrt(p.take(f"{name}.running_var", width) + _BATCH_NORM_EPS)
+    return scale, bias - p.take(f"{name}.running_mean", width) * scale
 
 
-def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Scale and shift (C,) of a BatchNorm in evaluation, float64."""
-    assert norm.running_var is not None and norm.running_mean is not None
-    scale = norm.weight.detach().double() / torch.sqrt(norm.running_var.double() + norm.eps)
-    return scale, norm.bias.detach().double() - norm.running_mean.double() * scale
+def _norm(p: Parameters, name: str, width: int) -> tuple[Weights, Weights]:
+    return p.take(f"{name}.weight", width), p.take(f"{name}.bias", width)
 
 
-def _parts(conv: nn.Conv2d) -> tuple[Tensor, Tensor | None]:
-    return conv.weight.detach().double(), None if conv.bias is None else conv.bias.detach().double()
+def _folded(p: Parameters, name: str, out: int, inner: int, kernel: int = 1) -> tuple[Weights, Weights]:
+    """Weight and bias of a convolution with the BatchNorm behind it."""
+    scale, shift = _batch_norm(p, f"{name}.norm", out)
+    return p.take(f"{name}.conv.weight", out, inner, kernel, kernel) * scale[:, None, None, None], shift
 
 
-def _folded(layer: ConvNormAct) -> tuple[Tensor, Tensor]:
-    """Weight and bias, float64, of a convolution with the BatchNorm behind it."""
-    assert isinstance(layer.norm, nn.BatchNorm2d)
-    scale, shift = _affine(layer.norm)
-    return layer.conv.weight.detach().double() * scale[:, None, None, None], shift
+def _conv_with_bias(p: Parameters, name: str, out: int, inner: int) -> tuple[Weights, Weights]:
+    """Of a 1x1 convolution."""
+    return p.take(f"{name}.weight", out, inner, 1, 1), p.take(f"{name}.bias", out)
 
 
-def _conv_like(layer: ConvNormAct) -> nn.Conv2d:
-    """The same convolution with the BatchNorm folded in."""
-    return _conv(*_folded(layer), stride=layer.conv.stride[0], padding=int(layer.conv.padding[0]))
+def _linear(p: Parameters, name: str, out: int, inner: int) -> Weights:
+    """The linear layer's weights as those of a 1x1 convolution."""
+    return p.take(f"{name}.weight", out, inner)[:, :, None, None]
 
 
-def _conv(weight: Tensor, bias: Tensor | None, stride: int = 1, padding: int = 0) -> nn.Conv2d:
-    """A convolution with these weights, (out, in, kernel, kernel); depthwise where in is 1 and the kernel larger."""
-    out, inner, kernel, _ = weight.shape
-    depthwise = kernel > 1
-    conv = nn.Conv2d(
-        out if depthwise else inner, out, kernel, stride, padding, groups=out if depthwise else 1, bias=bias is not None
-    )
-    conv.weight = nn.Parameter(weight.float(), requires_grad=False)
-    if bias is not None:
-        conv.bias = nn.Parameter(bias.float(), requires_grad=False)
-    return conv
-
-
-def _linear(linear: nn.Linear) -> nn.Conv2d:
-    return _conv(linear.weight.detach()[:, :, None, None], None)
-
-
-def _shift_and_mix(share: Tensor) -> nn.Conv2d:
-    """q-shift, then `share` (1, 1, C) of the map itself and the rest of its neighbours, as a depthwise convolution."""
-    own = share.detach().double().flatten()
-    quarter = len(own) // 4
-    weight = own.new_zeros(len(own), 1, 3, 3)
+def _shift_and_mix(p: Parameters, name: str, label: str, width: int, ops: Ops) -> Layer:
+    """q-shift, then a share (1, 1, C) of the map itself and the rest of its neighbours, as a depthwise convolution."""
+    own = p.take(name, 1, 1, width)[0, 0]
+    quarter = width // 4
+    weight = np.zeros((width, 1, 3, 3))
     weight[:, 0, 1, 1] = own
     for i, (row, column) in enumerate(((1, 0), (1, 2), (0, 1), (2, 1))):  # moved right: read from the left, and so on
         part = slice(i * quarter, (i + 1) * quarter)
         weight[part, 0, row, column] = 1 - own[part]
     weight[4 * quarter :, 0, 1, 1] = 1
-    return _conv(weight, None, padding=1)
-
-
-def _resize(x: Tensor, size: torch.Size) -> Tensor:
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
-
-
-def _enlarge(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+    return ops.conv(label, weight, depthwise=True)

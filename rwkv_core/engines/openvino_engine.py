@@ -1,30 +1,33 @@
-"""The network in OpenVINO on the CPU: no compiler needed, a pip wheel for every platform."""
+"""The network in OpenVINO on the CPU: no compiler and no torch needed, a pip wheel for every platform."""
 
 import hashlib
 import io
 import logging
-import sys
 import threading
-import warnings
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
+from rwkv_core.bundle.architectures import VOLUMETRIC, check_input
+from rwkv_core.bundle.weights import NetworkWeights
 from rwkv_core.compiled_cache import CompiledCache
-from rwkv_core.engines import inference_graph, map_wkv, volume_graph
+from rwkv_core.engines import graph_ops, grid_wkv, inference_graph, openvino_ops, volume_graph
 from rwkv_core.engines.agreement import FLOAT32, disagreement, example
-from rwkv_core.engines.inference_graph import InferenceGraph
-from rwkv_core.engines.map_wkv import SAFE_EXPONENT
-from rwkv_core.engines.torch_engine import TorchEngine
-from rwkv_core.engines.volume_graph import VolumeGraph
-from rwkv_core.models import URWKV, Network, rwkv_unet, u_rwkv
-from rwkv_core.ops.biwkv import separable
+from rwkv_core.engines.arrays import Batch, as_numpy, in_kind
+from rwkv_core.engines.availability import why_unavailable
+from rwkv_core.engines.graphs import make_graph
+from rwkv_core.engines.grid_wkv import SAFE_EXPONENT
+from rwkv_core.engines.numpy_engine import NumPyEngine
+from rwkv_core.engines.openvino_ops import import_openvino, openvino_model
+
+if TYPE_CHECKING:
+    from rwkv_core.engines.torch_engine import TorchEngine
 
 _LOG = logging.getLogger(__name__)
 _SIZES_KEPT = 4
@@ -34,86 +37,92 @@ _SEVERAL = {**_OPTIONS, "PERFORMANCE_HINT": "THROUGHPUT", "PERFORMANCE_HINT_NUM_
 _WORTH_SEVERAL = 16
 """Slices from which on getting ready for several at once pays."""
 
+_SOURCES = (graph_ops, grid_wkv, inference_graph, volume_graph, openvino_ops)
+
+Image = NDArray[np.float32]
+
 
 class OpenVINOEngine:
-    """Compiles `network` once per size, checks the result against torch, and keeps it on disk.
+    """Compiles the network once per size, checks the result against numpy, and keeps it on disk.
 
-    When anything fails, torch takes over for good, and `name` says so.
+    When anything fails, torch, or numpy where torch is not installed, takes over for good, and `name` says so. They
+    are also asked for single images that are beyond float32.
 
     Args:
-        network: trained; moved to the CPU.
+        weights: of a trained network.
         size: (H, W), or (D, H, W) of U-RWKV, to compile now.
     """
 
-    def __init__(self, network: Network, size: tuple[int, ...] | None = None):
-        self.device = torch.device("cpu")
-        self._network = network.eval().to(self.device)
+    device = "cpu"
+
+    def __init__(self, weights: NetworkWeights, size: tuple[int, ...] | None = None):
+        self._weights = weights
         self._requests: dict[tuple[int, ...], Any] = {}
         self._several: tuple[tuple[int, ...], Any] | None = None
-        self._torch: TorchEngine | None = None
+        self._other: TorchEngine | NumPyEngine | None = None
+        self._failed = False
         self._lock = threading.Lock()
-        self._weights = ""
+        self._digest = ""
         if size is not None:
-            self(torch.zeros(1, network.in_channels, *size))
+            self(np.zeros((1, weights.in_channels, *size), np.float32))
 
     @property
     def name(self) -> str:
-        return "openvino" if self._torch is None else self._torch.name
+        return self._others().name if self._failed else "openvino"
 
-    @torch.inference_mode()
-    def __call__(self, batch: Tensor) -> Tensor:
+    def __call__(self, batch: Batch) -> Batch:
         """As `Engine`.
 
         Raises:
             ValueError: for another number of channels, or a size that is no multiple of 16.
         """
         self._check_input(batch)
-        batch = batch.to(self.device, torch.float32)
+        images = as_numpy(batch)
         with self._lock:
-            if self._torch is None:
+            if not self._failed:
                 try:
-                    return torch.cat([self._one(image) for image in batch.split(1)])
-                except Exception as error:  # whatever an optional package does, torch can still answer
-                    _LOG.warning("OpenVINO cannot run this network, torch takes over: %s", error)
-                    self._torch = TorchEngine(self._network, self.device)
+                    return in_kind(np.concatenate([self._one(image[None]) for image in images]), batch)
+                except Exception as error:  # whatever an optional package does, others can still answer
+                    self._failed = True
                     self._requests.clear()
-        return self._torch(batch)
+                    _LOG.warning("OpenVINO cannot run this network, %s takes over: %s", self._others().name, error)
+        return in_kind(as_numpy(self._others()(images)), batch)
 
-    def map(self, batches: Iterable[Tensor], slices: int) -> Iterator[Tensor]:
+    def map(self, batches: Iterable[Batch], slices: int) -> Iterator[Batch]:
         """As `Engine`. Every request has its own streams, so that several threads may call it."""
-        sizes: deque[int] = deque()
+        waiting: deque[Batch] = deque()
 
-        def images() -> Iterator[Tensor]:
+        def images() -> Iterator[Image]:
             for batch in batches:
                 self._check_input(batch)
-                sizes.append(len(batch))
-                yield from batch.to(self.device, torch.float32).split(1)
+                waiting.append(batch)
+                for image in as_numpy(batch):
+                    yield image[None]
 
-        done: list[Tensor] = []
+        done: list[Image] = []
         with closing(self._stream(images(), slices)) as results:
             for logits in results:
                 done.append(logits)
-                if len(done) == sizes[0]:
-                    yield torch.cat(done)
-                    sizes.popleft()
+                if len(done) == len(waiting[0]):
+                    yield in_kind(np.concatenate(done), waiting.popleft())
                     done.clear()
 
-    def _stream(self, images: Iterator[Tensor], count: int) -> Generator[Tensor, None, None]:
+    def _stream(self, images: Iterator[Image], count: int) -> Generator[Image, None, None]:
         """Logits of one image after another."""
         free: list[Any] = []
-        running: deque[tuple[Any, Tensor]] = deque()
+        running: deque[tuple[Any, Image]] = deque()
         compiled = None
         try:
             for image in images:
-                if compiled is None and count >= _WORTH_SEVERAL and self._torch is None:
+                if compiled is None and count >= _WORTH_SEVERAL and not self._failed:
                     compiled = self._compiled_for_several(image)
                     free = _requests(compiled) if compiled else []
                 if not compiled:
-                    yield self(image)
+                    yield as_numpy(self(image))
                     continue
                 if not free:
                     yield self._finished(running, free)
-                free[-1].start_async({0: image.contiguous().numpy()})
+                free[-1].start_async({0: image})
                 running.append((free.pop(), image))
             while running:
                 yield self._finished(running, free)
@@ -122,7 +131,7 @@ class OpenVINOEngine:
                 with suppress(RuntimeError):
                     request.wait()
 
-    def _finished(self, running: deque[tuple[Any, Tensor]], free: list[Any]) -> Tensor:
+    def _finished(self, running: deque[tuple[Any, Image]], free: list[Any]) -> Image:
         """Wait for the oldest request; its logits. One that fails is left to `__call__`."""
         request, image = running.popleft()
         free.append(request)
@@ -131,11 +140,10 @@ class OpenVINOEngine:
             logits, key_range = _answer(request)
         except RuntimeError as error:
             _LOG.info("OpenVINO could not compute a slice beside others: %s", error)
-            return self(image)
-        with torch.inference_mode():
-            return logits if key_range <= SAFE_EXPONENT else self._network(image)
+            return as_numpy(self(image))
+        return logits if key_range <= SAFE_EXPONENT else as_numpy(self._others()(image))
 
-    def _compiled_for_several(self, image: Tensor) -> Any:
+    def _compiled_for_several(self, image: Image) -> Any:
         """The network compiled for several slices at once, or None when that fails."""
         size = tuple(image.shape[2:])
         with self._lock:
@@ -147,7 +155,7 @@ class OpenVINOEngine:
                     _LOG.info("OpenVINO takes one slice after another: %s", error)
             return self._several and self._several[1]
 
-    def _one(self, image: Tensor) -> Tensor:
+    def _one(self, image: Image) -> Image:
         """One slice at a time, with all cores on it: the first answer comes soonest."""
         size = tuple(image.shape[2:])
         request = self._requests.pop(size, None)
@@ -157,75 +165,69 @@ class OpenVINOEngine:
         if len(self._requests) > _SIZES_KEPT:
             self._requests.pop(next(iter(self._requests)))
         logits, key_range = _infer(request, image)
-        return logits if key_range <= SAFE_EXPONENT else self._network(image)
+        return logits if key_range <= SAFE_EXPONENT else as_numpy(self._others()(image))
 
-    @torch.inference_mode()
+    def _others(self) -> "TorchEngine | NumPyEngine":
+        """What computes where OpenVINO does not."""
+        if self._other is None:
+            if why_unavailable("torch"):
+                self._other = NumPyEngine(self._weights)
+            else:
+                from rwkv_core.engines.torch_engine import TorchEngine
+
+                self._other = TorchEngine(self._weights.network(), "cpu")
+        return self._other
+
     def _load(self, size: tuple[int, ...], options: dict[str, Any]) -> Any:
         """The network compiled for one size, from the cache or anew; checked in either case."""
         openvino = import_openvino()
         core = openvino.Core()
         cache = CompiledCache("openvino")
         key = self._key(openvino, core, size)
-        image = example(self._network.in_channels, *size)
+        image = example(self._weights.in_channels, *size)
         kept = cache.load(key)
         if kept is not None:
             try:  # the options are not part of the blob; without them it runs in bfloat16 where the processor can
                 compiled = core.import_model(io.BytesIO(kept["compiled"]), "CPU", options)
-                expected = torch.from_numpy(np.frombuffer(kept["expected"], np.float32).copy())
-                _check(compiled, image, expected.view(1, -1, *size))
+                _check(compiled, image, np.frombuffer(kept["expected"], np.float32).reshape(1, -1, *size))
                 return compiled
-            except RuntimeError as error:
+            except (RuntimeError, ValueError) as error:
                 _LOG.info("the compiled network in the cache is of no use, compiling anew: %s", error)
                 cache.forget(key)
-        compiled = core.compile_model(convert(openvino, _graph(self._network), image), "CPU", options)
-        expected = self._network(image)
+        with ThreadPoolExecutor(1) as beside:
+            answer = beside.submit(lambda: as_numpy(NumPyEngine(self._weights)(image)))
+            compiled = core.compile_model(convert(self._weights, size), "CPU", options)
+            expected = answer.result()
         _check(compiled, image, expected)
-        cache.save(key, {"compiled": compiled.export_model().getvalue(), "expected": expected.numpy().tobytes()})
+        cache.save(key, {"compiled": compiled.export_model().getvalue(), "expected": expected.tobytes()})
         return compiled
 
-    def _check_input(self, batch: Tensor) -> None:
-        source = u_rwkv if isinstance(self._network, URWKV) else rwkv_unet
-        source.check_input(batch, self._network.in_channels)
+    def _check_input(self, batch: Batch) -> None:
+        sides = 3 if self._weights.architecture in VOLUMETRIC else 2
+        check_input(tuple(batch.shape), self._weights.in_channels, sides)
 
     def _key(self, openvino: Any, core: Any, size: tuple[int, ...]) -> str:
         """Changes with all that the compiled network depends on."""
-        if not self._weights:
+        if not self._digest:
             digest = hashlib.sha256()
-            of_blocks = isinstance(self._network, URWKV)
-            for source in (volume_graph, u_rwkv, separable) if of_blocks else (inference_graph, map_wkv):
+            for source in _SOURCES:
                 digest.update(Path(str(source.__file__)).read_bytes())
-            for name, value in self._network.state_dict().items():
-                digest.update(f"{name} {tuple(value.shape)}".encode())
-                digest.update(value.contiguous().numpy())
-            self._weights = digest.hexdigest()
+            for name, value in self._weights.arrays.items():
+                digest.update(f"{name} {value.shape}".encode())
+                digest.update(value.tobytes())
+            self._digest = digest.hexdigest()
         processor = core.get_property("CPU", "FULL_DEVICE_NAME")
-        setting = (self._weights, openvino.__version__, processor, *size)
+        setting = (self._digest, openvino.__version__, processor, *size)
         return hashlib.sha256(repr(setting).encode()).hexdigest()
 
 
-def import_openvino() -> Any:
-    """The package, without its telemetry: nothing about a clinic's use leaves its machine."""
-    if "openvino" not in sys.modules:
-        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
-
-    return openvino
+def convert(weights: NetworkWeights, size: tuple[int, ...]) -> Any:
+    """OpenVINO's model of the network for images of this size."""
+    return openvino_model(lambda ops: make_graph(weights, ops), (1, weights.in_channels, *size))
 
 
-def _graph(network: Network) -> InferenceGraph | VolumeGraph:
-    return VolumeGraph(network) if isinstance(network, URWKV) else InferenceGraph(network)
-
-
-def convert(openvino: Any, graph: InferenceGraph | VolumeGraph, image: Tensor) -> Any:
-    """OpenVINO's model of the graph for the size of `image`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that tracing fixes the size, which is wanted, and that torch plans without it
-        traced = torch.jit.trace(graph, (image,), check_trace=False)
-        return openvino.convert_model(traced, example_input=image, input=[*image.shape])
-
-
-def _check(compiled: Any, image: Tensor, expected: Tensor) -> None:
-    """RuntimeError when the compiled network does not answer as torch does."""
+def _check(compiled: Any, image: Image, expected: Image) -> None:
+    """RuntimeError when the compiled network does not answer as numpy does."""
     reason = disagreement(_infer(compiled.create_infer_request(), image)[0], expected, FLOAT32)
     if reason:
         raise RuntimeError(reason)
@@ -237,12 +239,12 @@ def _requests(compiled: Any) -> list[Any]:
     return [compiled.create_infer_request() for _ in range(count)]
 
 
-def _infer(request: Any, image: Tensor) -> tuple[Tensor, float]:
-    request.infer({0: image.contiguous().numpy()})
+def _infer(request: Any, image: Image) -> tuple[Image, float]:
+    request.infer({0: image})
     return _answer(request)
 
 
-def _answer(request: Any) -> tuple[Tensor, float]:
+def _answer(request: Any) -> tuple[Image, float]:
     """Logits (1, classes, ...) and range of keys, copied out of the request's memory."""
     logits, key_range = (request.get_output_tensor(i).data for i in range(2))
-    return torch.from_numpy(logits.copy()), float(key_range)
+    return logits.copy(), float(key_range)

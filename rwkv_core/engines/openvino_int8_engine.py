@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
+from rwkv_core.bundle.weights import NetworkWeights
 from rwkv_core.compiled_cache import CompiledCache
-from rwkv_core.engines.inference_graph import InferenceGraph
-from rwkv_core.engines.openvino_engine import OpenVINOEngine, convert, import_openvino
+from rwkv_core.engines.arrays import Batch, as_numpy
+from rwkv_core.engines.openvino_engine import OpenVINOEngine, convert
+from rwkv_core.engines.openvino_ops import import_openvino
 from rwkv_core.errors import DeviceError
-from rwkv_core.models import RWKVUNet
 
 _LOG = logging.getLogger(__name__)
 IN_FLOAT = (r"^(?!.*(stages\.2|stages\.3|decoders\.0)\.).*$", r".*(shift_|mix\.key|wkv).*")
@@ -37,18 +37,18 @@ class OpenVINOInt8Engine(OpenVINOEngine):
     """As `OpenVINOEngine`, float32, until it was calibrated for a size; partly in 8 bits from then on.
 
     Args:
-        network: trained; moved to the CPU.
+        weights: of a trained RWKV-UNet.
     """
 
-    def __init__(self, network: RWKVUNet):
+    def __init__(self, weights: NetworkWeights):
         self._quantised: dict[tuple[int, int], dict[str, bytes]] = {}
-        super().__init__(network)
+        super().__init__(weights)
 
     @property
     def name(self) -> str:
         return "openvino-int8" if super().name == "openvino" else super().name
 
-    def calibrate(self, size: tuple[int, int], typical: Callable[[], Tensor]) -> None:
+    def calibrate(self, size: tuple[int, int], typical: Callable[[], Batch]) -> None:
         """Get ready for one size, and say in the log what it costs. What was calibrated once is kept on disk.
 
         Args:
@@ -64,7 +64,7 @@ class OpenVINOInt8Engine(OpenVINOEngine):
         cache, key = CompiledCache("openvino-int8"), self._int8_key(size)
         model = cache.load(key)
         if model is None:
-            slices = typical()
+            slices = as_numpy(typical())
             if len(slices) < FEWEST_SLICES:
                 _LOG.info("%d slices are too few to calibrate 8 bits with: float32 is used", len(slices))
                 return
@@ -73,18 +73,17 @@ class OpenVINOInt8Engine(OpenVINOEngine):
         self.use(size, model)
         _LOG.warning("%s", model["report"].decode())
 
-    def _made(self, slices: Tensor) -> dict[str, bytes]:
-        assert isinstance(self._network, RWKVUNet)
-        expected = self(slices[1::2])  # in float32 so far
-        model = quantised(self._network, slices[::2])
+    def _made(self, slices: NDArray[np.float32]) -> dict[str, bytes]:
+        expected = as_numpy(self(slices[1::2]))  # in float32 so far
+        model = quantised(self._weights, slices[::2])
         size = (slices.shape[2], slices.shape[3])
         self.use(size, model)
-        agreement, dice = compared(self(slices[1::2]), expected)
+        agreement, dice = compared(as_numpy(self(slices[1::2])), expected)
         cost = (
             f"on {len(expected)} slices, {agreement:.2%} of the pixels have the label that they have in float32, and "
             f"the mean Dice of the classes with float32 is {dice:.4f}"
         )
-        if self._torch is not None or not dice > _LEAST_DICE:
+        if self._failed or not dice > _LEAST_DICE:
             self._quantised.pop(size)
             raise DeviceError(
                 f"8 bits change the result of this model too much: {cost}, less than {_LEAST_DICE}.",
@@ -111,11 +110,13 @@ class OpenVINOInt8Engine(OpenVINOEngine):
         return hashlib.sha256(repr(setting).encode()).hexdigest()
 
 
-def quantised(network: RWKVUNet, slices: Tensor, in_float: tuple[str, ...] = IN_FLOAT) -> dict[str, bytes]:
+def quantised(
+    weights: NetworkWeights, slices: NDArray[np.float32], in_float: tuple[str, ...] = IN_FLOAT
+) -> dict[str, bytes]:
     """OpenVINO's "graph" and "weights" with 8-bit layers, for slices (N, C, H, W) like these.
 
     Args:
-        network: on the CPU.
+        weights: of the network.
         slices: to calibrate with.
         in_float: patterns of operations' names that stay in float32.
     """
@@ -125,8 +126,8 @@ def quantised(network: RWKVUNet, slices: Tensor, in_float: tuple[str, ...] = IN_
 
         nncf.set_log_level(logging.ERROR)
         model = nncf.quantize(
-            convert(openvino, InferenceGraph(network), slices[:1]),
-            nncf.Dataset([image.numpy() for image in slices.split(1)]),
+            convert(weights, slices.shape[2:]),
+            nncf.Dataset([image[None] for image in slices]),
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(slices),
             ignored_scope=nncf.IgnoredScope(patterns=list(in_float), validate=False),
@@ -137,12 +138,12 @@ def quantised(network: RWKVUNet, slices: Tensor, in_float: tuple[str, ...] = IN_
         return {"graph": path.read_bytes(), "weights": path.with_suffix(".bin").read_bytes()}
 
 
-def compared(logits: Tensor, expected: Tensor) -> tuple[float, float]:
+def compared(logits: NDArray[np.float32], expected: NDArray[np.float32]) -> tuple[float, float]:
     """Share of equal labels, and the mean Dice over the classes that are there; of logits (N, classes, H, W)."""
     found, truth = logits.argmax(1), expected.argmax(1)
     dice = []
-    for value in truth.unique().tolist():
+    for value in np.unique(truth):
         if value:
             a, b = found == value, truth == value
             dice.append(2 * int((a & b).sum()) / int(a.sum() + b.sum()))
-    return float((found == truth).to(torch.float32).mean()), float(np.mean(dice)) if dice else 0.0
+    return float((found == truth).mean()), float(np.mean(dice)) if dice else 0.0

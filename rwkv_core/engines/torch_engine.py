@@ -2,12 +2,16 @@
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rwkv_core.bundle.weights import NetworkWeights
+from rwkv_core.engines.arrays import Batch, is_tensor
 from rwkv_core.engines.gpu_memory import Halving
+from rwkv_core.engines.grid_wkv import SAFE_EXPONENT
 from rwkv_core.engines.inference_graph import InferenceGraph
-from rwkv_core.engines.map_wkv import SAFE_EXPONENT
+from rwkv_core.engines.torch_ops import TorchOps
 from rwkv_core.models import URWKV, RWKVUNet
 
 
@@ -16,33 +20,39 @@ class TorchEngine:
 
     name = "torch"
 
-    def __init__(self, network: nn.Module, device: torch.device):
-        self.device = device
-        self.network = network.eval().to(device)
-        self._graph = inference_graph(network) if device.type == "cpu" else None
-        self._fitting = Halving(device)
-        if device.type != "mps" and self._graph is None:
+    def __init__(self, network: nn.Module, device: str | torch.device):
+        self.device = str(device)
+        self._place = place = torch.device(device)
+        self.network = network.eval().to(place)
+        self._graph = inference_graph(network) if place.type == "cpu" else None
+        self._fitting = Halving(place)
+        if place.type != "mps" and self._graph is None:
             packed = _channels_last(5 if isinstance(network, URWKV) else 4)
             self.network.to(memory_format=packed)  # type: ignore[call-overload]
 
     @torch.inference_mode()
-    def __call__(self, batch: Tensor) -> Tensor:
+    def __call__(self, batch: Batch) -> Batch:
         """As `Engine`. A batch that does not fit the GPU's memory is halved, as often as it takes.
 
         Raises:
             DeviceError: when a single slice does not fit.
         """
+        if not is_tensor(batch):
+            return self._logits(torch.from_numpy(np.ascontiguousarray(batch, np.float32))).cpu().numpy()
+        return self._logits(batch)
+
+    def _logits(self, batch: Tensor) -> Tensor:
         if self._graph is not None:
-            batch = batch.to(self.device)
+            batch = batch.to(self._place)
             return torch.cat([self._one(self._graph, slice_) for slice_ in batch.split(1)])
         return self._fitting(self._all, batch)
 
-    def map(self, batches: Iterable[Tensor], slices: int) -> Iterator[Tensor]:
+    def map(self, batches: Iterable[Batch], slices: int) -> Iterator[Batch]:
         """As `Engine`: one batch after the other, which keeps the device busy."""
         return map(self, batches)
 
     def _all(self, batch: Tensor) -> Tensor:
-        batch = batch.to(self.device, memory_format=_channels_last(batch.ndim))
+        batch = batch.to(self._place, memory_format=_channels_last(batch.ndim))
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # whose products have 10 bits
             return self.network(batch).float()
 
@@ -61,6 +71,6 @@ def inference_graph(network: nn.Module) -> InferenceGraph | None:
     if not isinstance(network, RWKVUNet):
         return None
     try:
-        return InferenceGraph(network)
+        return InferenceGraph(NetworkWeights.of(network), TorchOps())
     except ValueError:
         return None

@@ -67,7 +67,7 @@ class BlockPass(Pass):
             done = 0
             device = self.engine.device
             for plane, logits in blended_planes(
-                grid, self.blocks, network, device, self.scale.padding, _BLOCKS_AT_ONCE[device.type]
+                grid, self.blocks, network, torch.device(device), self.scale.padding, _BLOCKS_AT_ONCE[device.partition(":")[0]]
             ):
                 kept[plane] = logits
                 while done < slices and needed[done][1] <= plane:

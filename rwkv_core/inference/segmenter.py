@@ -113,7 +113,7 @@ class Segmenter:
         choose_device(device, engine)  # a wrong name is told before the weights are read
         self.preprocessing: Preprocessing = config.preprocessing
         self.mode = mode
-        self.engine = make_engine(self.bundle.network, device, engine=engine)
+        self.engine = make_engine(self.bundle.weights, device, engine=engine)
         values = [0, *(c.value for c in (*config.classes, *config.surroundings))]
         top = max(values)
         self.sides = Sides.of(config)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rwkv_core.engines import Engine, OpenVINOInt8Engine
+from rwkv_core.engines import Calibrated, Engine
 from rwkv_core.inference.confidence import Confidence
 from rwkv_core.inference.intensity import IntensityScale
 from rwkv_core.inference.pipeline import run_pipeline
@@ -174,7 +174,7 @@ class SlicePass(Pass):
         Raises:
             CancelledError: when `cancelled` said so.
         """
-        if isinstance(self.engine, OpenVINOInt8Engine):
+        if isinstance(self.engine, Calibrated):
             self.engine.calibrate(self.resampler.size, self._typical)
         batches = self._batches(step)
         count = len(range(0, len(self.source), step))
@@ -195,7 +195,7 @@ class SlicePass(Pass):
 
     def _batches(self, step: int) -> list[slice]:
         height, width = self.resampler.size
-        reach = step * max(1, _PIXELS_PER_BATCH[self.engine.device.type] // (height * width))
+        reach = step * max(1, _PIXELS_PER_BATCH[self.engine.device.partition(":")[0]] // (height * width))
         slices = len(self.source)
         return [slice(first, min(first + reach, slices), step) for first in range(0, slices, reach)]
 

@@ -1,8 +1,8 @@
 """RWKV-UNet: a U-shaped segmentation network with RWKV spatial mixing (Jiang et al. 2025, arXiv 2501.08458).
 
 Read it top to bottom: `RWKVUNet.forward` first names the five feature maps of the encoder, then the cross-channel mix
-(CCM) of the skip connections, then the four blocks of the decoder. The three published sizes are three rows of
-`VARIANTS`. Module names are those of the published checkpoints, so that their parameters load by name.
+(CCM) of the skip connections, then the four blocks of the decoder. The published sizes are the rows of `RWKV_UNET` in
+`rwkv_core.bundle.architectures`. Module names are those of the published checkpoints, whose parameters load by name.
 
 Where the paper and its published checkpoints differ, this follows the checkpoints: the norms `ln1` stand behind the
 mix (the paper's equation 3 writes them in front), and every BatchNorm has eps 1e-6.
@@ -10,36 +10,15 @@ mix (the paper's equation 3 writes them in front), and every BatchNorm has eps 1
 Shapes: B batch, C channels, H x W pixels; "tokens" are the pixels in row-major order. H and W are any multiples of 16.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rwkv_core.bundle.architectures import STRIDE
+from rwkv_core.bundle.architectures import RWKV_UNET, RWKVUNetSize, check_input
 from rwkv_core.ops import bi_wkv
 
 _BATCH_NORM_EPS = 1e-6
 _CHANNEL_NORM_EPS = 1e-6
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One row of the size table. Tuples run over the encoder's stages I to IV."""
-
-    dims: tuple[int, int, int, int]
-    depths: tuple[int, int, int, int]
-    expansions: tuple[float, float, float, float]
-    stem: int = 24
-    last: int = 24
-    drop_path: float = 0.05
-
-
-VARIANTS = {
-    "T": Variant((32, 48, 96, 160), (2, 2, 4, 2), (2, 2.5, 3, 3.5)),
-    "S": Variant((32, 64, 128, 192), (3, 3, 6, 3), (2, 2.5, 3, 4)),
-    "B": Variant((48, 72, 144, 240), (3, 3, 6, 3), (2, 2.5, 4, 4)),
-}
 
 
 class RWKVUNet(nn.Module):
@@ -55,14 +34,14 @@ class RWKVUNet(nn.Module):
 
     def __init__(self, variant: str, num_classes: int, in_channels: int = 1):
         super().__init__()
-        if variant not in VARIANTS:
-            raise ValueError(f"unknown variant {variant!r} of rwkv-unet; choose from {', '.join(VARIANTS)}")
+        if variant not in RWKV_UNET:
+            raise ValueError(f"unknown variant {variant!r} of rwkv-unet; choose from {', '.join(RWKV_UNET)}")
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
         if in_channels != 1 and in_channels < 3:
             raise ValueError(f"in_channels must be 1, 3 or more, got {in_channels}")
         self.variant, self.num_classes, self.in_channels = variant, num_classes, in_channels
-        size = VARIANTS[variant]
+        size = RWKV_UNET[variant]
         one, two, three, four = size.dims
         self.encoder = Encoder(size, max(in_channels, 3))
         self.ccm = CrossChannelMix((three, two, one), size.drop_path)
@@ -78,7 +57,7 @@ class RWKVUNet(nn.Module):
         Raises:
             ValueError: for another number of channels, or H or W that is no multiple of 16.
         """
-        check_input(image, self.in_channels)
+        check_input(image.shape, self.in_channels, sides=2)
         if self.in_channels == 1:
             image = image.expand(-1, 3, -1, -1)
         return self.decode(*self.encoder(image))
@@ -93,19 +72,10 @@ class RWKVUNet(nn.Module):
         return self.final_conv(x)
 
 
-def check_input(image: Tensor, channels: int) -> None:
-    """Refuse a batch of the wrong shape in words."""
-    if image.ndim != 4 or image.shape[1] != channels:
-        raise ValueError(f"expected a batch (B, {channels}, H, W), got {tuple(image.shape)}")
-    height, width = image.shape[2:]
-    if height % STRIDE or width % STRIDE or not height or not width:
-        raise ValueError(f"height and width must be multiples of {STRIDE}, got {height} x {width}")
-
-
 class Encoder(nn.Module):
     """Stem (full resolution) and stages I to IV, each of which halves the resolution in its first block."""
 
-    def __init__(self, size: Variant, in_channels: int):
+    def __init__(self, size: RWKVUNetSize, in_channels: int):
         super().__init__()
         rates = torch.linspace(0, size.drop_path, sum(size.depths)).tolist()
         widths = (size.stem, *size.dims)
@@ -114,7 +84,7 @@ class Encoder(nn.Module):
             _stage(
                 widths[i],
                 widths[i + 1],
-                size.expansions[i],
+                [size.hidden(i, block) for block in range(size.depths[i])],
                 drop_path=rates[sum(size.depths[:i]) : sum(size.depths[: i + 1])],
                 spatial_mix=i >= 2,
             )
@@ -131,7 +101,7 @@ class Encoder(nn.Module):
         return one, two, three, four
 
 
-def _stage(width: int, dim: int, expansion: float, drop_path: list[float], spatial_mix: bool) -> nn.Sequential:
+def _stage(width: int, dim: int, hidden: list[int], drop_path: list[float], spatial_mix: bool) -> nn.Sequential:
     """One block per entry of `drop_path`; the first halves the resolution and never mixes globally."""
     blocks = []
     for i, rate in enumerate(drop_path):
@@ -139,7 +109,7 @@ def _stage(width: int, dim: int, expansion: float, drop_path: list[float], spati
             GLSPBlock(
                 width,
                 dim,
-                hidden=int(width * expansion * (2 if i == 0 else 1)),
+                hidden=hidden[i],
                 stride=2 if i == 0 else 1,
                 norm=ChannelLayerNorm(width) if spatial_mix else nn.BatchNorm2d(width, eps=_BATCH_NORM_EPS),
                 spatial_mix=spatial_mix and i > 0,

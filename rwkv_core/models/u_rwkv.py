@@ -20,34 +20,17 @@ Shapes: B batch, C channels, D x H x W voxels. D, H and W are any multiples of 1
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rwkv_core.bundle.architectures import STRIDE
+from rwkv_core.bundle.architectures import U_RWKV, URWKVSize, check_input
 from rwkv_core.ops import bi_wkv_ordered
 
 _GROUPS = 8
 _ORDERS = ((2, 3, 4), (3, 4, 2), (4, 2, 3))
 """Axes of (B, C, D, H, W), slowest first: width, depth and height run fastest."""
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One row of the size table. Tuples run over the encoder's stages at 1/2, 1/4, 1/8 and 1/16 of the resolution."""
-
-    dims: tuple[int, int, int, int]
-    depths: tuple[int, int, int, int]
-    stem: int = 16
-    expansion: int = 3
-
-
-VARIANTS = {
-    "T": Variant((24, 48, 96, 144), (1, 1, 2, 2)),
-    "S": Variant((32, 64, 128, 216), (1, 2, 3, 3)),
-}
 
 
 class URWKV(nn.Module):
@@ -63,14 +46,14 @@ class URWKV(nn.Module):
 
     def __init__(self, variant: str, num_classes: int, in_channels: int = 1):
         super().__init__()
-        if variant not in VARIANTS:
-            raise ValueError(f"unknown variant {variant!r} of u-rwkv; choose from {', '.join(VARIANTS)}")
+        if variant not in U_RWKV:
+            raise ValueError(f"unknown variant {variant!r} of u-rwkv; choose from {', '.join(U_RWKV)}")
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
         if in_channels < 1:
             raise ValueError(f"in_channels must be at least 1, got {in_channels}")
         self.variant, self.num_classes, self.in_channels = variant, num_classes, in_channels
-        size = VARIANTS[variant]
+        size = U_RWKV[variant]
         half, quarter, eighth, sixteenth = size.dims
         self.encoder = Encoder(size, in_channels)
         self.decoder1 = DecoderBlock(sixteenth, eighth)
@@ -85,7 +68,7 @@ class URWKV(nn.Module):
         Raises:
             ValueError: for another number of channels, or a side that is no multiple of 16.
         """
-        check_input(volume, self.in_channels)
+        check_input(volume.shape, self.in_channels, sides=3)
         full, half, quarter, eighth, sixteenth = self.encoder(volume)
         x = self.decoder1(sixteenth, eighth)
         x = self.decoder2(x, quarter)
@@ -94,19 +77,10 @@ class URWKV(nn.Module):
         return self.final_conv(x)
 
 
-def check_input(volume: Tensor, channels: int) -> None:
-    """Refuse a batch of the wrong shape in words."""
-    if volume.ndim != 5 or volume.shape[1] != channels:
-        raise ValueError(f"expected a batch (B, {channels}, D, H, W), got {tuple(volume.shape)}")
-    sides = volume.shape[2:]
-    if any(side % STRIDE or not side for side in sides):
-        raise ValueError(f"depth, height and width must be multiples of {STRIDE}, got {' x '.join(map(str, sides))}")
-
-
 class Encoder(nn.Module):
     """Stem at full resolution and four stages, each of which halves the resolution first."""
 
-    def __init__(self, size: Variant, in_channels: int):
+    def __init__(self, size: URWKVSize, in_channels: int):
         super().__init__()
         self.stem = nn.Sequential(ConvNormAct(in_channels, size.stem, 3), LocalBlock(size.stem))
         widths = (size.stem, *size.dims)

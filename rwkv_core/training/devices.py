@@ -65,7 +65,7 @@ def make_fabric(device: str, processes: Processes, precision: str, batch: int, l
         DeviceError: when the device is not there, or there are fewer than asked for.
         InputError: when the batch cannot be divided evenly.
     """
-    chosen = choose_device(device)
+    chosen = torch.device(choose_device(device))
     if batch % processes.total:
         raise InputError(
             f"A batch of {batch} cannot be shared evenly by {processes.total} processes.",

@@ -19,32 +19,35 @@ def hello(request_id: int) -> HelloResult:
 
 
 def devices(request_id: int) -> DevicesResult:
-    """Devices and engines, and why one cannot be used. Imports torch.
+    """Devices and engines, and why one cannot be used. Imports torch where it is installed.
 
     Raises:
-        ImportError, OSError: when torch is missing or broken.
+        ImportError, OSError: when torch is broken.
     """
-    import torch
-
     from rwkv_core.engines import choose_device, why_unavailable
 
-    offers = []
-    reason = why_unavailable("cuda")
-    if reason and not torch.cuda.device_count():
+    offers, without_torch = [], why_unavailable("torch")
+    reason, count = why_unavailable("cuda"), 0
+    if not without_torch:
+        import torch
+
+        count = torch.cuda.device_count()
+        for index in range(count):
+            name = f"cuda:{index}"
+            offers.append(Offer(name=name, title=torch.cuda.get_device_name(index), unavailable=why_unavailable(name)))
+    if reason and not count:
         offers.append(Offer(name="cuda", title="NVIDIA GPU", unavailable=reason))
-    for index in range(torch.cuda.device_count()):
-        name = f"cuda:{index}"
-        offers.append(Offer(name=name, title=torch.cuda.get_device_name(index), unavailable=why_unavailable(name)))
     offers.append(Offer(name="mps", title="Apple GPU", unavailable=why_unavailable("mps")))
     offers.append(Offer(name="cpu", title=f"{platform.machine()}, {os.cpu_count()} cores"))
     titles = {
-        "torch": f"PyTorch {torch.__version__}",
+        "torch": " ".join(["PyTorch", _version("torch") or ""]).strip(),
         "openvino": "OpenVINO",
         "openvino-int8": "OpenVINO, partly in 8 bits: faster, less exact",
         "cuda": "CUDA graphs, half precision",
+        "numpy": "NumPy: slow, and there everywhere",
     }
     engines = tuple(Offer(name=name, title=title, unavailable=why_unavailable(name)) for name, title in titles.items())
-    return DevicesResult(id=request_id, auto=str(choose_device("auto")), devices=tuple(offers), engines=engines)
+    return DevicesResult(id=request_id, auto=choose_device("auto"), devices=tuple(offers), engines=engines)
 
 
 def _version(package: str) -> str | None:

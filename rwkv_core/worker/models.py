@@ -84,7 +84,7 @@ class Models:
 
         timings["library"] = time.perf_counter() - begun
         chosen = load_bundle(bundle)
-        place = str(choose_device(device, engine))
+        place = choose_device(device, engine)
         key = (str(chosen.folder.resolve()), place, engine, mode, _state(chosen))
         if key in self._loaded:
             self._loaded.move_to_end(key)
@@ -93,7 +93,7 @@ class Models:
         self._make_room(key)
         begun = begin("weights")
         if chosen.config.kind == "segmentation":  # of another, `Segmenter` says why it cannot be used
-            _ = chosen.network
+            _ = chosen.weights
         timings["weights"] = time.perf_counter() - begun
         begun = begin("device")
         segmenter = Segmenter(chosen, place, mode, engine)

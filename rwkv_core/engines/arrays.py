@@ -1,0 +1,32 @@
+"""Batches as numpy arrays or torch tensors: engines take either, and answer in kind."""
+
+import sys
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Batch: TypeAlias = Any
+"""A numpy array or a torch tensor, (B, C, H, W) or (B, C, D, H, W)."""
+
+
+def is_tensor(batch: object) -> bool:
+    """Whether it is torch's; torch is not imported for that."""
+    kind = getattr(sys.modules.get("torch"), "Tensor", None)  # another thread may be importing it
+    return kind is not None and isinstance(batch, kind)
+
+
+def as_numpy(batch: Batch) -> NDArray[np.float32]:
+    """float32, contiguous, in the computer's own memory; a view where it is that already."""
+    if is_tensor(batch):
+        batch = batch.detach().cpu().float().numpy()
+    return np.ascontiguousarray(batch, np.float32)
+
+
+def in_kind(result: NDArray[np.float32], batch: Batch) -> Batch:
+    """`result` as a tensor where `batch` is one."""
+    if not is_tensor(batch):
+        return result
+    import torch
+
+    return torch.from_numpy(result)
