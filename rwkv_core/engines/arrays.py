@@ -1,6 +1,7 @@
 """Batches as numpy arrays or torch tensors: engines take either, and answer in kind."""
 
 import sys
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -30,3 +31,12 @@ def in_kind(result: NDArray[np.float32], batch: Batch) -> Batch:
     import torch
 
     return torch.from_numpy(result)
+
+
+def stack(maps: Sequence[Batch]) -> Batch:
+    """Maps (B, ...) as the channels of one, (B, maps, ...), in their own kind."""
+    if not is_tensor(maps[0]):
+        return np.stack(maps, 1)
+    import torch
+
+    return torch.stack(list(maps), 1)

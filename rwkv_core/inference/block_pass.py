@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+import numpy as np
+from numpy.typing import NDArray
 
 from rwkv_core.bundle.config import Patches
+from rwkv_core.engines import Batch
+from rwkv_core.engines.arrays import as_numpy
 from rwkv_core.errors import CancelledError
+from rwkv_core.inference.resizing import Neighbours
 from rwkv_core.inference.slice_pass import Finish, Pass
 from rwkv_core.inference.sliding_window import blended_planes, blocks_in, planes_of, resampled_in_depth
 
@@ -40,43 +42,38 @@ class BlockPass(Pass):
 
         Raises:
             CancelledError: when `cancelled` said so.
-            DeviceError: when MONAI is not installed, or the GPU's memory does not hold one block.
+            DeviceError: when the GPU's memory does not hold one block.
         """
         slices = len(self.source)
         planes = planes_of(slices, self.distance, self.blocks)
 
-        def prepare(part: slice) -> Tensor:
+        def prepare(part: slice) -> Batch:
             if cancelled():
                 raise CancelledError
             return self.prepare(part)[:, 0]
 
-        def network(blocks: Tensor) -> Tensor:
+        def network(blocks: NDArray[np.float32]) -> Batch:
             if cancelled():
                 raise CancelledError
             with self.clock("network"):
-                logits = self.engine(blocks)
+                logits = as_numpy(self.engine(blocks))
             tell(len(blocks))
             return logits
 
-        with torch.inference_mode():
-            grid = resampled_in_depth(slices, planes, self.resampler.size, prepare)
-            tell = _Share(blocks_in(grid.shape, self.blocks), slices, advance)
-            upward = F.interpolate(torch.eye(planes)[None, None], size=(slices, planes), mode="bilinear")[0, 0]
-            needed = [(int(row[0]), int(row[-1])) for row in (one.nonzero()[:, 0] for one in upward)]
-            kept: dict[int, Tensor] = {}
-            done = 0
-            device = self.engine.device
-            for plane, logits in blended_planes(
-                grid, self.blocks, network, torch.device(device), self.scale.padding, _BLOCKS_AT_ONCE[device.partition(":")[0]]
-            ):
-                kept[plane] = logits
-                while done < slices and needed[done][1] <= plane:
-                    low, high = needed[done]
-                    mixed = sum((upward[done, n] * kept[n] for n in range(low, high + 1)), torch.zeros(()))
-                    finish(slice(done, done + 1), mixed[None])
-                    done += 1
-                for old in [n for n in kept if done < slices and n < needed[done][0]]:
-                    del kept[old]
+        grid = resampled_in_depth(slices, planes, self.resampler.size, prepare)
+        tell = _Share(blocks_in(grid.shape, self.blocks), slices, advance)
+        upward = Neighbours.of(planes, slices, align_corners=False)
+        kept: dict[int, NDArray[np.float32]] = {}
+        done = 0
+        at_once = _BLOCKS_AT_ONCE[self.engine.device.partition(":")[0]]
+        for plane, logits in blended_planes(grid, self.blocks, network, self.scale.padding, at_once):
+            kept[plane] = logits
+            while done < slices and upward.high[done] <= plane:
+                lower, upper = kept[upward.low[done]], kept[upward.high[done]]
+                finish(slice(done, done + 1), (lower + upward.share[done] * (upper - lower))[None])
+                done += 1
+            for old in [n for n in kept if done < slices and n < upward.low[done]]:
+                del kept[old]
 
 
 class _Share:

@@ -6,11 +6,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from rwkv_core.bundle.config import Percentile, SliceMinMax, Window, ZScore
+from rwkv_core.engines.arrays import Batch, is_tensor
 from rwkv_core.errors import InputError
 
 _SAMPLES = 4_000_000
@@ -42,15 +41,22 @@ class IntensityScale:
     def padding(self) -> float:
         return 0.0 if self.clipped else (self.replacement - self.offset) / self.unit
 
-    def __call__(self, slices: Tensor) -> Tensor:
-        """Scaled float32 of (B, R, C) slices."""
-        slices = slices.float().nan_to_num(self.replacement, self.replacement, self.replacement)
+    def __call__(self, slices: Batch) -> Batch:
+        """Scaled float32 of (B, R, C) slices, an array or a tensor."""
+        if is_tensor(slices):
+            slices = slices.float().nan_to_num(self.replacement, self.replacement, self.replacement)
+        else:
+            slices = slices.astype(np.float32)
+            if self.not_finite:
+                np.nan_to_num(slices, False, self.replacement, self.replacement, self.replacement)
         if self.per_slice:
-            low = slices.amin((1, 2), keepdim=True)
-            high = slices.amax((1, 2), keepdim=True)
-            return (slices - low) / (high - low).clamp_min(torch.finfo(torch.float32).tiny)
-        scaled = (slices - self.offset) / self.unit
-        return scaled.clamp(0, 1) if self.clipped else scaled
+            flat = slices.reshape(len(slices), -1)
+            low, high = (flat.amin(1), flat.amax(1)) if is_tensor(flat) else (flat.min(1), flat.max(1))
+            low, high = low[:, None, None], high[:, None, None]
+            return (slices - low) / (high - low).clip(np.finfo(np.float32).tiny)
+        slices -= self.offset
+        slices /= self.unit
+        return slices.clip(0, 1) if self.clipped else slices
 
 
 def fit_intensity(

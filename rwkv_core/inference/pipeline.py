@@ -1,16 +1,15 @@
 """Batches through three steps at once: preparing and finishing in threads of their own, beside the network."""
 
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
-from typing import TypeVar
+from contextlib import closing, contextmanager, nullcontext
+from typing import Any, TypeVar
 
-import torch
-from torch import Tensor
-
+from rwkv_core.engines.arrays import Batch
 from rwkv_core.errors import CancelledError
 
 BatchT = TypeVar("BatchT")
@@ -22,9 +21,9 @@ _AHEAD = 2 * _HELPERS
 
 def run_pipeline(
     batches: Sequence[BatchT],
-    prepare: Callable[[BatchT], Tensor],
-    network: Callable[[Iterator[Tensor]], Generator[Tensor, None, None]],
-    finish: Callable[[BatchT, Tensor], None],
+    prepare: Callable[[BatchT], Batch],
+    network: Callable[[Iterator[Batch]], Generator[Batch, None, None]],
+    finish: Callable[[BatchT, Batch], None],
     advance: Callable[[BatchT], None],
     cancelled: Callable[[], bool],
 ) -> None:
@@ -54,8 +53,8 @@ def run_pipeline(
 
     with _helpers() as pool:
 
-        def inputs() -> Iterator[Tensor]:
-            waiting: deque[Future[Tensor]] = deque()
+        def inputs() -> Iterator[Batch]:
+            waiting: deque[Future[Batch]] = deque()
             for batch in batches:
                 if len(waiting) == _AHEAD:
                     yield waiting.popleft().result()
@@ -77,26 +76,30 @@ _ResultT = TypeVar("_ResultT")
 
 
 def _quietly(function: Callable[..., _ResultT], *arguments: object) -> _ResultT:
-    with torch.inference_mode():  # each thread has its own
+    torch = sys.modules.get("torch")
+    with torch.inference_mode() if torch else nullcontext():  # each thread has its own
         return function(*arguments)
 
 
 @contextmanager
 def _helpers() -> Iterator[ThreadPoolExecutor]:
-    """Threads in which torch does not start further ones: the network needs the cores."""
-    threads = torch.get_num_threads()
+    """Threads in which torch, where it is used, does not start further ones: the network needs the cores."""
+    torch: Any = sys.modules.get("torch")
+    threads = torch.get_num_threads() if torch else 0
     started = threading.Barrier(_HELPERS + 1)
 
     def begin() -> None:
-        torch.set_num_threads(1)  # the default of threads that torch has not seen yet
-        torch.get_num_threads()  # by which this one has been seen
+        if torch:
+            torch.set_num_threads(1)  # the default of threads that torch has not seen yet
+            torch.get_num_threads()  # by which this one has been seen
         started.wait()
 
     with ThreadPoolExecutor(_HELPERS, "rwkv-unet", begin) as pool:
         for _ in range(_HELPERS):
             pool.submit(int)
         started.wait()
-        torch.set_num_threads(threads)
+        if torch:
+            torch.set_num_threads(threads)
         try:
             yield pool
         except BaseException:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from rwkv_core.errors import CancelledError
@@ -241,6 +240,5 @@ class Averaging:
 
 def _likeliest(chances: NDArray[np.float16]) -> NDArray[np.integer]:
     """Channel with the largest probability, (channels, ...) to (...)."""
-    given = torch.from_numpy(chances.astype(np.float32))
-    found: NDArray[np.integer] = running_argmax(len(given), given.__getitem__).numpy()
-    return found
+    given = chances.astype(np.float32)
+    return running_argmax(len(given), given.__getitem__)

@@ -1,4 +1,4 @@
-"""Slices to network input, logits to labels: resizing there and back, on any device, in batches.
+"""Slices to network input, logits to labels: resizing there and back, in batches; arrays, or tensors on any device.
 
 Two ways share one interface. `SliceResampler` is the better one: smooth resizing, and logits brought back to the
 volume's grid before the arg-max, so that borders do not step. `PaperResampler` repeats the published pipeline voxel for
@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import torch
-from scipy import ndimage
-from torch import Tensor
-from torch.nn import functional as F
+from numpy.typing import NDArray
 
 from rwkv_core.bundle.architectures import STRIDE
 from rwkv_core.bundle.config import Patches, Preprocessing, Stretch
+from rwkv_core.engines.arrays import Batch, as_numpy, in_kind, is_tensor
 from rwkv_core.errors import InputError
+from rwkv_core.inference.resizing import Neighbours, enlarge, resize_for_network
 
 _LARGEST_SIDE = 2048
 """Pixels; a network input beyond this points at a wrong spacing in the header, and would not fit in memory."""
@@ -30,16 +29,16 @@ class Resampler(Protocol):
     def size(self) -> tuple[int, int]:
         """Height and width of the network's input."""
 
-    def to_network(self, slices: Tensor, padding: float) -> Tensor:
+    def to_network(self, slices: Batch, padding: float) -> Batch:
         """Scaled slices (B, R, C) to input (B, 1, H, W), float32."""
 
-    def labels(self, logits: Tensor) -> Tensor:
+    def labels(self, logits: Batch) -> Batch:
         """Channel with the largest logit, on the volume's grid: (B, classes, H, W) to (B, R, C), uint8 or int64."""
 
-    def probabilities(self, logits: Tensor) -> Tensor:
+    def probabilities(self, logits: Batch) -> Batch:
         """Softmax on the volume's grid: (B, classes, H, W) to (B, classes, R, C)."""
 
-    def enlarge(self, values: Tensor) -> Tensor:
+    def enlarge(self, values: Batch) -> Batch:
         """Anything on the network's grid (B, channels, H, W), on the volume's: (B, channels, R, C)."""
 
 
@@ -88,65 +87,80 @@ class SliceResampler:
     align_corners: bool
     restore: str
 
-    def to_network(self, slices: Tensor, padding: float) -> Tensor:
-        x = slices[:, None]
+    def to_network(self, slices: Batch, padding: float) -> Batch:
+        x = slices
         if self.inner != self.shape:
             # Without aligned corners, smaller means averaged; the published models were trained without it.
-            x = F.interpolate(
-                x,
-                size=self.inner,
-                mode="bicubic" if self.interpolation == "cubic" else "bilinear",
-                align_corners=self.align_corners,
-                antialias=not self.align_corners,
-            )
+            x = resize_for_network(x, self.inner, self.interpolation, self.align_corners)
         top, left = self._margin()
         height, width = self.size
         if (height, width) != self.inner:
             bottom, right = height - top - self.inner[0], width - left - self.inner[1]
-            x = F.pad(x, (left, right, top, bottom), value=padding)
-        return x
+            if is_tensor(x):
+                from torch.nn import functional as F
 
-    def labels(self, logits: Tensor) -> Tensor:
+                x = F.pad(x, (left, right, top, bottom), value=padding)
+            else:
+                x = np.pad(x, ((0, 0), (top, bottom), (left, right)), constant_values=padding)
+        return x[:, None]
+
+    def labels(self, logits: Batch) -> Batch:
         logits = self._crop(logits)
         if self.restore == "nearest":
-            labels = _largest(logits)
-            row = self._nearest(0).to(labels.device)
-            column = self._nearest(1).to(labels.device)
-            return labels[:, row[:, None], column]
+            return _largest(logits)[:, self._nearest(0)[:, None], self._nearest(1)]
+        if not is_tensor(logits):
+            return np.stack([self._enlarged_labels(one) for one in logits])
         if logits.device.type == "cpu":
-            return torch.stack([self._enlarged_labels(one) for one in logits])
+            return in_kind(self.labels(as_numpy(logits)), logits)
+        import torch
+
         # Slice by slice: the enlarged logits of a batch would fill the memory.
         return torch.cat([_largest(self._enlarge(one)) for one in logits.split(1)])
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        return self._enlarge(self._crop(logits)).softmax(1)
+    def probabilities(self, logits: Batch) -> Batch:
+        return softmax(self._enlarge(self._crop(logits)))
 
-    def enlarge(self, values: Tensor) -> Tensor:
+    def enlarge(self, values: Batch) -> Batch:
         return self._enlarge(self._crop(values))
 
     def _margin(self) -> tuple[int, int]:
         return (self.size[0] - self.inner[0]) // 2, (self.size[1] - self.inner[1]) // 2
 
-    def _crop(self, x: Tensor) -> Tensor:
+    def _crop(self, x: Batch) -> Batch:
         top, left = self._margin()
         return x[:, :, top : top + self.inner[0], left : left + self.inner[1]]
 
-    def _enlarge(self, logits: Tensor) -> Tensor:
+    def _enlarge(self, logits: Batch) -> Batch:
+        return logits if self.inner == self.shape else enlarge(logits, self.shape, self.align_corners)
+
+    def _enlarged_labels(self, logits: NDArray[np.float32]) -> NDArray[np.unsignedinteger]:
+        """Labels (R, C) of one slice's logits (classes, H, W).
+
+        Channel by channel, and only around where a channel is as high as the first one: elsewhere, interpolated with
+        the same weights, it cannot be the highest.
+        """
         if self.inner == self.shape:
-            return logits
-        return F.interpolate(logits, size=self.shape, mode="bilinear", align_corners=self.align_corners)
+            return running_argmax(len(logits), logits.__getitem__)
+        rows, columns = (Neighbours.of(n, m, self.align_corners) for n, m in zip(self.inner, self.shape, strict=True))
+        best = rows(columns(logits[0], -1), -2)
+        labels = np.zeros(self.shape, np.uint8 if len(logits) <= 256 else np.int64)
+        for channel in range(1, len(logits)):
+            high = logits[channel] >= logits[0]
+            along_rows, along_columns = np.flatnonzero(high.any(1)), np.flatnonzero(high.any(0))
+            if not along_rows.size:
+                continue
+            row, down = rows.within(along_rows[0], along_rows[-1])
+            column, across = columns.within(along_columns[0], along_columns[-1])
+            _raise(best[row, column], labels[row, column], down(across(logits[channel], -1), -2), channel)
+        return labels
 
-    def _enlarged_labels(self, logits: Tensor) -> Tensor:
-        """Labels (R, C) of one slice's logits (classes, H, W), enlarged channel by channel: each fits the cache."""
-        return running_argmax(len(logits), lambda channel: self._enlarge(logits[None, channel : channel + 1])[0, 0])
-
-    def _nearest(self, axis: int) -> Tensor:
+    def _nearest(self, axis: int) -> NDArray[np.intp]:
         """Index in `inner` of every pixel of `shape` along one axis."""
         fine, coarse = self.shape[axis], self.inner[axis]
-        index = torch.arange(fine, dtype=torch.float64)
+        index = np.arange(fine, dtype=np.float64)
         if self.align_corners:
-            return (index * (coarse - 1) / max(fine - 1, 1)).round().long()
-        return ((index + 0.5) * coarse / fine).floor().long().clamp_max(coarse - 1)
+            return np.rint(index * (coarse - 1) / max(fine - 1, 1)).astype(np.intp)
+        return np.minimum(((index + 0.5) * coarse / fine).astype(np.intp), coarse - 1)
 
 
 @dataclass(frozen=True)
@@ -156,36 +170,56 @@ class PaperResampler:
     shape: tuple[int, int]
     size: tuple[int, int]
 
-    def to_network(self, slices: Tensor, padding: float) -> Tensor:
-        zoomed = [self._zoom(one, self.shape, self.size, order=3) for one in slices.cpu().numpy()]
-        return torch.from_numpy(np.stack(zoomed))[:, None].to(slices.device)
+    def to_network(self, slices: Batch, padding: float) -> Batch:
+        zoomed = np.stack([self._zoom(one, self.shape, self.size, order=3) for one in as_numpy(slices)])[:, None]
+        return in_kind(zoomed, slices).to(slices.device) if is_tensor(slices) else zoomed
 
-    def labels(self, logits: Tensor) -> Tensor:
-        labels = _largest(logits).cpu().numpy()
-        return torch.from_numpy(np.stack([self._zoom(one, self.size, self.shape, order=0) for one in labels]))
+    def labels(self, logits: Batch) -> Batch:
+        labels = _largest(logits)
+        if is_tensor(labels):
+            labels = labels.cpu().numpy()
+        return in_kind(np.stack([self._zoom(one, self.size, self.shape, order=0) for one in labels]), logits)
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        return self.enlarge(logits).softmax(1)
+    def probabilities(self, logits: Batch) -> Batch:
+        return softmax(self.enlarge(logits))
 
-    def enlarge(self, values: Tensor) -> Tensor:
-        return F.interpolate(values, size=self.shape, mode="bilinear", align_corners=True)
+    def enlarge(self, values: Batch) -> Batch:
+        return enlarge(values, self.shape, True)
 
     @staticmethod
-    def _zoom(one: np.ndarray, before: tuple[int, int], after: tuple[int, int], order: int) -> np.ndarray:
+    def _zoom(
+        one: NDArray[np.generic], before: tuple[int, int], after: tuple[int, int], order: int
+    ) -> NDArray[np.generic]:
         if before == after:
             return one
+        from scipy import ndimage
+
         return ndimage.zoom(one, (after[0] / before[0], after[1] / before[1]), order=order)
 
 
-def _largest(logits: Tensor) -> Tensor:
+def softmax(logits: Batch) -> Batch:
+    """Over the channels, (B, classes, R, C)."""
+    if is_tensor(logits):
+        return logits.softmax(1)
+    chances = logits - logits.max(1, keepdims=True)
+    np.exp(chances, out=chances)
+    chances /= chances.sum(1, keepdims=True)
+    return chances
+
+
+def _largest(logits: Batch) -> Batch:
     """Channel with the largest logit: (B, classes, H, W) to (B, H, W), uint8 or int64."""
-    if logits.device.type != "cpu":
-        return logits.argmax(1).to(torch.uint8 if logits.shape[1] <= 256 else torch.int64)  # little to bring back
-    return torch.stack([running_argmax(len(one), one.__getitem__) for one in logits])
+    if not is_tensor(logits):
+        return np.stack([running_argmax(len(one), one.__getitem__) for one in logits])
+    if logits.device.type == "cpu":
+        return in_kind(_largest(as_numpy(logits)), logits)
+    import torch
+
+    return logits.argmax(1).to(torch.uint8 if logits.shape[1] <= 256 else torch.int64)  # little to bring back
 
 
-def running_argmax(channels: int, logits_of: Callable[[int], Tensor]) -> Tensor:
-    """Arg-max over channels that come one after another; torch's own takes ten times as long on a CPU.
+def running_argmax(channels: int, logits_of: Callable[[int], NDArray[np.float32]]) -> NDArray[np.unsignedinteger]:
+    """Arg-max over channels that come one after another, each of which fits the cache.
 
     Args:
         channels: how many.
@@ -194,13 +228,17 @@ def running_argmax(channels: int, logits_of: Callable[[int], Tensor]) -> Tensor:
     Returns:
         Same shape; uint8, or int64 for more than 256 channels.
     """
-    best = logits_of(0).numpy().copy()
+    best = logits_of(0).copy()
     labels = np.zeros(best.shape, np.uint8 if channels <= 256 else np.int64)
-    higher, marks = np.empty(best.shape, bool), np.empty_like(labels)
     for channel in range(1, channels):
-        logits = logits_of(channel).numpy()
-        np.greater(logits, best, out=higher)
-        np.multiply(higher, labels.dtype.type(channel), out=marks)
-        np.maximum(labels, marks, out=labels)  # no label so far is as high as this channel's
-        np.maximum(best, logits, out=best)
-    return torch.from_numpy(labels)
+        _raise(best, labels, logits_of(channel), channel)
+    return labels
+
+
+def _raise(
+    best: NDArray[np.float32], labels: NDArray[np.unsignedinteger], logits: NDArray[np.float32], channel: int
+) -> None:
+    """Give the label of a channel where it is higher than all before; in place."""
+    marks = np.multiply(logits > best, labels.dtype.type(channel))
+    np.maximum(labels, marks, out=labels)  # no label so far is as high as this channel's
+    np.maximum(best, logits, out=best)

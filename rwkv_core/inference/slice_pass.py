@@ -5,17 +5,17 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from rwkv_core.engines import Calibrated, Engine
+from rwkv_core.engines import Batch, Calibrated, Engine
+from rwkv_core.engines.arrays import is_tensor, stack
 from rwkv_core.inference.confidence import Confidence
 from rwkv_core.inference.intensity import IntensityScale
 from rwkv_core.inference.pipeline import run_pipeline
-from rwkv_core.inference.preprocessing import Resampler
+from rwkv_core.inference.preprocessing import Resampler, softmax
 
 _PIXELS_PER_BATCH = {"cpu": 150_000, "mps": 400_000, "cuda": 1_600_000}
 """Network input pixels in one batch: enough to keep the device busy, little enough to stay in memory."""
@@ -24,7 +24,7 @@ _TYPICAL = 24
 """Slices to calibrate an engine with."""
 
 _AS_THEY_ARE = tuple(np.dtype(name) for name in ("uint8", "int8", "int16", "int32"))
-"""Types that torch scales by itself: on the way to a GPU, they are less than float32."""
+"""Types that are less than float32 on the way to a GPU, and that torch scales there."""
 
 _LEAST_CHANCE = 1e-6
 """That anything but the classes apart is there; what lies below has no say."""
@@ -32,7 +32,7 @@ _LEAST_CHANCE = 1e-6
 _LEAST_ADDED = 1e-3
 """The largest probability of a structure in a batch of slices below which it is not there: most are in few slices."""
 
-Finish = Callable[[slice, Tensor], None]
+Finish = Callable[[slice, Batch], None]
 """Takes which slices they are, and their logits; called in several threads at once."""
 
 
@@ -52,7 +52,7 @@ class Clock:
         with self._adding:
             self._stages[stage] += seconds
 
-    def around(self, stage: str, results: Iterable[Tensor]) -> Generator[Tensor, None, None]:
+    def around(self, stage: str, results: Iterable[Batch]) -> Generator[Batch, None, None]:
         """The same results; the waiting for each counts."""
         iterator = iter(results)
         with ExitStack() as stack:
@@ -86,9 +86,9 @@ class Pass:
     def into_labels(self, target: NDArray[np.unsignedinteger], values: NDArray[np.unsignedinteger]) -> Finish:
         """Put the label of every voxel into `target` (S, R, C); `values` has one for each channel."""
 
-        def finish(batch: slice, logits: Tensor) -> None:
+        def finish(batch: slice, logits: Batch) -> None:
             with self.clock("restore"):
-                labels = np.take(values, self.resampler.labels(logits).cpu().numpy())
+                labels = np.take(values, in_memory(self.resampler.labels(logits)))
                 if self.scale.not_finite:
                     labels[~np.isfinite(self.source[batch])] = 0
                 target[batch] = labels
@@ -112,21 +112,21 @@ class Pass:
             apart: (targets,), those for which the others make no room: the others' probabilities add up to 1.
             members: channels whose sum goes to each target; by default every channel to its own.
         """
-        split = None if apart is None or not apart.any() else torch.from_numpy(apart)
+        others = np.flatnonzero(~apart) if apart is not None and apart.any() else None
         adding = threading.Lock()
 
-        def finish(batch: slice, logits: Tensor) -> None:
+        def finish(batch: slice, logits: Batch) -> None:
             with self.clock("restore"):
                 if members is None:
                     chances = self.resampler.probabilities(logits)
                 else:  # added up where there are fewer pixels
-                    chances = logits.softmax(1)
-                    chances = torch.stack([chances[:, channels].sum(1) for channels in members], 1)
+                    chances = softmax(logits)
+                    chances = stack([chances[:, channels].sum(1) for channels in members])
                     chances = self.resampler.enlarge(chances)
-                if split is not None:
-                    together = chances[:, ~split]
-                    chances[:, ~split] = together / together.sum(1, keepdim=True).clamp_min(_LEAST_CHANCE)
-                kept = chances.cpu().numpy()
+                if others is not None:
+                    together = chances[:, others]
+                    chances[:, others] = together / together.sum(1)[:, None].clip(_LEAST_CHANCE)
+                kept = in_memory(chances)
                 seen = kept.max((0, 2, 3)) > (0 if members is None else _LEAST_ADDED)
                 with adding:  # neighbouring batches meet between their slices
                     for channel in np.flatnonzero(seen):
@@ -140,21 +140,26 @@ class Pass:
         """Count how sure the network is of every pixel, on its own grid."""
         adding = threading.Lock()
 
-        def finish(batch: slice, logits: Tensor) -> None:
+        def finish(batch: slice, logits: Batch) -> None:
             with self.clock("restore"):
-                chances = logits.softmax(1).cpu().numpy()
+                chances = in_memory(softmax(logits))
                 with adding:
                     for found in chances:
                         confidence.add(found, found.argmax(0))
 
         return finish
 
-    def prepare(self, batch: slice) -> Tensor:
+    def prepare(self, batch: slice) -> Batch:
         """Input (B, 1, H, W) of the network."""
         with self.clock("prepare"):
             part = self.source[batch]
-            dtype = part.dtype if part.dtype in _AS_THEY_ARE else np.float32
-            slices = torch.from_numpy(part.astype(dtype, order="C")).to(self.engine.device)
+            if self.engine.device == "cpu":
+                slices: Batch = np.asarray(part, order="C")
+            else:
+                import torch
+
+                dtype = part.dtype if part.dtype in _AS_THEY_ARE else np.float32
+                slices = torch.from_numpy(part.astype(dtype, order="C")).to(self.engine.device)
             return self.resampler.to_network(self.scale(slices), self.scale.padding)
 
 
@@ -187,11 +192,11 @@ class SlicePass(Pass):
             cancelled,
         )
 
-    def _typical(self) -> Tensor:
+    def _typical(self) -> NDArray[np.float32]:
         """Slices from all over the stack, as the network gets them."""
         slices = len(self.source)
         chosen = np.linspace(0, slices - 1, min(slices, _TYPICAL)).round().astype(int)
-        return torch.cat([self.prepare(slice(index, index + 1)) for index in chosen])
+        return np.concatenate([self.prepare(slice(index, index + 1)) for index in chosen])
 
     def _batches(self, step: int) -> list[slice]:
         height, width = self.resampler.size
@@ -216,10 +221,15 @@ def _add_between(target: NDArray[np.float16], batch: slice, found: NDArray[np.fl
                 target[index + off] += one * np.float32(1.0 if index == last else 1 - off / step)
 
 
+def in_memory(x: Batch) -> NDArray[Any]:
+    """As an array, brought from a GPU if it is there."""
+    return x.cpu().numpy() if is_tensor(x) else x
+
+
 def both(one: Finish, other: Finish) -> Finish:
     """Give logits to the two, one after the other."""
 
-    def finish(batch: slice, logits: Tensor) -> None:
+    def finish(batch: slice, logits: Batch) -> None:
         one(batch, logits)
         other(batch, logits)
 

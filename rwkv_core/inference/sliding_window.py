@@ -1,20 +1,22 @@
 """A volume on the network's grid, and its way through a volumetric network in overlapping, blended blocks.
 
-Blocks of one depth are blended by MONAI's sliding window with Gaussian weights; these bands are blended along the depth
-with the same weights here, so that the logits of two bands at most are in memory, however long the volume. Inference
-and training's validation share it, as they share the resampling in depth.
+Blocks of one depth are blended with Gaussian weights, and these bands along the depth with the same ones, so that the
+logits of two bands at most are in memory, however long the volume. Inference and training's validation share it, as
+they share the resampling in depth.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from itertools import product
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+import numpy as np
+from numpy.typing import NDArray
 
 from rwkv_core.bundle.architectures import STRIDE
 from rwkv_core.bundle.config import Patches
-from rwkv_core.errors import DeviceError
+from rwkv_core.engines.arrays import Batch, as_numpy
+from rwkv_core.inference.resizing import resize_matrix
+
+Grid = NDArray[np.float32]
 
 _SIGMA = 0.125
 """Of the Gaussian weights, as a share of the block (nnU-Net, Isensee et al. 2021)."""
@@ -27,7 +29,7 @@ def planes_of(slices: int, distance: float, blocks: Patches) -> int:
     return max(1, round(slices * distance / blocks.spacing[0]))
 
 
-def resampled_in_depth(slices: int, planes: int, size: tuple[int, int], prepare: Callable[[slice], Tensor]) -> Tensor:
+def resampled_in_depth(slices: int, planes: int, size: tuple[int, int], prepare: Callable[[slice], Batch]) -> Grid:
     """Slices that are on the network's grid in plane, (planes, H, W); finer ones are averaged, as torch does it.
 
     Args:
@@ -35,15 +37,15 @@ def resampled_in_depth(slices: int, planes: int, size: tuple[int, int], prepare:
         size: H, W.
         prepare: gives some of them, scaled, (B, H, W).
     """
-    down = F.interpolate(torch.eye(slices)[None, None], size=(planes, slices), mode="bilinear", antialias=True)[0, 0]
-    grid = torch.zeros(planes, *size)
+    down = resize_matrix(slices, planes, cubic=False, align_corners=False)
+    grid = np.zeros((planes, *size), np.float32)
     for first in range(0, slices, _SLICES_AT_ONCE):
         part = slice(first, min(first + _SLICES_AT_ONCE, slices))
-        inputs = prepare(part).cpu()
-        onto = down[:, part].any(1).nonzero()[:, 0]
+        inputs = as_numpy(prepare(part))
+        onto = np.flatnonzero(down[:, part].any(1))
         if len(onto):
             rows = slice(int(onto[0]), int(onto[-1]) + 1)
-            grid[rows] += torch.einsum("ps,shw->phw", down[rows, part], inputs)
+            grid[rows] += np.tensordot(down[rows, part], inputs, 1)
     return grid
 
 
@@ -56,54 +58,62 @@ def blocks_in(shape: tuple[int, ...], blocks: Patches) -> int:
 
 
 def blended_planes(
-    grid: Tensor,
-    blocks: Patches,
-    network: Callable[[Tensor], Tensor],
-    device: torch.device,
-    padding: float,
-    at_once: int,
-) -> Iterator[tuple[int, Tensor]]:
-    """Blended logits (classes, H, W) of one plane after another, on the CPU.
+    grid: Grid, blocks: Patches, network: Callable[[Grid], Batch], padding: float, at_once: int
+) -> Iterator[tuple[int, Grid]]:
+    """Blended logits (classes, H, W) of one plane after another.
 
     Args:
-        grid: (D, H, W), scaled, on the CPU.
-        network: blocks (B, 1, d, h, w) on `device` to their logits.
+        grid: (D, H, W), scaled.
+        network: blocks (B, 1, d, h, w) to their logits, arrays or tensors.
         padding: scaled value around a grid that is smaller than a block.
         at_once: blocks that `network` is given together.
-
-    Raises:
-        DeviceError: when MONAI is not installed.
     """
-    inferer = _inferer()
-    size = _sizes(grid.shape, blocks)
-    starts = _starts(len(grid), size[0], blocks.overlap)
-    weight = _weights(size[0])[:, None, None]
-    blended = total = torch.zeros(0)
-    for start, following in zip(starts, [*starts[1:], len(grid)], strict=True):
-        band = grid[None, None, start : start + size[0]]
-        logits = inferer(
-            band,
-            size,
-            at_once,
-            network,
-            overlap=blocks.overlap,
-            mode="gaussian",
-            sigma_scale=_SIGMA,
-            cval=padding,
-            sw_device=device,
-            device="cpu",
-        )[0]
-        own = weight[: logits.shape[1]]
-        logits = logits * own
-        left = blended.shape[1] if blended.ndim > 1 else 0  # planes of the band before that this one continues
+    size, shape = _sizes(grid.shape, blocks), grid.shape
+    missing = [max(0, block - side) for block, side in zip(size, shape, strict=True)]
+    grid = np.pad(grid, [(n // 2, n - n // 2) for n in missing], constant_values=padding)
+    starts = [_starts(side, block, blocks.overlap) for side, block in zip(grid.shape, size, strict=True)]
+    along, down, across = (_weights(side) for side in size)
+    weights = np.maximum(along[:, None, None] * down[:, None] * across, _LEAST_WEIGHT)
+    own_weight = np.maximum(along, _LEAST_WEIGHT)
+    inner = [slice(n // 2, n // 2 + side) for n, side in zip(missing, shape, strict=True)]
+    blended, total = np.zeros((0, 0, *grid.shape[1:]), np.float32), np.zeros(0, np.float32)
+    for start, following in zip(starts[0], [*starts[0][1:], len(grid)], strict=True):
+        logits = _band(grid[start : start + size[0]], size, starts[1:], network, weights, at_once)
+        own = own_weight.copy()
+        logits *= own[:, None, None]
+        left = len(total)  # planes of the band before that this one continues
         if left:
             logits[:, :left] += blended
-            own = own.clone()
             own[:left] += total
         final = following - start
         for n in range(final):
-            yield start + n, logits[:, n] / own[n]
-        blended, total = logits[:, final:].clone(), own[final:]
+            plane = start + n - inner[0].start
+            if 0 <= plane < shape[0]:
+                yield plane, (logits[:, n] / own[n])[:, inner[1], inner[2]]
+        blended, total = logits[:, final:].copy(), own[final:]
+
+
+def _band(
+    band: Grid,
+    size: list[int],
+    starts: list[list[int]],
+    network: Callable[[Grid], Batch],
+    weights: Grid,
+    at_once: int,
+) -> Grid:
+    """Blended logits (classes, d, H, W) of a band (d, H, W) of one block's depth."""
+    places = [(slice(y, y + size[1]), slice(x, x + size[2])) for y, x in product(*starts)]
+    total, weight = np.zeros(0, np.float32), np.zeros(band.shape, np.float32)
+    for first in range(0, len(places), at_once):
+        part = places[first : first + at_once]
+        answers = as_numpy(network(np.stack([band[:, rows, columns] for rows, columns in part])[:, None]))
+        if not total.size:
+            total = np.zeros((answers.shape[1], *band.shape), np.float32)
+        for (rows, columns), logits in zip(part, answers, strict=True):
+            total[:, :, rows, columns] += logits * weights
+            weight[:, rows, columns] += weights
+    total /= weight
+    return total
 
 
 def _sizes(shape: tuple[int, ...], blocks: Patches) -> list[int]:
@@ -118,18 +128,7 @@ def _starts(length: int, block: int, overlap: float) -> list[int]:
     return [*range(0, last, step), last]
 
 
-def _weights(length: int) -> Tensor:
-    """Gaussian about the middle, as MONAI weights a block along each of its axes."""
-    position = torch.arange(length, dtype=torch.float32) - (length - 1) / 2
-    return torch.exp(-0.5 * (position / (_SIGMA * length)) ** 2).clamp_min(_LEAST_WEIGHT)
-
-
-def _inferer() -> Callable[..., Any]:
-    try:
-        from monai.inferers.utils import sliding_window_inference
-    except ImportError:
-        raise DeviceError(
-            "This model works in three dimensions, which needs the Python package MONAI, and it is not installed.",
-            hint="Install it (pip install monai), or choose a model that works slice by slice.",
-        ) from None
-    return sliding_window_inference
+def _weights(length: int) -> Grid:
+    """Gaussian about the middle, along one side of a block."""
+    position = np.arange(length) - (length - 1) / 2
+    return np.exp(-0.5 * (position / (_SIGMA * length)) ** 2).astype(np.float32)

@@ -3,11 +3,11 @@
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from rwkv_core.bundle.bundle import Bundle
 from rwkv_core.engines import make_engine
+from rwkv_core.engines.arrays import as_numpy
 from rwkv_core.inference.intensity import fit_intensity
 from rwkv_core.inference.preprocessing import make_resampler
 from rwkv_core.training.datasets.description import Sample
@@ -25,7 +25,7 @@ def label_pixels(
     """
     preprocessing = bundle.config.preprocessing
     assert preprocessing is not None
-    engine = make_engine(bundle.network, device)
+    engine = make_engine(bundle.weights, device)
     stack = choose_stack(sample.ijk_to_ras, image.shape[1:], preprocessing.orientations)
     scale = fit_intensity(preprocessing.intensity, np.asarray(image), exact=mode == "paper")
     shape = (stack.shape[1], stack.shape[2])
@@ -34,9 +34,8 @@ def label_pixels(
     labelmap = np.zeros(image.shape[1:], np.uint16)
     target = stack.to_stack(labelmap)
     source = [stack.to_stack(channel) for channel in image]
-    with torch.inference_mode():
-        for n in range(stack.shape[0]):
-            raw = torch.from_numpy(np.stack([one[n] for one in source]).astype(np.float32))
-            batch = resampler.to_network(scale(raw), scale.padding).transpose(0, 1)
-            target[n] = values[resampler.labels(engine(batch)).cpu().numpy()[0]]
+    for n in range(stack.shape[0]):
+        raw = np.stack([one[n] for one in source])
+        batch = as_numpy(resampler.to_network(scale(raw), scale.padding)).swapaxes(0, 1)
+        target[n] = values[resampler.labels(as_numpy(engine(batch)))[0]]
     return labelmap

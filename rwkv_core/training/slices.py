@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch import Tensor
 
 from rwkv_core.bundle.config import Patches, Preprocessing
+from rwkv_core.engines.arrays import as_numpy
 from rwkv_core.errors import InputError
 from rwkv_core.inference.intensity import IntensityScale, fit_intensity
 from rwkv_core.inference.preprocessing import PaperResampler, Resampler, SliceResampler, make_resampler
@@ -103,7 +102,7 @@ def prepared_slices(
         return
     for first in range(0, stack.shape[0], _AT_ONCE):
         part = slice(first, min(first + _AT_ONCE, stack.shape[0]))
-        images = np.stack([_inputs(one, part, resampler, scale).numpy() for one in source], 1).astype(np.float32)
+        images = np.stack([_inputs(one, part, resampler, scale) for one in source], 1)
         labels = None
         if target is not None:
             labels = _labels(channel_of[target[part]], resampler)
@@ -111,19 +110,15 @@ def prepared_slices(
             yield PreparedSlice(images[n], None if labels is None else labels[n], scale.padding)
 
 
-def _inputs(source: Array, part: slice, resampler: Resampler, scale: IntensityScale) -> Tensor:
+def _inputs(source: Array, part: slice, resampler: Resampler, scale: IntensityScale) -> NDArray[np.float32]:
     """Some of the slices (S, R, C) as the network is given them, (B, H, W)."""
-    raw = torch.from_numpy(np.ascontiguousarray(source[part]).astype(np.float32))
-    with torch.inference_mode():
-        return resampler.to_network(scale(raw), scale.padding)[:, 0]
+    raw = np.ascontiguousarray(source[part])
+    return as_numpy(resampler.to_network(scale(raw), scale.padding)[:, 0])
 
 
 def _planes(source: Array, planes: int, resampler: Resampler, scale: IntensityScale) -> NDArray[np.float32]:
     """A stack of slices (S, R, C) on a volumetric network's grid, (planes, H, W)."""
-    with torch.inference_mode():
-        return resampled_in_depth(
-            len(source), planes, resampler.size, lambda part: _inputs(source, part, resampler, scale)
-        ).numpy()
+    return resampled_in_depth(len(source), planes, resampler.size, lambda part: _inputs(source, part, resampler, scale))
 
 
 def _labels(labels: NDArray[np.uint8], resampler: Resampler) -> NDArray[np.uint8]:

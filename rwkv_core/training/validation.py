@@ -144,10 +144,12 @@ def _volumes(
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Every plane with its logits (1, classes, H, W)."""
     for volume in volumes:
-        grid = torch.from_numpy(np.stack([cache.image(n)[0] for n in volume]))
+        grid = np.stack([cache.image(n)[0] for n in volume]).astype(np.float32)
         padding = cache.slices[volume[0]].padding
-        for plane, logits in blended_planes(grid, blocks, lambda one: network(one).float(), device, padding, batch):
-            yield [volume[plane]], logits[None]
+        for plane, logits in blended_planes(
+            grid, blocks, lambda one: network(torch.from_numpy(one).to(device)), padding, batch
+        ):
+            yield [volume[plane]], torch.from_numpy(logits)[None]
 
 
 def _most_telling(cache: SliceCache, volumes: list[list[int]]) -> int:
