@@ -64,6 +64,12 @@ class DeviceError(RWKVUNetError):
     kind = "device"
 
 
+class MissingPackageError(RWKVUNetError):
+    """Something optional, such as training, needs a Python package that is not installed."""
+
+    kind = "setup"
+
+
 class CancelledError(RWKVUNetError):
     """The user cancelled; nothing was left behind."""
 

@@ -59,7 +59,7 @@ class Bundle:
 
         Raises:
             BundleError: as for `weights`.
-            ImportError: when torch is not installed.
+            MissingPackageError: when torch is not installed.
         """
         return self.weights.network()
 

@@ -9,13 +9,10 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 
 from rwkv_core.bundle.architectures import RWKV_UNET
 from rwkv_core.bundle.bundle import CONFIG_FILE, WEIGHTS_FILE, Bundle, new_network, read_bundle, write_bundle
@@ -23,8 +20,10 @@ from rwkv_core.bundle.catalogue import Catalogue
 from rwkv_core.bundle.config import BundleConfig, config_text, problems_in_words
 from rwkv_core.bundle.store import Origin, install, require_absent, require_space, sha256_of, staging, user_store
 from rwkv_core.errors import BundleError, CheckpointError, StorageError
-from rwkv_core.models import RWKVUNet, load_published
-from rwkv_core.models.published import unwrap
+from rwkv_core.packages import require_torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _WIDTH_OF_STAGE_2 = re.compile(r"(encoder\.)?stage2\.0\.proj\.conv\.weight")
 _AGAIN = "Download it again, and compare its size with that on the web page."
@@ -79,7 +78,12 @@ def import_checkpoint(
         CheckpointError: when the file is no checkpoint, or not of this network, naming what differs.
         BundleError: when the catalogue cannot say what it is, or the id is taken.
         StorageError: when the store cannot be written.
+        MissingPackageError: when torch is not installed.
     """
+    require_torch("Importing a checkpoint")
+    from rwkv_core.models import RWKVUNet, load_published
+    from rwkv_core.models.published import unwrap
+
     store = store or user_store()
     tensors = unwrap(read_checkpoint(path))
     contents = inspect(tensors, path)
@@ -145,7 +149,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: when there is no such file, it is something else, cut short, or needs code to be read.
+        MissingPackageError: when torch is not installed.
     """
+    require_torch("Reading a checkpoint")
+    import torch
+    from safetensors.torch import load_file
+
     try:
         with path.open("rb") as file:
             start = file.read(512)
@@ -174,7 +183,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def inspect(tensors: dict[str, Tensor], path: Path) -> Contents:
+def inspect(tensors: "dict[str, Tensor]", path: Path) -> Contents:
     """Variant and number of classes, from the shapes.
 
     Raises:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rwkv_core.packages import require_torch
+
 if TYPE_CHECKING:
     from rwkv_core.models import Network
 
@@ -42,8 +44,9 @@ class NetworkWeights:
         """The network in torch, float32, in evaluation mode, with a copy of these weights.
 
         Raises:
-            ImportError: when torch is not installed.
+            MissingPackageError: when torch is not installed.
         """
+        require_torch("The network in PyTorch")
         import torch
 
         from rwkv_core.models import build_network

@@ -4,14 +4,17 @@ import argparse
 import logging
 import re
 import sys
-
-from rich.console import Console
+from importlib import import_module
 
 from rwkv_core import __version__
 from rwkv_core.errors import CancelledError, RWKVUNetError
+from rwkv_core.packages import missing
 
 OK, FAILED, USAGE, CANCELLED = 0, 1, 2, 130
 """Exit codes: all done; something failed; the arguments make no sense; stopped by Ctrl-C."""
+
+COMMANDS = ("segment", "spread", "prompt", "demo", "models", "train", "evaluate", "dataset")
+"""Each is the name of a module beside this one."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,17 +26,6 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code: 0 all done, 1 something failed, 2 wrong usage, 130 stopped by the user.
     """
-    from rwkv_core.cli import (  # here, so that --version needs nothing else
-        dataset,
-        demo,
-        evaluate,
-        models,
-        prompt,
-        segment,
-        spread,
-        train,
-    )
-
     for stream in (sys.stdout, sys.stderr):  # a Windows console may not hold every letter of a path
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
@@ -44,15 +36,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"rwkv-unet {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (segment, spread, prompt, demo, models, train, evaluate, dataset):
-        command.add_parser(subparsers)
-    options = parser.parse_args(_with_negative_numbers(sys.argv[1:] if arguments is None else arguments))
+    given = sys.argv[1:] if arguments is None else arguments
+    command = next((word for word in given if not word.startswith("-")), "")
+    for name in (command,) if command in COMMANDS else COMMANDS:  # what is not asked for need not be imported
+        import_module(f"rwkv_core.cli.{name}").add_parser(subparsers)
+    options = parser.parse_args(_with_negative_numbers(given))
     logging.basicConfig(level=logging.DEBUG if options.debug else logging.ERROR)
     try:
         return int(options.func(options))
     except (KeyboardInterrupt, CancelledError):
         print("Stopped.", file=sys.stderr)
         return CANCELLED
+    except ModuleNotFoundError as error:
+        if options.debug or not error.name or error.name.startswith("rwkv_core"):
+            raise
+        print_error(missing(f"rwkv-unet {options.command}", error.name))
+        return FAILED
     except RWKVUNetError as error:
         if options.debug:
             raise
@@ -73,6 +72,8 @@ def _with_negative_numbers(arguments: list[str]) -> list[str]:
 
 def print_error(error: RWKVUNetError) -> None:
     """What was wrong, and what to do, on standard error."""
+    from rich.console import Console
+
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     console.print("Error:", style="bold red", end=" ")
     console.print(error.message, markup=False)

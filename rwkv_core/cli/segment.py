@@ -35,9 +35,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--model", default="default", help="id or folder of a model (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
     parser.add_argument(
-        "--engine", choices=("auto", "cuda", "openvino", "openvino-int8", "torch"), default="auto",
+        "--engine", choices=("auto", "cuda", "openvino", "openvino-int8", "torch", "numpy"), default="auto",
         help="what computes: cuda on NVIDIA's GPUs, openvino on CPUs (auto takes these), openvino-int8 for speed at "
-        "some loss, torch anywhere (default: auto)",
+        "some loss, torch and numpy anywhere (default: auto)",
     )  # fmt: skip
     parser.add_argument("--mode", choices=("best", "paper"), default="best", help="paper: the published pipeline")
     parser.add_argument("--region", type=str, metavar="I,J,K", help='voxels to segment, e.g. "10:200,:,30:60"')
@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _one_by_one(jobs: Sequence[Job], settings: Settings, progress: Progress) -> dict[Job, Outcome]:
     """On this machine."""
-    segmenter = settings.segmenter()
+    segmenter = settings.segmenter() if any(source.exists() for source, _ in jobs) else None
     whole = progress.add_task("volumes", total=len(jobs), visible=len(jobs) > 1)
     outcomes = {}
     for source, target in jobs:

@@ -3,19 +3,16 @@
 import ctypes
 import sys
 from functools import cache
-from importlib.util import find_spec
 
 from rwkv_core.engines.openvino_ops import import_openvino
 from rwkv_core.errors import DeviceError
+from rwkv_core.packages import DISTRIBUTION, is_installed
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 """What `device` may name; also "cuda:N"."""
 
 ENGINES = ("auto", "cuda", "openvino", "openvino-int8", "torch", "numpy")
 """What `engine` may name."""
-
-
-PACKAGE = "rwkv-unet-segment"
 
 
 def choose_device(device: str, engine: str = "auto") -> str:
@@ -45,8 +42,8 @@ def _may_have(kind: str) -> bool:
     if "torch" in sys.modules:
         return True
     if kind == "mps":
-        return sys.platform == "darwin" and _is_installed("torch")
-    return _has_nvidia_driver() and _is_installed("torch")
+        return sys.platform == "darwin" and is_installed("torch")
+    return _has_nvidia_driver() and is_installed("torch")
 
 
 @cache
@@ -65,10 +62,10 @@ def why_unavailable(name: str) -> str:
         reason = _why_no_openvino()
         if reason:
             return reason
-    if kind == "openvino-int8" and not _is_installed("nncf"):
+    if kind == "openvino-int8" and not is_installed("nncf"):
         return "NNCF is not installed (pip install nncf)"
-    if kind in ("torch", "cuda", "mps") and not _is_installed("torch"):
-        return f"PyTorch is not installed (pip install '{PACKAGE}[torch]')"
+    if kind in ("torch", "cuda", "mps") and not is_installed("torch"):
+        return f"PyTorch is not installed (pip install '{DISTRIBUTION}[torch]')"
     if kind == "cuda":
         import torch
 
@@ -94,7 +91,7 @@ def why_unavailable(name: str) -> str:
 
 
 def _why_no_openvino() -> str:
-    if not _is_installed("openvino"):
+    if not is_installed("openvino"):
         return "OpenVINO is not installed (pip install openvino)"
     try:
         import_openvino().Core()
@@ -114,13 +111,6 @@ def _why_no_gpu() -> str:
         if said:
             return said[0].lower() + said[1:]
     return "PyTorch finds no NVIDIA GPU"
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        return find_spec(package) is not None
-    except ValueError:  # something took its place among the loaded modules
-        return False
 
 
 def _runs_on(arch: str, major: int, minor: int) -> bool:

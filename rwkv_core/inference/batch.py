@@ -1,4 +1,4 @@
-"""Many volumes: which files, and one after the other from file to file. Needs torch only where it segments."""
+"""Many volumes: which files, and one after the other from file to file."""
 
 import csv
 import time
@@ -119,7 +119,7 @@ def plan(inputs: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
 
 
 def segment_file(
-    segmenter: "Segmenter",
+    segmenter: "Segmenter | None",
     source: Path,
     target: Path,
     settings: Settings,
@@ -129,6 +129,7 @@ def segment_file(
     """Read, segment, write. What goes wrong with the volume is part of the outcome, so that a batch goes on.
 
     Args:
+        segmenter: None where the source does not exist, which needs none to be told.
         progress: called with a stage ("reading", "segmenting", "writing"), slices done and slices in all.
         cancel: asked between batches of slices, or an event that may be set.
 
@@ -145,6 +146,7 @@ def segment_file(
         check_output(target, volume.ijk_to_ras)
         if asked():
             raise CancelledError
+        assert segmenter is not None
         result = segmenter.segment(
             volume,
             settings.region,

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -111,7 +110,7 @@ class Prompter:
                 hint='Choose a model of kind "prompt", such as prompt.',
             )
         choose_device(device, engine)
-        self.engine = make_engine(self.bundle.network, device, engine=engine)
+        self.engine = make_engine(self.bundle.weights, device, engine=engine)
         self._volume: Volume | None = None
         self._window: tuple[float, float] | None = None
         self.memory: Memory | None = None
@@ -363,7 +362,7 @@ class Prompter:
                 np.float32
             )
         maps = network_input(image, prompts)
-        logits = np.asarray(self.engine(torch.from_numpy(maps[None])).cpu())[0, 0]
+        logits = self.engine(maps[None])[0, 0]
         return square.back(picture, 1 / (1 + np.exp(-logits.astype(np.float32))))
 
     def _picture(self, stack: SliceStack, index: int) -> "Picture":

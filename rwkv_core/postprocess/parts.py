@@ -4,13 +4,21 @@ What is removed becomes background, as in Slicer's Islands effect; a hole that i
 inside a class stay.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from rwkv_core.errors import InputError
+from rwkv_core.packages import LazyModule
+
+if TYPE_CHECKING:
+    from scipy import ndimage
+else:
+    ndimage = LazyModule("scipy.ndimage")
 
 Labelmap = NDArray[np.unsignedinteger]
 Box = tuple[slice, slice, slice]

@@ -1,11 +1,21 @@
 """Cleaning a labelmap after the network: what slices that do not know of each other get wrong. All in place."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
-from scipy import ndimage
+
+from rwkv_core.packages import LazyModule
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+    from scipy import ndimage
+else:
+    sitk = LazyModule("SimpleITK")
+    ndimage = LazyModule("scipy.ndimage")
 
 Labelmap = NDArray[np.unsignedinteger]
 

@@ -1,12 +1,20 @@
 """From kept probabilities to labels: smoothing across slices, a threshold per class, classes on and off."""
 
+from __future__ import annotations
+
 from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from rwkv_core.errors import InputError
+from rwkv_core.packages import LazyModule
+
+if TYPE_CHECKING:
+    from scipy import ndimage
+else:
+    ndimage = LazyModule("scipy.ndimage")
 
 
 def smooth_across_slices(probabilities: NDArray[np.float16], axis: int, sigma: float) -> NDArray[np.float16]:

@@ -5,17 +5,26 @@ smooth field, its surface is where the field crosses one half, its normal the fi
 (the cortex, a body outline) are drawn like glass, so that what they hide is seen.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import SimpleITK as sitk
-import torch
 from numpy.typing import NDArray
-from torch.nn import functional as F
 
+from rwkv_core.inference.resizing import enlarge
+from rwkv_core.packages import LazyModule
 from rwkv_core.vocabulary import SegmentClass
 from rwkv_core.volume import lps_geometry
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+    from scipy import ndimage
+else:
+    sitk = LazyModule("SimpleITK")
+    ndimage = LazyModule("scipy.ndimage")
 
 _VOXEL = 1.0  # mm, of the view's frame
 _FINER = 3  # pixels per voxel
@@ -126,42 +135,39 @@ def _trace(mask: NDArray[np.bool_], color: NDArray[np.float32]) -> _Surface:
         sitk.SmoothingRecursiveGaussian(sitk.GetImageFromArray(mask[box].astype(np.float32)), _SMOOTHING / _VOXEL)
     )
     level = min(0.5, 0.7 * float(field.max()))  # thin parts survive the smoothing
-    deep = torch.from_numpy(field)[:, None]  # (D, 1, h, w)
     size = (field.shape[1] * _FINER, field.shape[2] * _FINER)
-    depth = torch.full(size, torch.inf)
-    last = torch.zeros(1, *size)
-    for start in range(0, len(deep), _LAYERS):
-        layers = F.interpolate(deep[start : start + _LAYERS], size=size, mode="bilinear")[:, 0]
+    depth, last = np.full(size, np.inf, np.float32), np.zeros((1, *size), np.float32)
+    for start in range(0, len(field), _LAYERS):
+        layers = enlarge(field[None, start : start + _LAYERS], size, align_corners=False)[0]
         inside = layers >= level
-        first = inside.byte().argmax(0, keepdim=True)
-        here = layers.gather(0, first)[0]
-        before = torch.cat([last, layers[:-1]]).gather(0, first)[0]
-        crossing = start + first[0] - (here - level) / (here - before).clamp_min(1e-6)
-        depth = torch.where(inside.any(0) & torch.isinf(depth), crossing, depth)
+        first = inside.argmax(0)[None]
+        here = np.take_along_axis(layers, first, 0)[0]
+        before = np.take_along_axis(np.concatenate([last, layers[:-1]]), first, 0)[0]
+        crossing = start + first[0] - (here - level) / np.maximum(here - before, 1e-6)
+        depth = np.where(inside.any(0) & np.isinf(depth), crossing, depth)
         last = layers[-1:]
-    hit = torch.isfinite(depth)
+    hit = np.isfinite(depth)
     place = tuple(slice(side.start * _FINER, side.start * _FINER + n) for side, n in zip(box[1:], size, strict=True))
-    surface.hit[place] = hit.numpy()
-    surface.depth[place] = depth.numpy() + box[0].start
-    surface.normal[place] = _gradient(field, torch.where(hit, depth, 0.0))
+    surface.hit[place] = hit
+    surface.depth[place] = depth + box[0].start
+    surface.normal[place] = _gradient(field, np.where(hit, depth, 0.0))
     return surface
 
 
-def _gradient(field: NDArray[np.float32], depth: torch.Tensor) -> NDArray[np.float32]:
+def _gradient(field: NDArray[np.float32], depth: NDArray[np.floating]) -> NDArray[np.float32]:
     """Unit outward normals (H, W, 3) of `field` (D, h, w) at the hit depths (H, W)."""
-    volume = torch.from_numpy(field)[None, None]
-    size = torch.tensor(field.shape[::-1], dtype=torch.float32)  # columns, rows, depth
     height, width = depth.shape
-    row = (torch.arange(height) + 0.5) / _FINER - 0.5
-    column = (torch.arange(width) + 0.5) / _FINER - 0.5
-    point = torch.stack([column.expand(height, width), row[:, None].expand(height, width), depth], -1)
+    row = (np.arange(height) + 0.5) / _FINER - 0.5
+    column = (np.arange(width) + 0.5) / _FINER - 0.5
+    point = np.stack(np.broadcast_arrays(depth, row[:, None], column))
 
-    def at(offset: torch.Tensor) -> torch.Tensor:
-        grid = (2 * (point + offset) + 1) / size - 1
-        return F.grid_sample(volume, grid[None, None], align_corners=False)[0, 0, 0]
+    def at(axis: int, step: int) -> NDArray[np.float32]:
+        moved = point.copy()
+        moved[axis] += step
+        return ndimage.map_coordinates(field, moved, order=1, mode="grid-constant")
 
-    slope = torch.stack([at(-axis) - at(axis) for axis in torch.eye(3)], -1)
-    return F.normalize(slope, dim=-1).numpy()
+    slope = np.stack([at(axis, -1) - at(axis, 1) for axis in (2, 1, 0)], -1)
+    return (slope / np.maximum(np.linalg.norm(slope, axis=-1, keepdims=True), 1e-12)).astype(np.float32)
 
 
 def _wrapping(surfaces: Sequence[_Surface]) -> set[int]:

@@ -4,17 +4,25 @@ The series is checked before its voxels are read: ITK alone would close a gap, d
 straighten a tilted gantry without a word.
 """
 
+from __future__ import annotations
+
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import SimpleITK as sitk
 
 from rwkv_core.errors import InputError
+from rwkv_core.packages import LazyModule
 from rwkv_core.volume.geometry import Matrix, Volume, ijk_to_ras_from_lps
 from rwkv_core.volume.itk import array_of, reason_of
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+else:
+    sitk = LazyModule("SimpleITK")
 
 _READER = "GDCMImageIO"
 _PREFIX = 132  # bytes: 128 of preamble, then "DICM" (PS3.10, 7.1)

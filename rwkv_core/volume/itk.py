@@ -1,11 +1,19 @@
 """What reading and writing share of SimpleITK: voxels without a copy, and its error messages in a readable form."""
 
+from __future__ import annotations
+
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
-import SimpleITK as sitk
 
+from rwkv_core.packages import LazyModule
 from rwkv_core.volume.geometry import Array
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+else:
+    sitk = LazyModule("SimpleITK")
 
 
 class _Voxels:

@@ -1,17 +1,25 @@
 """Volumes from files: NIfTI, NRRD, MetaImage, and folders with a DICOM series."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import SimpleITK as sitk
 
 from rwkv_core.errors import InputError
+from rwkv_core.packages import LazyModule
 from rwkv_core.vocabulary import SegmentClass
 from rwkv_core.volume.dicom import is_dicom_file, is_dicom_folder, read_dicom_folder
 from rwkv_core.volume.geometry import Volume, ijk_to_ras_from_lps
 from rwkv_core.volume.itk import array_of, reason_of
 from rwkv_core.volume.nifti import nifti_damage
 from rwkv_core.volume.seg_nrrd import classes_in_header
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+else:
+    sitk = LazyModule("SimpleITK")
 
 INPUT_EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 """Files that `find_volumes` takes for volumes; lower case."""

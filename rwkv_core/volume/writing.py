@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
 
 from rwkv_core.errors import InputError, StorageError
 from rwkv_core.files import STORAGE_HINT, replacing
+from rwkv_core.packages import LazyModule
 from rwkv_core.vocabulary import size_in_words
 from rwkv_core.volume.geometry import Array, Matrix, check_geometry, directions_of, lps_geometry
 from rwkv_core.volume.itk import array_of, reason_of
 from rwkv_core.volume.nifti import nifti_damage
 from rwkv_core.volume.seg_nrrd import segmentation_fields
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+else:
+    sitk = LazyModule("SimpleITK")
 
 if TYPE_CHECKING:  # at run time it would bring torch in
     from rwkv_core.vocabulary import SegmentClass
@@ -29,16 +34,16 @@ _NIFTI = (".nii.gz", ".nii")
 _RIGHT_ANGLE = 1e-4  # cosine: 0.03 mm at the far end of 300 mm
 
 _PIXELS = {
-    "uint8": sitk.sitkUInt8,
-    "int8": sitk.sitkInt8,
-    "uint16": sitk.sitkUInt16,
-    "int16": sitk.sitkInt16,
-    "uint32": sitk.sitkUInt32,
-    "int32": sitk.sitkInt32,
-    "uint64": sitk.sitkUInt64,
-    "int64": sitk.sitkInt64,
-    "float32": sitk.sitkFloat32,
-    "float64": sitk.sitkFloat64,
+    "uint8": "sitkUInt8",
+    "int8": "sitkInt8",
+    "uint16": "sitkUInt16",
+    "int16": "sitkInt16",
+    "uint32": "sitkUInt32",
+    "int32": "sitkInt32",
+    "uint64": "sitkUInt64",
+    "int64": "sitkInt64",
+    "float32": "sitkFloat32",
+    "float64": "sitkFloat64",
 }
 _STORED_AS = {"bool": "uint8", "float16": "float32"}
 
@@ -134,7 +139,7 @@ def _image(array: Array, ijk_to_ras: Matrix, path: str | Path, stored: str) -> s
     """A copy of the array as an image with its place in space; a fourth axis comes last, with spacing 1."""
     check_geometry(ijk_to_ras)
     check_output(path, ijk_to_ras)
-    image = sitk.Image(array.shape[::-1], _PIXELS[stored])
+    image = sitk.Image(array.shape[::-1], getattr(sitk, _PIXELS[stored]))
     array_of(image)[...] = array
     origin, spacing, direction = lps_geometry(ijk_to_ras)
     axes: npt.NDArray[np.float64] = np.eye(array.ndim)
