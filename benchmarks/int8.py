@@ -11,7 +11,8 @@ import time
 from os import environ
 from pathlib import Path
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -27,7 +28,7 @@ SAMPLE = Path(rwkv_core.__file__).parent / "data" / "sample" / "ch2.nii.gz"
 KEPT_IN_FLOAT = {"the engine's layers": IN_FLOAT, "every layer": (".*wkv.*",)}
 
 
-def head_slices() -> tuple[Segmenter, torch.Tensor]:
+def head_slices() -> tuple[Segmenter, NDArray[np.float32]]:
     """The model, and (N, 1, H, W) as its network gets them."""
     segmenter, volume = Segmenter("default", "cpu", engine="torch"), read_volume(SAMPLE)
     config = segmenter.preprocessing
@@ -35,23 +36,23 @@ def head_slices() -> tuple[Segmenter, torch.Tensor]:
     source = stack.to_stack(volume.array).astype("float32", order="C")
     scale = fit_intensity(config.intensity, volume.array)
     resampler = make_resampler(config, (source.shape[1], source.shape[2]), stack.spacing[1:])
-    return segmenter, resampler.to_network(scale(torch.from_numpy(source)), scale.padding)
+    return segmenter, resampler.to_network(scale(source), scale.padding)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--repeats", type=int, default=20)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+    with tempfile.TemporaryDirectory() as folder:
         environ["RWKV_UNET_CACHE"] = folder
         segmenter, slices = head_slices()
         size = (slices.shape[2], slices.shape[3])
-        network = segmenter.bundle.network
-        engines: dict[str, OpenVINOEngine] = {"float32": OpenVINOEngine(network)}
+        weights = segmenter.bundle.weights
+        engines: dict[str, OpenVINOEngine] = {"float32": OpenVINOEngine(weights)}
         for name, in_float in KEPT_IN_FLOAT.items():
-            engines[name] = made = OpenVINOInt8Engine(network)
-            made.use(size, quantised(network, slices[::8], in_float))
-        answers = {name: torch.cat([one(part) for part in slices.split(8)]) for name, one in engines.items()}
+            engines[name] = made = OpenVINOInt8Engine(weights)
+            made.use(size, quantised(weights, slices[::8], in_float))
+        answers = {name: np.asarray(one(slices)) for name, one in engines.items()}
         seconds: dict[str, list[float]] = {name: [] for name in engines}
         middle = slices[len(slices) // 2 :][:1]
         for _ in range(options.repeats):
