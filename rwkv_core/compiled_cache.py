@@ -12,6 +12,8 @@ import platformdirs
 _LOG = logging.getLogger(__name__)
 _LIMIT_BYTES = 600_000_000
 _DIGEST_BYTES = 32
+_TOLD: set[Path] = set()
+"""Folders that could not be written; said once."""
 
 
 def cache_folder() -> Path:
@@ -65,7 +67,13 @@ class CompiledCache:
                     part.unlink(missing_ok=True)
             self._trim()
         except OSError as error:
-            _LOG.info("the compiled network is not kept: %s", error)
+            if self._folder not in _TOLD:
+                _TOLD.add(self._folder)
+                _LOG.warning(
+                    "Compiled networks cannot be kept, so every start takes seconds longer: %s. The environment "
+                    "variable RWKV_UNET_CACHE names another folder for them.",
+                    error,
+                )
 
     def forget(self, key: str) -> None:
         try:

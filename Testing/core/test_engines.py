@@ -331,10 +331,12 @@ def test_damaged_cache_is_compiled_anew(empty_cache, damage):
 
 
 @needs_openvino
-def test_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
+def test_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("RWKV_UNET_CACHE", str(tmp_path / "file"))
-    assert make_engine(random_network(), "cpu", (32, 32)).name == "openvino"
+    engine = make_engine(random_network(), "cpu", (32, 32))
+    engine(picture(1, 1, 16, 16))
+    assert engine.name == "openvino" and len(caplog.records) == 1 and "RWKV_UNET_CACHE" in caplog.text
 
 
 def test_cache_forgets_the_oldest(empty_cache, monkeypatch):

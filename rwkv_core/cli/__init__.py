@@ -41,7 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
     for name in (command,) if command in COMMANDS else COMMANDS:  # what is not asked for need not be imported
         import_module(f"rwkv_core.cli.{name}").add_parser(subparsers)
     options = parser.parse_args(_with_negative_numbers(given))
-    logging.basicConfig(level=logging.DEBUG if options.debug else logging.ERROR)
+    logging.basicConfig(level=logging.DEBUG if options.debug else logging.ERROR, format="%(message)s")
+    if not options.debug:
+        logging.getLogger("rwkv_core").setLevel(logging.WARNING)
     try:
         return int(options.func(options))
     except (KeyboardInterrupt, CancelledError):
