@@ -224,6 +224,33 @@ def test_labels_are_those_of_the_enlarged_logits(classes, align_corners):
     assert torch.equal(resampler.labels(logits).long(), large.argmax(1))
 
 
+@pytest.mark.parametrize("restore", ["logits", "nearest"])
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize(("interpolation", "paper"), [("linear", False), ("cubic", False), ("linear", True)])
+@pytest.mark.parametrize("intensity", [{"method": "zscore"}, {"method": "slice-min-max"}])
+def test_arrays_are_prepared_and_restored_as_tensors_are(restore, align_corners, interpolation, paper, intensity):
+    stretch = {
+        "method": "stretch", "height": 32, "width": 64, "interpolation": interpolation, "align_corners": align_corners,
+    }  # fmt: skip
+    settings = config(stretch, intensity=intensity, restore=restore).preprocessing
+    random = np.random.default_rng(0)
+    slices = random.normal(100, 30, (3, 61, 47)).astype(np.float32)
+    slices[1, 5, 5] = np.inf
+    scale, resampler = fit_intensity(settings.intensity, slices), make_resampler(settings, (61, 47), (1, 1), paper)
+    inputs = resampler.to_network(scale(slices), scale.padding)
+    with torch.inference_mode():
+        tensors = resampler.to_network(scale(torch.from_numpy(slices)), scale.padding)
+    assert np.allclose(inputs, tensors.numpy(), atol=2e-5) and (not paper or np.array_equal(inputs, tensors.numpy()))
+    logits = random.normal(0, 3, (3, 5, 32, 64)).astype(np.float32)
+    soft = torch.nn.functional.interpolate(
+        torch.from_numpy(logits), size=(61, 47), mode="bilinear", align_corners=align_corners or paper
+    )
+    assert np.allclose(resampler.probabilities(logits), soft.softmax(1).numpy(), atol=2e-5)
+    assert np.array_equal(resampler.labels(logits), resampler.labels(torch.from_numpy(logits)).numpy())
+    if restore == "logits" and not paper:
+        assert np.array_equal(resampler.labels(logits), soft.argmax(1).numpy())
+
+
 def test_fortran_order_and_constant_slabs_are_measured_as_any_other():
     array = np.asfortranarray(np.random.default_rng(0).normal(50, 9, (7, 300, 2100)))  # several parts
     array[0, 0, 0] = np.nan
