@@ -120,16 +120,9 @@ def test_the_worker_loads_segments_and_previews(without, model, place, tmp_path)
         assert worker.request(LoadRequest(bundle=model)).device == "cpu"
         whole = worker.request(SegmentRequest(volume=volume_file(worker, array), bundle=model))
         assert agreement(worker.folder.take(whole.labelmap), expected) > 0.99999
-        region = Region(k=(2, 3))
-        slab = worker.request(SegmentRequest(volume=volume_file(worker, array), bundle=model, box=box_of(region)))
+        slab = worker.request(SegmentRequest(volume=volume_file(worker, array), bundle=model, region=Region(k=(2, 3))))
         preview = worker.folder.take(slab.labelmap)
         assert agreement(preview, expected[2:3]) > 0.99999
-
-
-def box_of(region):
-    from rwkv_core.worker.content import Box, Range
-
-    return Box(i=Range(first=0, end=24), j=Range(first=0, end=20), k=Range(first=region.k[0], end=region.k[1]))
 
 
 def test_numpy_computes_where_openvino_does_not_start(without, model, tmp_path):
@@ -183,5 +176,5 @@ def test_weights_that_do_not_fit_are_told_without_torch(without, tmp_path):
     (folder / "config.json").write_text(text.replace('"variant": "T"', '"variant": "S"'), encoding="utf-8")
     write_volume(tmp_path / "a.nrrd", noise(dtype=np.int16), OBLIQUE)
     without(*TRAINING)
-    run = command_line("segment", tmp_path / "a.nrrd", "-o", tmp_path / "a.nrrd", "--model", folder, code=1)
+    run = command_line("segment", tmp_path / "a.nrrd", "-o", tmp_path / "b.nrrd", "--model", folder, code=1)
     assert "does not fit" in run.stderr and "encoder.stage" in run.stderr
