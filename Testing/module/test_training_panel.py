@@ -97,7 +97,7 @@ def test_the_button_says_what_is_missing(panel, ui, state, opened):
     choose(ui.trainingPresetComboBox, "Fine-tuning on own data")
     opened.logic.installation.ready = False
     opened.logic.installation.changed.emit()
-    assert "PyTorch" in reason(ui)
+    assert "OpenVINO" in reason(ui)
 
 
 def test_choices_are_kept_in_the_scene(panel, ui, state, drawn, tmp_path):

@@ -127,7 +127,12 @@ class AdaptationLogic:
         users, new = self._users(current)
         marked = tuple(dict.fromkeys([*self._result.protectedSlices(), *slices]))
         self._running, self._cancelled = True, False
-        self._result.begin(_("Learning from the corrections"), lambda error: (self.cancel(), over(error)))
+
+        def giveUp(error: RWKVUNetError) -> None:
+            self.cancel()
+            over(error)
+
+        self._result.begin(_("Learning from the corrections"), giveUp)
         client = self._result.client
         files: list[str] = []
 

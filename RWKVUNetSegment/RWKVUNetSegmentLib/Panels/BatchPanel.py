@@ -70,7 +70,7 @@ class BatchPanel(Panel):
             self.parameterNode.batchOutputFolder = path
 
     def onBatchOrCancel(self) -> None:
-        if self.running:
+        if self.result is not None and self.running:
             self.ui.batchStatusLabel.text = _("Cancelling…")
             self.allow(self.ui.batchButton, False, _("The running scan is being ended."))
             self.result.cancel()
@@ -125,7 +125,7 @@ class BatchPanel(Panel):
     def onShowTable(self) -> None:
         with showErrors(_("The table cannot be shown.")):
             layout = slicer.app.layoutManager()
-            if layout is None:
+            if layout is None or self.result is None:
                 raise InputError(_("This Slicer has no views."))
             layout.setLayout(slicer.modules.tables.logic().GetLayoutWithTable(layout.layout))
             application = slicer.app.applicationLogic()

@@ -127,6 +127,8 @@ class ModelPanel(Panel):
                 self.logic.models.cancel()
                 return
             model = self.selected
+            if model is None:
+                return
             question = _(
                 "Download “{title}” ({size}) from {repo} on the Hugging Face Hub?\n\nLicence: {licence}"
             ).format(
@@ -155,6 +157,8 @@ class ModelPanel(Panel):
     def onRemove(self) -> None:
         with showErrors(_("The model could not be removed.")):
             model = self.selected
+            if model is None:
+                return
             question = _("Delete “{title}” from this computer?\n\n{folder}").format(
                 title=model.title, folder=model.folder
             )

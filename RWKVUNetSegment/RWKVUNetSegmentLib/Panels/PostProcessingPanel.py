@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import slicer
 from slicer.i18n import tr as _
@@ -131,7 +131,7 @@ class PostProcessingPanel(Panel):
             probability = float(ui.thresholdSlider.value) if ui.thresholdCheckBox.checked else None
             self._set(f"threshold {entry.value}", self._processing.with_threshold(entry.value, probability))
 
-    def _setClass(self, field: str, wanted: bool) -> None:
+    def _setClass(self, field: Literal["off", "keep_largest", "fill_holes"], wanted: bool) -> None:
         entry = self._class
         if entry is not None:
             self._set(f"{field} {entry.value}", self._processing.with_class(field, entry.value, wanted))

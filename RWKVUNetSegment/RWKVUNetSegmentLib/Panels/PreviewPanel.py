@@ -65,8 +65,8 @@ class PreviewPanel(Panel):
         node = self.parameterNode
         settings = settingsOf(node)
         return PreviewParameters(
-            node.inputVolume,
-            *(settings[name] for name in ("model", "device", "engine", "smoothing")),
+            inputVolume=node.inputVolume,
+            **{name: settings[name] for name in ("model", "device", "engine", "smoothing")},
             anyModality=self._anyway == (node.model, modalityOf(node.inputVolume)),
         )
 

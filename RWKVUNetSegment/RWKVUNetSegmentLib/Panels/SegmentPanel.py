@@ -103,7 +103,7 @@ class SegmentPanel(Panel):
         return " ".join([done, *result.warnings])
 
     def onSegmentOrCancel(self) -> None:
-        if self.running:
+        if self.result is not None and self.running:
             self.ui.statusLabel.text = _("Cancelling…")
             self.allow(self.ui.segmentButton, False, _("The segmentation process is being ended."))
             self.result.cancel()
@@ -139,7 +139,7 @@ class SegmentPanel(Panel):
         if result.node is not None and node and node.inputVolume == result.parameters.inputVolume:
             node.outputSegmentation = result.node
         self.logic.stateChanged()
-        if result.state != RunState.FAILED:
+        if result.state != RunState.FAILED or result.error is None:
             return
         log = self.logic.segmentation.client.logTail()
         details = {"detailedText": log} if log else {}

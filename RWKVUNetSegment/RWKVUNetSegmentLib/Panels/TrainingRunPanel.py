@@ -50,6 +50,11 @@ class TrainingRunPanel(Panel):
         chosen = training.find(self.parameterNode.trainingRun) if self.parameterNode else None
         return chosen or (training.runs[0] if training.runs else None)
 
+    def _given(self) -> TrainingRun:
+        """The run of a button that is shown only while there is one."""
+        assert self.run is not None
+        return self.run
+
     def follow(self, run: TrainingRun) -> None:
         """Keep the curves of a run in the scene up to date from its beginning."""
         self._followed.add(str(run.folder))
@@ -208,14 +213,14 @@ class TrainingRunPanel(Panel):
 
     def onStop(self) -> None:
         with showErrors(_("The run could not be stopped.")):
-            run = self.run
+            run = self._given()
             self.logic.training.stop(run)
             self.allow(self.ui.trainingStopButton, False, _("The run stops after its present step."))
             self.ui.trainingStatusLabel.text = _("Stopping after the present step…")
 
     def onResume(self) -> None:
         with showErrors(_("The run could not be resumed.")):
-            run = self.run
+            run = self._given()
             self.follow(run)
             self.logic.training.resume(run, self.parameterNode.trainingDevice, self.onResumed, self.onResumeError)
 
@@ -228,7 +233,7 @@ class TrainingRunPanel(Panel):
 
     def onRemove(self) -> None:
         with showErrors(_("The run could not be removed.")):
-            run = self.run
+            run = self._given()
             question = _("Delete the run “{name}” from this computer?\n\n{folder}").format(
                 name=run.name, folder=run.folder
             )
@@ -237,14 +242,14 @@ class TrainingRunPanel(Panel):
 
     def onShowCurves(self) -> None:
         with showErrors(_("The curves cannot be shown.")):
-            run = self.run
+            run = self._given()
             self.follow(run)
             nodes = self._nodes(run)
             nodes.update(run.metrics())
             nodes.show()
 
     def onOpenLog(self) -> None:
-        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self.run.log)))
+        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self._given().log)))
 
     def onOpenFolder(self) -> None:
-        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self.run.folder)))
+        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self._given().folder)))

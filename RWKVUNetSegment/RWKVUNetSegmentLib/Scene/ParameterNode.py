@@ -125,5 +125,6 @@ def _regionOf(node: RWKVUNetSegmentParameterNode) -> Any:
     if node.region is Region.RANGE:
         axis, count = axisOf(node.inputVolume, node.sliceDirection)
         last = min(node.lastSlice, count)
-        return sliceRange(node.inputVolume, axis, min(node.firstSlice, last) - 1, last - 1)
+        first = min(node.firstSlice, last)
+        return sliceRange(node.inputVolume, axis, first - 1, last - 1)  # type: ignore[arg-type]  # a name of the three
     return None

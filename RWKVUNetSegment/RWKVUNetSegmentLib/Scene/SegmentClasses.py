@@ -17,7 +17,7 @@ def findSegments(node: Any, classes: Sequence[SegmentClass]) -> dict[int, str]:
     A segment is of a class when it has its name and its terminology. One that the user renamed or drew is the user's.
     """
     segmentation = node.GetSegmentation()
-    known = {}
+    known: dict[tuple[str, Any], str] = {}
     for segmentID in segmentation.GetSegmentIDs():
         segment = segmentation.GetSegment(segmentID)
         known.setdefault((segment.GetName(), _codes(segment.GetTerminology())), segmentID)

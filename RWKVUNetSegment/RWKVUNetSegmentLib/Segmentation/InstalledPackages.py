@@ -69,7 +69,7 @@ def parse(requirement: str) -> Any:
     try:
         from packaging.requirements import Requirement
     except ModuleNotFoundError:
-        from pip._vendor.packaging.requirements import Requirement
+        from pip._vendor.packaging.requirements import Requirement  # type: ignore[assignment]  # the same, older
     return Requirement(requirement)
 
 

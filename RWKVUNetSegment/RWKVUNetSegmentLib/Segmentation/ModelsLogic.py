@@ -201,8 +201,12 @@ class ModelsLogic:
             self.busy, self._ticket = "", None
             self.changed.emit()
 
+        def succeeded() -> None:
+            over()
+            emit(onDone)
+
         def done(answer: Any) -> None:
-            self.refresh(lambda: (over(), emit(onDone)), lambda error: (over(), emit(onError, error)))
+            self.refresh(succeeded, failed)
 
         def failed(error: RWKVUNetError) -> None:
             over()

@@ -146,7 +146,8 @@ def _exportCase(node: Any, classes: Collection[str] | None, path: Path) -> Gener
     wanted = None if classes is None else {_key(name) for name in classes}
     chosen = [one for one in _segments(node) if wanted is None or _key(one.GetName()) in wanted]
     label = np.zeros(scan.array.shape, np.uint8 if len(chosen) < 256 else np.uint16)
-    described, warnings = [], []
+    described: list[Any] = []
+    warnings: list[str] = []
     for value, segment in enumerate(chosen, 1):
         yield _("Writing {name}: {segment}").format(name=node.GetName(), segment=segment.GetName())
         if node.GetScene() is None or volume.GetScene() is None:
