@@ -67,3 +67,85 @@ def _element(group, number, kind, value):
     value += b" " * (len(value) % 2) if kind == b"CS" else b"\0" * (len(value) % 2)
     size = struct.pack("<HI", 0, len(value)) if kind == b"OB" else struct.pack("<H", len(value))
     return struct.pack("<HH", group, number) + kind + size + value
+
+
+def write_frames(path, array, positions=None, orientation=(1, 0, 0, 0, 1, 0), spacing=(0.75, 0.5), **how):
+    """An enhanced MR or CT file, frame by frame as given, by pydicom.
+
+    Args:
+        positions: LPS, one for each frame; None stacks them by 2.5 mm.
+        slopes, intercepts: one for each frame.
+        content: for each frame, fields of its frame content; echoes: echo times.
+        shared: whether orientation and spacing stand in the shared groups, else in every frame.
+        fields: of the whole data set.
+    """
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+    def item(**values):
+        one = Dataset()
+        for key, value in values.items():
+            setattr(one, key, value)
+        return one
+
+    if positions is None:
+        positions = [(ORIGIN[0], ORIGIN[1], ORIGIN[2] + 2.5 * k) for k in range(len(array))]
+    kind = how.get("sop_class", "1.2.840.10008.5.1.4.1.1.4.1")
+    plane = {
+        "PlaneOrientationSequence": [item(ImageOrientationPatient=list(orientation))],
+        "PixelMeasuresSequence": [item(PixelSpacing=list(spacing), SliceThickness=2.5)],
+    }
+    shared = how.get("shared", True)
+    groups = []
+    for k, position in enumerate(positions):
+        group = item(PlanePositionSequence=[item(ImagePositionPatient=[round(float(x), 5) for x in position])])
+        for key, value in {} if shared else plane.items():
+            setattr(group, key, value)
+        if "slopes" in how:
+            group.PixelValueTransformationSequence = [
+                item(RescaleSlope=how["slopes"][k], RescaleIntercept=how["intercepts"][k], RescaleType="US")
+            ]
+        if "content" in how:
+            group.FrameContentSequence = [item(**how["content"][k])]
+        if "echoes" in how:
+            group.MREchoSequence = [item(EffectiveEchoTime=how["echoes"][k])]
+        groups.append(group)
+    one = item(
+        SOPClassUID=kind, SOPInstanceUID=generate_uid(), StudyInstanceUID="1.2", SeriesInstanceUID="1.2.3",
+        SeriesNumber=3, SeriesDescription="T1", Modality="MR", ImageType=["ORIGINAL", "PRIMARY", "M", "NONE"],
+        Rows=array.shape[1], Columns=array.shape[2], SamplesPerPixel=1, PhotometricInterpretation="MONOCHROME2",
+        NumberOfFrames=len(array), BitsAllocated=16, BitsStored=16, HighBit=15,
+        PixelRepresentation=int(array.dtype == np.int16), PixelData=array.tobytes(),
+        SharedFunctionalGroupsSequence=[item(**plane) if shared else item()],
+        PerFrameFunctionalGroupsSequence=groups,
+    )  # fmt: skip
+    for key, value in how.get("fields", {}).items():
+        setattr(one, key, value)
+    one.file_meta = FileMetaDataset()
+    one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    path.parent.mkdir(parents=True, exist_ok=True)
+    one.save_as(path, enforce_file_format=True)
+    return path
+
+
+def changed(path, **fields):
+    """The file with other values of some elements; None removes one."""
+    import pydicom
+
+    one = pydicom.dcmread(path)
+    for key, value in fields.items():
+        if value is None:
+            delattr(one, key)
+        else:
+            setattr(one, key, value)
+    one.save_as(path)
+    return path
+
+
+def without_preamble(path):
+    """The file without preamble and file meta, as some archives give it."""
+    import pydicom
+
+    one = pydicom.dcmread(path)
+    path.write_bytes(path.read_bytes()[144 + one.file_meta.FileMetaInformationGroupLength :])
+    return path

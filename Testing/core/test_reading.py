@@ -217,7 +217,7 @@ def test_find_volumes_lists_the_inputs_of_a_batch(tmp_path):
     (tmp_path / "a.nrrd").rename(tmp_path / "a.NRRD")
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "empty").mkdir()
-    assert [path.name for path in find_volumes(tmp_path)] == ["a.NRRD", "b.nii.gz", "c.mha"]
+    assert [path.name for path in find_volumes(tmp_path)] == ["a.NRRD", "b.nii.gz", "c.mha", "d.nii"]
     assert not is_dicom_folder(tmp_path)
     with pytest.raises(InputError, match="cannot be read"):
         find_volumes(tmp_path / "none")

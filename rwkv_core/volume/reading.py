@@ -10,7 +10,8 @@ import numpy as np
 from rwkv_core.errors import InputError
 from rwkv_core.packages import LazyModule
 from rwkv_core.vocabulary import SegmentClass
-from rwkv_core.volume.dicom import is_dicom_file, is_dicom_folder, read_dicom_folder
+from rwkv_core.volume.dicom import dicom_inputs, files_below, read_dicom_file, read_dicom_folder, split_address
+from rwkv_core.volume.dicom_frames import is_dicom_file
 from rwkv_core.volume.geometry import Volume, ijk_to_ras_from_lps
 from rwkv_core.volume.itk import array_of, reason_of
 from rwkv_core.volume.nifti import nifti_damage
@@ -24,6 +25,8 @@ else:
 INPUT_EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 """Files that `find_volumes` takes for volumes; lower case."""
 
+_RESULTS = (".seg.nrrd", ".seg.nhdr", "_probabilities.nii.gz", "_uncertainty.nii.gz")
+_DICOMDIR = "DICOMDIR"
 _KNOWN = "Give a 3-D volume as NIfTI (.nii, .nii.gz), NRRD, MHA, or a folder with a DICOM series."
 _AGAIN = "The file may be damaged or incomplete: copy it again, or convert it again from its source."
 
@@ -32,18 +35,20 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
     """Read one scalar 3-D volume.
 
     Args:
-        path: a file, or a folder with the files of a DICOM series.
-        series: SeriesInstanceUID, to choose one of several series in a folder.
+        path: a file, or a folder with the files of a DICOM series, at any depth.
+        series: SeriesInstanceUID or number, to choose one of several series in a folder.
 
     Returns:
-        Voxels in the file's own type (rescaled, where the file says so) and order; values that are not finite stay.
-        They are in memory once, but for the moment in which ITK reads NIfTI (twice). Geometry as ITK, and so Slicer,
-        understands the file; name is the file's or folder's.
+        Voxels rescaled, where the file says so, and in its order; values that are not finite stay. They are in memory
+        once, but for the moment in which ITK reads NIfTI (twice). Geometry as ITK, and so Slicer, understands the
+        file; name is the file's or folder's.
 
     Raises:
         InputError: when there is no such file, or it is not such a volume, or not a whole one.
     """
     path = Path(path)
+    if series is None:
+        path, series = split_address(path)
     if path.is_dir():
         return _read_folder(path, series)
     if series is not None:
@@ -52,13 +57,18 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
         with path.open("rb"):
             pass
     except FileNotFoundError:
+        if path.is_symlink():
+            raise InputError(
+                f"{path} is a link to a file that is not there: {path.readlink()}.",
+                hint="In a DataLad or git-annex data set, fetch it first: datalad get, or git annex get.",
+            ) from None
         raise InputError(f"{path} does not exist.", hint="Check the path.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be opened: {error.strerror}.") from None
-    if is_dicom_file(path):
-        raise InputError(
-            f"{path} is a single DICOM file.", hint=f"Give the folder with the whole series: {path.parent}."
-        )
+    if path.name.upper() == _DICOMDIR:
+        raise InputError(f"{path} is a list of DICOM files.", hint=f"Give its folder: {path.parent}.")
+    if not path.name.lower().endswith(INPUT_EXTENSIONS) and is_dicom_file(path):
+        return read_dicom_file(path)
     return _read_file(path)
 
 
@@ -94,40 +104,50 @@ def read_labelmap(path: str | Path) -> tuple[Volume, list[SegmentClass]]:
 
 
 def find_volumes(folder: str | Path) -> list[Path]:
-    """The inputs of a batch, sorted: volumes in `folder`, and DICOM series in it or in its immediate subfolders.
+    """The inputs of a batch, sorted: every volume file and every DICOM series below `folder`, to the bottom.
 
-    Segmentations (``*.seg.nrrd``) and hidden files are left out; images in subfolders are not looked for.
+    What this program wrote (``*.seg.nrrd``, ``*_probabilities.nii.gz``, ...) and hidden files are left out. A DICOM
+    series that shares its folder with others, or is spread over several, is named by a `series_address`.
 
     Raises:
-        InputError: when the folder does not exist or cannot be read.
+        InputError: when the folder does not exist or cannot be read, or a volume is a link to a file that is not there.
     """
     folder = Path(folder)
     try:
-        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+        next(folder.iterdir(), None)
+        files = files_below(folder)
     except OSError as error:
         raise InputError(f"The folder {folder} cannot be read: {error.strerror}.", hint="Check the path.") from None
-    found = [entry for entry in entries if is_dicom_folder(entry) or _is_volume_file(entry)]
-    return [folder, *found] if is_dicom_folder(folder) else found
+    found = [file for file in files if _is_volume_file(file)]
+    if any(is_dicom_file(file) for file in files if file not in found):
+        found += dicom_inputs(folder)
+    return sorted(found)
 
 
 def _is_volume_file(path: Path) -> bool:
+    return path.name.lower().endswith(INPUT_EXTENSIONS) and not is_own_output(path)
+
+
+def is_own_output(path: Path) -> bool:
+    """Whether a file is a result of this program by its name, its companions, or what it says about itself."""
     name = path.name.lower()
-    return name.endswith(INPUT_EXTENSIONS) and not name.endswith((".seg.nrrd", ".seg.nhdr")) and path.is_file()
+    return name.endswith(_RESULTS)
 
 
 def _read_folder(folder: Path, series: str | None) -> Volume:
     try:
-        if is_dicom_folder(folder):
-            return read_dicom_folder(folder, series)
-        inside = find_volumes(folder)
-        empty = not any(folder.iterdir())
+        next(folder.iterdir(), None)
+        files = files_below(folder)
     except OSError as error:
         raise InputError(f"The folder {folder} cannot be read: {error.strerror}.") from None
+    if any(is_dicom_file(file) for file in files if not _is_volume_file(file)):
+        return read_dicom_folder(folder, series)
+    inside = [file for file in files if _is_volume_file(file)]
     if inside:
         raise InputError(
             f"{folder} is a folder of images, not a volume.", hint=f"Give one of them, such as {inside[0]}."
         )
-    raise InputError(f"The folder {folder} {'is empty' if empty else 'holds no DICOM files'}.", hint=_KNOWN)
+    raise InputError(f"The folder {folder} {'holds no DICOM files' if files else 'is empty'}.", hint=_KNOWN)
 
 
 def _read_file(path: Path) -> Volume:
