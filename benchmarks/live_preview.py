@@ -24,7 +24,7 @@ import slicer  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from rwkv_core.vocabulary import SliceIndex  # noqa: E402
+from rwkv_core.vocabulary import SegmentOptions, SliceIndex  # noqa: E402
 from RWKVUNetSegmentLib.Scene.SliceViews import goTo  # noqa: E402
 from RWKVUNetSegmentLib.Worker.SliceRequests import PreviewParameters  # noqa: E402
 
@@ -58,7 +58,7 @@ def main() -> None:
             "sagittal": lambda n: goTo(volume, SliceIndex("I", 70 + n)),
             "oblique": tilt,
         }
-        preview.start(PreviewParameters(volume, model=options.model))
+        preview.start(PreviewParameters(volume, SegmentOptions(model=options.model)))
         bench.wait_until(lambda: preview.previewed and not preview.busy, PATIENCE, lambda: preview.message)
         for kind, look in looks.items():
             seconds = []

@@ -21,6 +21,7 @@ from rich.table import Table
 
 from rwkv_core.bundle.bundle import new_network, write_bundle
 from rwkv_core.bundle.catalogue import load_catalogue
+from rwkv_core.vocabulary import SegmentOptions
 from rwkv_core.worker.arrays import geometry_of
 from rwkv_core.worker.client import WorkerClient
 from rwkv_core.worker.protocol import SegmentRequest, Slices, VolumeFile
@@ -43,7 +44,9 @@ def first_answer(bundle: str, folder: Path, array: np.ndarray, repeats: int) -> 
         volume = VolumeFile(file=file, ijk_to_ras=geometry_of(np.diag([-0.8, -0.8, 2.0, 1.0])))
 
         def ask(k: int) -> None:
-            request = SegmentRequest(volume=volume, bundle=bundle, device="cpu", slices=Slices(axis="K", indices=(k,)))
+            request = SegmentRequest(
+                volume=volume, options=SegmentOptions(model=bundle, device="cpu"), slices=Slices(axis="K", indices=(k,))
+            )
             worker.folder.take(worker.request(request).labelmap or "")
 
         ask(75)

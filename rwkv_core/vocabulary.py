@@ -4,10 +4,11 @@ Frozen dataclasses of the standard library and numpy alone, so that Slicer can u
 They check themselves when they are made; pydantic takes them as fields and does the same with what it reads.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,66 @@ def check_model_id(text: str) -> str:
 def size_in_words(shape: Sequence[int]) -> str:
     """Write the (K, J, I) shape (150, 512, 512) as "512 x 512 x 150": the order in which Slicer shows it."""
     return " x ".join(str(size) for size in reversed(shape))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentOptions:
+    """How volumes are segmented: one object from button, console, batch and command line down to the network.
+
+    The command line's flags are made from it: the metadata of each field are its help and choices.
+
+    Attributes:
+        model: id or folder.
+        device: "auto", "cpu", "cuda", "cuda:N", "mps".
+        engine: "auto", or one of `rwkv_core.engines.ENGINES`.
+        mode: "best"; or "paper" for the published pipeline, voxel for voxel.
+        islands: "remove" keeps the largest part of every class, "keep" keeps all; "bundle" does what the model's
+            config asks for, in whole volumes only: a region may well hold several parts.
+        smoothing: standard deviation in mm of a Gaussian that smooths all labels jointly, before islands go.
+        average: whether the answers for axial, coronal and sagittal slices are averaged, where all of them are fine
+            and the model was trained on them; None does what the model's config asks for.
+        any_modality: segment also when the volume's modality is not the model's.
+
+    Raises:
+        FieldError: when a field is out of its range.
+    """
+
+    model: str = field(default="default", metadata={"help": "id or folder of a model"})
+    device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, cuda:N or mps"})
+    engine: str = field(
+        default="auto",
+        metadata={
+            "choices": ("auto", "cuda", "openvino", "openvino-int8", "torch", "numpy"),
+            "help": "what computes: cuda on NVIDIA's GPUs, openvino on CPUs (auto takes these), openvino-int8 for "
+            "speed at some loss, torch and numpy anywhere",
+        },
+    )
+    mode: Mode = field(default="best", metadata={"help": "paper: the published pipeline, voxel for voxel"})
+    islands: Islands = field(
+        default="bundle",
+        metadata={"help": "remove: keep the largest part of every class; keep: all parts; bundle: as the model says"},
+    )
+    smoothing: float = field(
+        default=0.0, metadata={"metavar": "MM", "help": "standard deviation of the smoothing of all labels, mm"}
+    )
+    average: bool | None = field(
+        default=None,
+        metadata={
+            "help": "average the answers for slices of several orientations, or do not (default: as the model says)"
+        },
+    )
+    any_modality: bool = field(default=False, metadata={"help": "segment even if the modality does not fit"})
+
+    def __post_init__(self) -> None:
+        for name, known in (("mode", get_args(Mode)), ("islands", get_args(Islands))):
+            if getattr(self, name) not in known:
+                raise FieldError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}.")
+        if not 0 <= self.smoothing < math.inf:
+            raise FieldError(f"The smoothing must be 0 mm or more, not negative, and it is {self.smoothing:g} mm.")
+
+    def of_slices(self) -> "SegmentOptions":
+        """Leave what makes sense in single slices: they are never averaged, and do not show what hangs together."""
+        return replace(self, islands="keep", average=False)
 
 
 @dataclass(frozen=True, kw_only=True)

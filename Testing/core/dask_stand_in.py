@@ -13,15 +13,15 @@ LIMIT = 60
 
 
 def dask_setup(worker):
-    from rwkv_core.inference import batch, cluster
+    from rwkv_core.inference import batch, cluster, segmenter
 
     place = Path(os.environ[PLACE])
-    segment_file, segmenter = batch.segment_file, batch.Settings.segmenter
+    segment_file, from_options = batch.segment_file, segmenter.Segmenter.from_options
 
-    def load(self):
+    def load(options):
         with (place / "loads").open("a") as file:
             file.write(f"{os.getpid()}\n")
-        return segmenter(self)
+        return from_options(options)
 
     def held_up(model, source, target, settings, progress=None, cancel=None):
         held = place / "held"
@@ -35,4 +35,4 @@ def dask_setup(worker):
             (place / "cancelled").touch()
         return segment_file(model, source, target, settings, progress, cancel)
 
-    batch.Settings.segmenter, cluster.segment_file = load, held_up
+    segmenter.Segmenter.from_options, cluster.segment_file = load, held_up

@@ -11,8 +11,9 @@ import SimpleITK as sitk
 
 from rwkv_core.cli import main
 from rwkv_core.errors import CancelledError, InputError
-from rwkv_core.inference.batch import Settings, plan
+from rwkv_core.inference.batch import BatchOptions, plan
 from rwkv_core.inference.cluster import segment_on_cluster
+from rwkv_core.vocabulary import SegmentOptions
 from rwkv_core.volume import read_volume
 
 from core import dask_stand_in
@@ -108,7 +109,7 @@ def test_a_worker_killed_in_the_middle_loses_nothing(cluster, folder, model):
     outcomes = segment_on_cluster(
         cluster.scheduler_address,
         jobs,
-        Settings(model=model, device="cpu"),
+        BatchOptions(SegmentOptions(model=model, device="cpu")),
         progress=lambda done, total, workers: seen.append((done, total, workers)),
         cancel=kill_who_holds,
     )
@@ -127,7 +128,7 @@ def test_cancelling_stops_the_workers_too(cluster, folder, model):
         segment_on_cluster(
             cluster.scheduler_address,
             jobs,
-            Settings(model=model, device="cpu"),
+            BatchOptions(SegmentOptions(model=model, device="cpu")),
             cancel=lambda: (folder / "held").exists(),
         )
     wait_for(folder / "cancelled")
@@ -137,7 +138,9 @@ def test_cancelling_stops_the_workers_too(cluster, folder, model):
 def test_an_unknown_model_and_a_wrong_address_are_told(cluster, folder, monkeypatch):
     monkeypatch.setattr("rwkv_core.inference.cluster._CONNECT_SECONDS", 1)
     jobs = plan([scans(folder, "a")], folder / "out")
-    (outcome,) = segment_on_cluster(cluster.scheduler_address, jobs, Settings(model="no-such-model"))
+    (outcome,) = segment_on_cluster(
+        cluster.scheduler_address, jobs, BatchOptions(SegmentOptions(model="no-such-model"))
+    )
     assert outcome.status == "failed" and "no-such-model" in outcome.error["message"]
     with pytest.raises(InputError, match=r"No Dask scheduler answers at 127\.0\.0\.1:9"):
-        segment_on_cluster("127.0.0.1:9", jobs, Settings(model="no-such-model"))
+        segment_on_cluster("127.0.0.1:9", jobs, BatchOptions(SegmentOptions(model="no-such-model")))

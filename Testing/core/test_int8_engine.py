@@ -15,7 +15,7 @@ from rwkv_core.bundle.weights import NetworkWeights
 from rwkv_core.engines import openvino_int8_engine, why_unavailable
 from rwkv_core.engines.openvino_int8_engine import OpenVINOInt8Engine, compared
 from rwkv_core.errors import DeviceError
-from rwkv_core.vocabulary import Region
+from rwkv_core.vocabulary import Region, SegmentOptions
 
 from core.test_engines import picture, random_network, relative_error
 
@@ -33,10 +33,14 @@ def empty_cache(tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("default")
 def test_the_head_keeps_its_labels_and_the_cost_is_told(caplog, monkeypatch):
     volume, region = read_volume(HEAD), Region(k=(52, 92))
-    expected = Segmenter("default", "cpu", engine="openvino").segment(volume, region, average=False).labelmap
+    expected = (
+        Segmenter("default", "cpu", engine="openvino")
+        .segment(volume, region, options=SegmentOptions(average=False))
+        .labelmap
+    )
     segmenter = Segmenter("default", "cpu", engine="openvino-int8")
     with caplog.at_level(logging.WARNING):
-        found = segmenter.segment(volume, region, average=False)
+        found = segmenter.segment(volume, region, options=SegmentOptions(average=False))
     assert segmenter.engine.name == "openvino-int8"
     assert "8-bit engine: on 12 slices" in caplog.text and "mean Dice" in caplog.text
     assert (found.labelmap != expected).any()
@@ -52,7 +56,9 @@ def test_the_head_keeps_its_labels_and_the_cost_is_told(caplog, monkeypatch):
         raise AssertionError("calibrated again")
 
     monkeypatch.setattr(openvino_int8_engine, "quantised", refuse)
-    again = Segmenter("default", "cpu", engine="openvino-int8").segment(volume, region, average=False)
+    again = Segmenter("default", "cpu", engine="openvino-int8").segment(
+        volume, region, options=SegmentOptions(average=False)
+    )
     assert (again.labelmap == found.labelmap).all()
 
 

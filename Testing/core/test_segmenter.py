@@ -12,6 +12,7 @@ from rwkv_core.bundle.config import Percentile, ZScore
 from rwkv_core.errors import BundleError, CancelledError, DeviceError, InputError
 from rwkv_core.inference.intensity import fit_intensity
 from rwkv_core.inference.preprocessing import make_resampler
+from rwkv_core.vocabulary import SegmentOptions
 
 from core.small_models import BandNetwork, BlurredBandNetwork, QuadrantNetwork, config, with_network
 
@@ -117,8 +118,8 @@ def test_a_box_merges_seamlessly(average):
     model = with_network(config(orientations=("SPL", "AIL", "LIP")), BlurredBandNetwork())
     segmenter = Segmenter(model, "cpu", engine="torch")
     volume, region = Volume(array, RAS), Region(i=(12, 50), j=(10, 48), k=(20, 56))
-    whole = segmenter.segment(volume, average=average).labelmap
-    box = segmenter.segment(volume, region, True, average=average)
+    whole = segmenter.segment(volume, options=SegmentOptions(average=average)).labelmap
+    box = segmenter.segment(volume, region, True, options=SegmentOptions(average=average))
     inside = region.as_slices()
     assert np.mean(box.labelmap[inside] == whole[inside]) > 0.9999
     outside = np.ones(array.shape, bool)
@@ -203,14 +204,18 @@ def test_islands_and_smoothing_on_request():
     segmenter = Segmenter(with_network(config(), BandNetwork()), "cpu")
     cleaned = channel.copy()
     cleaned[5:7, 32:36, 5:9] = 0
-    assert np.array_equal(segmenter.segment(Volume(array, RAS), islands="remove").labelmap, cleaned)
-    part = segmenter.segment(Volume(array, RAS), Region.parse(":,:,4:8"), islands="remove").labelmap
+    assert np.array_equal(
+        segmenter.segment(Volume(array, RAS), options=SegmentOptions(islands="remove")).labelmap, cleaned
+    )
+    part = segmenter.segment(
+        Volume(array, RAS), Region.parse(":,:,4:8"), options=SegmentOptions(islands="remove")
+    ).labelmap
     assert np.array_equal(part[4:], cleaned[4:]) and not part[:4].any()
-    smooth = segmenter.segment(Volume(array, RAS), smoothing=2.0).labelmap
+    smooth = segmenter.segment(Volume(array, RAS), options=SegmentOptions(smoothing=2.0)).labelmap
     assert smooth[4, 15, 12] == 2 and smooth[4, 12, 12] == 0  # no value, no label
     assert not smooth[5:7, 32:36, 5:9].any()
     with pytest.raises(InputError, match="must not be negative"):
-        segmenter.segment(Volume(array, RAS), smoothing=-1)
+        SegmentOptions(smoothing=-1)
 
 
 @pytest.mark.parametrize("classes", [2, 9, 300])
@@ -360,7 +365,7 @@ def test_known_modality_must_fit(given, fits):
     else:
         with pytest.raises(InputError, match="made for CT, and this volume is MR"):
             segmenter.segment(volume)
-        assert segmenter.segment(volume, any_modality=True).labelmap.any()
+        assert segmenter.segment(volume, options=SegmentOptions(any_modality=True)).labelmap.any()
 
 
 def smooth_scan():

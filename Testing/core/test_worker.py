@@ -12,10 +12,9 @@ import torch
 from rwkv_core import Segmenter, Volume
 from rwkv_core.engines import ENGINES, why_unavailable
 from rwkv_core.errors import BundleError, DeviceError, InputError
-from rwkv_core.vocabulary import Region, Slices
+from rwkv_core.vocabulary import Region, SegmentOptions, Slices
 from rwkv_core.worker.arrays import geometry_of
 from rwkv_core.worker.client import WorkerClient
-from rwkv_core.worker.errors import ProtocolError
 from rwkv_core.worker.lines import encode
 from rwkv_core.worker.models import KEPT
 from rwkv_core.worker.protocol import (
@@ -34,6 +33,7 @@ from core.worker_helpers import (
     OBLIQUE,
     Raw,
     ask_for,
+    asking,
     noise,
     volume_file,
     write_small,
@@ -49,7 +49,7 @@ def worker(place):
 
 
 def segment(worker, model, array, **more):
-    request = SegmentRequest(volume=volume_file(worker, array), bundle=model, device="cpu", **more)
+    request = SegmentRequest(volume=volume_file(worker, array), **asking(model, more))
     result = worker.request(request)
     worker.folder.discard(request.volume.file)
     return result
@@ -83,7 +83,7 @@ def test_devices_and_engines_with_reasons(worker):
 def test_a_volume_is_segmented_as_in_this_process(worker, model):
     array = noise(dtype=np.int16)
     expected = Segmenter(model, "cpu").segment(Volume(array, OBLIQUE), probabilities=True)
-    loaded = worker.request(LoadRequest(bundle=model, device="cpu"))
+    loaded = worker.request(LoadRequest(options=SegmentOptions(model=model, device="cpu")))
     assert loaded.config["id"] == "small"
     assert (loaded.device, loaded.engine, loaded.folder) == (
         "cpu",
@@ -93,7 +93,9 @@ def test_a_volume_is_segmented_as_in_this_process(worker, model):
 
     seen = []
     request = SegmentRequest(
-        volume=volume_file(worker, array), bundle=model, device="cpu", outputs=("labelmap", "probabilities")
+        volume=volume_file(worker, array),
+        options=SegmentOptions(model=model, device="cpu"),
+        outputs=("labelmap", "probabilities"),
     )
     result = worker.request(request, progress=seen.append)
     labelmap = worker.folder.take(result.labelmap)
@@ -142,8 +144,7 @@ def test_a_box_and_slices_come_back_alone(worker, model):
     seen = []
     request = SegmentRequest(
         volume=volume_file(worker, array),
-        bundle=model,
-        device="cpu",
+        options=SegmentOptions(model=model, device="cpu"),
         slices=Slices(axis="K", indices=(1, 2, 9)),
         outputs=("probabilities",),
     )
@@ -161,8 +162,8 @@ def test_a_box_and_slices_come_back_alone(worker, model):
 
 def test_the_second_request_finds_the_model_warm(worker, place):
     folder = write_small(place / "warm")
-    first = worker.request(LoadRequest(bundle=folder, device="cpu"))
-    again = worker.request(LoadRequest(bundle=folder, device="cpu"))
+    first = worker.request(LoadRequest(options=SegmentOptions(model=folder, device="cpu")))
+    again = worker.request(LoadRequest(options=SegmentOptions(model=folder, device="cpu")))
     assert (first.warm, again.warm) == (False, True)
     assert first.timings["total"] > 0
     assert set(again.timings.values()) == {0.0}
@@ -172,17 +173,20 @@ def test_the_second_request_finds_the_model_warm(worker, place):
     stamp = Path(folder, "config.json").stat().st_mtime_ns
     write_small(folder, values=(1, 2))
     os.utime(Path(folder, "config.json"), ns=(stamp + 10**9, stamp + 10**9))
-    assert not worker.request(LoadRequest(bundle=folder, device="cpu")).warm
+    assert not worker.request(LoadRequest(options=SegmentOptions(model=folder, device="cpu"))).warm
     assert len(segment(worker, folder, noise()).classes) == 2
 
 
 def test_the_engine_can_be_chosen(worker, place):
     folder = write_small(place / "torch alone")
-    assert worker.request(LoadRequest(bundle=folder, device="cpu", engine="torch")).engine == "torch"
+    assert (
+        worker.request(LoadRequest(options=SegmentOptions(model=folder, device="cpu", engine="torch"))).engine
+        == "torch"
+    )
     result = segment(worker, folder, noise(), engine="torch")
     assert (result.engine, result.warm) == ("torch", True)
     with pytest.raises(DeviceError, match="no engine named 'steam'"):
-        worker.request(LoadRequest(bundle=folder, device="cpu", engine="steam"))
+        worker.request(LoadRequest(options=SegmentOptions(model=folder, device="cpu", engine="steam")))
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +196,7 @@ def lively(place):
 
 def test_a_volume_is_measured_once(worker, lively):
     model = lively
-    request = SegmentRequest(volume=volume_file(worker, noise()), bundle=model, device="cpu")
+    request = SegmentRequest(volume=volume_file(worker, noise()), options=SegmentOptions(model=model, device="cpu"))
     first = worker.request(request)
     assert len(np.unique(worker.folder.get(first.labelmap))) > 2
     part = replace(request, slices=Slices(axis="K", indices=(3,)))
@@ -209,20 +213,20 @@ def test_islands_and_smoothing(worker, lively):
     plain, volume = Segmenter(lively, "cpu"), Volume(array, OBLIQUE)
     for options in ({"islands": "remove"}, {"smoothing": 1.5}, {"islands": "remove", "smoothing": 1.5}):
         result = segment(worker, lively, array, **options)
-        expected = plain.segment(volume, **options).labelmap
+        expected = plain.segment(volume, options=SegmentOptions(**options)).labelmap
         assert np.array_equal(worker.folder.take(result.labelmap), expected)
         assert not np.array_equal(expected, plain.segment(volume).labelmap)
-    with pytest.raises(InputError, match="must not be negative"):
+    with pytest.raises(InputError, match="not negative"):
         segment(worker, lively, array, smoothing=-1.0)
 
 
 def test_only_a_few_models_stay_warm(worker, place):
     models = [write_small(place / f"one of many {n}") for n in range(KEPT + 1)]
     for one in models:
-        worker.request(LoadRequest(bundle=one, device="cpu"))
-    assert worker.request(LoadRequest(bundle=models[-1], device="cpu")).warm
-    assert not worker.request(LoadRequest(bundle=models[0], device="cpu")).warm
-    assert not worker.request(LoadRequest(bundle=models[-1], device="cpu", mode="paper")).warm
+        worker.request(LoadRequest(options=SegmentOptions(model=one, device="cpu")))
+    assert worker.request(LoadRequest(options=SegmentOptions(model=models[-1], device="cpu"))).warm
+    assert not worker.request(LoadRequest(options=SegmentOptions(model=models[0], device="cpu"))).warm
+    assert not worker.request(LoadRequest(options=SegmentOptions(model=models[-1], device="cpu", mode="paper"))).warm
 
 
 def test_a_large_volume_stays_on_disk(worker, place):
@@ -234,8 +238,7 @@ def test_a_large_volume_stays_on_disk(worker, place):
     array[box] = noise(dtype=np.int16)
     request = SegmentRequest(
         volume=VolumeFile(file=file, ijk_to_ras=geometry_of(OBLIQUE)),
-        bundle=folder,
-        device="cpu",
+        options=SegmentOptions(model=folder, device="cpu"),
         region=Region(**{axis: (one.start, one.stop) for axis, one in zip("kji", box, strict=True)}),
     )
     assert array.nbytes == 2**30
@@ -260,7 +263,7 @@ def test_nan_becomes_background_and_is_told(worker, model):
 def test_mistakes_are_explained_and_the_worker_goes_on(worker, model, place):
     outside = place / "array-0123456789abcdef.npy"
     np.save(outside, noise())
-    good = SegmentRequest(volume=volume_file(worker, noise()), bundle=model, device="cpu")
+    good = SegmentRequest(volume=volume_file(worker, noise()), options=SegmentOptions(model=model, device="cpu"))
 
     def refused(error, said, **changes):
         with pytest.raises(error, match=said):
@@ -274,9 +277,8 @@ def test_mistakes_are_explained_and_the_worker_goes_on(worker, model, place):
     refused(InputError, "4 dimensions", volume=volume_file(worker, np.zeros((2, 3, 4, 5))))
     refused(InputError, "does not fit", region=Region(k=(2, 99)))
     refused(InputError, "no slice", slices=Slices(axis="J", indices=(4,)))
-    refused(BundleError, "no-such-model", bundle="no-such-model")
-    refused(DeviceError, "abacus", device="abacus")
-    refused(ProtocolError, "'mode' must be", mode="quick")
+    refused(BundleError, "no-such-model", options=SegmentOptions(model="no-such-model"))
+    refused(DeviceError, "abacus", options=SegmentOptions(model=model, device="abacus"))
     assert worker.request(good).count == 6
 
 

@@ -9,7 +9,7 @@ from rwkv_core.vocabulary import Region, Slices
 from rwkv_core.worker.client import WorkerClient
 from rwkv_core.worker.protocol import SegmentRequest
 
-from core.worker_helpers import PLANES, noise, volume_file, write_averaging
+from core.worker_helpers import PLANES, asking, noise, volume_file, write_averaging
 from core.worker_stand_ins import PROGRAM
 
 SHAPE = (36, 44, 40)
@@ -27,7 +27,7 @@ def averaging(place):
 
 
 def segment(worker, model, steps=None, **more):
-    request = SegmentRequest(volume=volume_file(worker, noise(SHAPE), np.eye(4)), bundle=model, device="cpu", **more)
+    request = SegmentRequest(volume=volume_file(worker, noise(SHAPE), np.eye(4)), **asking(model, more))
     return worker.request(request, progress=steps.append if steps is not None else None)
 
 
@@ -82,8 +82,7 @@ def test_cancel(worker, averaging):
     pid = worker.pid
     request = SegmentRequest(
         volume=volume_file(worker, noise((70, 60, 50)), np.eye(4), name="wait for cancel"),
-        bundle=averaging,
-        device="cpu",
+        **asking(averaging, {}),
     )
     pending = worker.start(request)
     with pytest.raises(CancelledError):

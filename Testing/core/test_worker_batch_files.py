@@ -8,6 +8,7 @@ import SimpleITK as sitk
 
 from rwkv_core import Segmenter
 from rwkv_core.errors import CancelledError, InputError
+from rwkv_core.vocabulary import SegmentOptions
 from rwkv_core.volume import read_volume
 from rwkv_core.worker.client import WorkerClient
 from rwkv_core.worker.protocol import PlanRequest, SegmentFileRequest
@@ -40,7 +41,8 @@ def test_a_folder_is_planned_segmented_and_then_done(worker, model, scans):
     assert not first.done
     steps = []
     result = worker.request(
-        SegmentFileRequest(input=first.input, output=first.output, bundle=model, device="cpu"), progress=steps.append
+        SegmentFileRequest(input=first.input, output=first.output, options=SegmentOptions(model=model, device="cpu")),
+        progress=steps.append,
     )
     assert [one.stage for one in steps if one.stage in ("read", "write")] == ["read", "write"]
     assert next(one.total for one in reversed(steps) if one.stage == "segment") == 4
@@ -56,10 +58,10 @@ def test_a_folder_is_planned_segmented_and_then_done(worker, model, scans):
 def test_options_are_those_of_volumes_in_memory(worker, place, scans):
     lively = write_small(place / "lively files", lively=True, intensity={"method": "zscore"})
     _, second = files_of(worker, scans)
-    options = {"islands": "remove", "smoothing": 1.5}
-    request = SegmentFileRequest(input=second.input, output=second.output, bundle=lively, device="cpu", **options)
+    options = SegmentOptions(model=lively, device="cpu", islands="remove", smoothing=1.5)
+    request = SegmentFileRequest(input=second.input, output=second.output, options=options)
     worker.request(request)
-    expected = Segmenter(lively, "cpu").segment(read_volume(Path(second.input)), **options).labelmap
+    expected = Segmenter(lively, "cpu").segment(read_volume(Path(second.input)), options=options).labelmap
     assert np.array_equal(read_volume(Path(second.output)).array, expected)
 
 
@@ -67,13 +69,19 @@ def test_a_damaged_file_is_told_and_nothing_is_written(worker, model, scans):
     (scans / "a.nii.gz").write_bytes(b"no volume")
     first, _ = files_of(worker, scans)
     with pytest.raises(InputError, match=r"a\.nii\.gz"):
-        worker.request(SegmentFileRequest(input=first.input, output=first.output, bundle=model, device="cpu"))
+        worker.request(
+            SegmentFileRequest(
+                input=first.input, output=first.output, options=SegmentOptions(model=model, device="cpu")
+            )
+        )
     assert not Path(first.output).exists()
 
 
 def test_cancel_writes_nothing(worker, model, scans):
     _, second = files_of(worker, scans)
-    pending = worker.start(SegmentFileRequest(input=second.input, output=second.output, bundle=model, device="cpu"))
+    pending = worker.start(
+        SegmentFileRequest(input=second.input, output=second.output, options=SegmentOptions(model=model, device="cpu"))
+    )
     with pytest.raises(CancelledError):
         pending.result(progress=lambda step: pending.cancel() if step.stage == "read" else None)
     assert not Path(second.output).exists()

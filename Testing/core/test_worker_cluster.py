@@ -7,6 +7,7 @@ import pytest
 import SimpleITK as sitk
 
 from rwkv_core.errors import CancelledError, InputError
+from rwkv_core.vocabulary import SegmentOptions
 from rwkv_core.volume import read_volume
 from rwkv_core.worker.client import WorkerClient
 from rwkv_core.worker.protocol import PlanRequest, SegmentFileRequest, SegmentFilesRequest
@@ -53,7 +54,8 @@ def test_each_outcome_is_told_as_it_comes(worker, model, address, tmp_path):
     Path(b.input).write_bytes(b"no volume")
     steps = []
     worker.request(
-        SegmentFilesRequest(files=(a, b, c), dask=address, bundle=model, device="cpu"), progress=steps.append
+        SegmentFilesRequest(files=(a, b, c), dask=address, options=SegmentOptions(model=model, device="cpu")),
+        progress=steps.append,
     )
     told = {one.file.output: one.file for one in steps if one.file}
     assert set(told) == {a.output, b.output, c.output}
@@ -62,7 +64,9 @@ def test_each_outcome_is_told_as_it_comes(worker, model, address, tmp_path):
     assert told[a.output].error == ""
     assert told[a.output].seconds > 0
     here = worker.request(
-        SegmentFileRequest(input=a.input, output=str(tmp_path / "here.seg.nrrd"), bundle=model, device="cpu")
+        SegmentFileRequest(
+            input=a.input, output=str(tmp_path / "here.seg.nrrd"), options=SegmentOptions(model=model, device="cpu")
+        )
     )
     assert told[a.output].volumes_ml == here.volumes_ml
     assert np.array_equal(read_volume(Path(a.output)).array, read_volume(tmp_path / "here.seg.nrrd").array)
@@ -71,7 +75,9 @@ def test_each_outcome_is_told_as_it_comes(worker, model, address, tmp_path):
 
 def test_cancel_leaves_what_is_done(worker, model, address, tmp_path):
     pair, held = files(worker, tmp_path, "a", "hold")
-    pending = worker.start(SegmentFilesRequest(files=(pair, held), dask=address, bundle=model, device="cpu"))
+    pending = worker.start(
+        SegmentFilesRequest(files=(pair, held), dask=address, options=SegmentOptions(model=model, device="cpu"))
+    )
     told = []
 
     def then_cancel(step):
@@ -90,4 +96,4 @@ def test_no_scheduler_is_told(worker, model, tmp_path):
     (pair,) = files(worker, tmp_path, "a")
     missing = str(tmp_path / "no scheduler.json")
     with pytest.raises(InputError, match="No Dask scheduler answers"):
-        worker.request(SegmentFilesRequest(files=(pair,), dask=missing, bundle=model))
+        worker.request(SegmentFilesRequest(files=(pair,), dask=missing, options=SegmentOptions(model=model)))

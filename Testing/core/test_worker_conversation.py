@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from rwkv_core.errors import CancelledError, InputError
+from rwkv_core.vocabulary import SegmentOptions
 from rwkv_core.worker.conversation import Conversation
 from rwkv_core.worker.errors import WorkerDiedError, WorkerError, death_of, error_of
 from rwkv_core.worker.launch import worker_environment
@@ -39,7 +40,7 @@ class Transport:
 def test_conversation_gives_each_answer_to_its_request():
     worker = Transport()
     first, second = [], []
-    one = worker.talk.ask(LoadRequest(bundle="x"), first.append)
+    one = worker.talk.ask(LoadRequest(options=SegmentOptions(model="x")), first.append)
     two = worker.talk.ask(ShutdownRequest(), second.append)
     assert [request.id for request in worker.sent] == [one.id, two.id] == list(worker.talk.waiting)
     step, end = Progress(id=one.id, stage="weights"), ShutdownResult(id=two.id)

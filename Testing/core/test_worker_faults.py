@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from rwkv_core.errors import CancelledError, DeviceError, StorageError
+from rwkv_core.vocabulary import SegmentOptions
 from rwkv_core.worker.client import WorkerClient
 from rwkv_core.worker.errors import WorkerDiedError, WorkerError, WorkerHungError
 from rwkv_core.worker.protocol import (
@@ -56,10 +57,10 @@ def test_cancel_by_a_question(faulty, model):
 
 def test_cancel_during_load(faulty, model, place):
     slow = shutil.copytree(model, place / SLOW_MODEL)
-    pending = faulty.start(LoadRequest(bundle=str(slow), device="cpu"))
+    pending = faulty.start(LoadRequest(options=SegmentOptions(model=str(slow), device="cpu")))
     with pytest.raises(CancelledError):
         pending.result(progress=lambda step: pending.cancel())
-    assert not faulty.request(LoadRequest(bundle=str(slow), device="cpu")).warm
+    assert not faulty.request(LoadRequest(options=SegmentOptions(model=str(slow), device="cpu"))).warm
 
 
 def test_two_requests_in_flight_are_done_in_order(faulty, model):

@@ -5,6 +5,7 @@ import pytest
 from rwkv_core.bundle.config import config_text
 from rwkv_core.bundle.store import load_bundle
 from rwkv_core.errors import BundleError, CancelledError, CheckpointError, InputError
+from rwkv_core.vocabulary import SegmentOptions
 from rwkv_core.worker.client import WorkerClient
 from rwkv_core.worker.protocol import DownloadRequest, ImportRequest, LoadRequest, ModelsRequest, RemoveRequest
 
@@ -125,7 +126,12 @@ def test_a_checkpoint_is_imported_and_can_be_loaded(kind, worker, home, tmp_path
     assert (done.bundle, done.folder) == ("synapse-t", str(home / "synapse-t"))
     model = listed(worker)["synapse-t"]
     assert (model.state, model.origin) == ("installed", f"imported from {path.name}")
-    assert worker.request(LoadRequest(bundle="synapse-t", device="cpu", engine="torch")).config["id"] == "synapse-t"
+    assert (
+        worker.request(LoadRequest(options=SegmentOptions(model="synapse-t", device="cpu", engine="torch"))).config[
+            "id"
+        ]
+        == "synapse-t"
+    )
     with pytest.raises(BundleError, match="already in the store"):
         worker.request(ImportRequest(path=str(path), bundle="synapse-t"))
 

@@ -16,7 +16,7 @@ from rwkv_core.postprocess import (
     labels_from_probabilities,
     remove_small_parts,
 )
-from rwkv_core.vocabulary import ClassChange, PostProcessing, Region, SegmentClass, SliceIndex, Slices
+from rwkv_core.vocabulary import ClassChange, PostProcessing, Region, SegmentClass, SegmentOptions, SliceIndex, Slices
 from rwkv_core.worker.client import WorkerClient
 from rwkv_core.worker.lines import decode_reply, decode_request, encode
 from rwkv_core.worker.protocol import (
@@ -33,7 +33,7 @@ from rwkv_core.worker.protocol import (
     VolumeFile,
 )
 
-from core.worker_helpers import OBLIQUE, noise, volume_file, write_small
+from core.worker_helpers import OBLIQUE, asking, noise, volume_file, write_small
 
 ROWS = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
 CLASSES = (SegmentClass(value=9, name="New ü软", color=(1, 2, 3)),)
@@ -46,7 +46,7 @@ MESSAGES = [
     ),
     UncertaintyRequest(id=2, result=7, planes=True, flips=True),
     AdaptRequest(
-        id=3, volume=VolumeFile(file="array-0123456789abcdef.npy", ijk_to_ras=ROWS), bundle="default",
+        id=3, volume=VolumeFile(file="array-0123456789abcdef.npy", ijk_to_ras=ROWS),
         labelmap="array-0123456789abcdef.npy", folder="/modèles/ü软", name="mine", title="Mine ü软",
         slices=(SliceIndex("K", 3),), new_classes=CLASSES, seconds=20.0,
     ),
@@ -98,7 +98,7 @@ def kept(worker, lively):
 def segment(worker, model, array=None, **more):
     array = noise() if array is None else array
     given = {"outputs": ("labelmap", "probabilities"), "islands": "keep", **more}
-    request = SegmentRequest(volume=volume_file(worker, array), bundle=model, device="cpu", keep=True, **given)
+    request = SegmentRequest(volume=volume_file(worker, array), keep=True, **asking(model, given))
     pending = worker.start(request)
     result = pending.result()
     assert result.kept
@@ -239,13 +239,12 @@ def corrected(worker, kept):
     new = SegmentClass(value=9, name="New", color=(10, 20, 30))
     fields = {
         "volume": kept[0].volume,
-        "bundle": kept[0].bundle,
+        "options": kept[0].options,
         "labelmap": worker.folder.put(users),
         "name": "mine",
         "title": "Mine",
         "new_classes": (new,),
         "seconds": 0.5,
-        "device": "cpu",
     }
     return before, users, fields
 
@@ -330,7 +329,7 @@ def test_adapt_tells_what_is_wrong_before_it_learns(worker, corrected, tmp_path)
         with pytest.raises(InputError, match=said):
             worker.request(replace(good, **change))
     with pytest.raises(BundleError):
-        worker.request(replace(good, bundle="nowhere"))
+        worker.request(replace(good, options=SegmentOptions(model="nowhere")))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -350,7 +349,7 @@ def test_an_adaptation_is_saved_as_a_model_and_dropped(worker, corrected, tmp_pa
     assert load_bundle("my-structures").config.title == "Mine"
     assert Path(saved.folder) != folder
     for model in ("my-structures", str(folder)):
-        result = client.request(SegmentRequest(volume=volume, bundle=model, device="cpu"))
+        result = client.request(SegmentRequest(volume=volume, options=SegmentOptions(model=model, device="cpu")))
         assert [one.value for one in result.classes] == [1, 2, 3, 4, 9]
 
 

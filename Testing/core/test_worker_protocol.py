@@ -13,6 +13,7 @@ from rwkv_core.vocabulary import (
     Offer,
     Region,
     SegmentClass,
+    SegmentOptions,
     Slices,
     Terminology,
 )
@@ -57,20 +58,17 @@ VOLUME = VolumeFile(file="array-0123456789abcdef.npy", ijk_to_ras=GEOMETRY, name
 REQUESTS = [
     HelloRequest(id=1),
     DevicesRequest(id=2),
-    LoadRequest(id=3, bundle="modèles/ü软 x", device="cuda:1", mode="paper"),
-    SegmentRequest(id=4, volume=VOLUME, bundle="default"),
+    LoadRequest(id=3, options=SegmentOptions(model="modèles/ü软 x", device="cuda:1", mode="paper")),
+    SegmentRequest(id=4, volume=VOLUME, options=SegmentOptions(model="default")),
     SegmentRequest(
         id=5,
         volume=VOLUME,
-        bundle="default",
+        options=SegmentOptions(
+            model="default", any_modality=True, engine="openvino", islands="remove", smoothing=1.5, average=True
+        ),
         region=Region(i=(3, 9)),
         slices=Slices(axis="K", indices=(4, 9)),
         outputs=("labelmap", "probabilities"),
-        any_modality=True,
-        engine="openvino",
-        islands="remove",
-        smoothing=1.5,
-        average=True,
     ),
     CancelRequest(id=6, request=4),
     ModelsRequest(id=7),
@@ -79,13 +77,16 @@ REQUESTS = [
     RemoveRequest(id=10, bundle="synapse-b"),
     PlanRequest(id=12, input="/scans ü软", output="/results"),
     SegmentFileRequest(
-        id=13, input="/scans ü软/a.nii.gz", output="/results/a.seg.nrrd", bundle="default", smoothing=0.5, average=False
+        id=13,
+        input="/scans ü软/a.nii.gz",
+        output="/results/a.seg.nrrd",
+        options=SegmentOptions(model="default", smoothing=0.5, average=False),
     ),
     SegmentFilesRequest(
         id=14,
         files=(FilePair(input="/scans ü软/a.nii.gz", output="/results/a.seg.nrrd", done=False),),
         dask="tcp://host:8786",
-        bundle="default",
+        options=SegmentOptions(model="default"),
     ),
     ShutdownRequest(id=11),
 ]
@@ -180,7 +181,7 @@ def test_replies_survive_the_way(message):
 
 
 def test_a_line_is_ascii_and_one_line():
-    line = encode(LoadRequest(id=1, bundle="a\nü软\u2028\udc80"))
+    line = encode(LoadRequest(id=1, options=SegmentOptions(model="a\nü软\u2028\udc80")))
     assert line.isascii()
     assert line.count(b"\n") == 1
 
@@ -203,11 +204,16 @@ def test_a_line_is_ascii_and_one_line():
         (b'{"id":3,"type":"hello","protocol":"1"}', "'protocol' must be a whole number, not \"1\"", 3),
         (b'{"id":3,"type":"hello","protocol":true}', "'protocol' must be a whole number, not true", 3),
         (b'{"id":3,"type":"hello","protocol":1.5}', "'protocol' must be a whole number, not 1.5", 3),
-        (b'{"id":3,"type":"load"}', "'bundle' is missing", 3),
-        (b'{"id":3,"type":"load","bundle":null}', "'bundle' must be text, not null", 3),
-        (b'{"id":3,"type":"load","bundle":"x","color":1}', "no field 'color'. Known are: id, bundle, device", 3),
-        (b'{"id":3,"type":"load","bundle":"x","mode":"quick"}', "'mode' must be one of 'best', 'paper'", 3),
-        (b'{"id":3,"type":"load","bundle":"x","mode":{}}', "'mode' must be one of 'best', 'paper', not an object", 3),
+        (b'{"id":3,"type":"cancel"}', "'request' is missing", 3),
+        (b'{"id":3,"type":"load","options":{"model":null}}', "'options.model' must be text, not null", 3),
+        (b'{"id":3,"type":"load","color":1}', "no field 'color'. Known are: id, options", 3),
+        (b'{"id":3,"type":"load","options":{"mode":"quick"}}', "'options.mode' must be one of 'best', 'paper'", 3),
+        (
+            b'{"id":3,"type":"load","options":{"mode":{}}}',
+            "'options.mode' must be one of 'best', 'paper', not an object",
+            3,
+        ),
+        (b'{"id":3,"type":"load","options":{"smoothing":-1}}', "'options': The smoothing must be 0 mm or more", 3),
     ],
 )
 def test_a_bad_line_is_explained(line, said, request_id):
@@ -232,23 +238,23 @@ def test_a_bad_line_is_explained(line, said, request_id):
     ],
 )
 def test_a_bad_field_is_named_with_its_place(old, new, said):
-    line = encode(SegmentRequest(id=5, volume=VOLUME, bundle="x")).decode()
+    line = encode(SegmentRequest(id=5, volume=VOLUME, options=SegmentOptions(model="x"))).decode()
     assert old in line
     with pytest.raises(ProtocolError, match=re.escape(said)):
         decode_request(line.replace(old, new, 1).encode())
 
 
 def test_a_whole_number_is_a_real_number_too():
-    line = encode(SegmentRequest(id=5, volume=VOLUME, bundle="x")).replace(b"3.0", b"3")
+    line = encode(SegmentRequest(id=5, volume=VOLUME, options=SegmentOptions(model="x"))).replace(b"3.0", b"3")
     assert decode_request(line).volume.ijk_to_ras == GEOMETRY
 
 
 def test_what_json_cannot_hold_is_not_sent():
     wrong = VolumeFile(file="x", ijk_to_ras=geometry_of(np.full((4, 4), np.nan)))
     with pytest.raises(ProtocolError, match="cannot hold"):
-        encode(SegmentRequest(id=1, volume=wrong, bundle="x"))
+        encode(SegmentRequest(id=1, volume=wrong, options=SegmentOptions(model="x")))
     with pytest.raises(ProtocolError, match="too long"):
-        encode(LoadRequest(id=1, bundle="x" * MAX_LINE))
+        encode(LoadRequest(id=1, options=SegmentOptions(model="x" * MAX_LINE)))
 
 
 @pytest.mark.parametrize(

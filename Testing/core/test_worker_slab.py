@@ -5,7 +5,7 @@ import pytest
 
 from rwkv_core.bundle.bundle import write_bundle
 from rwkv_core.models import build_network
-from rwkv_core.vocabulary import Slices
+from rwkv_core.vocabulary import SegmentOptions, Slices
 from rwkv_core.worker.client import WorkerClient
 from rwkv_core.worker.protocol import SegmentRequest
 
@@ -33,8 +33,9 @@ def test_one_slice_takes_a_thin_slab_through_the_network(tmp_path, spacing, axis
     with WorkerClient(tmp_path / "worker.log", program=PROGRAM, temporary=tmp_path) as worker:
         answer = worker.request(
             SegmentRequest(
-                volume=volume_file(worker, noise(shape), np.eye(4)), bundle=str(model.folder), device="cpu",
-                engine="torch", slices=Slices(axis="KJI"[axis], indices=(number,)), keep=True,
+                volume=volume_file(worker, noise(shape), np.eye(4)), options=SegmentOptions(
+                    model=str(model.folder), device="cpu", engine="torch"
+                ), slices=Slices(axis="KJI"[axis], indices=(number,)), keep=True,
             )
         )  # fmt: skip
         labelmap = worker.folder.take(answer.labelmap)

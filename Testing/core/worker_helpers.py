@@ -4,6 +4,7 @@ import json
 import os
 import select
 import subprocess
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from rwkv_core.bundle.bundle import new_network, write_bundle
+from rwkv_core.vocabulary import SegmentOptions
 from rwkv_core.worker.arrays import PrivateFolder, geometry_of
 from rwkv_core.worker.launch import worker_environment, worker_options, worker_program
 from rwkv_core.worker.protocol import PROTOCOL, SegmentRequest, VolumeFile
@@ -58,8 +60,18 @@ def volume_file(worker, array, ijk_to_ras=OBLIQUE, **more):
     return VolumeFile(file=worker.folder.put(array), ijk_to_ras=geometry_of(ijk_to_ras), **more)
 
 
+def asking(model, more):
+    """The fields of a request for one model on the CPU, from those of `SegmentOptions` and others."""
+    names = {field.name for field in fields(SegmentOptions)}
+    options = {"model": model, "device": "cpu", **{name: value for name, value in more.items() if name in names}}
+    others = {name: value for name, value in more.items() if name not in names}
+    return {"options": SegmentOptions(**options), **others}
+
+
 def ask_for(worker, model, fault="", shape=LONG):
-    return SegmentRequest(volume=volume_file(worker, noise(shape), name=fault), bundle=model, device="cpu")
+    return SegmentRequest(
+        volume=volume_file(worker, noise(shape), name=fault), options=SegmentOptions(model=model, device="cpu")
+    )
 
 
 def is_gone(pid):

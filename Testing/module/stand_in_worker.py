@@ -118,12 +118,12 @@ class Worker:
         return True
 
     def segment(self, request):
-        if request.bundle == "broken":
+        if request.options.model == "broken":
             return Failure(id=request.id, kind="input", message="This stand-in always fails.", hint="Choose another.")
-        if request.bundle == "slow" and not self.await_sign(request):
+        if request.options.model == "slow" and not self.await_sign(request):
             return Failure(id=request.id, kind="cancelled", message="Cancelled.")
         array = self.folder.get(request.volume.file)
-        if request.bundle == "axial" and request.slices and request.slices.axis != "K":
+        if request.options.model == "axial" and request.slices and request.slices.axis != "K":
             return Failure(id=request.id, kind="input", message="This model reads axial slices only.", hint="")
         region = (request.region or Region()).within(array.shape)
         index = list(region.as_slices())
@@ -133,12 +133,13 @@ class Worker:
         if request.keep:
             kind = "slices" if request.slices else "volume"
             self.kept = {key: one for key, one in self.kept.items() if one[3] != kind}
-            self.kept[request.id] = (chances, region, request.bundle, kind)
+            self.kept[request.id] = (chances, region, request.options.model, kind)
         return SegmentResult(
-            id=request.id, labelmap=self.folder.put(self.labels(chances, request.bundle)), probabilities=None,
+            id=request.id, labelmap=self.folder.put(self.labels(chances, request.options.model)), probabilities=None,
             region=region, slices=request.slices,
             ijk_to_ras=geometry_of(region.ijk_to_ras(np.array(request.volume.ijk_to_ras))),
-            classes=self.classes.get(request.bundle, CLASSES), device="cpu", engine="torch", timings={"total": 0.0},
+            classes=self.classes.get(request.options.model, CLASSES), device="cpu", engine="torch",
+            timings={"total": 0.0},
             count=1, orientation="SPL", warnings=(), warm=True, kept=request.keep,
         )  # fmt: skip
 
@@ -192,7 +193,7 @@ class Worker:
             self.say(Progress(id=request.id, stage="learn", done=10, total=100))
             if not self.await_sign(request):
                 return Failure(id=request.id, kind="cancelled", message="Cancelled.")
-        if request.name == "full" and request.device != "cpu":
+        if request.name == "full" and request.options.device != "cpu":
             return Failure(id=request.id, kind="device", message="The GPU has too little memory.", hint="")
         slices = list(request.slices)
         if request.prediction:
@@ -202,8 +203,8 @@ class Worker:
             return Failure(id=request.id, kind="input", message="There are no corrected slices.", hint="Correct one.")
         Path(request.folder).mkdir(parents=True)
         (Path(request.folder) / "config.json").write_text("{}", encoding="utf-8")
-        self.shift[request.folder] = self.shift.get(request.bundle, 0) + 20
-        self.classes[request.folder] = (*self.classes.get(request.bundle, CLASSES), *request.new_classes)
+        self.shift[request.folder] = self.shift.get(request.options.model, 0) + 20
+        self.classes[request.folder] = (*self.classes.get(request.options.model, CLASSES), *request.new_classes)
         chances = np.clip(array / 333, 0, 1)
         labels = self.labels(chances, request.folder)
         for one in slices:

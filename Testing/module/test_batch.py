@@ -67,7 +67,7 @@ def test_volumes_of_the_scene_get_a_segmentation_each(batch, model):
     volumes = [scan("one"), constant, scan("three")]
     seen = []
     result = batch.processVolumes(
-        volumes, model, onProgress=lambda one: seen.append((one.current, one.done, one.total)), **SMALL
+        volumes, model=model, onProgress=lambda one: seen.append((one.current, one.done, one.total)), **SMALL
     )
     assert result.state == RunState.COMPLETED
     assert states(result) == [ItemState.DONE, ItemState.FAILED, ItemState.DONE]
@@ -90,20 +90,20 @@ def test_volumes_of_the_scene_get_a_segmentation_each(batch, model):
 
 def test_volumes_that_were_done_are_skipped_unless_asked_for(batch, model):
     volumes = [scan("one"), scan("two")]
-    first = batch.processVolumes(volumes[:1], model, **SMALL)
-    again = batch.processVolumes(volumes, model, **SMALL)
+    first = batch.processVolumes(volumes[:1], model=model, **SMALL)
+    again = batch.processVolumes(volumes, model=model, **SMALL)
     assert states(again) == [ItemState.SKIPPED, ItemState.DONE]
     assert again.items[0].output is first.items[0].output
-    other = batch.processVolumes(volumes[:1], model, smoothing=1.0, **SMALL)
+    other = batch.processVolumes(volumes[:1], model=model, smoothing=1.0, **SMALL)
     assert states(other) == [ItemState.DONE]
     assert segmentationNodes() == 3
-    anew = batch.processVolumes(volumes, model, overwrite=True, **SMALL)
+    anew = batch.processVolumes(volumes, model=model, overwrite=True, **SMALL)
     assert states(anew) == [ItemState.DONE, ItemState.DONE]
     assert segmentationNodes() == 3
 
 
 def test_a_volume_that_cannot_be_segmented_is_a_line_of_the_table(batch, model):
-    result = batch.processVolumes([None, scan("one")], model, **SMALL)
+    result = batch.processVolumes([None, scan("one")], model=model, **SMALL)
     assert states(result) == [ItemState.FAILED, ItemState.DONE]
     assert "Choose a volume" in result.items[0].error
 
@@ -115,7 +115,7 @@ def test_no_volumes_at_all(batch):
 
 def test_cancel_keeps_what_is_done_and_a_second_run_goes_on(batch, model):
     volumes = [scan("one"), volumeNode(name="wait for cancel"), scan("three")]
-    result = batch.processVolumes(volumes, model, waitForCompletion=False, **SMALL)
+    result = batch.processVolumes(volumes, model=model, waitForCompletion=False, **SMALL)
     waitUntil(lambda: result.current == 1 and result.done)
     result.cancel()
     result.wait()
@@ -123,14 +123,14 @@ def test_cancel_keeps_what_is_done_and_a_second_run_goes_on(batch, model):
     assert states(result) == [ItemState.DONE, ItemState.CANCELLED, ItemState.CANCELLED]
     assert segmentationNodes() == 1
     volumes[1].SetName("two")
-    again = batch.processVolumes(volumes, model, **SMALL)
+    again = batch.processVolumes(volumes, model=model, **SMALL)
     assert states(again) == [ItemState.SKIPPED, ItemState.DONE, ItemState.DONE]
 
 
 def test_closing_the_scene_ends_a_batch_of_its_volumes(place, model):
     logic = SegmentationLogic(newClient(place, PROGRAM, graceSeconds=0.1))
     result = BatchLogic(logic).processVolumes(
-        [volumeNode(name="wait for cancel"), scan("two")], model, waitForCompletion=False, **SMALL
+        [volumeNode(name="wait for cancel"), scan("two")], model=model, waitForCompletion=False, **SMALL
     )
     waitUntil(lambda: result.done)
     pid = logic.client.hello.pid
@@ -144,7 +144,7 @@ def test_closing_the_scene_ends_a_batch_of_its_volumes(place, model):
 def test_a_folder_becomes_files_and_a_table(batch, model, scans, tmp_path):
     out = tmp_path / "résults"
     finished = []
-    result = batch.processFolder(scans, out, model, onFinished=finished.append, **SMALL)
+    result = batch.processFolder(scans, out, model=model, onFinished=finished.append, **SMALL)
     assert finished == [result]
     assert result.state == RunState.COMPLETED
     assert [item.name for item in result.items] == ["a.nii.gz", "b.nrrd", "c.nrrd"]
@@ -162,22 +162,22 @@ def test_a_folder_becomes_files_and_a_table(batch, model, scans, tmp_path):
 
 def test_a_folder_is_resumed_with_the_volumes_of_before(batch, model, scans, tmp_path):
     out = tmp_path / "out"
-    before = batch.processFolder(scans, out, model, **SMALL)
+    before = batch.processFolder(scans, out, model=model, **SMALL)
     sitk.WriteImage(sitk.GetImageFromArray(noise(SHORT)), str(scans / "b.nrrd"))
     stamp = (out / "a.seg.nrrd").stat().st_mtime_ns
-    again = batch.processFolder(scans, out, model, **SMALL)
+    again = batch.processFolder(scans, out, model=model, **SMALL)
     assert states(again) == [ItemState.SKIPPED, ItemState.DONE, ItemState.SKIPPED]
     assert again.items[0].volumesML == before.items[0].volumesML
     assert (out / "a.seg.nrrd").stat().st_mtime_ns == stamp
     (out / SUMMARY).write_bytes(b"\xff no table")
-    assert states(batch.processFolder(scans, out, model, **SMALL)) == [ItemState.SKIPPED] * 3
-    anew = batch.processFolder(scans, out, model, overwrite=True, **SMALL)
+    assert states(batch.processFolder(scans, out, model=model, **SMALL)) == [ItemState.SKIPPED] * 3
+    anew = batch.processFolder(scans, out, model=model, overwrite=True, **SMALL)
     assert states(anew) == [ItemState.DONE] * 3
 
 
 def test_options_reach_the_files(batch, model, scans, tmp_path):
-    for name, options in (("plain", {}), ("smooth", {"keepLargest": True, "smoothing": 2.0})):
-        batch.processFolder(scans, tmp_path / name, model, **SMALL, **options)
+    for name, options in (("plain", {}), ("smooth", {"islands": "remove", "smoothing": 2.0})):
+        batch.processFolder(scans, tmp_path / name, model=model, **SMALL, **options)
     plain, smooth = (read_volume(tmp_path / name / "a.seg.nrrd").array for name in ("plain", "smooth"))
     assert not np.array_equal(plain, smooth)
 
@@ -188,7 +188,7 @@ def test_a_folder_is_cancelled(batch, model, tmp_path):
     for name in ("a", "b"):
         sitk.WriteImage(sitk.GetImageFromArray(noise((400, 8, 8))), str(scans / f"{name}.nrrd"))
     result = batch.processFolder(
-        scans, tmp_path / "out", model, waitForCompletion=False, onProgress=lambda one: one.cancel(), **SMALL
+        scans, tmp_path / "out", model=model, waitForCompletion=False, onProgress=lambda one: one.cancel(), **SMALL
     )
     result.wait()
     assert result.state == RunState.CANCELLED
@@ -257,7 +257,7 @@ def test_a_folder_through_a_cluster(batch, model, scans, tmp_path, monkeypatch):
             onProgress=lambda one: seen.append((one.done, one.total)),
             **SMALL,
         )
-        again = batch.processFolder(scans, tmp_path / "out", model, dask=cluster.scheduler_address, **SMALL)
+        again = batch.processFolder(scans, tmp_path / "out", model=model, dask=cluster.scheduler_address, **SMALL)
     assert states(result) == [ItemState.DONE, ItemState.FAILED, ItemState.DONE]
     assert "b.nrrd" in result.items[1].error
     assert (3, 3) in seen
@@ -269,4 +269,6 @@ def test_a_folder_through_a_cluster(batch, model, scans, tmp_path, monkeypatch):
 
 def test_a_cluster_that_is_not_there_is_told(batch, model, scans, tmp_path):
     with pytest.raises(RuntimeError, match="No Dask scheduler answers"):
-        batch.processFolder(scans, tmp_path / "out", model, dask=str(Path(tmp_path / "no scheduler.json")), **SMALL)
+        batch.processFolder(
+            scans, tmp_path / "out", model=model, dask=str(Path(tmp_path / "no scheduler.json")), **SMALL
+        )

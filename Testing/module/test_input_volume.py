@@ -6,6 +6,7 @@ import slicer
 import vtk
 
 from rwkv_core.errors import InputError
+from rwkv_core.vocabulary import SegmentOptions
 from RWKVUNetSegmentLib.Scene import InputVolume
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import SegmentationParameters
 
@@ -128,13 +129,14 @@ def test_modality_by_the_unit():
 
 def test_parameters_say_what_is_wrong():
     volume = volumeNode(np.zeros(SHAPE))
+    for smoothing in (-1.0, float("nan")):
+        with pytest.raises(InputError, match="0 mm or more"):
+            SegmentOptions(smoothing=smoothing)
     assert SegmentationParameters(volume).isValid() == (True, "")
     for parameters, said in (
         (SegmentationParameters(None), "Choose a volume"),
         (SegmentationParameters(volume, volume), "not a segmentation"),
-        (SegmentationParameters(volume, model=""), "Choose a model"),
-        (SegmentationParameters(volume, smoothing=-1.0), "0 mm or more"),
-        (SegmentationParameters(volume, smoothing=float("nan")), "0 mm or more"),
+        (SegmentationParameters(volume, options=SegmentOptions(model="")), "Choose a model"),
         (SegmentationParameters(volume, region="middle"), "is no region"),
         (SegmentationParameters(slicer.vtkMRMLScalarVolumeNode()), "empty"),
     ):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import slicer
 
-from rwkv_core.vocabulary import PostProcessing, SliceIndex
+from rwkv_core.vocabulary import PostProcessing, SegmentOptions, SliceIndex
 from RWKVUNetSegmentLib.Interactive.InteractiveLogic import InteractiveLogic
 from RWKVUNetSegmentLib.Scene.SliceViews import goTo
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import SegmentationLogic
@@ -59,13 +59,13 @@ def rest(interactive):
 
 def test_previews_are_what_the_worker_segments(work):
     interactive, segmentation, volume, model = work
-    interactive.preview.start(PreviewParameters(volume, model=model, device="cpu", engine="torch"))
+    interactive.preview.start(PreviewParameters(volume, SegmentOptions(model=model, device="cpu", engine="torch")))
     for one in (SliceIndex("K", 3), SliceIndex("J", 11), SliceIndex("I", 20)):
         view = goTo(volume, one)
         rest(interactive)
         region = view if one.axis == "K" else None
         if region is not None:
-            result = segmentation.process(volume, None, model, "cpu", region, engine="torch")
+            result = segmentation.process(volume, region=region, model=model, device="cpu", engine="torch")
             assert np.array_equal(labels(result.node, volume)[3], labels(interactive.preview.node, volume)[3])
         place = tuple(one.index if name == one.axis else slice(None) for name in "KJI")
         assert labels(interactive.preview.node, volume)[place].any()
@@ -79,7 +79,7 @@ def test_previews_are_what_the_worker_segments(work):
 
 def test_refine_uncertainty_adapt_and_propagate(work):
     interactive, segmentation, volume, model = work
-    result = segmentation.process(volume, None, model, "cpu", engine="torch", keepLargest=False, keep=True)
+    result = segmentation.process(volume, model=model, device="cpu", engine="torch", islands="keep", keep=True)
     first = labels(result.node, volume)
     interactive.result.refine(PostProcessing(off=(1,)))
     rest(interactive)

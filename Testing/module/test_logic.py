@@ -101,7 +101,7 @@ def test_the_shipped_model_on_the_sample(logic):
 def test_into_a_chosen_node_again_and_again(logic, model):
     volume = scan()
     first = logic.process(volume, model=model, **SMALL)
-    second = logic.process(volume, first.node, model, **SMALL)
+    second = logic.process(volume, first.node, model=model, **SMALL)
     assert second.node is first.node
     assert second.segmentIDs == first.segmentIDs
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 1
@@ -133,7 +133,7 @@ def test_a_slice_of_a_view_leaves_the_rest(logic, model):
     view.SetOrientationToAxial()
     view.GetSliceToRAS().SetElement(2, 3, 6.0)
     view.UpdateMatrices()
-    part = logic.process(volume, whole.node, model, region=view, **SMALL)
+    part = logic.process(volume, whole.node, model=model, region=view, **SMALL)
     after = labelsOf(part, volume)
     assert not np.array_equal(after[3], before[3])
     assert np.array_equal(np.delete(after, 3, axis=0), np.delete(before, 3, axis=0))
@@ -141,8 +141,8 @@ def test_a_slice_of_a_view_leaves_the_rest(logic, model):
 
 def test_options_reach_the_worker(logic, model):
     volume = scan()
-    rough = logic.process(volume, model=model, keepLargest=False, **SMALL)
-    smooth = logic.process(volume, model=model, keepLargest=True, smoothing=2.0, show3D=True, **SMALL)
+    rough = logic.process(volume, model=model, islands="keep", **SMALL)
+    smooth = logic.process(volume, model=model, islands="remove", smoothing=2.0, show3D=True, **SMALL)
     assert not np.array_equal(labelsOf(rough, volume), labelsOf(smooth, volume))
     assert smooth.node.GetSegmentation().ContainsRepresentation("Closed surface")
 
@@ -193,7 +193,7 @@ def test_another_modality_is_refused_unless_wanted(logic):
     hierarchy.SetItemAttribute(item, "DICOM.Modality", "CT")
     with pytest.raises(RuntimeError, match="made for MR"):
         logic.process(volume, **SMALL)
-    assert logic.process(volume, anyModality=True, **SMALL).state == RunState.COMPLETED
+    assert logic.process(volume, any_modality=True, **SMALL).state == RunState.COMPLETED
 
 
 def test_what_cannot_be_tried_is_told_in_the_same_way(logic):

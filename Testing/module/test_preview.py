@@ -6,7 +6,7 @@ import slicer
 from PySide6.QtCore import Qt
 from PySide6.QtTest import QTest
 
-from rwkv_core.vocabulary import PostProcessing
+from rwkv_core.vocabulary import PostProcessing, SegmentOptions
 from RWKVUNetSegmentLib.Scene.ObliqueSlices import stackOf
 from RWKVUNetSegmentLib.Worker.SliceRequests import PreviewParameters
 
@@ -45,7 +45,7 @@ def test_a_stale_answer_is_dropped(user):
     user.state.model = "default"
     user.scroll(2)
     preview = user.interactive.preview
-    preview.start(PreviewParameters(user.volume, model="slow"))
+    preview.start(PreviewParameters(user.volume, SegmentOptions(model="slow")))
     bench.wait_until(lambda: user.asked("SegmentRequest"))
     user.scroll(6)
     (user.folder / "go").touch()
@@ -174,7 +174,7 @@ def test_discard_takes_the_preview_away(user):
 
 def test_errors_are_told_and_the_next_slice_works(user):
     preview = user.interactive.preview
-    preview.start(PreviewParameters(user.volume, model="broken"))
+    preview.start(PreviewParameters(user.volume, SegmentOptions(model="broken")))
     bench.wait_until(lambda: preview.failed)
     assert "always fails" in preview.message
     preview.update(PreviewParameters(user.volume))

@@ -7,6 +7,7 @@ import torch
 
 from rwkv_core.bundle.bundle import new_network, write_bundle
 from rwkv_core.bundle.store import user_store
+from rwkv_core.vocabulary import SegmentOptions
 from RWKVUNetSegmentLib.Worker.SliceRequests import PreviewParameters
 
 import bench
@@ -48,7 +49,7 @@ def test_segment_and_preview(opened, ui, state):
     assert len(np.unique(whole)) > 2
 
     preview = opened.logic.interactive.preview
-    preview.start(PreviewParameters(volume, model=state.model, device="cpu", engine="torch"))
+    preview.start(PreviewParameters(volume, SegmentOptions(model=state.model, device="cpu", engine="torch")))
     bench.wait_until(lambda: preview.previewed and not preview.busy, LIMIT, lambda: preview.message)
     one = preview.previewed[0]
     number = one.index

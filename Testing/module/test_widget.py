@@ -268,7 +268,7 @@ def test_model_for_another_modality_asks_first(opened, ui, volume):
     assert opened.logic.segmentation.begun == []
     bench.dialogs.answer("Ok")
     ui.segmentButton.click()
-    assert opened.logic.segmentation.begun[0].result.parameters.anyModality
+    assert opened.logic.segmentation.begun[0].result.parameters.options.any_modality
     assert "The model is for MR." in bench.dialogs.shown[0].text
 
 
@@ -282,7 +282,7 @@ def test_where_the_modality_is_not_known_it_is_asked_once(opened, ui, state, ans
     assert "Is “from NIfTI” MR?" in bench.dialogs.shown[0].text
     assert (modalityOf(volume), len(opened.logic.segmentation.begun)) == (remembered, begun)
     if begun:
-        assert not opened.logic.segmentation.begun[0].result.parameters.anyModality
+        assert not opened.logic.segmentation.begun[0].result.parameters.options.any_modality
         opened.logic.segmentation.begun[0].finish(RunState.CANCELLED)
         ui.segmentButton.click()  # asks no more
         assert len(opened.logic.segmentation.begun) == 2

@@ -89,12 +89,12 @@ class Controls:
     def deviceComboBox(self, opened, ui, state, volume):
         ui.advancedCollapsibleButton.collapsed = False
         choose(ui.deviceComboBox, "x86_64, 2 cores")
-        assert parametersOf(state).device == "cpu"
+        assert parametersOf(state).options.device == "cpu"
 
     def engineComboBox(self, opened, ui, state, volume):
         ui.advancedCollapsibleButton.collapsed = False
         choose(ui.engineComboBox, "OpenVINO")
-        assert parametersOf(state).engine == "openvino"
+        assert parametersOf(state).options.engine == "openvino"
 
     def regionComboBox(self, opened, ui, state, volume):
         choose(ui.regionComboBox, "Current slice")
@@ -145,21 +145,25 @@ class Controls:
         found = {}
         for choice in Preference:
             choose(ui.keepLargestComboBox, choice.label())
-            found[choice] = parametersOf(state).keepLargest
-        assert found == {Preference.MODEL: None, Preference.YES: True, Preference.NO: False}
+            found[choice] = parametersOf(state).options.islands
+        assert found == {Preference.MODEL: "bundle", Preference.YES: "remove", Preference.NO: "keep"}
+
+    def modeComboBox(self, opened, ui, state, volume):
+        choose(ui.modeComboBox, "As published")
+        assert parametersOf(state).options.mode == "paper"
 
     def averageComboBox(self, opened, ui, state, volume):
         found = {}
         for choice in Preference:
             choose(ui.averageComboBox, choice.label())
-            found[choice] = parametersOf(state).average
+            found[choice] = parametersOf(state).options.average
         assert found == {Preference.MODEL: None, Preference.YES: True, Preference.NO: False}
         select_model(ui, "My own")
         assert not ui.averageComboBox.enabled and "one direction" in ui.averageComboBox.toolTip
 
     def smoothingSlider(self, opened, ui, state, volume):
         ui.smoothingSlider.value = 1.5
-        assert parametersOf(state).smoothing == 1.5
+        assert parametersOf(state).options.smoothing == 1.5
 
     def openLogButton(self, opened, ui, state, volume, tmp_path):
         log = tmp_path / "log.txt"

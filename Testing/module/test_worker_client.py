@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rwkv_core.errors import BundleError, CancelledError, InputError, StorageError
+from rwkv_core.vocabulary import SegmentOptions
 from rwkv_core.worker.arrays import geometry_of
 from rwkv_core.worker.errors import WorkerDiedError, WorkerError
 from rwkv_core.worker.protocol import DevicesRequest, LoadRequest, SegmentRequest, VolumeFile
@@ -52,7 +53,7 @@ def ask(client, model, fault="", shape=LONG):
     """Ask for the segmentation of noise in which `fault` happens; gives ticket and answers."""
     file = VolumeFile(file=put(client, noise(shape)), ijk_to_ras=geometry_of(OBLIQUE), name=fault)
     answers = Answers()
-    request = SegmentRequest(volume=file, bundle=str(model), device="cpu", engine="torch")
+    request = SegmentRequest(volume=file, options=SegmentOptions(model=str(model), device="cpu", engine="torch"))
     return client.ask(request, **answers.callbacks), answers
 
 
@@ -103,7 +104,7 @@ def test_the_program_is_python_slicer(place):
     assert Path(pythonProgram()).name == "PythonSlicer"
     client = WorkerClient("test", logFolder=place, temporary=place)
     answers = Answers()
-    client.ask(LoadRequest(bundle="no such model"), **answers.callbacks)
+    client.ask(LoadRequest(options=SegmentOptions(model="no such model")), **answers.callbacks)
     try:
         assert client._process._process.program() == pythonProgram()
         answers.error(BundleError)
@@ -113,7 +114,7 @@ def test_the_program_is_python_slicer(place):
 
 def test_an_error_of_the_worker_keeps_its_kind(client):
     answers = Answers()
-    client.ask(LoadRequest(bundle="no such model"), **answers.callbacks)
+    client.ask(LoadRequest(options=SegmentOptions(model="no such model")), **answers.callbacks)
     error = answers.error(BundleError)
     assert "no such model" in error.message
     assert client.state == WorkerState.READY
@@ -121,7 +122,7 @@ def test_an_error_of_the_worker_keeps_its_kind(client):
 
 def test_a_request_that_cannot_be_sent_is_told(client):
     answers = Answers()
-    client.ask(LoadRequest(bundle="x" * (1 << 21)), **answers.callbacks)
+    client.ask(LoadRequest(options=SegmentOptions(model="x" * (1 << 21))), **answers.callbacks)
     assert "too long" in answers.wait().message
 
 
@@ -137,7 +138,9 @@ def test_cancel_during_inference(client, model):
 def test_cancel_during_load(client, model, place):
     slow = shutil.copytree(model, place / SLOW_MODEL, dirs_exist_ok=True)
     answers = Answers()
-    ticket = client.ask(LoadRequest(bundle=str(slow), device="cpu", engine="torch"), **answers.callbacks)
+    ticket = client.ask(
+        LoadRequest(options=SegmentOptions(model=str(slow), device="cpu", engine="torch")), **answers.callbacks
+    )
     waitUntil(lambda: answers.progress)
     client.cancel(ticket)
     answers.error(CancelledError)
@@ -231,9 +234,9 @@ def test_a_listener_that_raises_disturbs_nobody(client, caplog):
     def fail(_):
         raise ValueError("listener")
 
-    client.ask(LoadRequest(bundle="none"), onError=fail)
+    client.ask(LoadRequest(options=SegmentOptions(model="none")), onError=fail)
     answers = Answers()
-    client.ask(LoadRequest(bundle="none"), **answers.callbacks)
+    client.ask(LoadRequest(options=SegmentOptions(model="none")), **answers.callbacks)
     answers.error(BundleError)
     assert "listener" in caplog.text
 
@@ -292,7 +295,7 @@ def test_a_transfer_that_is_given_up_leaves_nothing(client):
 
 def test_a_crash_during_the_transfer_is_told(client):
     answers = Answers()
-    client.ask(LoadRequest(bundle="none"), **answers.callbacks)
+    client.ask(LoadRequest(options=SegmentOptions(model="none")), **answers.callbacks)
     answers.wait()
     got = []
     client.put(np.zeros((40, 512, 512), np.int16), got.append, got.append)
@@ -328,7 +331,7 @@ def test_only_the_last_logs_are_kept(place):
 
 def test_an_array_that_is_not_there_is_told(client):
     answers = Answers()
-    client.ask(LoadRequest(bundle="none"), **answers.callbacks)
+    client.ask(LoadRequest(options=SegmentOptions(model="none")), **answers.callbacks)
     answers.wait()
     with pytest.raises(InputError):
         client.read("array-0123456789abcdef.npy")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import slicer
 
+from rwkv_core.vocabulary import SegmentOptions
 from rwkv_core.worker.launch import worker_program
 from rwkv_core.worker.protocol import LoadRequest
 from RWKVUNetSegmentLib.Scene.Matrices import toVTK
@@ -39,7 +40,7 @@ def newClient(folder, program=None, **options):
 def warm(client, model):
     """Start the worker and load a model, so that it is there before a test begins."""
     answers = Answers()
-    client.ask(LoadRequest(bundle=str(model), device="cpu", engine="torch"), **answers.callbacks)
+    client.ask(LoadRequest(options=SegmentOptions(model=str(model), device="cpu", engine="torch")), **answers.callbacks)
     answers.result()
 
 

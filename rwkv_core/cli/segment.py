@@ -4,15 +4,15 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from rwkv_core.inference.batch import Outcome, Settings, plan, segment_file, write_volumes
-from rwkv_core.vocabulary import Region
+from rwkv_core.inference.batch import BatchOptions, Outcome, plan, segment_file, write_volumes
+from rwkv_core.vocabulary import Region, SegmentOptions
 from rwkv_core.volume import OUTPUT_EXTENSIONS
 
 Job = tuple[Path, Path]
@@ -32,23 +32,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="for one input, a file; else a folder. Written as .seg.nrrd, unless OUT ends in another of "
         + ", ".join(OUTPUT_EXTENSIONS),
     )  # fmt: skip
-    parser.add_argument("--model", default="default", help="id or folder of a model (default: %(default)s)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
-    parser.add_argument(
-        "--engine", choices=("auto", "cuda", "openvino", "openvino-int8", "torch", "numpy"), default="auto",
-        help="what computes: cuda on NVIDIA's GPUs, openvino on CPUs (auto takes these), openvino-int8 for speed at "
-        "some loss, torch and numpy anywhere (default: auto)",
-    )  # fmt: skip
-    parser.add_argument("--mode", choices=("best", "paper"), default="best", help="paper: the published pipeline")
+    add_options(parser)
     parser.add_argument("--region", type=str, metavar="I,J,K", help='voxels to segment, e.g. "10:200,:,30:60"')
     parser.add_argument("--probabilities", action="store_true", help="also write NAME_probabilities.nii.gz (4-D)")
     parser.add_argument(
-        "--volumes",
-        type=Path,
-        metavar="CSV",
-        help="also write every structure's volume and confidence",
+        "--volumes", type=Path, metavar="CSV", help="also write every structure's volume and confidence"
     )
-    parser.add_argument("--any-modality", action="store_true", help="segment even if the modality does not fit")
     parser.add_argument("--overwrite", action="store_true", help="segment again what is already there")
     parser.add_argument(
         "--dask", metavar="ADDRESS", help="spread the volumes over a Dask cluster (tcp://HOST:PORT, or its .json file)"
@@ -57,16 +46,39 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.set_defaults(func=run)
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Make a flag of every field of `SegmentOptions`."""
+    hints = get_type_hints(SegmentOptions)
+    for option in fields(SegmentOptions):
+        kind, details = hints[option.name], dict(option.metadata)
+        if kind is bool:
+            details["action"] = "store_true"
+        elif bool in get_args(kind):
+            details["action"] = argparse.BooleanOptionalAction
+        else:
+            details["help"] += " (default: %(default)s)"
+            if get_origin(kind) is Literal:
+                details["choices"] = get_args(kind)
+            else:
+                details["type"] = kind
+        parser.add_argument(f"--{option.name.replace('_', '-')}", default=option.default, **details)
+
+
+def options_of(arguments: argparse.Namespace) -> SegmentOptions:
+    """Read what was given for the flags of `add_options`.
+
+    Raises:
+        FieldError: when a number is out of its range.
+    """
+    return SegmentOptions(**{option.name: getattr(arguments, option.name) for option in fields(SegmentOptions)})
+
+
 def run(options: argparse.Namespace) -> int:
     """Segment every input; 0 when all are there in the end, 1 when one failed."""
-    settings = Settings(
-        model=options.model,
-        device=options.device,
-        engine=options.engine,
-        mode=options.mode,
+    batch = BatchOptions(
+        segment=options_of(options),
         region=Region.parse(options.region) if options.region else None,
         probabilities=options.probabilities,
-        any_modality=options.any_modality,
         overwrite=options.overwrite,
     )
     jobs = plan(options.inputs, options.output)
@@ -76,9 +88,9 @@ def run(options: argparse.Namespace) -> int:
     if waiting:
         with _progress(console) as progress:
             if options.dask:
-                done = _on_cluster(options.dask, waiting, settings, progress)
+                done = _on_cluster(options.dask, waiting, batch, progress)
             else:
-                done = _one_by_one(waiting, settings, progress)
+                done = _one_by_one(waiting, batch, progress)
     outcomes = [done.get(job) or Outcome(str(job[0]), str(job[1]), "skipped") for job in jobs]
     if options.volumes:
         write_volumes(options.volumes, outcomes)
@@ -86,9 +98,11 @@ def run(options: argparse.Namespace) -> int:
     return int(any(outcome.status == "failed" for outcome in outcomes))
 
 
-def _one_by_one(jobs: Sequence[Job], settings: Settings, progress: Progress) -> dict[Job, Outcome]:
+def _one_by_one(jobs: Sequence[Job], batch: BatchOptions, progress: Progress) -> dict[Job, Outcome]:
     """On this machine."""
-    segmenter = settings.segmenter() if any(source.exists() for source, _ in jobs) else None
+    from rwkv_core.inference.segmenter import Segmenter
+
+    segmenter = Segmenter.from_options(batch.segment) if any(source.exists() for source, _ in jobs) else None
     whole = progress.add_task("volumes", total=len(jobs), visible=len(jobs) > 1)
     outcomes = {}
     for source, target in jobs:
@@ -98,13 +112,13 @@ def _one_by_one(jobs: Sequence[Job], settings: Settings, progress: Progress) -> 
             description = name if stage == "segmenting" else f"{name}: {stage}"
             progress.update(task, description=description, completed=done, total=total or None)
 
-        outcomes[source, target] = segment_file(segmenter, source, target, settings, tell)
+        outcomes[source, target] = segment_file(segmenter, source, target, batch, tell)
         progress.remove_task(task)
         progress.advance(whole)
     return outcomes
 
 
-def _on_cluster(address: str, jobs: Sequence[Job], settings: Settings, progress: Progress) -> dict[Job, Outcome]:
+def _on_cluster(address: str, jobs: Sequence[Job], batch: BatchOptions, progress: Progress) -> dict[Job, Outcome]:
     from rwkv_core.inference.cluster import segment_on_cluster
 
     whole = progress.add_task("connecting", total=len(jobs))
@@ -113,7 +127,7 @@ def _on_cluster(address: str, jobs: Sequence[Job], settings: Settings, progress:
         description = f"volumes, {workers} worker{'s' * (workers != 1)}" if workers else "waiting for workers"
         progress.update(whole, description=description, completed=done, total=total)
 
-    return dict(zip(jobs, segment_on_cluster(address, jobs, settings, tell), strict=True))
+    return dict(zip(jobs, segment_on_cluster(address, jobs, batch, tell), strict=True))
 
 
 def _report(outcomes: Sequence[Outcome], options: argparse.Namespace, console: Console) -> None:

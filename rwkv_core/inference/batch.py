@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
 from rwkv_core.files import replacing
-from rwkv_core.vocabulary import Region, StructureVolume
+from rwkv_core.vocabulary import Region, SegmentOptions, StructureVolume
 from rwkv_core.volume import (
     INPUT_EXTENSIONS,
     OUTPUT_EXTENSIONS,
@@ -27,34 +27,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How every volume of a batch is segmented.
+class BatchOptions:
+    """How every volume of a batch is segmented, and what is written.
 
     Attributes:
-        model: id or folder.
-        device, engine, mode: as for `Segmenter`.
+        segment: model, device and what is done with the answers.
+        region: None for whole volumes.
         probabilities: also write NAME_probabilities.nii.gz.
-        islands, smoothing, average: as for `Segmenter.segment`.
         overwrite: segment again what is already there.
     """
 
-    model: str = "default"
-    device: str = "auto"
-    engine: str = "auto"
-    mode: Literal["best", "paper"] = "best"
+    segment: SegmentOptions = field(default_factory=SegmentOptions)
     region: Region | None = None
     probabilities: bool = False
-    any_modality: bool = False
     overwrite: bool = False
-    islands: Literal["bundle", "remove", "keep"] = "bundle"
-    smoothing: float = 0.0
-    average: bool | None = None
-
-    def segmenter(self) -> "Segmenter":
-        """The model, loaded; raises as `Segmenter`."""
-        from rwkv_core.inference.segmenter import Segmenter
-
-        return Segmenter(self.model, self.device, self.mode, self.engine)
 
 
 @dataclass
@@ -122,7 +108,7 @@ def segment_file(
     segmenter: "Segmenter | None",
     source: Path,
     target: Path,
-    settings: Settings,
+    options: BatchOptions,
     progress: Callable[[str, int, int], None] | None = None,
     cancel: Cancel | None = None,
 ) -> Outcome:
@@ -149,14 +135,11 @@ def segment_file(
         assert segmenter is not None
         result = segmenter.segment(
             volume,
-            settings.region,
-            probabilities=settings.probabilities,
-            progress=lambda done, total: tell("segmenting", done, total),
-            cancel=cancel,
-            any_modality=settings.any_modality,
-            islands=settings.islands,
-            smoothing=settings.smoothing,
-            average=settings.average,
+            options.region,
+            options.probabilities,
+            lambda done, total: tell("segmenting", done, total),
+            cancel,
+            options.segment,
         )
         if asked():
             raise CancelledError

@@ -15,7 +15,8 @@ from uuid import uuid4
 
 from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
-from rwkv_core.inference.batch import Outcome, Settings, segment_file
+from rwkv_core.inference.batch import BatchOptions, Outcome, segment_file
+from rwkv_core.vocabulary import SegmentOptions
 
 if TYPE_CHECKING:
     from rwkv_core.inference.segmenter import Segmenter
@@ -32,7 +33,7 @@ _loading = threading.Lock()
 def segment_on_cluster(
     address: str,
     jobs: Sequence[tuple[Path, Path]],
-    settings: Settings,
+    options: BatchOptions,
     progress: Callable[[int, int, int], None] | None = None,
     cancel: Cancel | None = None,
     finished: Callable[[int, Outcome], None] | None = None,
@@ -41,8 +42,8 @@ def segment_on_cluster(
 
     Args:
         address: of the scheduler, "tcp://host:8786", or the path of its scheduler file (.json).
-        jobs: pairs of input and output, see `plan`. Outputs that exist are skipped unless `settings.overwrite`.
-        settings: the device "auto" is chosen by each worker for itself.
+        jobs: pairs of input and output, see `plan`. Outputs that exist are skipped unless `options.overwrite`.
+        options: the device "auto" is chosen by each worker for itself.
         progress: called with (volumes done, volumes in all, workers there are), first with 0 and whenever it changes.
         cancel: asked a few times a second. Volumes in progress stop after their current slices.
         finished: called with the index of a job and its outcome, soon after it is known; not for skipped ones.
@@ -57,8 +58,9 @@ def segment_on_cluster(
     """
     cancelled = as_question(cancel)
     tell = progress or (lambda done, total, workers: None)
-    if Path(settings.model).is_dir():
-        settings = replace(settings, model=str(Path(settings.model).absolute()))
+    if Path(options.segment.model).is_dir():
+        model = str(Path(options.segment.model).absolute())
+        options = replace(options, segment=replace(options.segment, model=model))
     distributed, client = _connect(address)
     name = f"rwkv-unet-{uuid4().hex}"
     outcomes = [Outcome(str(source), str(target)) for source, target in jobs]
@@ -67,12 +69,12 @@ def segment_on_cluster(
         changed = threading.Event()
         running = {}
         for number, (source, target) in enumerate(jobs):
-            if target.exists() and not settings.overwrite:
+            if target.exists() and not options.overwrite:
                 outcomes[number].status = "skipped"
                 continue
             paths = str(source.absolute()), str(target.absolute())
             key = f"{name}-{number}"
-            running[number] = client.submit(_segment, *paths, settings, name, key=key, retries=_RETRIES, pure=False)
+            running[number] = client.submit(_segment, *paths, options, name, key=key, retries=_RETRIES, pure=False)
             running[number].add_done_callback(lambda _: changed.set())
         try:
             said = (-1, -1)
@@ -111,9 +113,9 @@ def _connect(address: str) -> tuple[Any, Any]:
             f"No Dask scheduler answers: {address} is not there.",
             hint="Give the file that `dask scheduler --scheduler-file FILE` has written, or the scheduler's address.",
         )
-    options = {"scheduler_file": address} if address.endswith(".json") else {"address": address}
+    where = {"scheduler_file": address} if address.endswith(".json") else {"address": address}
     try:
-        return distributed, distributed.Client(**options, timeout=_CONNECT_SECONDS, set_as_default=False)
+        return distributed, distributed.Client(**where, timeout=_CONNECT_SECONDS, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise InputError(
             f"No Dask scheduler answers at {address} ({error}).",
@@ -139,11 +141,11 @@ def _outcome(future: Any, source: Path, target: Path) -> Outcome:
     return outcome
 
 
-def _segment(source: str, target: str, settings: Settings, name: str) -> Outcome:
+def _segment(source: str, target: str, options: BatchOptions, name: str) -> Outcome:
     """The task: runs on a worker."""
     import distributed
 
-    if Path(target).exists() and not settings.overwrite:
+    if Path(target).exists() and not options.overwrite:
         return Outcome(source, target, "done")  # by an attempt whose worker was lost when it had written
     stop = distributed.Event(name, client=distributed.get_client())
     asked = time.monotonic()
@@ -157,15 +159,22 @@ def _segment(source: str, target: str, settings: Settings, name: str) -> Outcome
 
     try:
         with _loading:  # of a worker's threads, one loads and the others wait
-            segmenter = _loaded(Settings(settings.model, settings.device, settings.engine, settings.mode))
+            segmenter = _loaded(_of_model(options.segment))
     except RWKVUNetError as error:
         outcome = Outcome(source, target)
         outcome.fail(error.kind, error.message, error.hint)
         return outcome
-    return segment_file(segmenter, Path(source), Path(target), settings, cancel=cancelled)
+    return segment_file(segmenter, Path(source), Path(target), options, cancel=cancelled)
 
 
 @cache
-def _loaded(settings: Settings) -> "Segmenter":
-    """A worker's model: loaded by its first task, and kept."""
-    return settings.segmenter()
+def _loaded(options: SegmentOptions) -> "Segmenter":
+    """Load a worker's model with its first task, and keep it."""
+    from rwkv_core.inference.segmenter import Segmenter
+
+    return Segmenter.from_options(options)
+
+
+def _of_model(options: SegmentOptions) -> SegmentOptions:
+    """Leave what makes another model: a batch with other smoothing does not load it again."""
+    return SegmentOptions(model=options.model, device=options.device, engine=options.engine, mode=options.mode)

@@ -25,9 +25,9 @@ from rwkv_core.inference.preprocessing import make_resampler
 from rwkv_core.inference.sides import Sides
 from rwkv_core.inference.slice_pass import Clock, SlicePass, both
 from rwkv_core.inference.slice_planes import stacks_of
-from rwkv_core.postprocess.cleaning import Cleaning, Islands
+from rwkv_core.postprocess.cleaning import Cleaning
 from rwkv_core.postprocess.postprocessing import count_labels
-from rwkv_core.vocabulary import Region, SegmentClass, StructureVolume
+from rwkv_core.vocabulary import Region, SegmentClass, SegmentOptions, StructureVolume
 from rwkv_core.volume import SliceStack, Volume, choose_stack
 
 _AROUND = 16
@@ -119,6 +119,11 @@ class Segmenter:
         self.sides = Sides.of(config)
         self.values: NDArray[np.unsignedinteger] = np.array(values, np.uint8 if top < 256 else np.uint16)
 
+    @classmethod
+    def from_options(cls, options: SegmentOptions) -> "Segmenter":
+        """Load the model that options name; raises as the class."""
+        return cls(options.model, options.device, options.mode, options.engine)
+
     def prepare(
         self, volume: Volume, any_modality: bool = False, measured: IntensityScale | None = None
     ) -> "PreparedVolume":
@@ -149,23 +154,12 @@ class Segmenter:
         probabilities: bool = False,
         progress: Callable[[int, int], None] | None = None,
         cancel: Cancel | None = None,
-        any_modality: bool = False,
-        islands: Islands = "bundle",
-        smoothing: float = 0.0,
-        average: bool | None = None,
+        options: SegmentOptions | None = None,
     ) -> Segmentation:
         """`prepare` and `PreparedVolume.segment` in one call; arguments and errors are theirs."""
         (region or Region()).within(volume.array.shape)  # told before a large volume is measured
-        prepared = self.prepare(volume, any_modality)
-        result = prepared.segment(
-            region,
-            probabilities=probabilities,
-            progress=progress,
-            cancel=cancel,
-            islands=islands,
-            smoothing=smoothing,
-            average=average,
-        )
+        prepared = self.prepare(volume, options is not None and options.any_modality)
+        result = prepared.segment(region, probabilities, progress, cancel, options)
         timings = result.timings | {
             "measure": prepared.seconds,
             "total": prepared.seconds + result.timings["total"],
@@ -249,9 +243,7 @@ class PreparedVolume:
         probabilities: bool = False,
         progress: Callable[[int, int], None] | None = None,
         cancel: Cancel | None = None,
-        islands: Islands = "bundle",
-        smoothing: float = 0.0,
-        average: bool | None = None,
+        options: SegmentOptions | None = None,
     ) -> Segmentation:
         """Label every voxel of the volume, or of a region of it.
 
@@ -264,24 +256,20 @@ class PreparedVolume:
             probabilities: also return the class probabilities.
             progress: called with (slices done, slices in all), first with 0.
             cancel: asked between batches, or an event that may be set.
-            islands: "remove" keeps the largest part of every class, "keep" keeps all; "bundle" does what the model's
-                config asks for, in whole volumes only: a region may well hold several parts.
-            smoothing: standard deviation in mm of a Gaussian that smooths all labels jointly, before islands go.
-            average: whether the answers for slices of several orientations are averaged, where all of them are fine;
-                None does what the model's config asks for.
+            options: what is done with the answer: `islands`, `smoothing`, `average`; the model, its device, engine and
+                mode are this segmenter's.
 
         Raises:
             InputError: when the region cannot be segmented as it is, with the reason and what to do.
             CancelledError: when `cancel` said so.
             DeviceError: when the GPU's memory does not hold one slice.
         """
-        if smoothing < 0:
-            raise InputError(f"The smoothing must not be negative, and it is {smoothing:g} mm.")
+        options = options or SegmentOptions()
         volume = self.volume
         clock = Clock()
         cancelled = as_question(cancel)
         box = (region or Region()).within(volume.array.shape).as_slices()
-        stacks, seen = self._looked_at(box, average)
+        stacks, seen = self._looked_at(box, options.average)
         values = self.segmenter.values
         labelmap = np.zeros(volume.array.shape, values.dtype)
         classes = self.segmenter.bundle.config.classes
@@ -305,7 +293,9 @@ class PreparedVolume:
                 for channel in () if soft is None else soft:
                     _clear_outside(channel, box)
         with clock("finish"):
-            clean = Cleaning(self.segmenter.bundle.config, volume.spacing, islands, smoothing, region is None)
+            clean = Cleaning(
+                self.segmenter.bundle.config, volume.spacing, options.islands, options.smoothing, region is None
+            )
             given = volume.array[box] if self.scale.not_finite else ()
             clean(labelmap[box], lambda: (~np.isfinite(one) for one in given), cancelled)
             volumes = self._volumes(labelmap, confidence)

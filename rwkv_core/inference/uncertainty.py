@@ -11,7 +11,7 @@ from rwkv_core.cancellation import Cancel
 from rwkv_core.errors import InputError
 from rwkv_core.inference.plane_averaging import make_room, shares_of
 from rwkv_core.inference.segmenter import Segmenter
-from rwkv_core.vocabulary import Region, SegmentClass
+from rwkv_core.vocabulary import Region, SegmentClass, SegmentOptions
 from rwkv_core.volume import SliceStack, Volume
 from rwkv_core.volume.geometry import slice_stack
 
@@ -179,7 +179,7 @@ def _look(
     if view.mirrored:
         seen = Volume(np.flip(volume.array, side), volume.ijk_to_ras, volume.name, volume.modality)
         box = _mirrored(region, volume, side)
-    result = in_plane.segment(seen, box, True, progress, cancel, any_modality)
+    result = in_plane.segment(seen, box, True, progress, cancel, SegmentOptions(any_modality=any_modality))
     assert result.probabilities is not None
     return np.flip(result.probabilities, side + 1).copy() if view.mirrored else result.probabilities
 

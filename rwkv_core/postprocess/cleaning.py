@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +9,7 @@ from numpy.typing import NDArray
 from rwkv_core.bundle.config import BundleConfig
 from rwkv_core.errors import CancelledError
 from rwkv_core.postprocess.postprocessing import keep_largest_parts, remove_islands, smooth_labels
-
-Islands = Literal["bundle", "remove", "keep"]
+from rwkv_core.vocabulary import Islands
 
 
 @dataclass(frozen=True)
@@ -52,8 +50,8 @@ class Cleaning:
         if self.smoothing > 0:
             _check(cancelled)
             smooth_labels(labels, (k, j, i), self.smoothing)
-            for one, outside in zip(labels, background(), strict=False):
-                one[outside] = 0
+            for plane, outside in zip(labels, background(), strict=False):
+                plane[outside] = 0
         asked = self.config.remove_islands
         if self.islands == "remove":
             _check(cancelled)

@@ -20,6 +20,7 @@ from rwkv_core.training.datasets import Case, Dataset, LabelClass, Sample, Split
 from rwkv_core.training.metrics import Agreement, agreement
 from rwkv_core.training.pixels import label_pixels
 from rwkv_core.training.slices import one_or_three_channels
+from rwkv_core.vocabulary import SegmentOptions
 from rwkv_core.volume import Volume, write_segmentation
 
 
@@ -191,7 +192,9 @@ def _segmenting(
     def segment(case: Case, sample: Sample) -> NDArray[np.unsignedinteger]:
         image = one_or_three_channels(sample, channel, 1)
         with torch.inference_mode():
-            return segmenter.segment(Volume(image[0], sample.ijk_to_ras, case.id), any_modality=True).labelmap
+            return segmenter.segment(
+                Volume(image[0], sample.ijk_to_ras, case.id), options=SegmentOptions(any_modality=True)
+            ).labelmap
 
     return segment
 

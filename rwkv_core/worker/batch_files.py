@@ -10,7 +10,6 @@ from rwkv_core.worker.jobs import Job
 from rwkv_core.worker.models import Ready
 from rwkv_core.worker.protocol import (
     Failure,
-    HowToSegment,
     PlanRequest,
     PlanResult,
     Progress,
@@ -22,7 +21,7 @@ from rwkv_core.worker.protocol import (
 )
 
 if TYPE_CHECKING:
-    from rwkv_core.inference.batch import Outcome, Settings
+    from rwkv_core.inference.batch import BatchOptions, Outcome
 
 
 def plan(request: PlanRequest) -> PlanResult:
@@ -62,7 +61,7 @@ def segment_file(
             send(Progress(id=request.id, stage="read" if stage == "reading" else "write"))
 
     segmenter = model.segmenter
-    outcome = do(segmenter, Path(request.input), Path(request.output), settings_of(request), tell, job.cancelled)
+    outcome = do(segmenter, Path(request.input), Path(request.output), _options(request), tell, job.cancelled)
     if outcome.error:
         return Failure(id=request.id, **outcome.error)
     return SegmentFileResult(
@@ -102,25 +101,14 @@ def segment_files(request: SegmentFilesRequest, job: Job, send: Callable[[Progre
         send(Progress(id=request.id, stage=latest.stage, done=latest.done, total=latest.total, file=_told(outcome)))
 
     jobs = [(Path(one.input), Path(one.output)) for one in request.files]
-    segment_on_cluster(request.dask, jobs, settings_of(request), tell, job.cancelled, finished)
+    segment_on_cluster(request.dask, jobs, _options(request), tell, job.cancelled, finished)
     return SegmentFilesResult(id=request.id)
 
 
-def settings_of(request: HowToSegment) -> "Settings":
-    """What a request asks for, as batches take it."""
-    from rwkv_core.inference.batch import Settings
+def _options(request: SegmentFileRequest | SegmentFilesRequest) -> "BatchOptions":
+    from rwkv_core.inference.batch import BatchOptions
 
-    return Settings(
-        model=request.bundle,
-        device=request.device,
-        engine=request.engine,
-        mode=request.mode,
-        any_modality=request.any_modality,
-        overwrite=True,  # the client has chosen the files
-        islands=request.islands,
-        smoothing=request.smoothing,
-        average=request.average,
-    )
+    return BatchOptions(request.options, overwrite=True)  # the client has chosen the files
 
 
 def _told(outcome: "Outcome") -> FileOutcome:

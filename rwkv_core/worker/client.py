@@ -2,7 +2,7 @@
 
     with WorkerClient(Path("worker.log")) as worker:
         volume = VolumeFile(file=worker.folder.put(array), ijk_to_ras=geometry_of(ijk_to_ras))
-        result = worker.request(SegmentRequest(volume=volume, bundle="default"), progress=print)
+        result = worker.request(SegmentRequest(volume=volume), progress=print)
         labelmap = worker.folder.take(result.labelmap)
 
 Slicer has a client of its own on QProcess, because threads starve under its event loop.

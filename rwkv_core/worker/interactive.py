@@ -109,7 +109,7 @@ class Interactive:
                 region=kept.region,
                 progress=_Bar(request.id, "segment", self._send),
                 cancel=job.cancelled,
-                any_modality=asked.any_modality,
+                any_modality=asked.options.any_modality,
             )
             probabilities = found[(slice(None), *kept.inside)]
         uncertainty = entropy(probabilities)
@@ -135,16 +135,13 @@ class Interactive:
         asked = SegmentRequest(
             id=request.id,
             volume=request.volume,
-            bundle=request.bundle,
-            device=request.device,
-            engine=request.engine,
+            options=request.options,
             region=request.region,
-            any_modality=request.any_modality,
             keep=True,
         )
         parts = Parts(volume.array.shape, request.region)
         ready = self._ready(asked, job)
-        prepared = ready.segmenter.prepare(volume, request.any_modality)  # tells what is wrong with the volume
+        prepared = ready.segmenter.prepare(volume, request.options.any_modality)  # tells what is wrong with the volume
         from rwkv_core.adaptation import adapt, edited_slices, segment_again
         from rwkv_core.adaptation.comparison import compare
 
@@ -168,8 +165,8 @@ class Interactive:
         learning = time.perf_counter() - start
         adaptation.save(folder)
         try:
-            adapted = self._ready(replace(asked, bundle=str(folder)), job)
-            prepared = adapted.segmenter.prepare(volume, request.any_modality, prepared.scale)
+            adapted = self._ready(replace(asked, options=replace(asked.options, model=str(folder))), job)
+            prepared = adapted.segmenter.prepare(volume, request.options.any_modality, prepared.scale)
             keep = self.kept.begin(asked, parts, len(adaptation.config.classes))
             region = parts.regions[0]
             result = segment_again(
@@ -192,7 +189,7 @@ class Interactive:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         if keep:
-            made = replace(asked, bundle=str(folder))
+            made = replace(asked, options=replace(asked.options, model=str(folder)))
             self.kept.keep(made, prepared, result, parts)
         changes = compare(users if before is None else before, result.labelmap, result.classes, volume.spacing)
         return AdaptResult(

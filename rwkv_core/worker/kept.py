@@ -61,8 +61,8 @@ class Kept:
         from rwkv_core.postprocess.cleaning import Cleaning
 
         asked = self.request
-        islands = "keep" if asked.slices else asked.islands
-        cleaning = Cleaning(self.config, self.spacing, islands, asked.smoothing, not asked.region)
+        options = asked.options.of_slices() if asked.slices else asked.options
+        cleaning = Cleaning(self.config, self.spacing, options.islands, options.smoothing, not asked.region)
 
         def clean(labels: Array) -> None:
             cleaning(labels, lambda: (~chances.any(0) for chances in self.probabilities.swapaxes(0, 1)))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rwkv_core.errors import CancelledError
-from rwkv_core.vocabulary import Mode
+from rwkv_core.vocabulary import SegmentOptions
 from rwkv_core.worker.protocol import Stage
 
 if TYPE_CHECKING:
@@ -46,20 +46,14 @@ class Models:
 
     def get(
         self,
-        bundle: str,
-        device: str,
-        engine: str,
-        mode: Mode,
+        options: SegmentOptions,
         report: Callable[[Stage], None],
         cancelled: Callable[[], bool],
     ) -> Ready:
         """A model, loaded now or before.
 
         Args:
-            bundle: id or folder.
-            device: as for `Segmenter`.
-            engine: as for `Segmenter`.
-            mode: as for `Segmenter`.
+            options: model, device, engine and mode.
             report: called as each stage begins.
             cancelled: asked before each stage.
 
@@ -83,9 +77,9 @@ class Models:
         from rwkv_core.inference.segmenter import Segmenter
 
         timings["library"] = time.perf_counter() - begun
-        chosen = load_bundle(bundle)
-        place = choose_device(device, engine)
-        key = (str(chosen.folder.resolve()), place, engine, mode, _state(chosen))
+        chosen = load_bundle(options.model)
+        place = choose_device(options.device, options.engine)
+        key = (str(chosen.folder.resolve()), place, options.engine, options.mode, _state(chosen))
         if key in self._loaded:
             self._loaded.move_to_end(key)
             return Ready(self._loaded[key], warm=True, timings=dict.fromkeys(timings, 0.0))
@@ -96,7 +90,7 @@ class Models:
             _ = chosen.weights
         timings["weights"] = time.perf_counter() - begun
         begun = begin("device")
-        segmenter = Segmenter(chosen, place, mode, engine)
+        segmenter = Segmenter(chosen, place, options.mode, options.engine)
         timings["device"] = time.perf_counter() - begun
         if cancelled():
             raise CancelledError

@@ -21,13 +21,12 @@ from rwkv_core.vocabulary import (
     ClassChange,
     FileOutcome,
     FilePair,
-    Islands,
-    Mode,
     ModelEntry,
     Offer,
     PostProcessing,
     Region,
     SegmentClass,
+    SegmentOptions,
     SliceIndex,
     Slices,
     SpreadStructure,
@@ -153,43 +152,9 @@ class LoadResult(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class LoadRequest(Request[LoadResult], word="load"):
-    """Make a model ready.
+    """Make a model ready: that of the options, on their device, with their engine and mode."""
 
-    Attributes:
-        bundle: id or folder.
-        device: "auto", "cpu", "cuda", "cuda:N", "mps".
-        engine: "auto", or a name from `DevicesResult.engines`.
-        mode: as `Segmenter`.
-    """
-
-    bundle: str
-    device: str = "auto"
-    engine: str = "auto"
-    mode: Mode = "best"
-
-
-@dataclass(frozen=True, kw_only=True)
-class HowToSegment:
-    """What the requests that segment have in common.
-
-    Attributes:
-        bundle, device, engine, mode: as `LoadRequest`; the model is loaded first where that was not done.
-        any_modality: segment also when the volume's modality is not the model's.
-        islands: "remove" keeps the largest part of every class, "keep" keeps all; "bundle" does what the model's
-            config asks for, in whole volumes.
-        smoothing: standard deviation in mm of the Gaussian that smooths all labels jointly; 0 for none.
-        average: whether the answers for axial, coronal and sagittal slices are averaged, where all of them are fine
-            and the model was trained on them; None does what the model's config asks for.
-    """
-
-    bundle: str
-    device: str = "auto"
-    engine: str = "auto"
-    mode: Mode = "best"
-    any_modality: bool = False
-    islands: Islands = "bundle"
-    smoothing: float = 0.0
-    average: bool | None = None
+    options: SegmentOptions = field(default_factory=SegmentOptions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +194,7 @@ class SegmentResult(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentRequest(HowToSegment, Request[SegmentResult], word="segment"):
+class SegmentRequest(Request[SegmentResult], word="segment"):
     """Segment a volume, or a region or single slices of it.
 
     Single slices are a preview: they are smoothed without their neighbours, never averaged, and keep their islands,
@@ -243,6 +208,7 @@ class SegmentRequest(HowToSegment, Request[SegmentResult], word="segment"):
     """
 
     volume: VolumeFile
+    options: SegmentOptions = field(default_factory=SegmentOptions)
     region: Region | None = None
     slices: Slices | None = None
     outputs: tuple[Output, ...] = ("labelmap",)
@@ -309,7 +275,7 @@ class SegmentFileResult(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentFileRequest(HowToSegment, Request[SegmentFileResult], word="segment-file"):
+class SegmentFileRequest(Request[SegmentFileResult], word="segment-file"):
     """Read a volume from disk, segment it, write the file: what `rwkv-unet segment` does with one.
 
     Attributes:
@@ -319,6 +285,7 @@ class SegmentFileRequest(HowToSegment, Request[SegmentFileResult], word="segment
 
     input: str
     output: str
+    options: SegmentOptions = field(default_factory=SegmentOptions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,7 +294,7 @@ class SegmentFilesResult(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentFilesRequest(HowToSegment, Request[SegmentFilesResult], word="segment-files"):
+class SegmentFilesRequest(Request[SegmentFilesResult], word="segment-files"):
     """Segment volumes on the workers of a running Dask cluster: what `rwkv-unet segment --dask` does.
 
     Attributes:
@@ -337,6 +304,7 @@ class SegmentFilesRequest(HowToSegment, Request[SegmentFilesResult], word="segme
 
     files: tuple[FilePair, ...]
     dask: str
+    options: SegmentOptions = field(default_factory=SegmentOptions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -516,7 +484,7 @@ class AdaptRequest(Request[AdaptResult], word="adapt"):
 
     Attributes:
         volume: that was segmented.
-        bundle: id or folder of the model to begin with; it stays as it is.
+        options: model to begin with, which stays as it is; device, engine, `any_modality`.
         labelmap: name of a .npy file (K, J, I) of the whole volume: the user's.
         folder: absolute; where the adapted model is written. To drop an adaptation is to delete its folder, to keep it
             as an installed model is to import it (`ImportRequest`).
@@ -528,14 +496,12 @@ class AdaptRequest(Request[AdaptResult], word="adapt"):
         new_classes: segments that the model has never seen, each drawn in one of the slices at least.
         seconds: for learning, about.
         region: the part that is segmented again, and kept; None for the whole volume.
-        device, engine, any_modality: as `SegmentRequest`.
 
     Raises:
         FieldError: when the name cannot be a model's id.
     """
 
     volume: VolumeFile
-    bundle: str
     labelmap: str
     folder: str
     name: str
@@ -545,9 +511,7 @@ class AdaptRequest(Request[AdaptResult], word="adapt"):
     new_classes: tuple[SegmentClass, ...] = ()
     seconds: float = 55.0
     region: Region | None = None
-    device: str = "auto"
-    engine: str = "auto"
-    any_modality: bool = False
+    options: SegmentOptions = field(default_factory=SegmentOptions)
 
     def __post_init__(self) -> None:
         check_model_id(self.name)

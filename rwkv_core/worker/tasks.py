@@ -115,19 +115,13 @@ class Tasks:
         volume = Volume(self._folder.get(given.file), np.array(given.ijk_to_ras), given.name, given.modality)
         parts = Parts(volume.array.shape, request.region, request.slices)  # mistakes are told before a model is loaded
         ready = self._ready(request, job)
+        options = request.options.of_slices() if request.slices else request.options
         keep = self.interactive.kept.begin(request, parts, len(ready.segmenter.bundle.config.classes))
         prepared = self._prepared(request, volume, ready.segmenter)
         bar = _ProgressBar(request.id, parts.runs, self._send)
         for region in parts.regions:
-            result = prepared.segment(
-                region,
-                probabilities=keep or "probabilities" in request.outputs,
-                progress=bar,
-                cancel=job.cancelled,
-                islands="keep" if request.slices else request.islands,
-                smoothing=request.smoothing,
-                average=False if request.slices else request.average,
-            )
+            wanted = keep or "probabilities" in request.outputs
+            result = prepared.segment(region, wanted, bar, job.cancelled, options)
             parts.add(region, result)
             bar.next_part()
         if job.cancelled.is_set():
@@ -167,18 +161,21 @@ class Tasks:
         Only the measurement is kept: a volume that stays mapped could not be deleted on Windows.
         """
         state = (self._folder.path / request.volume.file).stat()
-        key = (request.volume.file, state.st_mtime_ns, state.st_size, request.mode, segmenter.preprocessing.intensity)
+        key = (
+            request.volume.file,
+            state.st_mtime_ns,
+            state.st_size,
+            request.options.mode,
+            segmenter.preprocessing.intensity,
+        )
         known = self._measured[1] if self._measured and self._measured[0] == key else None
-        prepared = segmenter.prepare(volume, request.any_modality, known)
+        prepared = segmenter.prepare(volume, request.options.any_modality, known)
         self._measured = (key, prepared.scale)
         return prepared
 
     def _ready(self, request: LoadRequest | SegmentRequest | SegmentFileRequest, job: Job) -> Ready:
         return self.models.get(
-            request.bundle,
-            request.device,
-            request.engine,
-            request.mode,
+            request.options,
             report=lambda stage: self._send(Progress(id=request.id, stage=stage)),
             cancelled=job.cancelled.is_set,
         )

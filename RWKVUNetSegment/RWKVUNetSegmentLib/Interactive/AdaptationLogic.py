@@ -15,7 +15,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
-from rwkv_core.vocabulary import ClassChange, Region, SliceIndex, is_model_id
+from rwkv_core.vocabulary import ClassChange, Region, SegmentOptions, SliceIndex, is_model_id
 from rwkv_core.worker.protocol import AdaptRequest, AdaptResult, Progress, VolumeFile
 from RWKVUNetSegmentLib.Interactive.VerifiedSlices import editedSlices, gridOf, slicesMask
 from RWKVUNetSegmentLib.Scene.SegmentationWriting import LabelledPart
@@ -167,7 +167,6 @@ class AdaptationLogic:
                 return
             request = AdaptRequest(
                 volume=file,
-                bundle=current.model,
                 labelmap=files[0],
                 folder=str(folder),
                 name=name,
@@ -177,9 +176,12 @@ class AdaptationLogic:
                 new_classes=new,
                 seconds=seconds,
                 region=current.box,
-                device=device or current.device,
-                engine=engine or current.engine,
-                any_modality=True,  # the user was asked when the result was made
+                options=SegmentOptions(
+                    model=current.model,
+                    device=device or current.device,
+                    engine=engine or current.engine,
+                    any_modality=True,  # the user was asked when the result was made
+                ),
             )
 
             def take(answer: AdaptResult) -> None:

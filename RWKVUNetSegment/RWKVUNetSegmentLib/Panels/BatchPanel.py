@@ -9,7 +9,7 @@ from rwkv_core.errors import InputError
 from RWKVUNetSegmentLib.Panels import TimeInWords
 from RWKVUNetSegmentLib.Panels.FolderChoice import FolderChoice
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
-from RWKVUNetSegmentLib.Scene.ParameterNode import settingsOf
+from RWKVUNetSegmentLib.Scene.ParameterNode import optionsOf
 from RWKVUNetSegmentLib.Segmentation.BatchLogic import BatchResult, ItemState
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import RunState
 
@@ -83,10 +83,10 @@ class BatchPanel(Panel):
             self.result = self.logic.batch.processFolder(
                 node.batchInputFolder,
                 node.batchOutputFolder,
+                optionsOf(node),
                 waitForCompletion=False,
                 onProgress=self.onProgress,
                 onFinished=self.onFinished,
-                **settingsOf(node),
             )
             self.logic.stateChanged()
 

@@ -5,7 +5,7 @@ from slicer.i18n import tr as _
 from rwkv_core.errors import RWKVUNetError
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
 from RWKVUNetSegmentLib.Scene.InputVolume import modalityOf
-from RWKVUNetSegmentLib.Scene.ParameterNode import settingsOf
+from RWKVUNetSegmentLib.Scene.ParameterNode import optionsOf
 from RWKVUNetSegmentLib.Worker.SliceRequests import PreviewParameters
 
 
@@ -63,12 +63,8 @@ class PreviewPanel(Panel):
 
     def _parameters(self) -> PreviewParameters:
         node = self.parameterNode
-        settings = settingsOf(node)
-        return PreviewParameters(
-            inputVolume=node.inputVolume,
-            **{name: settings[name] for name in ("model", "device", "engine", "smoothing")},
-            anyModality=self._anyway == (node.model, modalityOf(node.inputVolume)),
-        )
+        anyway = self._anyway == (node.model, modalityOf(node.inputVolume))
+        return PreviewParameters(node.inputVolume, optionsOf(node, anyway).of_slices())
 
     def onToggled(self, on: bool) -> None:
         preview = self.logic.interactive.preview

@@ -110,10 +110,10 @@ class SegmentPanel(Panel):
             return
         with showErrors(_("The segmentation could not be started.")):
             parameters = parametersOf(self.parameterNode)
-            fits = self.fits(parameters.inputVolume, parameters.model, _("Segment anyway?"))
+            fits = self.fits(parameters.inputVolume, parameters.options.model, _("Segment anyway?"))
             if fits is None:
                 return
-            parameters.anyModality = not fits
+            parameters.options = replace(parameters.options, any_modality=not fits)
             parameters.keep = True  # for the section Interactive
             self._start(parameters)
 
@@ -143,9 +143,10 @@ class SegmentPanel(Panel):
             return
         log = self.logic.segmentation.client.logTail()
         details = {"detailedText": log} if log else {}
-        if self.usesProcessor(result.error, result.parameters.device, _("The segmentation failed"), **details):
+        if self.usesProcessor(result.error, result.parameters.options.device, _("The segmentation failed"), **details):
             with showErrors(_("The segmentation could not be started.")):
-                self._start(replace(result.parameters, device="cpu", engine="auto"))
+                options = replace(result.parameters.options, device="cpu", engine="auto")
+                self._start(replace(result.parameters, options=options))
 
     def onShow3D(self) -> None:
         with showErrors(_("The result cannot be shown in 3-D."), waitCursor=True):

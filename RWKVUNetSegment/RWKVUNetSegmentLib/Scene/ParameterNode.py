@@ -8,6 +8,7 @@ from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import Minimum, WithinRange, parameterNodeWrapper
 
 from rwkv_core.errors import InputError
+from rwkv_core.vocabulary import SegmentOptions
 from RWKVUNetSegmentLib.Scene.RegionOfInterest import sliceRange
 from RWKVUNetSegmentLib.Scene.SliceDirection import SliceDirection, axisOf
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import SegmentationParameters
@@ -44,9 +45,15 @@ class Preference(enum.Enum):
             Preference.NO: _("No"),
         }[self]
 
-    def wanted(self) -> bool | None:
-        """None for what the model recommends."""
-        return {Preference.MODEL: None, Preference.YES: True, Preference.NO: False}[self]
+
+class Pipeline(enum.Enum):
+    """How a model is used: as well as it can be, or exactly as its paper did."""
+
+    BEST = "best"
+    PAPER = "paper"
+
+    def label(self) -> str:
+        return {Pipeline.BEST: _("Best"), Pipeline.PAPER: _("As published")}[self]
 
 
 @parameterNodeWrapper
@@ -62,6 +69,7 @@ class RWKVUNetSegmentParameterNode:
     model: str = "default"
     device: str = "auto"
     engine: str = "auto"
+    mode: Pipeline = Pipeline.BEST
     region: Region = Region.WHOLE
     sliceView: slicer.vtkMRMLSliceNode
     sliceDirection: SliceDirection = SliceDirection.AXIAL
@@ -95,22 +103,24 @@ def parametersOf(node: RWKVUNetSegmentParameterNode) -> SegmentationParameters:
     return SegmentationParameters(
         inputVolume=node.inputVolume,
         outputSegmentation=node.outputSegmentation,
+        options=optionsOf(node),
         region=_regionOf(node) if node.inputVolume else None,
         show3D=node.show3D,
-        **settingsOf(node),
     )
 
 
-def settingsOf(node: RWKVUNetSegmentParameterNode) -> dict[str, Any]:
-    """The choices that hold for single volumes and batches alike."""
-    return {
-        "model": node.model,
-        "device": node.device,
-        "engine": node.engine,
-        "average": node.average.wanted(),
-        "keepLargest": node.keepLargest.wanted(),
-        "smoothing": node.smoothing,
-    }
+def optionsOf(node: RWKVUNetSegmentParameterNode, anyModality: bool = False) -> SegmentOptions:
+    """The choices that hold for single volumes, previews and batches alike."""
+    return SegmentOptions(
+        model=node.model,
+        device=node.device,
+        engine=node.engine,
+        mode=node.mode.value,
+        islands={Preference.MODEL: "bundle", Preference.YES: "remove", Preference.NO: "keep"}[node.keepLargest],
+        smoothing=float(node.smoothing),
+        average={Preference.MODEL: None, Preference.YES: True, Preference.NO: False}[node.average],
+        any_modality=anyModality,
+    )
 
 
 def _regionOf(node: RWKVUNetSegmentParameterNode) -> Any:

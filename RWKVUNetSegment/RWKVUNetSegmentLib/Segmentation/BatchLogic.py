@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import CancelledError, RWKVUNetError
-from rwkv_core.vocabulary import FilePair
+from rwkv_core.vocabulary import FilePair, SegmentOptions
 from rwkv_core.worker.protocol import (
     PlanRequest,
     PlanResult,
@@ -22,7 +23,6 @@ from RWKVUNetSegmentLib.Segmentation.BatchResult import BatchItem, BatchResult, 
 from RWKVUNetSegmentLib.Segmentation.BatchRun import BatchRun
 from RWKVUNetSegmentLib.Segmentation.BatchSummary import readSummary, writeSummary
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import RunState, SegmentationLogic, SegmentationResult
-from RWKVUNetSegmentLib.Segmentation.SegmentationRun import ISLANDS
 from RWKVUNetSegmentLib.Worker.EventLoop import later
 
 __all__ = ["BatchItem", "BatchLogic", "BatchResult", "ItemState"]
@@ -47,18 +47,13 @@ class BatchLogic:
     def processVolumes(
         self,
         inputVolumes: Sequence[Any],
-        model: str = "default",
-        device: str = "auto",
+        options: SegmentOptions | None = None,
         waitForCompletion: bool = True,
         *,
         overwrite: bool = False,
-        engine: str = "auto",
-        average: bool | None = None,
-        keepLargest: bool | None = None,
-        smoothing: float = 0.0,
-        anyModality: bool = False,
         onProgress: Callable[[BatchResult], object] | None = None,
         onFinished: Callable[[BatchResult], object] | None = None,
+        **changes: Any,
     ) -> BatchResult:
         """Segment volumes of the scene, each into a new segmentation node. One that fails does not stop the rest.
 
@@ -66,7 +61,9 @@ class BatchLogic:
             overwrite: segment again what a batch with this model and these settings has segmented before; the new
                 labels then go into the old segmentation.
         """
-        settings = json.dumps([model, average, keepLargest, smoothing])
+        options = replace(options or SegmentOptions(), **changes)
+        # Not the device and engine: they change the time, and not the answer.
+        settings = json.dumps([options.model, options.mode, options.average, options.islands, options.smoothing])
         batch = self._newBatch(_("Segmented volumes"), onProgress, onFinished)
         nodes = {}
         for volume in inputVolumes:
@@ -97,14 +94,8 @@ class BatchLogic:
             result = self._logic.process(
                 volume,
                 item.output,
-                model,
-                device,
+                options,
                 waitForCompletion=False,
-                engine=engine,
-                average=average,
-                keepLargest=keepLargest,
-                smoothing=smoothing,
-                anyModality=anyModality,
                 onProgress=lambda step: batch.step(step.done, step.total, step.secondsLeft),
                 onFinished=finished,
             )
@@ -119,19 +110,14 @@ class BatchLogic:
         self,
         inputFolder: str | Path,
         outputFolder: str | Path,
-        model: str = "default",
-        device: str = "auto",
+        options: SegmentOptions | None = None,
         waitForCompletion: bool = True,
         *,
         overwrite: bool = False,
-        engine: str = "auto",
-        average: bool | None = None,
-        keepLargest: bool | None = None,
-        smoothing: float = 0.0,
-        anyModality: bool = False,
         dask: str = "",
         onProgress: Callable[[BatchResult], object] | None = None,
         onFinished: Callable[[BatchResult], object] | None = None,
+        **changes: Any,
     ) -> BatchResult:
         """Segment the files and DICOM folders in a folder into `NAME.seg.nrrd` files. The scene gets the table alone.
 
@@ -150,15 +136,7 @@ class BatchLogic:
         batch = self._newBatch(_("Segmented files of {folder}").format(folder=source.name), onProgress, onFinished)
         pairs: dict[str, FilePair] = {}
         known = readSummary(target)
-        how: dict[str, Any] = {
-            "bundle": str(model),
-            "device": device,
-            "engine": engine,
-            "any_modality": anyModality,
-            "islands": ISLANDS[keepLargest],
-            "smoothing": float(smoothing),
-            "average": average,
-        }
+        options = replace(options or SegmentOptions(), **changes)
 
         def plan(answer: PlanResult) -> None:
             for one in answer.files:
@@ -191,7 +169,7 @@ class BatchLogic:
                 over(ItemState.FAILED)
 
             ticket = client.ask(
-                SegmentFileRequest(input=pairs[item.output].input, output=item.output, **how),
+                SegmentFileRequest(input=pairs[item.output].input, output=item.output, options=options),
                 onProgress=lambda step: batch.step(step.done, step.total, step.seconds_left),
                 onResult=done,
                 onError=failed,
@@ -215,7 +193,7 @@ class BatchLogic:
                 batch.step(progress.done, progress.total, progress.seconds_left)
 
             ticket = client.ask(
-                SegmentFilesRequest(files=tuple(pairs[output] for output in waiting), dask=dask, **how),
+                SegmentFilesRequest(files=tuple(pairs[output] for output in waiting), dask=dask, options=options),
                 onProgress=step,
                 onResult=lambda answer: batch.finish(RunState.COMPLETED),
                 onError=batch.fail,

@@ -117,10 +117,11 @@ class ResultLogic:
         session = self.client.session if result.kept is not None else None
         labels = labelsOf(node, gridOf(node, volume), result.classes)
         self._earlier = []
+        options = parameters.options
         self.adopt(
             KeptResult(
-                result.kept, session, volume, node, parameters.model, result.box, result.classes, labels, labels,
-                device=parameters.device, engine=parameters.engine,
+                result.kept, session, volume, node, options.model, result.box, result.classes, labels, labels,
+                device=options.device, engine=options.engine,
             )
         )  # fmt: skip
 

@@ -6,6 +6,7 @@ result = logic.process(volume, waitForCompletion=False, onFinished=print)
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import slicer
@@ -13,6 +14,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import RWKVUNetError
+from rwkv_core.vocabulary import SegmentOptions
 from rwkv_core.worker.protocol import DevicesRequest, DevicesResult
 from RWKVUNetSegmentLib.Scene.SegmentationWriting import SegmentationWriter
 from RWKVUNetSegmentLib.Segmentation.SegmentationRun import (
@@ -77,24 +79,20 @@ class SegmentationLogic:
         self,
         inputVolume: Any,
         outputSegmentation: Any = None,
-        model: str = "default",
-        device: str = "auto",
+        options: SegmentOptions | None = None,
         region: Any = None,
         waitForCompletion: bool = True,
         *,
-        engine: str = "auto",
-        average: bool | None = None,
-        keepLargest: bool | None = None,
-        smoothing: float = 0.0,
-        anyModality: bool = False,
         show3D: bool = False,
         keep: bool = False,
         onProgress: Callable[[RunProgress], object] | None = None,
         onFinished: Callable[[SegmentationResult], object] | None = None,
+        **changes: Any,
     ) -> SegmentationResult:
         """Segment a volume.
 
         Args: as `SegmentationParameters`, and
+            changes: single fields of `SegmentOptions`, such as model="default", device="cpu" or smoothing=1.0.
             waitForCompletion: return when it is done; Slicer stays responsive. Else return at once.
             onProgress: called with each step.
             onFinished: called once, with the result in its final state.
@@ -109,14 +107,8 @@ class SegmentationLogic:
         parameters = SegmentationParameters(
             inputVolume=inputVolume,
             outputSegmentation=outputSegmentation,
-            model=model,
-            device=device,
+            options=replace(options or SegmentOptions(), **changes),
             region=region,
-            engine=engine,
-            average=average,
-            keepLargest=keepLargest,
-            smoothing=smoothing,
-            anyModality=anyModality,
             show3D=show3D,
             keep=keep,
         )

@@ -11,7 +11,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
-from rwkv_core.vocabulary import Islands, Region, SegmentClass
+from rwkv_core.vocabulary import Region, SegmentClass, SegmentOptions
 from rwkv_core.worker.arrays import geometry_of
 from rwkv_core.worker.protocol import Progress, SegmentRequest, SegmentResult, VolumeFile
 from RWKVUNetSegmentLib.Scene import InputVolume
@@ -23,9 +23,6 @@ from RWKVUNetSegmentLib.Worker.WorkerClient import WorkerClient, WorkerTicket
 
 _COUNTED_AT_ONCE = 1 << 22
 """Voxels that are counted in one turn of the event loop: some 10 ms."""
-
-ISLANDS: dict[bool | None, Islands] = {None: "bundle", True: "remove", False: "keep"}
-"""What `keepLargest` means to the worker."""
 
 
 class RunState:
@@ -47,29 +44,16 @@ class SegmentationParameters:
     Attributes:
         inputVolume: vtkMRMLScalarVolumeNode.
         outputSegmentation: vtkMRMLSegmentationNode; None for a new one, "<volume> segmentation".
-        model: id or folder.
-        device: "auto", "cpu", "cuda:0" and so on.
+        options: model, device, and what is done with the answer. Single slices are never averaged.
         region: None (all), a `RegionOfInterest`, a ROI node or a slice node.
-        engine: "auto", "torch", "openvino".
-        average: average the answers for axial, coronal and sagittal slices, where the voxels are nearly cubic and the
-            model was trained on them; None leaves it to the model. Single slices are never averaged.
-        keepLargest: keep only the largest part of each class; None leaves it to the model.
-        smoothing: standard deviation in mm, 0 for none.
-        anyModality: segment also if the volume's modality is not the model's.
         show3D: show the result in 3-D views.
         keep: the worker keeps the probabilities, for `InteractiveLogic`.
     """
 
     inputVolume: Any = None
     outputSegmentation: Any = None
-    model: str = "default"
-    device: str = "auto"
+    options: SegmentOptions = field(default_factory=SegmentOptions)
     region: Any = None
-    engine: str = "auto"
-    average: bool | None = None
-    keepLargest: bool | None = None
-    smoothing: float = 0.0
-    anyModality: bool = False
     show3D: bool = False
     keep: bool = False
 
@@ -85,10 +69,8 @@ class SegmentationParameters:
             return False, _("{name} is not a segmentation.").format(name=output.GetName())
         if output is not None and output.GetScene() is not slicer.mrmlScene:
             return False, _("{name} is not in the scene.").format(name=output.GetName())
-        if not self.model:
+        if not self.options.model:
             return False, _("Choose a model.")
-        if not 0 <= self.smoothing < np.inf:
-            return False, _("The smoothing must be 0 mm or more.")
         try:
             regionFrom(self.inputVolume, self.region)
         except RWKVUNetError as error:
@@ -255,15 +237,9 @@ class SegmentationRun:
             volume=VolumeFile(
                 file=file, ijk_to_ras=geometry_of(volume.ijkToWorld), name=volume.name, modality=volume.modality
             ),
-            bundle=parameters.model,
-            device=parameters.device,
-            engine=parameters.engine,
+            options=parameters.options,
             region=region.box,
             slices=region.slices,
-            any_modality=parameters.anyModality,
-            islands=ISLANDS[parameters.keepLargest],
-            smoothing=float(parameters.smoothing),
-            average=parameters.average,
             keep=parameters.keep,
         )
         self._ticket = self._client.ask(request, self._onWorkerProgress, self._onResult, self._fail)

@@ -1,13 +1,13 @@
 """What a live preview asks the worker: the labels of one slice, and the same slice with other post-processing."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from rwkv_core.errors import RWKVUNetError
-from rwkv_core.vocabulary import PostProcessing, SliceIndex, Slices
+from rwkv_core.vocabulary import PostProcessing, SegmentOptions, SliceIndex, Slices
 from rwkv_core.worker.arrays import geometry_of
 from rwkv_core.worker.protocol import Progress, RefineRequest, SegmentRequest, SegmentResult, VolumeFile
 from RWKVUNetSegmentLib.Interactive.PreviewedSlices import PreviewedSlice
@@ -21,11 +21,7 @@ class PreviewParameters:
     """What to preview; as `SegmentationParameters`."""
 
     inputVolume: Any
-    model: str = "default"
-    device: str = "auto"
-    engine: str = "auto"
-    smoothing: float = 0.0
-    anyModality: bool = False
+    options: SegmentOptions = field(default_factory=SegmentOptions)
 
 
 @dataclass(frozen=True)
@@ -111,12 +107,8 @@ class SliceRequests:
             return
         request = SegmentRequest(
             volume=file,
-            bundle=parameters.model,
-            device=parameters.device,
-            engine=parameters.engine,
+            options=parameters.options,
             slices=Slices(axis=one.axis, indices=(one.index,)),
-            any_modality=parameters.anyModality,
-            smoothing=parameters.smoothing,
             keep=True,
         )
 
