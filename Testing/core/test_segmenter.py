@@ -214,7 +214,7 @@ def test_islands_and_smoothing_on_request():
     smooth = segmenter.segment(Volume(array, RAS), options=SegmentOptions(smoothing=2.0)).labelmap
     assert smooth[4, 15, 12] == 2 and smooth[4, 12, 12] == 0  # no value, no label
     assert not smooth[5:7, 32:36, 5:9].any()
-    with pytest.raises(InputError, match="must not be negative"):
+    with pytest.raises(InputError, match="not negative"):
         SegmentOptions(smoothing=-1)
 
 

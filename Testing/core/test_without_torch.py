@@ -117,10 +117,14 @@ def test_the_worker_loads_segments_and_previews(without, model, place, tmp_path)
         unavailable = {one.name: one.unavailable for one in (*devices.devices, *devices.engines)}
         assert "PyTorch is not installed" in unavailable["cuda"] and "[torch]" in unavailable["torch"]
         assert unavailable["numpy"] == ""
-        assert worker.request(LoadRequest(bundle=model)).device == "cpu"
-        whole = worker.request(SegmentRequest(volume=volume_file(worker, array), bundle=model))
+        assert worker.request(LoadRequest(options=SegmentOptions(model=model))).device == "cpu"
+        whole = worker.request(SegmentRequest(volume=volume_file(worker, array), options=SegmentOptions(model=model)))
         assert agreement(worker.folder.take(whole.labelmap), expected) > 0.99999
-        slab = worker.request(SegmentRequest(volume=volume_file(worker, array), bundle=model, region=Region(k=(2, 3))))
+        slab = worker.request(
+            SegmentRequest(
+                volume=volume_file(worker, array), options=SegmentOptions(model=model), region=Region(k=(2, 3))
+            )
+        )
         preview = worker.folder.take(slab.labelmap)
         assert agreement(preview, expected[2:3]) > 0.99999
 

@@ -15,8 +15,8 @@ from rwkv_core.errors import BundleError, DeviceError, InputError
 from rwkv_core.vocabulary import Region, SegmentOptions, Slices
 from rwkv_core.worker.arrays import geometry_of
 from rwkv_core.worker.client import WorkerClient
-from rwkv_core.worker.lines import encode
-from rwkv_core.worker.models import KEPT
+from rwkv_core.worker.framing import encode
+from rwkv_core.worker.loaded_models import KEPT
 from rwkv_core.worker.protocol import (
     MAX_LINE,
     PROTOCOL,

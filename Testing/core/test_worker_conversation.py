@@ -10,8 +10,8 @@ from rwkv_core.errors import CancelledError, InputError
 from rwkv_core.vocabulary import SegmentOptions
 from rwkv_core.worker.conversation import Conversation
 from rwkv_core.worker.errors import WorkerDiedError, WorkerError, death_of, error_of
-from rwkv_core.worker.launch import worker_environment
-from rwkv_core.worker.lines import decode_request, encode
+from rwkv_core.worker.framing import decode_request, encode
+from rwkv_core.worker.process import worker_environment
 from rwkv_core.worker.protocol import (
     MAX_LINE,
     DevicesRequest,
@@ -125,7 +125,7 @@ def test_a_death_is_told_with_the_end_of_the_log(code, said):
 
 def test_the_clients_end_needs_numpy_alone():
     code = (
-        "import sys; import rwkv_core.worker.client, rwkv_core.worker.conversation, rwkv_core.worker.launch\n"
+        "import sys; import rwkv_core.worker.client, rwkv_core.worker.conversation, rwkv_core.worker.process\n"
         "print([name for name in ('torch', 'pydantic', 'SimpleITK', 'huggingface_hub') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -13,8 +13,8 @@ from rwkv_core.errors import CancelledError
 from rwkv_core.worker.arrays import PrivateFolder
 from rwkv_core.worker.client import WorkerClient
 from rwkv_core.worker.errors import WorkerDiedError, WorkerHungError
-from rwkv_core.worker.launch import worker_environment
-from rwkv_core.worker.lines import encode
+from rwkv_core.worker.framing import encode
+from rwkv_core.worker.process import worker_environment
 
 from core.worker_helpers import (
     HELLO,
@@ -119,7 +119,7 @@ def test_it_does_not_outlive_its_parent(place, model, monkeypatch):
 DIES_WHILE_ITS_PIPE_LIVES = """
 import os, subprocess, sys
 from pathlib import Path
-from rwkv_core.worker.launch import worker_options
+from rwkv_core.worker.process import worker_options
 from core.worker_stand_ins import PROGRAM
 
 pipe, folder = int(sys.argv[1]), Path(sys.argv[2])

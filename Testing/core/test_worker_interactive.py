@@ -18,7 +18,7 @@ from rwkv_core.postprocess import (
 )
 from rwkv_core.vocabulary import ClassChange, PostProcessing, Region, SegmentClass, SegmentOptions, SliceIndex, Slices
 from rwkv_core.worker.client import WorkerClient
-from rwkv_core.worker.lines import decode_reply, decode_request, encode
+from rwkv_core.worker.framing import decode_reply, decode_request, encode
 from rwkv_core.worker.protocol import (
     AdaptRequest,
     AdaptResult,

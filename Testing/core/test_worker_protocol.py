@@ -19,7 +19,7 @@ from rwkv_core.vocabulary import (
 )
 from rwkv_core.worker.arrays import geometry_of
 from rwkv_core.worker.errors import ProtocolError
-from rwkv_core.worker.lines import LineSplitter, decode_reply, decode_request, encode
+from rwkv_core.worker.framing import LineSplitter, decode_reply, decode_request, encode
 from rwkv_core.worker.protocol import (
     MAX_LINE,
     CancelRequest,
@@ -106,6 +106,7 @@ REPLIES = [
         classes=(
             SegmentClass(value=1, name="Brain", color=(1, 2, 3), terminology=Terminology(category=CODE, type=CODE)),
         ),
+        volumes_ml={"Brain ü软": 1.5},
         device="cpu",
         engine="torch",
         timings={"total": 0.5},

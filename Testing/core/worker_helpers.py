@@ -14,7 +14,7 @@ import torch
 from rwkv_core.bundle.bundle import new_network, write_bundle
 from rwkv_core.vocabulary import SegmentOptions
 from rwkv_core.worker.arrays import PrivateFolder, geometry_of
-from rwkv_core.worker.launch import worker_environment, worker_options, worker_program
+from rwkv_core.worker.process import worker_environment, worker_options, worker_program
 from rwkv_core.worker.protocol import PROTOCOL, SegmentRequest, VolumeFile
 
 from core.golden_weights import fill

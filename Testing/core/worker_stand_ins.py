@@ -96,13 +96,13 @@ def main():
     segment, load_bundle, take_next, slowed = PreparedVolume.segment, store.load_bundle, Jobs.next, []
     forward = URWKV.forward
 
-    def faulty_segment(self, region=None, *, progress, **options):
+    def faulty_segment(self, region=None, probabilities=False, progress=None, cancel=None, options=None):
         def then_fail(done, total):
             progress(done, total)
             if 0 < done < total and self.volume.name in FAULTS:
-                FAULTS[self.volume.name](cancel=options["cancel"])
+                FAULTS[self.volume.name](cancel=cancel)
 
-        return segment(self, region, progress=then_fail, **options)
+        return segment(self, region, probabilities, then_fail, cancel, options)
 
     def slow_load(bundle):
         if Path(bundle).name == SLOW_MODEL and not slowed:

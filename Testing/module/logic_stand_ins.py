@@ -261,8 +261,8 @@ class Batch:
     def running(self):
         return (self.result,) if self.calls and not self.result.finished else ()
 
-    def processFolder(self, inputFolder, outputFolder, **options):
-        self.calls.append((inputFolder, outputFolder, options))
+    def processFolder(self, inputFolder, outputFolder, options, **others):
+        self.calls.append((inputFolder, outputFolder, {"options": options, **others}))
         return self.result
 
     def cleanup(self):

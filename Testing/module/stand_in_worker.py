@@ -19,7 +19,7 @@ import numpy as np
 from rwkv_core.errors import RWKVUNetError
 from rwkv_core.vocabulary import ClassChange, ModelEntry, Region, SegmentClass, SliceIndex
 from rwkv_core.worker.arrays import PrivateFolder, geometry_of
-from rwkv_core.worker.lines import LineSplitter, decode_request, encode
+from rwkv_core.worker.framing import LineSplitter, decode_request, encode
 from rwkv_core.worker.protocol import (
     PROTOCOL,
     AdaptRequest,
@@ -134,13 +134,15 @@ class Worker:
             kind = "slices" if request.slices else "volume"
             self.kept = {key: one for key, one in self.kept.items() if one[3] != kind}
             self.kept[request.id] = (chances, region, request.options.model, kind)
+        labels, classes = self.labels(chances, request.options.model), self.classes.get(request.options.model, CLASSES)
+        voxel = abs(np.linalg.det(np.array(request.volume.ijk_to_ras)[:3, :3])) / 1000
         return SegmentResult(
-            id=request.id, labelmap=self.folder.put(self.labels(chances, request.options.model)), probabilities=None,
+            id=request.id, labelmap=self.folder.put(labels), probabilities=None,
             region=region, slices=request.slices,
             ijk_to_ras=geometry_of(region.ijk_to_ras(np.array(request.volume.ijk_to_ras))),
-            classes=self.classes.get(request.options.model, CLASSES), device="cpu", engine="torch",
-            timings={"total": 0.0},
-            count=1, orientation="SPL", warnings=(), warm=True, kept=request.keep,
+            classes=classes, volumes_ml={one.name: float((labels == one.value).sum() * voxel) for one in classes},
+            device="cpu", engine="torch", timings={"total": 0.0}, count=1, orientation="SPL", warnings=(), warm=True,
+            kept=request.keep,
         )  # fmt: skip
 
     def labels(self, chances, bundle, thresholds=None, off=()):

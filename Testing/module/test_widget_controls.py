@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import pytest
 import slicer
 
+from rwkv_core.vocabulary import SegmentOptions
 from RWKVUNetSegmentLib.Scene.ParameterNode import Preference, Region, parametersOf
 from RWKVUNetSegmentLib.Scene.SliceDirection import SliceDirection
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import RunState
@@ -185,7 +186,7 @@ class Controls:
         start_batch(ui, tmp_path)
         scans, results, options = opened.logic.batch.calls[0]
         assert (scans, results) == (str(tmp_path), str(tmp_path / "results"))
-        assert (options["model"], options["device"], options["waitForCompletion"]) == ("default", "auto", False)
+        assert options["options"] == SegmentOptions() and not options["waitForCompletion"]
 
     def showTableButton(self, opened, ui, state, volume, tmp_path):
         start_batch(ui, tmp_path)

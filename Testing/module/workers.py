@@ -9,7 +9,7 @@ import pytest
 import slicer
 
 from rwkv_core.vocabulary import SegmentOptions
-from rwkv_core.worker.launch import worker_program
+from rwkv_core.worker.process import worker_program
 from rwkv_core.worker.protocol import LoadRequest
 from RWKVUNetSegmentLib.Scene.Matrices import toVTK
 from RWKVUNetSegmentLib.Worker.WorkerClient import WorkerClient

@@ -26,7 +26,7 @@ from rwkv_core.inference.sides import Sides
 from rwkv_core.inference.slice_pass import Clock, SlicePass, both
 from rwkv_core.inference.slice_planes import stacks_of
 from rwkv_core.postprocess.cleaning import Cleaning
-from rwkv_core.postprocess.postprocessing import count_labels
+from rwkv_core.postprocess.postprocessing import count_labels, volumes_ml
 from rwkv_core.vocabulary import Region, SegmentClass, SegmentOptions, StructureVolume
 from rwkv_core.volume import SliceStack, Volume, choose_stack
 
@@ -67,10 +67,8 @@ class Segmentation:
     volumes: tuple[StructureVolume, ...] = ()
 
     def volumes_ml(self) -> dict[str, float]:
-        """Volume of each class in millilitres, by name."""
-        voxel = abs(float(np.linalg.det(self.ijk_to_ras[:3, :3]))) / 1000
-        counts = count_labels(self.labelmap, max(c.value for c in self.classes))
-        return {c.name: float(counts[c.value]) * voxel for c in self.classes}
+        """Measure the volume of each class in millilitres, by name."""
+        return volumes_ml(self.labelmap, self.ijk_to_ras, self.classes)
 
 
 class Segmenter:

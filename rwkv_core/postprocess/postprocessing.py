@@ -17,6 +17,8 @@ else:
     sitk = LazyModule("SimpleITK")
     ndimage = LazyModule("scipy.ndimage")
 
+from rwkv_core.vocabulary import SegmentClass
+
 Labelmap = NDArray[np.unsignedinteger]
 
 _LOOSE = 2.0
@@ -109,9 +111,24 @@ def smooth_labels(labelmap: Labelmap, spacing: tuple[float, float, float], sigma
 def count_labels(labelmap: NDArray[np.integer], largest: int) -> NDArray[np.int64]:
     """Voxels of each label 0 ... `largest`; slice by slice, because counting at once takes eight bytes a voxel."""
     counts = np.zeros(largest + 1, np.int64)
-    for one in labelmap:
-        counts += np.bincount(one.reshape(-1), minlength=largest + 1)
+    for plane in labelmap:
+        counts += np.bincount(plane.reshape(-1), minlength=largest + 1)
     return counts
+
+
+def volumes_ml(
+    labelmap: NDArray[np.integer], ijk_to_ras: NDArray[np.float64], classes: Sequence[SegmentClass]
+) -> dict[str, float]:
+    """Measure the volume of each class in millilitres, by name.
+
+    Args:
+        labelmap: (K, J, I).
+        ijk_to_ras: 4 x 4.
+        classes: what the labels mean.
+    """
+    voxel = abs(float(np.linalg.det(ijk_to_ras[:3, :3]))) / 1000
+    counts = count_labels(labelmap, max(c.value for c in classes))
+    return {c.name: float(counts[c.value]) * voxel for c in classes}
 
 
 def _smoothed(labels: Labelmap, sigmas: list[float], reach: list[int]) -> Labelmap:

@@ -19,7 +19,7 @@ from rwkv_core.errors import StorageError
 from rwkv_core.training.errors import TrainingError
 from rwkv_core.training.run_folder import OUTPUT_FILE
 from rwkv_core.training.run_status import read_status
-from rwkv_core.worker.launch import worker_environment
+from rwkv_core.worker.process import worker_environment
 
 _POLL_SECONDS = 0.1
 

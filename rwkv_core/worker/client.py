@@ -23,7 +23,7 @@ from rwkv_core.errors import RWKVUNetError
 from rwkv_core.worker.arrays import PrivateFolder
 from rwkv_core.worker.conversation import Answer, Conversation, Ticket
 from rwkv_core.worker.errors import WorkerDiedError, WorkerHungError, death_of
-from rwkv_core.worker.launch import kill_tree, worker_environment, worker_options, worker_program
+from rwkv_core.worker.process import kill_tree, worker_environment, worker_options, worker_program
 from rwkv_core.worker.protocol import HelloRequest, HelloResult, Progress, Request, Result, ShutdownRequest
 
 ResultT = TypeVar("ResultT", bound=Result)

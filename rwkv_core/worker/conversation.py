@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from rwkv_core.errors import RWKVUNetError
 from rwkv_core.worker.errors import ProtocolError, error_of
-from rwkv_core.worker.lines import LineSplitter, decode_reply, encode
+from rwkv_core.worker.framing import LineSplitter, decode_reply, encode
 from rwkv_core.worker.protocol import (
     CancelRequest,
     Failure,

@@ -12,23 +12,20 @@ import numpy as np
 from rwkv_core.errors import CancelledError, InputError
 from rwkv_core.vocabulary import AXES, PostProcessing
 from rwkv_core.worker.arrays import Array, PrivateFolder
-from rwkv_core.worker.jobs import Job
+from rwkv_core.worker.jobs import Job, Reporter
 from rwkv_core.worker.kept import KeptResults
-from rwkv_core.worker.models import Ready
+from rwkv_core.worker.loaded_models import LoadedModel
 from rwkv_core.worker.parts import Parts
 from rwkv_core.worker.protocol import (
     AdaptRequest,
     AdaptResult,
-    Progress,
     PropagateRequest,
     PropagateResult,
     RefineRequest,
     RefineResult,
-    Result,
     SegmentRequest,
     SpreadRequest,
     SpreadResult,
-    Stage,
     UncertaintyRequest,
     UncertaintyResult,
     VolumeFile,
@@ -38,49 +35,25 @@ if TYPE_CHECKING:
     from rwkv_core.spreading import VolumeFeatures
     from rwkv_core.volume import Volume
 
-INTERACTIVE = (RefineRequest, UncertaintyRequest, AdaptRequest, PropagateRequest, SpreadRequest)
-
 
 class Interactive:
-    """Answers `INTERACTIVE` requests.
+    """Handles the requests about results that are kept.
 
     Args:
         folder: where arrays come from and go to.
         ready: gives the model that a request names; reports its stages.
-        send: takes progress.
     """
 
     def __init__(
         self,
         folder: PrivateFolder,
-        ready: Callable[[SegmentRequest, Job], Ready],
-        send: Callable[[Progress], None],
+        ready: Callable[[SegmentRequest, Job], LoadedModel],
     ):
-        self._folder, self._ready, self._send = folder, ready, send
+        self._folder, self._ready = folder, ready
         self.kept = KeptResults()
         self._features: tuple[str, VolumeFeatures] | None = None
 
-    def answer(self, job: Job) -> Result:
-        """Do what a request asks.
-
-        Raises:
-            CancelledError: when the job was cancelled.
-            RWKVUNetError: with what is wrong with the request.
-        """
-        request = job.request
-        if isinstance(request, RefineRequest):
-            return self._refine(request, job)
-        if isinstance(request, UncertaintyRequest):
-            return self._uncertainty(request, job)
-        if isinstance(request, AdaptRequest):
-            return self._adapt(request, job)
-        if isinstance(request, PropagateRequest):
-            return self._propagate(request, job)
-        if isinstance(request, SpreadRequest):
-            return self._spread(request, job)
-        raise TypeError(f"there is no task for {type(request).__name__}")
-
-    def _refine(self, request: RefineRequest, job: Job) -> RefineResult:
+    def refine(self, request: RefineRequest, job: Job, report: Reporter) -> RefineResult:
         start = time.perf_counter()
         kept = self.kept.find(request.result)
         labelmap = kept.labels(request.processing, job.cancelled)
@@ -93,7 +66,7 @@ class Interactive:
             seconds=time.perf_counter() - start,
         )
 
-    def _uncertainty(self, request: UncertaintyRequest, job: Job) -> UncertaintyResult:
+    def uncertainty(self, request: UncertaintyRequest, job: Job, report: Reporter) -> UncertaintyResult:
         from rwkv_core.inference.uncertainty import averaged_probabilities, entropy, slice_scores
 
         kept = self.kept.find(request.result)
@@ -107,7 +80,7 @@ class Interactive:
                 planes=request.planes,
                 flips=request.flips,
                 region=kept.region,
-                progress=_Bar(request.id, "segment", self._send),
+                progress=report.counter("segment"),
                 cancel=job.cancelled,
                 any_modality=asked.options.any_modality,
             )
@@ -123,7 +96,7 @@ class Interactive:
             scores={name: tuple(slice_scores(uncertainty, axis).tolist()) for axis, name in enumerate(AXES)},
         )
 
-    def _adapt(self, request: AdaptRequest, job: Job) -> AdaptResult:
+    def adapt(self, request: AdaptRequest, job: Job, report: Reporter) -> AdaptResult:
         folder = Path(request.folder)
         if not folder.is_absolute() or folder.exists():
             raise InputError(
@@ -159,7 +132,7 @@ class Interactive:
             title=request.title,
             seconds=request.seconds,
             device=str(ready.segmenter.engine.device),
-            progress=_Bar(request.id, "learn", self._send),
+            progress=report.counter("learn"),
             cancel=job.cancelled,
         )
         learning = time.perf_counter() - start
@@ -177,11 +150,11 @@ class Interactive:
                 before,
                 region,
                 keep,
-                _Bar(request.id, "segment", self._send),
+                report.counter("segment"),
                 job.cancelled,
             )
             parts.add(region, result)
-            self._send(Progress(id=request.id, stage="write"))
+            report.stage("write")
             written = self._folder.put(result.labelmap)
             if job.cancelled.is_set():
                 raise CancelledError
@@ -207,7 +180,7 @@ class Interactive:
             kept=keep,
         )
 
-    def _propagate(self, request: PropagateRequest, job: Job) -> PropagateResult:
+    def propagate(self, request: PropagateRequest, job: Job, report: Reporter) -> PropagateResult:
         from rwkv_core.adaptation.propagation import propagate
 
         kept = self.kept.find(request.result)
@@ -231,7 +204,7 @@ class Interactive:
             agreement=tuple(found.agreement),
         )
 
-    def _spread(self, request: SpreadRequest, job: Job) -> SpreadResult:
+    def spread(self, request: SpreadRequest, job: Job, report: Reporter) -> SpreadResult:
         from rwkv_core.spreading import spread
 
         volume = self._volume(request.volume)
@@ -247,7 +220,7 @@ class Interactive:
             keep=request.keep,
             locked=request.locked,
             features=features,
-            progress=_Bar(request.id, "learn", self._send),
+            progress=report.counter("learn"),
             cancel=job.cancelled,
         )
         self._features = request.volume.file, found.features
@@ -283,16 +256,3 @@ class Interactive:
         if labelmap.shape != tuple(shape):
             raise InputError("The labelmap and the volume differ in size.")
         return labelmap
-
-
-class _Bar:
-    """Progress of one stage, with the time that is left."""
-
-    def __init__(self, request_id: int, stage: Stage, send: Callable[[Progress], None]):
-        self._message, self._send = Progress(id=request_id, stage=stage), send
-        self._start = time.perf_counter()
-
-    def __call__(self, done: int, total: int) -> None:
-        spent = time.perf_counter() - self._start
-        left = spent / done * (total - done) if done else None
-        self._send(replace(self._message, done=done, total=total, seconds_left=left))

@@ -1,10 +1,13 @@
-"""The worker's queue: one request runs, others wait in order, each can be cancelled."""
+"""Requests on their way: one runs, others wait in order, each can be cancelled and tells how far it is."""
 
 import threading
+import time
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
-from rwkv_core.worker.protocol import AnyRequest, Found
+from rwkv_core.vocabulary import FileOutcome
+from rwkv_core.worker.protocol import AnyRequest, Found, Progress, Stage
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,3 +75,48 @@ class Jobs:
 
     def _pending(self) -> list[Job]:
         return [*self._waiting, *([self._running] if self._running else [])]
+
+
+class Reporter:
+    """Tells the client how far one of its requests is.
+
+    Args:
+        request_id: of the request.
+        send: takes the messages.
+    """
+
+    def __init__(self, request_id: int, send: Callable[[Progress], None]):
+        self._send = send
+        self._latest = Progress(id=request_id, stage="library")
+
+    def stage(self, stage: Stage, done: int = 0, total: int = 0, seconds_left: float | None = None) -> None:
+        """Tell of a stage, or how far it is."""
+        self._latest = replace(self._latest, stage=stage, done=done, total=total, seconds_left=seconds_left)
+        self._send(self._latest)
+
+    def file(self, outcome: FileOutcome) -> None:
+        """Tell what became of one of several files."""
+        self._send(replace(self._latest, file=outcome))
+
+    def counter(self, stage: Stage, every: float = 0.0) -> Callable[[int, int], None]:
+        """Give what takes (done, in all) of a stage, and tells it with the time that is left.
+
+        Args:
+            stage: which.
+            every: seconds between messages at least; the first and the last are always sent.
+        """
+        first: tuple[float, int] | None = None
+        said = 0.0
+
+        def count(done: int, total: int) -> None:
+            nonlocal first, said
+            now = time.perf_counter()
+            if first is None:  # what was there before, as of a download that is continued, counts for no speed
+                first = now, done
+            elif done < total and now - said < every:
+                return
+            said = now
+            new = done - first[1]
+            self.stage(stage, done, total, (now - first[0]) / new * (total - done) if new > 0 else None)
+
+        return count

@@ -1,5 +1,6 @@
 """The part of a volume that a request is about: the whole, a region, or single slices of it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
@@ -50,6 +51,18 @@ class Parts:
         """The smallest region around all, every end filled in."""
         first, last = ((region or Region()).within(self.shape) for region in (self._regions[0], self._regions[-1]))
         return Region((first.i[0], last.i[1]), (first.j[0], last.j[1]), (first.k[0], last.k[1]))
+
+    def counter(self, number: int, count: Callable[[int, int], None]) -> Callable[[int, int], None]:
+        """Give what takes (done, in all) of the region `number`, and counts over all of them with `count`.
+
+        With a list of slices, those that were asked for are counted: the network may see others, along the axis that it
+        was trained for.
+        """
+        if not self.runs:
+            return count
+        sizes = [end - first for first, end in self.runs]
+        before, size, whole = sum(sizes[:number]), sizes[number], sum(sizes)
+        return lambda done, total: count(before + done * size // total, whole)
 
     def add(self, region: Region | None, result: "Segmentation") -> None:
         """Keep of the result for one of `regions` what lies in it."""

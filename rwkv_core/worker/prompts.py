@@ -1,7 +1,6 @@
 """Requests of a user who points at structures."""
 
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,8 +8,8 @@ import numpy as np
 from rwkv_core.errors import CancelledError, InputError
 from rwkv_core.vocabulary import SliceIndex
 from rwkv_core.worker.arrays import PrivateFolder
-from rwkv_core.worker.jobs import Job
-from rwkv_core.worker.protocol import FollowRequest, FollowResult, Progress, PromptRequest, PromptResult, Stage
+from rwkv_core.worker.jobs import Job, Reporter
+from rwkv_core.worker.protocol import FollowRequest, FollowResult, PromptRequest, PromptResult, Stage
 
 if TYPE_CHECKING:
     from rwkv_core.inference.prompter import Memory, Prompter
@@ -23,23 +22,22 @@ class Prompts:
 
     Args:
         folder: where arrays come from and go to.
-        send: takes progress.
     """
 
-    def __init__(self, folder: PrivateFolder, send: Callable[[Progress], None]):
-        self._folder, self._send = folder, send
+    def __init__(self, folder: PrivateFolder):
+        self._folder = folder
         self._prompter: Prompter | None = None
         self._made_from: object = None
         self._remembered: tuple[object, Memory | None] = (None, None)
 
-    def answer(self, request: PromptRequest, job: Job) -> PromptResult:
+    def answer(self, request: PromptRequest, job: Job, report: Reporter) -> PromptResult:
         """Find what is pointed at.
 
         Raises:
             CancelledError: when the job was cancelled.
             RWKVUNetError: with what is wrong with the request.
         """
-        prompter, warm = self._ready(request, job)
+        prompter, warm = self._ready(request, job, report)
         start = time.perf_counter()
         try:
             self._set_volume(prompter, request)
@@ -78,25 +76,21 @@ class Prompts:
             warm=warm,
         )
 
-    def follow(self, request: FollowRequest, job: Job) -> FollowResult:
+    def follow(self, request: FollowRequest, job: Job, report: Reporter) -> FollowResult:
         """Follow a structure through the slices.
 
         Raises:
             CancelledError: when the job was cancelled.
             RWKVUNetError: with what is wrong with the request.
         """
-        prompter, _ = self._ready(request, job)
-        begun = time.perf_counter()
-
-        def tell(done: int, total: int) -> None:
-            left = (time.perf_counter() - begun) / done * (total - done)
-            self._send(Progress(id=request.id, stage="segment", done=done, total=total, seconds_left=left))
-
+        prompter, _ = self._ready(request, job, report)
         try:
             self._set_volume(prompter, request)
             mask = self._folder.get(request.mask) > 0
             axis, index = request.slice.axis, request.slice.index
-            found = prompter.propagate(mask, index, axis, request.range, request.stop, tell, job.cancelled)
+            found = prompter.propagate(
+                mask, index, axis, request.range, request.stop, report.counter("segment"), job.cancelled
+            )
         finally:
             prompter.drop_volume()
         labelled = [n for n in found.agreement if found.first <= n <= found.last]
@@ -118,13 +112,13 @@ class Prompts:
         request.slice.of(volume.array)  # tells of a slice that is not there
         prompter.set_volume(volume, request.window)
 
-    def _ready(self, request: PromptRequest | FollowRequest, job: Job) -> "tuple[Prompter, bool]":
+    def _ready(self, request: PromptRequest | FollowRequest, job: Job, report: Reporter) -> "tuple[Prompter, bool]":
         """The model, and whether it was ready before."""
 
         def begin(stage: Stage) -> None:
             if job.cancelled.is_set():
                 raise CancelledError
-            self._send(Progress(id=request.id, stage=stage))
+            report.stage(stage)
 
         made_from = (request.bundle, request.device, request.engine)
         if self._prompter is not None and self._made_from == made_from:

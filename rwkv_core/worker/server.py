@@ -14,14 +14,19 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rwkv_core.errors import CancelledError, RWKVUNetError
-from rwkv_core.worker import facts
+from rwkv_core.worker import capabilities
 from rwkv_core.worker.arrays import PrivateFolder
-from rwkv_core.worker.errors import ProtocolError
-from rwkv_core.worker.failures import explain
+from rwkv_core.worker.errors import ProtocolError, explain
+from rwkv_core.worker.framing import LineSplitter, decode_request, encode
 from rwkv_core.worker.jobs import Jobs
-from rwkv_core.worker.launch import LOG_LEVEL_VARIABLE, LOG_LEVELS
-from rwkv_core.worker.lines import LineSplitter, decode_request, encode
-from rwkv_core.worker.process import leave_terminal, start_log, take_over_streams, watch_parent
+from rwkv_core.worker.process import (
+    LOG_LEVEL_VARIABLE,
+    LOG_LEVELS,
+    leave_terminal,
+    start_log,
+    take_over_streams,
+    watch_parent,
+)
 from rwkv_core.worker.protocol import (
     MAX_LINE,
     PROTOCOL,
@@ -35,7 +40,7 @@ from rwkv_core.worker.protocol import (
     ShutdownRequest,
     ShutdownResult,
 )
-from rwkv_core.worker.tasks import Tasks
+from rwkv_core.worker.request_handlers import RequestHandlers
 
 _log = logging.getLogger(__name__)
 _CHUNK = 1 << 16
@@ -79,9 +84,9 @@ class Server:
         self._replies = replies
         self._writing = threading.Lock()
         self._jobs = Jobs()
-        self._tasks = Tasks(folder, self._send)
+        self._handlers = RequestHandlers(folder, self._send)
         self._greeted = False
-        self._farewell: ShutdownResult | None = None
+        self._shutdown: ShutdownResult | None = None
 
     def read(self, requests: int) -> None:
         """Take requests from a descriptor until it ends, then end the process. For a thread of its own."""
@@ -102,21 +107,20 @@ class Server:
             try:
                 if job.cancelled.is_set():
                     raise CancelledError
-                reply = self._tasks.answer(job)
+                reply = self._handlers.answer(job)
             except (Exception, SystemExit) as error:  # no request may end the worker
                 reply = explain(job.request.id, error)
             if isinstance(reply, Failure):
                 gc.collect()  # a traceback may hold arrays, which Windows does not let the client delete meanwhile
                 if reply.kind in ("memory", "device"):  # a GPU's memory is one reason for the latter
-                    self._tasks.models.clear()
-                    self._tasks.interactive.kept.forget()
+                    self._handlers.forget()
             self._jobs.finish()
             end = reply.kind if isinstance(reply, Failure) else "done"
             what, seconds = type(job.request).__name__, time.perf_counter() - start
             _log.info("%s %d: %s after %.2f s", what, job.request.id, end, seconds)
             self._send(reply)
-        if self._farewell:
-            self._send(self._farewell)
+        if self._shutdown:
+            self._send(self._shutdown)
 
     def leave(self) -> None:
         """The client is gone: remove the arrays, which were for it alone, and end the process."""
@@ -140,7 +144,7 @@ class Server:
             self._greet(request)
         elif not self._greeted:
             raise ProtocolError("The first request must be hello.", request_id=request.id)
-        elif self._farewell:
+        elif self._shutdown:
             raise ProtocolError("The worker is shutting down.", request_id=request.id)
         elif isinstance(request, CancelRequest):
             found, job = self._jobs.cancel(request.request)
@@ -148,7 +152,7 @@ class Server:
                 self._send(explain(job.request.id, CancelledError()))
             self._send(CancelResult(id=request.id, found=found))
         elif isinstance(request, ShutdownRequest):
-            self._farewell = ShutdownResult(id=request.id)
+            self._shutdown = ShutdownResult(id=request.id)
             self._jobs.close()
         elif not self._jobs.add(request):
             raise ProtocolError(f"A request with the id {request.id} is not answered yet; this one is ignored.")
@@ -161,7 +165,7 @@ class Server:
                 request_id=request.id,
             )
         self._greeted = True
-        self._send(facts.hello(request.id))
+        self._send(capabilities.hello(request))
 
     def _send(self, reply: Reply | Progress) -> None:
         try:

@@ -1,7 +1,7 @@
 """One segmentation of one volume node: the volume goes to the worker, the labels come back into the scene."""
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,9 @@ from rwkv_core.worker.protocol import Progress, SegmentRequest, SegmentResult, V
 from RWKVUNetSegmentLib.Scene import InputVolume
 from RWKVUNetSegmentLib.Scene.RegionOfInterest import RegionOfInterest, regionFrom
 from RWKVUNetSegmentLib.Scene.SegmentationWriting import LabelledPart, SegmentationWriter
-from RWKVUNetSegmentLib.Worker.EventLoop import Waiter, later, runInChunks
+from RWKVUNetSegmentLib.Worker.EventLoop import Waiter, deliver, later
 from RWKVUNetSegmentLib.Worker.Signal import emit
 from RWKVUNetSegmentLib.Worker.WorkerClient import WorkerClient, WorkerTicket
-
-_COUNTED_AT_ONCE = 1 << 22
-"""Voxels that are counted in one turn of the event loop: some 10 ms."""
 
 
 class RunState:
@@ -266,14 +263,9 @@ class SegmentationRun:
         labelmap = np.array(self._client.read(answer.labelmap or ""))
         self._discardAnswer()
         self._step("import", _("Writing the segmentation"))
-        values = [one.value for one in answer.classes]
-        self._giveUp = runInChunks(
-            _countLabels(labelmap, max(values, default=0)),
-            lambda counts: self._import(answer, labelmap, counts),
-            self._fail,
-        )
+        self._giveUp = later(lambda: deliver(lambda labels: self._import(answer, labels), self._fail, labelmap))
 
-    def _import(self, answer: SegmentResult, labelmap: np.ndarray, counts: np.ndarray) -> None:
+    def _import(self, answer: SegmentResult, labelmap: np.ndarray) -> None:
         self._giveUp = None
         began = time.perf_counter()
         parameters, result = self.result.parameters, self.result
@@ -288,13 +280,12 @@ class SegmentationRun:
             if node is not None and node is not parameters.outputSegmentation:
                 slicer.mrmlScene.RemoveNode(node)
             raise  # told to `_fail`, whatever it is
-        voxel = abs(float(np.linalg.det(np.array(answer.ijk_to_ras)[:3, :3]))) / 1000
         result.node = node
         result.segmentIDs = written.segmentIDs
         result.classes = answer.classes
         if not answer.slices:
             result.kept, result.box = answer.id if answer.kept else None, answer.region
-        result.volumesML = {one.name: float(counts[one.value]) * voxel for one in answer.classes}
+        result.volumesML = dict(answer.volumes_ml)
         result.device, result.engine = answer.device, answer.engine
         result.warnings = [*answer.warnings, *written.warnings]
         result.timings |= answer.timings | {"import": time.perf_counter() - began}
@@ -338,13 +329,3 @@ class SegmentationRun:
         if not self.result.finished:
             self.result.progress = RunProgress(stage, text, done, total, secondsLeft)
             emit(self._onProgress, self.result.progress)
-
-
-def _countLabels(labelmap: np.ndarray, highest: int) -> Generator[None, None, np.ndarray]:
-    """How many voxels have each label."""
-    counts = np.zeros(highest + 1, np.int64)
-    flat = labelmap.reshape(-1)
-    for first in range(0, flat.size, _COUNTED_AT_ONCE):
-        counts += np.bincount(flat[first : first + _COUNTED_AT_ONCE], minlength=len(counts))[: len(counts)]
-        yield
-    return counts

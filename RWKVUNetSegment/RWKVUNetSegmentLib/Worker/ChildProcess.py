@@ -7,7 +7,7 @@ from typing import Any
 
 import qt
 
-from rwkv_core.worker.launch import kill_tree, worker_environment
+from rwkv_core.worker.process import kill_tree, worker_environment
 from RWKVUNetSegmentLib.Worker.EventLoop import slot
 
 _END_MILLISECONDS = 5000

@@ -18,7 +18,7 @@ from slicer.i18n import tr as _
 from rwkv_core.errors import CancelledError, RWKVUNetError, StorageError
 from rwkv_core.worker.conversation import Answer, Ticket
 from rwkv_core.worker.errors import WorkerDiedError, WorkerError
-from rwkv_core.worker.launch import worker_program
+from rwkv_core.worker.process import worker_program
 from rwkv_core.worker.protocol import HelloResult, Progress, Request
 from RWKVUNetSegmentLib.Worker.EventLoop import deliver, later, runInChunks
 from RWKVUNetSegmentLib.Worker.PythonEnvironment import pythonProgram

@@ -8,7 +8,7 @@ from rwkv_core.errors import RWKVUNetError
 from rwkv_core.worker.arrays import PrivateFolder
 from rwkv_core.worker.conversation import Answer, Conversation, Ticket
 from rwkv_core.worker.errors import WorkerDiedError, death_of
-from rwkv_core.worker.launch import worker_options
+from rwkv_core.worker.process import worker_options
 from rwkv_core.worker.protocol import CancelRequest, HelloRequest, HelloResult, Progress, Request
 from RWKVUNetSegmentLib.Worker.ChildProcess import ChildProcess
 from RWKVUNetSegmentLib.Worker.EventLoop import later

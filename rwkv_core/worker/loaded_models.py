@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from rwkv_core.inference.segmenter import Segmenter
 
 KEPT = 2
-"""Models that stay loaded; with one more, the one that was not used for the longest time is dropped."""
+"""LoadedModels that stay loaded; with one more, the one that was not used for the longest time is dropped."""
 
 _log = logging.getLogger(__name__)
 _Key = tuple[str, str, str, str, tuple[tuple[int, int], ...]]
 
 
 @dataclass(frozen=True)
-class Ready:
+class LoadedModel:
     """A model that can be used.
 
     Attributes:
@@ -38,7 +38,7 @@ class Ready:
     timings: dict[str, float]
 
 
-class Models:
+class LoadedModels:
     """Segmenters by what they were made from: the bundle's files as they are now, device, engine and mode."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Models:
         options: SegmentOptions,
         report: Callable[[Stage], None],
         cancelled: Callable[[], bool],
-    ) -> Ready:
+    ) -> LoadedModel:
         """A model, loaded now or before.
 
         Args:
@@ -82,9 +82,9 @@ class Models:
         key = (str(chosen.folder.resolve()), place, options.engine, options.mode, _state(chosen))
         if key in self._loaded:
             self._loaded.move_to_end(key)
-            return Ready(self._loaded[key], warm=True, timings=dict.fromkeys(timings, 0.0))
+            return LoadedModel(self._loaded[key], warm=True, timings=dict.fromkeys(timings, 0.0))
 
-        self._make_room(key)
+        self._drop_oldest(key)
         begun = begin("weights")
         if chosen.config.kind == "segmentation":  # of another, `Segmenter` says why it cannot be used
             _ = chosen.weights
@@ -97,14 +97,14 @@ class Models:
         self._loaded[key] = segmenter
         timings["total"] = time.perf_counter() - start
         _log.info("Loaded %s on %s in %.2f s", chosen.config.id, place, timings["total"])
-        return Ready(segmenter, warm=False, timings=timings)
+        return LoadedModel(segmenter, warm=False, timings=timings)
 
     def clear(self) -> None:
         """Drop all, to make room in memory."""
         self._loaded.clear()
         _release()
 
-    def _make_room(self, key: _Key) -> None:
+    def _drop_oldest(self, key: _Key) -> None:
         """Before the next one is loaded, so that no more than `KEPT` ever lie in memory."""
         for old in [one for one in self._loaded if one[:-1] == key[:-1]]:  # its files have changed since
             del self._loaded[old]

@@ -1,31 +1,27 @@
 """Requests about volumes on disk: a batch that goes through no other program's memory."""
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rwkv_core.vocabulary import FileOutcome, FilePair
-from rwkv_core.worker.jobs import Job
-from rwkv_core.worker.models import Ready
+from rwkv_core.worker.jobs import Job, Reporter
+from rwkv_core.worker.loaded_models import LoadedModel
 from rwkv_core.worker.protocol import (
     Failure,
     PlanRequest,
     PlanResult,
-    Progress,
     SegmentFileRequest,
     SegmentFileResult,
     SegmentFilesRequest,
     SegmentFilesResult,
-    Stage,
 )
 
 if TYPE_CHECKING:
     from rwkv_core.inference.batch import BatchOptions, Outcome
 
 
-def plan(request: PlanRequest) -> PlanResult:
-    """What there is to do.
+def plan(request: PlanRequest, job: Job, report: Reporter) -> PlanResult:
+    """Find what there is to do.
 
     Raises:
         InputError: when there is no volume, or two would be written to one file.
@@ -38,30 +34,26 @@ def plan(request: PlanRequest) -> PlanResult:
 
 
 def segment_file(
-    request: SegmentFileRequest,
-    job: Job,
-    model: Ready,
-    progress: Callable[[int, int], None],
-    send: Callable[[Progress], None],
+    request: SegmentFileRequest, job: Job, report: Reporter, model: LoadedModel
 ) -> SegmentFileResult | Failure:
     """Read, segment, write.
-
-    Args:
-        progress: takes slices done and slices in all.
 
     Raises:
         CancelledError: when the job was cancelled; nothing was written.
     """
-    from rwkv_core.inference.batch import segment_file as do
+    from rwkv_core.inference.batch import segment_file as segment
+
+    count = report.counter("segment")
 
     def tell(stage: str, done: int, total: int) -> None:
         if stage == "segmenting":
-            progress(done, total)
+            count(done, total)
         else:
-            send(Progress(id=request.id, stage="read" if stage == "reading" else "write"))
+            report.stage("read" if stage == "reading" else "write")
 
     segmenter = model.segmenter
-    outcome = do(segmenter, Path(request.input), Path(request.output), _options(request), tell, job.cancelled)
+    paths = Path(request.input), Path(request.output)
+    outcome = segment(segmenter, *paths, _options(request), tell, job.cancelled)
     if outcome.error:
         return Failure(id=request.id, **outcome.error)
     return SegmentFileResult(
@@ -77,8 +69,8 @@ def segment_file(
     )
 
 
-def segment_files(request: SegmentFilesRequest, job: Job, send: Callable[[Progress], None]) -> SegmentFilesResult:
-    """Many, on a Dask cluster.
+def segment_files(request: SegmentFilesRequest, job: Job, report: Reporter) -> SegmentFilesResult:
+    """Segment many, on a Dask cluster.
 
     Raises:
         InputError: when Dask is not installed here, or no scheduler answers.
@@ -86,22 +78,19 @@ def segment_files(request: SegmentFilesRequest, job: Job, send: Callable[[Progre
     """
     from rwkv_core.inference.cluster import segment_on_cluster
 
-    start = time.perf_counter()
-    latest = Progress(id=request.id, stage="wait", total=len(request.files))
-    send(latest)
+    report.stage("wait", 0, len(request.files))
+    count = report.counter("volumes")
 
     def tell(done: int, total: int, workers: int) -> None:
-        nonlocal latest
-        left = (time.perf_counter() - start) / done * (total - done) if done and workers else None
-        stage: Stage = "volumes" if workers else "wait"
-        latest = Progress(id=request.id, stage=stage, done=done, total=total, seconds_left=left)
-        send(latest)
+        if workers:
+            count(done, total)
+        else:
+            report.stage("wait", done, total)
 
-    def finished(_: int, outcome: "Outcome") -> None:
-        send(Progress(id=request.id, stage=latest.stage, done=latest.done, total=latest.total, file=_told(outcome)))
-
-    jobs = [(Path(one.input), Path(one.output)) for one in request.files]
-    segment_on_cluster(request.dask, jobs, _options(request), tell, job.cancelled, finished)
+    jobs = [(Path(pair.input), Path(pair.output)) for pair in request.files]
+    segment_on_cluster(
+        request.dask, jobs, _options(request), tell, job.cancelled, lambda _, outcome: report.file(_told(outcome))
+    )
     return SegmentFilesResult(id=request.id)
 
 

@@ -6,24 +6,26 @@ from importlib.metadata import PackageNotFoundError, version
 
 import rwkv_core
 from rwkv_core.vocabulary import Offer
-from rwkv_core.worker.protocol import PROTOCOL, DevicesResult, HelloResult
+from rwkv_core.worker.jobs import Job, Reporter
+from rwkv_core.worker.protocol import PROTOCOL, DevicesRequest, DevicesResult, HelloRequest, HelloResult
 
 _PACKAGES = ("torch", "numpy", "SimpleITK", "pydantic", "safetensors", "huggingface_hub", "openvino")
 
 
-def hello(request_id: int) -> HelloResult:
-    """Versions and process id. Imports nothing, so that it takes milliseconds where torch takes seconds."""
+def hello(request: HelloRequest) -> HelloResult:
+    """Tell versions and process id. Imports nothing, so that it takes milliseconds where torch takes seconds."""
     versions: dict[str, str | None] = {"rwkv_core": rwkv_core.__version__, "python": platform.python_version()}
     versions.update((package, _version(package)) for package in _PACKAGES)
-    return HelloResult(id=request_id, protocol=PROTOCOL, pid=os.getpid(), versions=versions)
+    return HelloResult(id=request.id, protocol=PROTOCOL, pid=os.getpid(), versions=versions)
 
 
-def devices(request_id: int) -> DevicesResult:
-    """Devices and engines, and why one cannot be used. Imports torch where it is installed.
+def devices(request: DevicesRequest, job: Job, report: Reporter) -> DevicesResult:
+    """Find devices and engines, and why one cannot be used. Imports torch where it is installed.
 
     Raises:
         ImportError, OSError: when torch is broken.
     """
+    report.stage("library")
     from rwkv_core.engines import choose_device, why_unavailable
 
     offers, without_torch = [], why_unavailable("torch")
@@ -47,7 +49,7 @@ def devices(request_id: int) -> DevicesResult:
         "numpy": "NumPy: slow, and there everywhere",
     }
     engines = tuple(Offer(name=name, title=title, unavailable=why_unavailable(name)) for name, title in titles.items())
-    return DevicesResult(id=request_id, auto=choose_device("auto"), devices=tuple(offers), engines=engines)
+    return DevicesResult(id=request.id, auto=choose_device("auto"), devices=tuple(offers), engines=engines)
 
 
 def _version(package: str) -> str | None:
