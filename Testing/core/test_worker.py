@@ -296,8 +296,8 @@ def test_lines_that_make_no_sense_are_answered(tmp_path):
         for line, request_id, said in [
             (b"garbage", None, "no JSON"),
             (b"x" * (2 * MAX_LINE), None, "longer than"),
-            (b'{"id": 5, "type": "load", "bundle": 3}', 5, "'bundle' must be text"),
-            (b'{"id": 5, "type": "load", "bundle": "x", "speed": 3}', 5, "no field 'speed'"),
+            (b'{"id": 5, "type": "load", "options": {"model": 3}}', 5, "'options.model' must be text"),
+            (b'{"id": 5, "type": "load", "speed": 3}', 5, "no field 'speed'"),
             (b'{"id": 5, "type": "reload"}', 5, "no request of type 'reload'"),
             (b'{"id": "5", "type": "hello"}', None, "'id' must be"),
         ]:
