@@ -12,6 +12,7 @@ import pytest
 import rwkv_core
 from rwkv_core import Region, Segmenter, Volume, read_volume, write_volume
 from rwkv_core.bundle.bundle import new_network, write_bundle
+from rwkv_core.vocabulary import SegmentOptions
 from rwkv_core.worker.client import WorkerClient
 from rwkv_core.worker.protocol import DevicesRequest, LoadRequest, SegmentRequest
 
