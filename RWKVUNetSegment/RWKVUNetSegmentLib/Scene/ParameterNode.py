@@ -8,7 +8,7 @@ from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import Minimum, WithinRange, parameterNodeWrapper
 
 from rwkv_core.errors import InputError
-from rwkv_core.vocabulary import SegmentOptions
+from rwkv_core.vocabulary import Islands, SegmentOptions
 from RWKVUNetSegmentLib.Scene.RegionOfInterest import sliceRange
 from RWKVUNetSegmentLib.Scene.SliceDirection import SliceDirection, axisOf
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import SegmentationParameters
@@ -111,12 +111,17 @@ def parametersOf(node: RWKVUNetSegmentParameterNode) -> SegmentationParameters:
 
 def optionsOf(node: RWKVUNetSegmentParameterNode, anyModality: bool = False) -> SegmentOptions:
     """The choices that hold for single volumes, previews and batches alike."""
+    islands: dict[Preference, Islands] = {
+        Preference.MODEL: "bundle",
+        Preference.YES: "remove",
+        Preference.NO: "keep",
+    }
     return SegmentOptions(
         model=node.model,
         device=node.device,
         engine=node.engine,
         mode=node.mode.value,
-        islands={Preference.MODEL: "bundle", Preference.YES: "remove", Preference.NO: "keep"}[node.keepLargest],
+        islands=islands[node.keepLargest],
         smoothing=float(node.smoothing),
         average={Preference.MODEL: None, Preference.YES: True, Preference.NO: False}[node.average],
         any_modality=anyModality,
