@@ -30,7 +30,7 @@ from RWKVUNetSegmentLib.Worker.Signal import Signal
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "Resources" / "requirements.txt"
 TORCH = "torch>=2.2"
 
-TORCH_IS_OPTIONAL = False
+TORCH_IS_OPTIONAL = True
 """Whether the worker segments without PyTorch."""
 
 KEPT = ("SimpleITK", "vtk", "numpy", "torch", "torchvision")
