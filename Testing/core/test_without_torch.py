@@ -182,4 +182,4 @@ def test_weights_that_do_not_fit_are_told_without_torch(without, tmp_path):
     write_volume(tmp_path / "a.nrrd", noise(dtype=np.int16), OBLIQUE)
     without(*TRAINING)
     run = command_line("segment", tmp_path / "a.nrrd", "-o", tmp_path / "b.nrrd", "--model", folder, code=1)
-    assert "does not fit" in run.stderr and "encoder.stage" in run.stderr
+    assert "does not fit" in run.stderr and "decoder1.conv" in run.stderr
