@@ -118,7 +118,6 @@ def test_mistakes_are_explained_before_any_work(model, scans, tmp_path, capsys):
     assert "not understood" in said(scans / "a.nii.gz", "-o", tmp_path / "x.nrrd", "--region", "middle")
     assert "does not exist" in said(scans / "c.nii.gz", "-o", tmp_path / "x.nrrd")
     (scans / "a.nrrd").write_bytes((scans / "b.nrrd").read_bytes())
-    assert "overwrite each other" in said(scans, "-o", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from rwkv_core.inference.batch import BatchOptions, Outcome, plan, segment_file, write_volumes
 from rwkv_core.vocabulary import Region, SegmentOptions
-from rwkv_core.volume import OUTPUT_EXTENSIONS
+from rwkv_core.volume import OUTPUT_EXTENSIONS, split_address
 
 Job = tuple[Path, Path]
 
@@ -33,6 +33,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         + ", ".join(OUTPUT_EXTENSIONS),
     )  # fmt: skip
     add_options(parser)
+    parser.add_argument("--series", metavar="UID|N", help="which series of a DICOM folder that holds several")
     parser.add_argument("--region", type=str, metavar="I,J,K", help='voxels to segment, e.g. "10:200,:,30:60"')
     parser.add_argument("--probabilities", action="store_true", help="also write NAME_probabilities.nii.gz (4-D)")
     parser.add_argument(
@@ -81,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
         probabilities=options.probabilities,
         overwrite=options.overwrite,
     )
-    jobs = plan(options.inputs, options.output)
+    jobs = plan(options.inputs, options.output, options.series)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     waiting = [job for job in jobs if options.overwrite or not job[1].exists()]
     done: dict[Job, Outcome] = {}
@@ -102,7 +103,9 @@ def _one_by_one(jobs: Sequence[Job], batch: BatchOptions, progress: Progress) ->
     """On this machine."""
     from rwkv_core.inference.segmenter import Segmenter
 
-    segmenter = Segmenter.from_options(batch.segment) if any(source.exists() for source, _ in jobs) else None
+    segmenter = (
+        Segmenter.from_options(batch.segment) if any(split_address(source)[0].exists() for source, _ in jobs) else None
+    )
     whole = progress.add_task("volumes", total=len(jobs), visible=len(jobs) > 1)
     outcomes = {}
     for source, target in jobs:

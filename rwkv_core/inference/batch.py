@@ -2,6 +2,7 @@
 
 import csv
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +18,23 @@ from rwkv_core.volume import (
     check_output,
     find_volumes,
     is_dicom_folder,
+    output_extension,
     read_volume,
+    series_address,
+    split_address,
     write_segmentation,
     write_volume,
 )
 
 if TYPE_CHECKING:
     from rwkv_core.inference.segmenter import Segmenter
+
+
+_NOT_WRITTEN = (
+    ".mgz", ".mgh", ".img", ".hdr", ".nhdr", ".mhd", ".dcm", ".gz", ".bz2", ".zip", ".tif", ".tiff", ".png", ".stl",
+    ".obj", ".vtk", ".gipl", ".h5", ".npy", ".npz", ".nifti", ".raw", ".minc", ".mnc", ".seg", ".json", ".csv",
+)  # fmt: skip
+"""Ends of a name that mean a file, and not a folder, though no segmentation is written as such."""
 
 
 @dataclass(frozen=True)
@@ -67,41 +78,74 @@ class Outcome:
         self.status, self.error = "failed", {"kind": kind, "message": message, "hint": hint}
 
 
-def plan(inputs: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
+def plan(inputs: Sequence[Path], output: Path, series: str | None = None) -> list[tuple[Path, Path]]:
     """Pairs of input and output.
 
     Args:
-        inputs: volumes, DICOM folders, or folders of these.
-        output: a file for one input, else a folder; in it, names end in .seg.nrrd.
+        inputs: volumes, DICOM folders, or folders of these, which are searched to the bottom.
+        output: a file for one input, else a folder; in it, names end in .seg.nrrd. Where inputs have one name, their
+            folders' names, or the kinds of the files, tell the results apart.
+        series: number or UID of the series to take from DICOM folders that hold several.
 
     Raises:
-        InputError: when a folder holds no volume, or two inputs would be written to one file.
+        InputError: when a folder holds no volume, the output is of a kind that is not written, or it is an input.
     """
-    sources = []
+    sources: list[Path] = []
     for path in inputs:
-        if path.is_dir() and not is_dicom_folder(path):
-            found = find_volumes(path)
+        if not path.is_dir():
+            sources.append(path)
+        elif series is not None:
+            sources.append(series_address(path, series))
+        else:
+            found = find_volumes(path) or ([path] if is_dicom_folder(path) else [])
             if not found:
                 raise InputError(
                     f"{path} holds no volume.", hint=f"Give a folder of DICOM or of {', '.join(INPUT_EXTENSIONS)}."
                 )
             sources += found
-        else:
-            sources.append(path)
+    sources = list(dict.fromkeys(sources))
     extension = next((e for e in OUTPUT_EXTENSIONS if output.name.lower().endswith(e)), None)
     if extension and not output.is_dir():
         if len(sources) > 1:
-            raise InputError(f"{len(sources)} volumes cannot go into one file.", hint="Give a folder with -o.")
-        return [(sources[0], output)]
-    jobs = [(source, output / f"{stem(source)}.seg.nrrd") for source in sources]
-    targets = [target for _, target in jobs]
-    twice = sorted({str(s) for s, t in jobs if targets.count(t) > 1})
-    if twice:
-        raise InputError(
-            f"These inputs have one name and would overwrite each other's result: {', '.join(twice)}.",
-            hint="Segment them in separate runs, with different output folders.",
-        )
+            raise InputError(
+                f"{len(sources)} volumes cannot go into one file.",
+                hint="Give a folder with -o; or, for one of several DICOM series, its number with --series.",
+            )
+        jobs = [(sources[0], output)]
+    else:
+        if output.suffix.lower() in _NOT_WRITTEN and not output.is_dir():
+            output_extension(output)  # raises
+        jobs = [(source, output / f"{name}.seg.nrrd") for source, name in zip(sources, _names(sources), strict=True)]
+    for _, target in jobs:
+        for source in sources:
+            if _same_file(source, target):
+                raise InputError(
+                    f"The result {target} would overwrite the input {source}.", hint="Give another name with -o."
+                )
     return jobs
+
+
+def _same_file(source: Path, target: Path) -> bool:
+    """Through links, and whatever a file system makes of upper and lower case."""
+    try:
+        return target.samefile(source)
+    except OSError:  # one of them does not exist
+        return False
+
+
+def _names(sources: Sequence[Path]) -> list[str]:
+    """A name for the result of every source: its own; else with the names of folders above it, or its kind."""
+    names = [stem(source) for source in sources]
+    for depth in (*range(1, 1 + max((len(source.parts) for source in sources), default=0)), 0):
+        count = Counter(name.lower() for name in names)
+        if max(count.values(), default=1) == 1:
+            break
+        for n, source in enumerate(sources):
+            if count[names[n].lower()] > 1:
+                above = [part for part in source.absolute().parent.parts[-depth:] if part != source.anchor]
+                kind = source.name[len(stem(source)) :].replace(".", "_")
+                names[n] = "_".join([*above, stem(source)]) if depth else f"{stem(source)}{kind}_{n + 1}"
+    return names
 
 
 def segment_file(
@@ -176,6 +220,9 @@ def write_volumes(path: Path, outcomes: Sequence[Outcome]) -> None:
 
 def stem(path: Path) -> str:
     """The file's name without its extension, or the folder's name."""
+    folder, series = split_address(path)
+    if series is not None:
+        return f"{folder.name}_series_{series}"
     lower = path.name.lower()
     for extension in sorted((*INPUT_EXTENSIONS, *OUTPUT_EXTENSIONS), key=len, reverse=True):
         if lower.endswith(extension) and not path.is_dir():

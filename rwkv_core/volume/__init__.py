@@ -1,7 +1,7 @@
 """Volumes: voxels and where they lie, read from and written to files."""
 
 from rwkv_core.vocabulary import Region, size_in_words
-from rwkv_core.volume.dicom import is_dicom_folder
+from rwkv_core.volume.dicom import is_dicom_folder, series_address, split_address
 from rwkv_core.volume.geometry import (
     STORED,
     Array,
@@ -49,9 +49,11 @@ __all__ = [
     "output_extension",
     "read_labelmap",
     "read_volume",
+    "series_address",
     "size_in_words",
     "slice_stack",
     "spacing_of",
+    "split_address",
     "write_segmentation",
     "write_volume",
 ]
