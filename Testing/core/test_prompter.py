@@ -244,7 +244,6 @@ def test_maps_of_training_and_of_answering_are_the_same():
     def of_batch(array):
         return torch.from_numpy(array)[None]
 
-    assert training.CHANNELS == CHANNELS
     here = network_input(image, PicturePrompts(positive, negative, nothing, answer, neighbour))
     there = training.network_input(
         of_batch(image),

@@ -29,7 +29,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="RUN", help="folder of the run")
     parser.add_argument(
         "--preset", metavar="NAME",
-        help="recipe: synapse, acdc, binary, goals, fugc, finetune, volumetric, or a .yaml file of your own "
+        help="recipe: synapse, acdc, binary, goals, fugc, finetune, volumetric, prompt (the model that answers to "
+        "clicks, from label maps and CTs without labels), or a .yaml file of your own "
         "(default: finetune)",
     )  # fmt: skip
     parser.add_argument("--init", metavar="MODEL", help="start from a model (id or folder) or a checkpoint (.pth)")
@@ -55,6 +56,8 @@ def run(options: argparse.Namespace) -> int:
     from rwkv_core.cli import CANCELLED, OK
 
     console = Console(highlight=False, soft_wrap=True, stderr=True)
+    if options.preset == "prompt":
+        return _train_promptable(options, console)
     if options.show:
         import json
 
@@ -166,3 +169,24 @@ class _ConsoleHandler(logging.Handler):
         if record.levelno < logging.ERROR:  # errors are told once, at the end
             style = "yellow" if record.levelno >= logging.WARNING else None
             self._console.print(record.getMessage(), style=style, markup=False)
+
+
+def _train_promptable(options: argparse.Namespace, console: Console) -> int:
+    """Make the weights of the promptable model again."""
+    from rwkv_core.training.prompt.training import PromptRecipe, train_promptable
+
+    if options.dataset is None:
+        raise InputError(
+            "The folder of the training data is missing.",
+            hint="It must hold training_label_maps and prompt/training_images.",
+        )
+    if options.resume and options.changes:
+        raise InputError("A run of this preset that is resumed keeps its recipe.", hint="Leave --set away.")
+
+    def tell(line: str) -> None:
+        console.print(line, markup=False)
+
+    recipe = PromptRecipe().changed(options.changes)
+    folder = train_promptable(Path(options.dataset), options.output, recipe, options.device, options.resume, tell)
+    console.print(f"Model: {folder}", markup=False)
+    return 0

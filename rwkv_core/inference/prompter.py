@@ -41,11 +41,7 @@ FIRST_LOOK_MM = 128.0
 """Side of the first look at a single click, mm, if the slice is as large."""
 MARGIN = 1.7
 """Side of a look, in longest sides of what it must hold."""
-SMALL = 0.3
-"""An answer whose longer side is below this share of the look is looked at again, nearer."""
-NEARER = 4.0
-"""Side of that look, in longer sides of the answer."""
-WINDOW = 0.5
+WINDOW = 0.8
 """Width of the window around the clicked intensity, as a share of the range of intensities around."""
 STOP = 0.4
 """Propagation ends where a slice's mask and the one before have less than this Dice in common."""
@@ -333,12 +329,8 @@ class Prompter:
             held.append(_corners(neighbour))
         square = _first_square(picture, np.concatenate(held), alone=before is None and neighbour is None)
         answer = self._look(picture, square, points, before, neighbour, level)
-        again = _second_square(picture, square, answer, points)
-        if again is None:
-            return answer
-        nearer = again.side < square.side
-        second = self._look(picture, again, points, before, neighbour, level)
-        return np.where(again.inside(picture), second, answer) if nearer else second
+        farther = _farther_square(picture, square, answer, points)
+        return answer if farther is None else self._look(picture, farther, points, before, neighbour, level)
 
     def _look(
         self,
@@ -527,25 +519,21 @@ def _placed(picture: Picture, centre: NDArray[np.float64], side: float) -> _Squa
     return _Square((float(moved[0]), float(moved[1])), side)
 
 
-def _second_square(picture: Picture, square: _Square, answer: Map, points: PicturePoints) -> _Square | None:
-    """Farther away where the answer reaches the border of the look, nearer where it is small; None: as it is."""
+def _farther_square(picture: Picture, square: _Square, answer: Map, points: PicturePoints) -> _Square | None:
+    """Twice as large a square where the answer reaches the border of the look; None where it does not."""
     found = answer > 0.5
-    if not found.any():
+    if not found.any() or square.side > picture.extent.max() * 0.99:
         return None
     corners = _corners(found)
     first, last = corners[0] * picture.spacing, (corners[1] + 1) * picture.spacing
     low, high = np.array(square.centre) - square.side / 2, np.array(square.centre) + square.side / 2
     edge = 1.01 * np.maximum(square.pixel, picture.spacing)
-    beyond = ((first <= low + edge) & (low > edge)) | ((last >= high - edge) & (high < picture.extent - edge))
+    reaches = ((first <= low + edge) & (low > edge)) | ((last >= high - edge) & (high < picture.extent - edge))
+    if not reaches.any():
+        return None
     held = np.concatenate([corners, points.all()])
-    first, last = held.min(0) * picture.spacing, (held.max(0) + 1) * picture.spacing
-    if beyond.any() and square.side < picture.extent.max() * 0.99:
-        return _placed(picture, (first + last) / 2, 2 * square.side)
-    longest = float((last - first).max())
-    if longest < SMALL * square.side:
-        nearer = _placed(picture, (first + last) / 2, NEARER * longest)
-        return nearer if nearer.side < 0.75 * square.side else None
-    return None
+    middle = (held.min(0) + held.max(0) + 1) / 2 * picture.spacing
+    return _placed(picture, middle, 2 * square.side)
 
 
 def _corners(mask: Mask) -> NDArray[np.float64]:

@@ -99,6 +99,11 @@ class Segmenter:
     ):
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         config = self.bundle.config
+        if config.kind == "prompt":
+            raise BundleError(
+                f"{config.title} ({config.id}) answers to clicks and does not segment by itself.",
+                hint="Use Prompter, or `rwkv-unet prompt`.",
+            )
         if config.kind != "segmentation" or config.preprocessing is None:
             raise BundleError(
                 f"{config.title} ({config.id}) holds encoder weights only: a starting point for training.",

@@ -10,24 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-CHANNELS = (
-    "image",
-    "relative to positive",
-    "relative to negative",
-    "positive",
-    "negative",
-    "box",
-    "answer",
-    "neighbour",
-    "flood of positive",
-    "flood of negative",
-    "rim of positive",
-    "rim of negative",
-)
-SOFTNESS = 0.05
-"""Difference of intensity, in units of the window, at which a similarity falls to a half."""
-DISC = 5
-"""Side of the square that marks a click, pixels."""
+from rwkv_core.inference.prompt_maps import DISC, REFERENCES, SOFTNESS
 
 
 @dataclass
@@ -73,9 +56,6 @@ def network_input(image: Tensor, prompts: Prompts) -> Tensor:
         ],
         1,
     )
-
-
-REFERENCES = 6
 
 
 def _levels(smooth: Tensor, marked: Tensor) -> Tensor:

@@ -1,30 +1,32 @@
-"""Training of the promptable network by the clock: however fast the machine, it ends with the rate decayed.
+"""The run that made the shipped promptable model: `rwkv-unet train DATA --preset prompt -o RUN`.
 
-python -m rwkv_core.training.prompt.training --sources FOLDER --start default.safetensors --out FOLDER --seconds 1150
+By the clock: however fast the machine, it ends with the learning rate decayed. DATA holds `training_label_maps` (as
+SynthSeg publishes them) and `prompt/training_images` (CTs in Hounsfield units, without labels). RUN keeps a checkpoint
+and a log; the finished bundle is RUN/bundle.
 """
 
-import argparse
-import json
 import math
-import os
-import signal
 import time
-from functools import partial
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rwkv_core.models import rwkv_unet
+from rwkv_core.bundle.bundle import read_bundle, write_bundle
+from rwkv_core.bundle.store import SHIPPED
+from rwkv_core.engines import choose_device
+from rwkv_core.errors import CancelledError, InputError
+from rwkv_core.files import replacing
+from rwkv_core.inference.prompt_maps import CHANNELS
 from rwkv_core.models.rwkv_unet import RWKVUNet
-from rwkv_core.ops import bi_wkv
-from rwkv_core.training.prompt.maps import CHANNELS, Prompts, network_input
+from rwkv_core.training.prompt.maps import Prompts, network_input
 from rwkv_core.training.prompt.pictures import sheet
 from rwkv_core.training.prompt.samples import Sample, SampleGenerator
-from rwkv_core.training.prompt.sources import heads_from, scans_from
+from rwkv_core.training.prompt.sources import read_heads, read_scans
 from rwkv_core.training.prompt.user import SimulatedUser
 
 HELD_OUT_HEADS = 2
@@ -38,6 +40,7 @@ def promptable(variant: str = "T") -> RWKVUNet:
     return RWKVUNet(variant, 1, len(CHANNELS))
 
 
+@torch.no_grad()
 def start_from(network: RWKVUNet, weights: dict[str, Tensor]) -> None:
     """Take over the weights of a grey-scale network; its stem becomes the part that looks at the image.
 
@@ -46,7 +49,7 @@ def start_from(network: RWKVUNet, weights: dict[str, Tensor]) -> None:
     state = network.state_dict()
     for name, value in weights.items():
         value = value.float()
-        if name.startswith("final_conv"):
+        if name.startswith("final_conv") or name.endswith("num_batches_tracked"):
             continue
         if not name.startswith("encoder.stage0"):
             state[name].copy_(value)
@@ -76,13 +79,6 @@ class Averaged:
         names = [name for name in self.values if state[name].is_floating_point()]
         torch._foreach_lerp_([self.values[name] for name in names], [state[name].float() for name in names], 1 - keep)
 
-    def half(self) -> dict[str, Tensor]:
-        return {
-            name: value.half().contiguous().cpu()
-            for name, value in self.values.items()
-            if not name.endswith("num_batches_tracked")
-        }
-
 
 def loss_of(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Cross entropy and soft Dice loss of logits and targets (B, H, W), and the mean soft Dice."""
@@ -100,156 +96,214 @@ def rate_at(fraction: float, peak: float) -> float:
     return peak * (0.002 + 0.998 * 0.5 * (1 + math.cos(math.pi * min((fraction - 0.03) / 0.97, 1))))
 
 
-class Training:
-    """The loop.
+@dataclass(frozen=True)
+class PromptRecipe:
+    """How the promptable network is trained.
 
-    Args:
-        arguments: of the command line.
+    Attributes:
+        seconds: of the whole training, over all runs; the learning rate falls over them.
+        batch: samples of a step.
+        size: pixels along each side of a sample.
+        rate: highest learning rate.
+        held_out: generated samples to measure with, from label maps that are not trained on.
+        seed: of all random numbers.
     """
 
-    def __init__(self, arguments: argparse.Namespace):
-        self.arguments = arguments
+    seconds: float = 1200.0
+    batch: int = 128
+    size: int = 128
+    rate: float = 2e-3
+    held_out: int = 320
+    seed: int = 1
+
+    def changed(self, changes: list[str]) -> "PromptRecipe":
+        """The recipe with fields changed by texts like "seconds=600".
+
+        Raises:
+            InputError: for an unknown field, or a value that is no number above zero.
+        """
+        kinds = {f.name: type(getattr(self, f.name)) for f in fields(self)}
+        values: dict[str, Any] = {}
+        for change in changes:
+            name, _, text = change.partition("=")
+            if name not in kinds:
+                raise InputError(f"The recipe has no field {name!r}.", hint=f"It has {', '.join(kinds)}.")
+            try:
+                values[name] = kinds[name](text)
+            except ValueError:
+                raise InputError(f"{name} must be a number, not {text!r}.") from None
+            if values[name] <= 0:
+                raise InputError(f"{name} must be above zero.")
+        return replace(self, **values)
+
+
+CHECKPOINT, LOG, STOP = "last.pt", "log.txt", "stop"
+"""Files of a run: what it goes on from, what it said, and what ends it when it appears."""
+_MEASURE, _SAVE, _NOTE = 150.0, 120.0, 20.0  # seconds between
+
+
+def train_promptable(
+    data: Path,
+    run: Path,
+    recipe: PromptRecipe | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    tell: Callable[[str], None] = print,
+    stop: Callable[[], bool] = lambda: False,
+) -> Path:
+    """Train, or go on training; gives the folder of the finished bundle.
+
+    Args:
+        data: folder with `training_label_maps` and `prompt/training_images`.
+        run: folder of the run.
+        recipe: None for the one that made the shipped weights; a resumed run takes its own.
+        device: as in `rwkv_core.engines.make_engine`.
+        resume: go on with the run in that folder.
+        tell: takes each line of the log.
+        stop: asked after every step.
+
+    Raises:
+        InputError: when a source is missing, when the folder holds a run already, or none to resume.
+        CancelledError: when it was stopped; it can be resumed.
+    """
+    checkpoint = run / CHECKPOINT
+    if resume and not checkpoint.is_file():
+        raise InputError(f"{run} holds no run that could go on.", hint="Leave --resume away.")
+    if not resume and checkpoint.exists():
+        raise InputError(f"{run} holds a run already.", hint="Resume it with --resume, or name another folder.")
+    run.mkdir(parents=True, exist_ok=True)
+    (run / STOP).unlink(missing_ok=True)
+    training = _Training(data, run, recipe, choose_device(device, "auto"), resume, tell)
+    training.run(lambda: stop() or (run / STOP).exists())
+    return training.finish()
+
+
+class _Training:
+    """The loop and what it needs."""
+
+    def __init__(
+        self,
+        data: Path,
+        folder: Path,
+        recipe: PromptRecipe | None,
+        device: torch.device,
+        resume: bool,
+        tell: Callable[[str], None],
+    ):
+        self.folder, self.device, self.tell = folder, device, tell
         self.began = time.monotonic()
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        torch.backends.cudnn.benchmark = True
-        torch.backends.cuda.matmul.allow_tf32 = True
-        torch.backends.cudnn.allow_tf32 = True
-        torch.manual_seed(arguments.seed)
-        if arguments.biwkv != "auto":
-            rwkv_unet.__dict__["bi_wkv"] = partial(bi_wkv, backend=arguments.biwkv)
-        self.random = torch.Generator(self.device).manual_seed(arguments.seed)
-        self.out = Path(arguments.out)
-        self.out.mkdir(parents=True, exist_ok=True)
-        self.log_file = self.out / "log.txt"
-        sources = Path(arguments.sources)
-        maps = sources / "label_maps.npz"
-        names = tuple(arguments.scans.split(","))
-        scans = scans_from(next(sources.rglob("ct.npz")), self.device, names)
-        self.log(f"scans ready, regions {[[int(r.max()) + 1 for r in s.regions] for s in scans]}")
-        heads, held_out = heads_from(maps, self.device, arguments.heads, HELD_OUT_HEADS)
-        self.generator = SampleGenerator(heads, scans, self.random)
-        self.user = SimulatedUser(self.random)
-        self.network = promptable().to(self.device)
+        self.network = promptable().to(device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = Averaged(self.network)
         self.optimizer = torch.optim.AdamW(
-            _groups(self.network, 0.02), lr=1e-3, betas=(0.9, 0.98), fused=self.device.type == "cuda"
+            _groups(self.network, 0.02), lr=1e-3, betas=(0.9, 0.98), fused=device.type == "cuda"
         )
-        self.done, self.steps, self.seen = 0.0, 0, 0
-        self._resume()
-        random = torch.Generator(self.device).manual_seed(7)
-        self.held_out = SampleGenerator(held_out, scans, random, (0.4, 0.3, 0.3))(arguments.held_out, 128)
-        self.stopped = False
-        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stopped", True))
-        self.log(f"ready on {self.device}: {len(heads.maps)} label maps")
+        self.recipe, self.done, self.steps, self.seen = recipe or PromptRecipe(), 0.0, 0, 0
+        if resume:
+            self._resume()
+        else:
+            start_from(self.network, read_bundle(SHIPPED / "default").network.state_dict())
+            self.average = Averaged(self.network)
+        torch.manual_seed(self.recipe.seed + self.steps)
+        random = torch.Generator(device).manual_seed(self.recipe.seed + self.steps)
+        scans = read_scans(data / "prompt" / "training_images", device)
+        heads, held_out = read_heads(data / "training_label_maps", device, HELD_OUT_HEADS)
+        self.generator, self.user = SampleGenerator(heads, scans, random), SimulatedUser(random)
+        fixed = torch.Generator(device).manual_seed(7)
+        self.held_out = SampleGenerator(held_out, scans, fixed, (0.4, 0.3, 0.3))(self.recipe.held_out, self.recipe.size)
+        self.log(f"ready on {device}: {len(heads.maps)} label maps, {len(scans)} CTs")
 
     def log(self, text: str) -> None:
         line = f"{time.monotonic() - self.began:7.1f} s  {text}"
-        print(line, flush=True)
-        with self.log_file.open("a") as file:
+        self.tell(line)
+        with (self.folder / LOG).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def _resume(self) -> None:
-        state_file, weights = Path(self.arguments.state), self.out / "prompt.safetensors"
-        if state_file.is_file():
-            state = torch.load(state_file, map_location=self.device, weights_only=True)
-            self.network.load_state_dict(state["network"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.average = Averaged(self.network)
-            self.average.values, self.average.steps = state["average"], state["steps"]
-            self.done, self.steps, self.seen = state["done"], state["steps"], state["seen"]
-            self.log(f"goes on after {self.done:.0f} s, {self.steps} steps")
-        elif weights.is_file():
-            self.network.load_state_dict({k: v.float() for k, v in load_file(weights).items()}, strict=False)
-            counts = json.loads((self.out / "state.json").read_text())
-            self.done, self.steps, self.seen = counts["seconds"], counts["steps"], counts["samples"]
-            self.average = Averaged(self.network)
-            self.log(f"goes on from weights after {self.done:.0f} s")
-        else:
-            with torch.no_grad():
-                start_from(self.network, load_file(self.arguments.start))
-            self.average = Averaged(self.network)
+        state = torch.load(self.folder / CHECKPOINT, map_location=self.device, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average.values, self.average.steps = state["average"], state["steps"]
+        self.done, self.steps, self.seen = state["done"], state["steps"], state["seen"]
+        self.recipe = PromptRecipe(**state["recipe"])
+        self.log(f"goes on after {self.done:.0f} s, {self.steps} steps")
 
     def save(self, done: float) -> None:
-        temporary = self.out / "prompt.tmp"
-        save_file(self.average.half(), temporary)
-        temporary.replace(self.out / "prompt.safetensors")
-        counts = {"seconds": done, "steps": self.steps, "samples": self.seen, "channels": CHANNELS}
-        (self.out / "state.json").write_text(json.dumps(counts))
+        """Write the checkpoint, whole or not at all."""
         state = {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.values,
+            "recipe": asdict(self.recipe),
             "done": done,
             "steps": self.steps,
             "seen": self.seen,
         }
-        temporary = Path(self.arguments.state).with_suffix(".tmp")
-        torch.save(state, temporary)
-        temporary.replace(self.arguments.state)
+        with replacing(self.folder / CHECKPOINT) as temporary:
+            torch.save(state, temporary)
 
-    def run(self) -> None:
-        arguments = self.arguments
-        start = time.monotonic()
-        end = self.began + arguments.seconds - 6  # the last evaluation and file
-        total = arguments.total or self.done + (end - start)
-        saved = measured = noted = start
-        sums = {"loss": 0.0, "dice": 0.0, "first": 0.0}
-        counts = {"all": 0, "first": 0}
-        generating = 0.0
+    def finish(self) -> Path:
+        """Write the bundle."""
+        network = promptable()
+        network.load_state_dict({name: value.cpu() for name, value in self.average.values.items()})
+        shipped = read_bundle(SHIPPED / "prompt").config
+        record = {**shipped.training, **asdict(self.recipe), "answers": self.seen, "steps": self.steps}
+        config = shipped.model_copy(update={"training": record})
+        return write_bundle(self.folder / "bundle", config, network, half=True).folder
+
+    def run(self, stop: Callable[[], bool]) -> None:
+        """Train until the time is over.
+
+        Raises:
+            CancelledError: when `stop` said so.
+        """
+        recipe, start = self.recipe, time.monotonic() - self.done
+        sheet_of = self.generator(24, recipe.size)
+        maps = network_input(sheet_of.image, self.user.first(sheet_of.target, sheet_of.neighbour))
+        sheet(sheet_of, maps, self.folder / "samples.png", columns=4)
+        saved = measured = noted = time.monotonic()
         losses: list[tuple[int, Tensor, Tensor]] = []
-        while time.monotonic() < end and not self.stopped and (not arguments.steps or self.steps < arguments.steps):
-            now = time.monotonic()
-            fraction = (self.done + now - start) / total
-            size, batch = arguments.size, arguments.batch
-            with torch.no_grad():
-                sample = self.generator(batch, size)
-                prompts = self.user.first(sample.target, sample.neighbour)
-            if arguments.smoke:
-                self._wait()
-                generating += time.monotonic() - now
-            rounds = _draw(ROUNDS)
+        while (spent := time.monotonic() - start) < recipe.seconds:
             for group in self.optimizer.param_groups:
-                group["lr"] = rate_at(fraction, arguments.rate)
+                group["lr"] = rate_at(spent / recipe.seconds, recipe.rate)
+            with torch.no_grad():
+                sample = self.generator(recipe.batch, recipe.size)
+                prompts = self.user.first(sample.target, sample.neighbour)
+            rounds = _draw(ROUNDS)
             for turn in range(rounds):
-                t = time.monotonic()
                 with torch.no_grad():
                     maps = network_input(sample.image, prompts)
-                if arguments.smoke:
-                    self._wait()
-                    generating += time.monotonic() - t
                 loss, dice, logits = self._step(maps, sample.target)
                 losses.append((turn, loss, dice))
                 self.seen += len(sample)
                 if turn + 1 < rounds:
                     with torch.no_grad():
                         prompts = self.user.correct(prompts, torch.sigmoid(logits), sample.target)
+                if stop():
+                    self.save(time.monotonic() - start)
+                    raise CancelledError("Stopped; it can be resumed.")
             now = time.monotonic()
-            if now - noted > arguments.note or (arguments.smoke and len(losses) > 20):
-                for turn, loss, dice in losses:
-                    sums["loss"] += float(loss)
-                    sums["dice"] += float(dice)
-                    counts["all"] += 1
-                    sums["first"] += float(dice) * (turn == 0)
-                    counts["first"] += turn == 0
+            if now - noted > _NOTE:
+                self._note(losses, spent / recipe.seconds, now - noted)
                 losses.clear()
-                now = time.monotonic()
-                self.log(
-                    f"{fraction:6.1%} step {self.steps}, {self.seen} answers, "
-                    f"loss {sums['loss'] / counts['all']:.3f}, soft Dice {sums['dice'] / counts['all']:.3f}, "
-                    f"first {sums['first'] / max(counts['first'], 1):.3f}, "
-                    f"{counts['all'] * arguments.batch / (now - noted):.0f} answers/s"
-                    + (f", generation {generating / (now - noted):.0%}" if arguments.smoke else "")
-                )
-                sums, counts, noted, generating = dict.fromkeys(sums, 0.0), dict.fromkeys(counts, 0), now, 0.0
-            if now - measured > arguments.measure:
+                noted = time.monotonic()
+            if now - measured > _MEASURE:
                 self.log(f"held out: {self.measure()}")
                 measured = time.monotonic()
-            if now - saved > 110:
-                self.save(self.done + time.monotonic() - start)
+            if now - saved > _SAVE:
+                self.save(time.monotonic() - start)
                 saved = time.monotonic()
-        self.save(self.done + time.monotonic() - start)
+        self.save(time.monotonic() - start)
         self.log(f"held out: {self.measure()}")
-        self.log("done")
+
+    def _note(self, losses: list[tuple[int, Tensor, Tensor]], fraction: float, seconds: float) -> None:
+        loss = sum(float(loss) for _, loss, _ in losses) / len(losses)
+        dice = sum(float(dice) for _, _, dice in losses) / len(losses)
+        first = [float(dice) for turn, _, dice in losses if turn == 0]
+        self.log(
+            f"{fraction:6.1%} step {self.steps}, {self.seen} answers, loss {loss:.3f}, soft Dice {dice:.3f}, first "
+            f"{sum(first) / max(len(first), 1):.3f}, {len(losses) * self.recipe.batch / seconds:.1f} answers/s"
+        )
 
     def _step(self, maps: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         self.network.train()
@@ -267,58 +321,37 @@ class Training:
         return loss.detach(), dice.detach(), logits.detach()
 
     @torch.no_grad()
-    def measure(self, picture: Path | None = None) -> str:
+    def measure(self) -> str:
         """Dice on held-out samples with the averaged weights: after clicks, of a box, of a neighbour's mask alone."""
         network = promptable().to(self.device)
         network.load_state_dict(self.average.values)
         network.eval()
-        random = torch.Generator(self.device).manual_seed(11)
-        user = SimulatedUser(random, careful=True)
+        user = SimulatedUser(torch.Generator(self.device).manual_seed(11), careful=True)
         sample = self.held_out
-        nothing = torch.zeros_like(sample.neighbour)
-        prompts = user.first(sample.target, nothing)
+        prompts = user.first(sample.target, torch.zeros_like(sample.neighbour))
         parts = []
         for clicks in range(1, 6):
-            maps, answer = self._answer(network, sample.image, prompts)
+            answer = self._answer(network, sample.image, prompts)
             if clicks in (1, 2, 3, 5):
                 parts.append(f"{clicks} {_dice(answer, sample.target):.3f}")
-            if clicks == 1:
-                by_source = [
-                    f"{float(v):.2f}"
-                    for v in _dices(answer, sample.target).quantile(
-                        torch.tensor([0.1, 0.25, 0.5, 0.75], device=self.device)
-                    )
-                ]
-                parts.append(f"(quantiles {' '.join(by_source)})")
-                if picture:
-                    part = Sample(sample.image[:48], sample.target[:48], nothing[:48])
-                    sheet(part, maps[:48], picture, answer=answer[:48])
             prompts = user.correct(prompts, answer, sample.target)
-        empty = torch.zeros_like(sample.target)
-        zeros = torch.zeros_like(sample.image)
-        boxed = Prompts(empty, empty, user._box(sample.target), zeros, zeros, empty)
-        parts.append(f"box {_dice(self._answer(network, sample.image, boxed)[1], sample.target):.3f}")
+        empty, zeros = torch.zeros_like(sample.target), torch.zeros_like(sample.image)
+        boxed = Prompts(empty, empty, user.box(sample.target), zeros, zeros, empty)
+        parts.append(f"box {_dice(self._answer(network, sample.image, boxed), sample.target):.3f}")
         beside = sample.neighbour.flatten(1).any(1) & sample.target.flatten(1).any(1)
-        part = Sample(sample.image[beside], sample.target[beside], sample.neighbour[beside])
-        if len(part):
-            prompts = user.first(part.target, part.neighbour)
-            answer = self._answer(network, part.image, prompts)[1]
-            parts.append(
-                f"neighbour {_dice(answer, part.target):.3f} (copied {_dice(part.neighbour.float(), part.target):.3f})"
-            )
+        if beside.any():
+            part = Sample(sample.image[beside], sample.target[beside], sample.neighbour[beside])
+            answer = self._answer(network, part.image, user.first(part.target, part.neighbour))
+            copied = _dice(part.neighbour.float(), part.target)
+            parts.append(f"neighbour {_dice(answer, part.target):.3f} (copied {copied:.3f})")
         return ", ".join(parts)
 
-    def _answer(self, network: nn.Module, image: Tensor, prompts: Prompts) -> tuple[Tensor, Tensor]:
-        maps = network_input(image, prompts)
+    def _answer(self, network: nn.Module, image: Tensor, prompts: Prompts) -> Tensor:
         answers = []
-        for part in maps.split(64):
+        for part in network_input(image, prompts).split(64):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
                 answers.append(network(part)[:, 0])
-        return maps, torch.sigmoid(torch.cat(answers).float())
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
+        return torch.sigmoid(torch.cat(answers).float())
 
 
 def _dices(answer: Tensor, target: Tensor) -> Tensor:
@@ -343,41 +376,3 @@ def _groups(network: nn.Module, decay: float) -> list[dict[str, Any]]:
     heavy = [p for p in network.parameters() if p.ndim > 1]
     light = [p for p in network.parameters() if p.ndim <= 1]
     return [{"params": heavy, "weight_decay": decay}, {"params": light, "weight_decay": 0.0}]
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sources", required=True, help="folder with label_maps.npz and ct.npz")
-    parser.add_argument("--start", required=True, help="weights of a grey-scale network")
-    parser.add_argument("--out", required=True, help="folder of weights and log")
-    parser.add_argument("--state", default="/tmp/prompt_state.pt", help="file of the full state, to go on from")
-    parser.add_argument("--seconds", type=float, default=1150, help="of this call, start included")
-    parser.add_argument(
-        "--total", type=float, default=0, help="seconds of the whole training; 0: it ends with this call"
-    )
-    parser.add_argument("--steps", type=int, default=0)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--heads", type=int, default=18)
-    parser.add_argument("--held-out", type=int, default=320)
-    parser.add_argument("--scans", default="abdomen,chest,neck,head")
-    parser.add_argument("--biwkv", default=os.environ.get("PROMPT_BIWKV", "auto"))
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--note", type=float, default=20)
-    parser.add_argument("--measure", type=float, default=150)
-    parser.add_argument("--smoke", action="store_true")
-    arguments = parser.parse_args()
-    training = Training(arguments)
-    if arguments.smoke:
-        sample = training.generator(48, 128)
-        maps = network_input(sample.image, training.user.first(sample.target, sample.neighbour))
-        sheet(sample, maps, training.out / "prompt_samples.png", columns=6)
-    training.run()
-    if arguments.smoke and training.device.type == "cuda":
-        training.log(f"memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
-
-
-if __name__ == "__main__":
-    main()

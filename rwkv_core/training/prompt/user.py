@@ -32,7 +32,7 @@ class SimulatedUser:
         click = self._inner(target)
         scribble = self._scribble(target, click)
         positive = torch.where(_each(clicked), click, torch.where(_each(boxed), empty, scribble)) & ~_each(silent)
-        box = self._box(target) * _each(boxed & ~silent)
+        box = self.box(target) * _each(boxed & ~silent)
         seed = self._most_inner(neighbour) & ~_each(positive.flatten(1).any(1) | boxed & ~silent)
         zeros = torch.zeros_like(box)
         return Prompts(positive, empty, box, zeros, neighbour.float(), seed)
@@ -87,7 +87,8 @@ class SimulatedUser:
         inside = -F.max_pool2d(-region[:, None].float(), 3, 1, 1)[:, 0] > 0
         return (line & inside & (squared < reach[:, None, None] ** 2)) | through
 
-    def _box(self, target: Tensor) -> Tensor:
+    def box(self, target: Tensor) -> Tensor:
+        """(B, H, W) float, 1 inside a box around each target, its sides off by a few pixels."""
         batch, height, width = target.shape
         sides = []
         for axis, length in ((2, height), (1, width)):
