@@ -22,9 +22,11 @@ def own_catalogue(folder, **document):
     return path
 
 
-def test_lists_the_shipped_model_and_all_published_ones():
+def test_lists_the_shipped_models_and_all_published_ones():
     ids = [entry.id for entry in load_catalogue().entries]
-    assert ids == ["default"] + [f"{family}-{size}" for family in ("synapse", "acdc", "encoder") for size in "tsb"]
+    assert ids == ["default", "prompt"] + [
+        f"{family}-{size}" for family in ("synapse", "acdc", "encoder") for size in "tsb"
+    ]
 
 
 def test_nothing_pretends_to_be_published():

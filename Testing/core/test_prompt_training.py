@@ -100,6 +100,7 @@ def test_inner_distances_and_parts():
     assert part[0, 8, 9] and not part[0, 14, 14]
 
 
+@pytest.mark.long
 def test_a_run_leaves_a_model_that_answers_and_can_go_on(data, tmp_path):
     stopped = iter([True])
     with pytest.raises(CancelledError):
