@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter
 
 from rwkv_core import Prompter, Volume, write_volume
 from rwkv_core.bundle.bundle import write_bundle
@@ -16,17 +17,13 @@ from rwkv_core.inference.prompt_maps import CHANNELS, PicturePrompts, minimax, n
 from rwkv_core.models import RWKVUNet
 
 
-class Similarity(torch.nn.Module):
+class Similarity:
     """A stand-in for a trained network: what floods from the positive marks and not from the negative ones."""
 
-    in_channels = len(CHANNELS)
-
     def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.ones(1))
         self.calls = 0
 
-    def forward(self, maps):
+    def __call__(self, maps):
         self.calls += 1
         positive, negative = maps[:, CHANNELS.index("flood of positive")], maps[:, CHANNELS.index("flood of negative")]
         return (20 * (positive - negative - 0.15))[:, None]
@@ -122,13 +119,12 @@ def test_scribbles_are_clicks_of_many_pixels(prompter: Prompter):
 
 
 def test_propagation_ends_where_the_structure_does(prompter: Prompter):
-    class Copy(torch.nn.Module):
-        def forward(self, maps):  # bright pixels that the neighbour's mask reaches
-            bright = maps[:, CHANNELS.index("image")] > 0.4
-            near = torch.nn.functional.max_pool2d(maps[:, CHANNELS.index("neighbour")], 9, 1, 4) > 0
-            return 10.0 * (bright & near).float()[:, None] - 5
+    def copy(maps):  # bright pixels that the neighbour's mask reaches
+        bright = maps[:, CHANNELS.index("image")] > 0.4
+        near = maximum_filter(maps[:, CHANNELS.index("neighbour")], (1, 9, 9)) > 0
+        return 10.0 * (bright & near).astype(np.float32)[:, None] - 5
 
-    prompter.engine = Copy()
+    prompter.engine = copy
     told = []
     found = prompter.propagate(
         ball(prompter, "stored", 12), 12, "stored", stop=0.3, progress=lambda *steps: told.append(steps)

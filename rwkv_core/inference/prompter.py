@@ -263,13 +263,16 @@ class Prompter:
         start = _as_map(mask, stack.shape[1:], "The mask") > 0.5
         if not start.any():
             raise InputError("The mask is empty: there is nothing to follow.")
-        self._picture(stack, index)
+        beginning = self._picture(stack, index)
         first, last = (0, stack.shape[0] - 1) if range is None else (min(range), max(range))
         if not 0 <= first <= index <= last < stack.shape[0]:
             raise InputError(
                 f"The slices {first} to {last} must lie within 0 to {stack.shape[0] - 1} and hold slice {index}."
             )
         volume, asked = self._set(), as_question(cancel)
+        square = _first_square(beginning, _corners(start), alone=False)
+        around = square.cut(beginning, beginning.values, smooth=True)
+        window = self._window or _window_around(around, float(np.median(beginning.values[start])))
         labelmap = np.zeros(volume.array.shape, np.uint8)
         slices = stack.to_stack(labelmap)
         slices[index] = start
@@ -277,13 +280,12 @@ class Prompter:
         ends, reasons = [index, index], ["", ""]
         for way, step, end in ((0, -1, first), (1, 1, last)):
             before, position = start, index
-            level = float(np.median(self._picture(stack, index).values[start]))
             while position != end:
                 if asked():
                     raise CancelledError
                 position += step
                 picture = self._picture(stack, position)
-                found = self.answer(picture, _NOTHING, None, before, level) > 0.5
+                found = self.answer(picture, _NOTHING, None, before, window) > 0.5
                 found = _connected_with(found, before)
                 agreement[position] = _dice(found, before)
                 if progress:
@@ -297,7 +299,6 @@ class Prompter:
                     )
                     break
                 slices[position] = found
-                level = float(np.median(picture.values[found]))
                 before, ends[way] = found, position
             else:
                 reasons[way] = f"Slice {end} is the last one asked for."
@@ -309,7 +310,7 @@ class Prompter:
         points: PicturePoints,
         before: Map | None = None,
         neighbour: Mask | None = None,
-        level: float | None = None,
+        window: tuple[float, float] | None = None,
     ) -> Map:
         """Probabilities (H, W) of any picture, also an oblique slice of a volume.
 
@@ -318,19 +319,18 @@ class Prompter:
             points: the user's prompts in it.
             before: (H, W) probabilities of the previous answer.
             neighbour: (H, W) mask of the slice beside.
-            level: intensity that the window is laid around; None: what is pointed at.
+            window: lowest and highest intensity that matter; None: as `set_volume` says.
         """
-        if level is None:
-            level = _level(picture.values, points, neighbour)
+        window = window or self._window
         held = [points.all()]
         if before is not None:
             held.append(_corners(before > 0.5))
         if neighbour is not None:
             held.append(_corners(neighbour))
         square = _first_square(picture, np.concatenate(held), alone=before is None and neighbour is None)
-        answer = self._look(picture, square, points, before, neighbour, level)
+        answer = self._look(picture, square, points, before, neighbour, window)
         farther = _farther_square(picture, square, answer, points)
-        return answer if farther is None else self._look(picture, farther, points, before, neighbour, level)
+        return answer if farther is None else self._look(picture, farther, points, before, neighbour, window)
 
     def _look(
         self,
@@ -339,11 +339,12 @@ class Prompter:
         points: PicturePoints,
         before: Map | None,
         neighbour: Mask | None,
-        level: float | None,
+        window: tuple[float, float] | None,
     ) -> Map:
         """One pass of the network over a square of the picture; probabilities on the picture's pixels, 0 outside."""
         values = square.cut(picture, picture.values, smooth=True)
-        image = _windowed(values, self._window, level)
+        low, high = window or _window_around(values, _level(picture.values, points, neighbour))
+        image = ((values - low) / (high - low)).clip(0, 1).astype(np.float32)
         prompts = PicturePrompts(square.marks(picture, points.positive), square.marks(picture, points.negative))
         if points.box is not None:
             prompts.box = square.box(picture, points.box)
@@ -488,18 +489,17 @@ def _around(values: Map, point: NDArray[np.float64]) -> float:
     return float(values[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2].mean())
 
 
-def _windowed(values: Map, window: tuple[float, float] | None, level: float | None) -> Map:
-    """To [0, 1]: in the user's window, else in one around the level that was pointed at."""
-    if window is None:
-        low, high = np.percentile(values[::2, ::2], [0.5, 99.5])
-        if level is not None:
-            half = max(high - low, 1e-6) * WINDOW / 2
-            centre = min(max(level, low + 0.6 * half), high - 0.6 * half)
-            low, high = centre - half, centre + half
-    else:
-        low, high = window
-    scaled: Map = ((values - low) / max(high - low, 1e-6)).clip(0, 1).astype(np.float32)
-    return scaled
+def _window_around(values: Map, level: float | None) -> tuple[float, float]:
+    """Lowest and highest intensity of a window around the level that was pointed at, within those of a look."""
+    low, high = (float(v) for v in np.percentile(values[::2, ::2], [0.5, 99.5]))
+    if not low < high:
+        low, high = float(values.min()), float(values.max())
+    width = max(high - low, 1e-6)
+    if level is None:
+        return low, low + width
+    half = width * WINDOW / 2
+    centre = min(max(level, low + 0.6 * half), low + width - 0.6 * half)
+    return centre - half, centre + half
 
 
 def _first_square(picture: Picture, held: NDArray[np.float64], alone: bool) -> _Square:

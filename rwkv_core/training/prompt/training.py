@@ -173,7 +173,7 @@ def train_promptable(
         raise InputError(f"{run} holds a run already.", hint="Resume it with --resume, or name another folder.")
     run.mkdir(parents=True, exist_ok=True)
     (run / STOP).unlink(missing_ok=True)
-    training = _Training(data, run, recipe, choose_device(device, "auto"), resume, tell)
+    training = _Training(data, run, recipe, torch.device(choose_device(device, "auto")), resume, tell)
     training.run(lambda: stop() or (run / STOP).exists())
     return training.finish()
 
