@@ -101,11 +101,11 @@ def run(options: argparse.Namespace) -> int:
 
 def _one_by_one(jobs: Sequence[Job], batch: BatchOptions, progress: Progress) -> dict[Job, Outcome]:
     """On this machine."""
-    from rwkv_core.inference.segmenter import Segmenter
+    segmenter = None
+    if any(split_address(source)[0].exists() for source, _ in jobs):
+        from rwkv_core.inference.segmenter import Segmenter
 
-    segmenter = (
-        Segmenter.from_options(batch.segment) if any(split_address(source)[0].exists() for source, _ in jobs) else None
-    )
+        segmenter = Segmenter.from_options(batch.segment)
     whole = progress.add_task("volumes", total=len(jobs), visible=len(jobs) > 1)
     outcomes = {}
     for source, target in jobs:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from rwkv_core.bundle.config import BundleConfig
 
@@ -80,6 +79,8 @@ class Sides:
             spacing: of K, J, I, mm.
             toward_right: mm from the volume's middle, to be broadcast; it decides where no slice could tell.
         """
+        from scipy import ndimage  # only where sides are decided: it takes long to import
+
         lead = averaged[-1].astype(np.float32) - averaged[-2]
         size = [max(1, round(_SMOOTHED / mm)) for mm in spacing]
         ndimage.uniform_filter(lead, size, output=lead)
