@@ -48,12 +48,15 @@ def run_check(options: argparse.Namespace) -> int:
     from rwkv_core.cli import FAILED, OK
     from rwkv_core.training.datasets import open_dataset
     from rwkv_core.training.datasets.checking import check_dataset
-    from rwkv_core.training.datasets.splitting import with_patients
+    from rwkv_core.training.datasets.splitting import divided, with_patients
+    from rwkv_core.training.recipe import Division
 
     console = Console(highlight=False, stderr=True)
     dataset = with_patients(open_dataset(options.dataset, options.fold), options.patient_pattern)
     with console.status("") as status:
-        report = check_dataset(dataset, lambda done, total: status.update(f"Checking: case {done} of {total}"))
+        division = Division()  # as a run does: a list of test cases alone is no error
+        whole = divided(dataset, division.validation, division.test, division.seed)
+        report = check_dataset(whole, lambda done, total: status.update(f"Checking: case {done} of {total}"))
     if options.json:
         document = {
             "dataset": str(dataset.path),

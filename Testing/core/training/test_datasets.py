@@ -360,3 +360,11 @@ def test_training_sees_the_pixels_that_a_segmenter_sees(tmp_path):
         )
         assert np.array_equal(torch.cat(seen).numpy(), np.stack([one.image for one in made]))
         assert {v for one in made for v in np.unique(one.label)} == {0, 1, 2}
+
+
+def test_a_list_of_test_cases_alone_passes_the_check_as_it_passes_a_run(tmp_path):
+    folder = nnunet(tmp_path / "set")
+    (folder / "imagesTs").mkdir()
+    for image in sorted((folder / "imagesTr").iterdir())[:1]:
+        (folder / "imagesTs" / f"test_{image.name}").write_bytes(image.read_bytes())
+    assert main(["dataset", "check", str(folder)]) == 0
