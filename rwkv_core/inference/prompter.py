@@ -43,7 +43,7 @@ MARGIN = 1.7
 """Side of a look, in longest sides of what it must hold."""
 WINDOW = 0.8
 """Width of the window around the clicked intensity, as a share of the range of intensities around."""
-STOP = 0.4
+STOP = 0.6
 """Propagation ends where a slice's mask and the one before have less than this Dice in common."""
 
 
@@ -272,7 +272,10 @@ class Prompter:
         volume, asked = self._set(), as_question(cancel)
         square = _first_square(beginning, _corners(start), alone=False)
         around = square.cut(beginning, beginning.values, smooth=True)
-        window = self._window or _window_around(around, float(np.median(beginning.values[start])))
+        inside = beginning.values[start]
+        middle = float(np.median(inside))
+        spread = max(float(np.median(np.abs(inside - middle))), 0.01 * float(np.ptp(around)))
+        window = self._window or _window_around(around, middle)
         labelmap = np.zeros(volume.array.shape, np.uint8)
         slices = stack.to_stack(labelmap)
         slices[index] = start
@@ -297,6 +300,10 @@ class Prompter:
                     reasons[way] = (
                         f"Slice {position} agrees with the one before by {agreement[position]:.2f} only (Dice)."
                     )
+                    break
+                unlike = abs(float(np.median(picture.values[found])) - middle) > 3 * spread
+                if unlike:
+                    reasons[way] = f"What was found in slice {position} is unlike the first slice in its intensity."
                     break
                 slices[position] = found
                 before, ends[way] = found, position

@@ -644,7 +644,7 @@ class FollowRequest(HowToPrompt, Request[FollowResult], word="follow"):
 
     mask: str
     range: tuple[int, int] | None = None
-    stop: float = 0.4
+    stop: float = 0.6
 
 
 @dataclass(frozen=True, kw_only=True)
