@@ -16,6 +16,7 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
+from rwkv_core.vocabulary import SpreadStructure
 from RWKVUNetSegmentLib.Interactive.InteractiveLogic import InteractiveLogic
 from RWKVUNetSegmentLib.Panels.AdvancedPanel import AdvancedPanel
 from RWKVUNetSegmentLib.Panels.BatchPanel import BatchPanel
@@ -209,7 +210,7 @@ class RWKVUNetSegmentLogic(ScriptedLoadableModuleLogic):
         self.segmentation = SegmentationLogic()
         self.batch = BatchLogic(self.segmentation)
         self.training = TrainingLogic(self.models)
-        self.interactive = InteractiveLogic(self.segmentation, self.models)
+        self.interactive = InteractiveLogic(self.segmentation)
         self.onStateChanged: Any = None
 
     def getParameterNode(self) -> RWKVUNetSegmentParameterNode:
@@ -226,6 +227,31 @@ class RWKVUNetSegmentLogic(ScriptedLoadableModuleLogic):
     def processFolder(self, inputFolder: Any, outputFolder: Any, *args: Any, **kwargs: Any) -> BatchResult:
         """Segment every scan of a folder; see `BatchLogic.processFolder`."""
         return self.batch.processFolder(inputFolder, outputFolder, *args, **kwargs)
+
+    def spread(
+        self, segmentation: Any, volume: Any, slices: Any = (), structures: Any = ()
+    ) -> tuple[SpreadStructure, ...]:
+        """Carry structures on from the slices in which they are right, and write the answer. One undo step.
+
+        Args:
+            segmentation, volume: vtkMRMLSegmentationNode, vtkMRMLScalarVolumeNode.
+            slices: `SliceIndex` of each, besides those that were corrected or verified.
+            structures: names of segments; empty for those that were corrected, or all that are in the slices.
+
+        Returns:
+            What each structure got.
+
+        Raises:
+            InputError: when that cannot be done.
+            RuntimeError: what went wrong.
+        """
+        spreading = self.interactive.spreading
+        for one in slices:
+            spreading.use(segmentation, one)
+        spreading.spread(segmentation, volume, structures)
+        self.interactive.wait()
+        spreading.accept()
+        return spreading.answer.structures  # type: ignore[union-attr]  # accepted just now
 
     def stateChanged(self) -> None:
         """A run began or ended: the panel, if there is one, shows it."""

@@ -75,3 +75,27 @@ def changed_values(
     taken, given = before[mask], users[mask]
     is_new = np.isin(given, list(new))
     return {int(one) for one in np.unique(np.concatenate([given, taken[~is_new]]))}
+
+
+def standing_labels(
+    labelmap: NDArray[np.unsignedinteger],
+    slices: Iterable[SliceIndex],
+    before: NDArray[np.unsignedinteger] | None = None,
+) -> NDArray[np.unsignedinteger]:
+    """The labelmap as it stood before the corrections.
+
+    Args:
+        labelmap: (K, J, I), the truth in `slices`.
+        slices: that were corrected.
+        before: the labelmap before, where it is known. Without it, what lies in the nearest slice that was not
+            corrected stands for what a corrected slice held.
+    """
+    if before is not None:
+        return before
+    result = labelmap.copy()
+    given = set(slices)
+    for one in given:
+        free = (place for place in range(labelmap.shape[one.dimension]) if SliceIndex(one.axis, place) not in given)
+        source = min(free, key=lambda other, one=one: abs(other - one.index), default=None)  # type: ignore[misc]
+        one.of(result)[...] = 0 if source is None else SliceIndex(one.axis, source).of(labelmap)
+    return result

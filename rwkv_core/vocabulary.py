@@ -416,17 +416,6 @@ class SpreadStructure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassChange:
-    """What became of a class: millilitres before and after, and the Dice of the two (1 where it is in neither)."""
-
-    value: int
-    name: str
-    before_ml: float
-    after_ml: float
-    dice: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class ModelEntry:
     """One model, here or to be had.
 

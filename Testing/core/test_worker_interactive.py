@@ -1,4 +1,4 @@
-"""Interactive work with a worker as a real process: refine, uncertainty, adapt, propagate."""
+"""Interactive work with a worker as a real process: refine, uncertainty, spread."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rwkv_core import Segmenter, Volume, load_bundle
-from rwkv_core.errors import BundleError, CancelledError, InputError
+from rwkv_core import Segmenter, Volume
+from rwkv_core.errors import CancelledError, InputError
 from rwkv_core.inference.uncertainty import averaged_probabilities, entropy, slice_scores
 from rwkv_core.postprocess import (
     fill_holes,
@@ -16,18 +16,15 @@ from rwkv_core.postprocess import (
     labels_from_probabilities,
     remove_small_parts,
 )
-from rwkv_core.vocabulary import ClassChange, PostProcessing, Region, SegmentClass, SegmentOptions, SliceIndex, Slices
+from rwkv_core.vocabulary import PostProcessing, Region, SegmentClass, SliceIndex, Slices, SpreadStructure
 from rwkv_core.worker.client import WorkerClient
 from rwkv_core.worker.framing import decode_reply, decode_request, encode
 from rwkv_core.worker.protocol import (
-    AdaptRequest,
-    AdaptResult,
-    ImportRequest,
-    PropagateRequest,
-    PropagateResult,
     RefineRequest,
     RefineResult,
     SegmentRequest,
+    SpreadRequest,
+    SpreadResult,
     UncertaintyRequest,
     UncertaintyResult,
     VolumeFile,
@@ -45,25 +42,19 @@ MESSAGES = [
         ),
     ),
     UncertaintyRequest(id=2, result=7, planes=True, flips=True),
-    AdaptRequest(
-        id=3, volume=VolumeFile(file="array-0123456789abcdef.npy", ijk_to_ras=ROWS),
-        labelmap="array-0123456789abcdef.npy", folder="/modèles/ü软", name="mine", title="Mine ü软",
-        slices=(SliceIndex("K", 3),), new_classes=CLASSES, seconds=20.0,
-    ),
-    PropagateRequest(
-        id=4, result=7, labelmap="array-0123456789abcdef.npy", slice=SliceIndex("J", 1), values=(1, 2),
-        keep=(SliceIndex("J", 5),), least=0.5, farthest=4,
+    SpreadRequest(
+        id=3, volume=VolumeFile(file="array-0123456789abcdef.npy", ijk_to_ras=ROWS), result=7,
+        labelmap="array-0123456789abcdef.npy", slices=(SliceIndex("J", 1),), values=(1, 2),
+        before="array-0123456789abcdef.npy", keep=(SliceIndex("J", 5),), locked=(3,),
     ),
 ]  # fmt: skip
 REPLIES = [
     RefineResult(id=1, labelmap="a.npy", region=Region(), ijk_to_ras=ROWS, classes=CLASSES, seconds=0.5),
     UncertaintyResult(id=2, entropy="a.npy", region=Region(), ijk_to_ras=ROWS, scores={"K": (0.5, 0.25)}),
-    AdaptResult(
-        id=3, folder="/modèles/ü软", labelmap="a.npy", classes=CLASSES, slices=(SliceIndex("K", 3),),
-        changes=(ClassChange(value=9, name="New ü软", before_ml=0.0, after_ml=1.5, dice=0.0),), learning=2.5,
-        timings={"total": 1.5}, device="cpu", engine="torch", warnings=(),
+    SpreadResult(
+        id=3, labelmap="a.npy", next_slice=SliceIndex("K", 2), seconds={"total": 0.5},
+        structures=(SpreadStructure(value=1, method="mixture", score=0.5, interpolation=0.25, voxels=7),),
     ),
-    PropagateResult(id=4, labelmap="a.npy", slices=(SliceIndex("K", 2),), agreement=(0.75,)),
 ]  # fmt: skip
 
 
@@ -231,152 +222,67 @@ def test_uncertainty_over_planes_when_the_file_of_the_request_is_gone(worker, li
 
 
 @pytest.fixture
-def corrected(worker, kept):
-    """What a user has after painting a new segment into two slices: (labelmap before, after, the request's fields)."""
-    before = np.array(worker.folder.get(kept[1].labelmap))
-    users = before.copy()
-    users[[1, 4], 4:16, 5:15] = 9
-    new = SegmentClass(value=9, name="New", color=(10, 20, 30))
-    fields = {
-        "volume": kept[0].volume,
-        "options": kept[0].options,
-        "labelmap": worker.folder.put(users),
-        "name": "mine",
-        "title": "Mine",
-        "new_classes": (new,),
-        "seconds": 0.5,
-    }
-    return before, users, fields
+def drawn(worker):
+    """A scan with a bright block, and its label in two slices: (volume, truth, labelmap)."""
+    array = noise().astype(np.float32)
+    truth = np.zeros(array.shape, np.uint8)
+    truth[:, 4:14, 5:15] = 9
+    array[truth > 0] += 20 * float(array.std())
+    labelmap = np.zeros_like(truth)
+    labelmap[[1, 4]] = truth[[1, 4]]
+    return volume_file(worker, array), truth, labelmap
 
 
-def test_adapt_learns_segments_again_and_keeps_the_users_slices(worker, corrected, tmp_path, home):
-    before, users, fields = corrected
-    folder = tmp_path / "adapted ü软"
+def test_slices_are_spread(worker, drawn):
+    volume, truth, labelmap = drawn
+    file = worker.folder.put(labelmap)
+    slices = (SliceIndex("K", 1), SliceIndex("K", 4))
     steps = []
-    request = AdaptRequest(
-        **fields, folder=str(folder), prediction=worker.folder.put(before), slices=(SliceIndex("K", 0),)
-    )
-    pending = worker.start(request)
-    result = pending.result(progress=steps.append)
-    learning = [one for one in steps if one.stage == "learn"]
-    assert (learning[0].done, learning[-1].done, learning[-1].total) == (0, 100, 100)
-    assert steps[-1].stage == "write"
-    assert result.slices == tuple(SliceIndex("K", index) for index in (0, 1, 4))
-    labelmap = worker.folder.take(result.labelmap)
-    assert np.array_equal(labelmap[[0, 1, 4]], users[[0, 1, 4]])
-    bundle = load_bundle(folder)
-    assert (bundle.config.id, bundle.config.title) == ("mine", "Mine")
-    assert [one.value for one in bundle.config.classes] == [1, 2, 3, 4, 9]
-    rest = labelmap[[2, 3, 5]]
-    assert np.array_equal(rest[rest != 9], before[[2, 3, 5]][rest != 9])  # nothing else was corrected
-    change = {one.value: one for one in result.changes}[9]
-    assert change.before_ml == 0
-    assert change.after_ml > 0
-    assert np.array_equal(refined(worker, pending.id), labelmap)  # what was corrected, and what stayed, is kept
+    request = SpreadRequest(volume=volume, labelmap=file, slices=slices)
+    answer = worker.start(request).result(progress=steps.append)
+    found = worker.folder.take(answer.labelmap)
+    assert np.mean(found[2:4] == truth[2:4]) > 0.98 and np.array_equal(found[[1, 4]], truth[[1, 4]])
+    assert [one.value for one in answer.structures] == [9] and answer.next_slice not in slices
+    assert steps[-1].stage == "learn" and steps[-1].done == steps[-1].total == 100
+    again = worker.request(replace(request, slices=(*slices, SliceIndex("K", 2)), values=(9,)))  # with what is kept
+    assert worker.folder.take(again.labelmap).shape == truth.shape
 
 
-def test_adapt_in_a_box_segments_and_keeps_the_box(worker, corrected, tmp_path):
-    _, users, fields = corrected
-    box = Region(i=(4, 18), j=(3, 17), k=(0, 5))
-    request = AdaptRequest(**fields, folder=str(tmp_path / "new"), slices=(SliceIndex("K", 1),), region=box)
-    pending = worker.start(request)
-    result = pending.result()
-    assert result.kept
-    labelmap = worker.folder.take(result.labelmap)
-    outside = np.ones(labelmap.shape, bool)
-    outside[0:5, 3:17, 4:18] = False
-    assert np.array_equal(labelmap[outside], users[outside])
-    again = worker.request(RefineRequest(result=pending.id))
-    assert (*again.region.i, again.region.k[1]) == (4, 18, 5)
-    found = worker.folder.take(again.labelmap)
-    assert np.array_equal(found, labelmap[0:5, 3:17, 4:18])
+def test_spreading_uses_what_a_model_said(worker, kept):
+    request, result, _ = kept
+    before = np.array(worker.folder.get(result.labelmap))
+    users = before.copy()
+    users[2, 4:12, 4:12] = 9
+    answer = worker.request(
+        SpreadRequest(
+            volume=request.volume, labelmap=worker.folder.put(users), slices=(SliceIndex("K", 2),),
+            before=worker.folder.put(before), result=request.id,
+        )
+    )  # fmt: skip
+    assert [one.value for one in answer.structures] == [9]
+    found = worker.folder.take(answer.labelmap)
+    assert np.array_equal(found[found != 9], before[found != 9])
 
 
-def test_adapt_that_is_cancelled_leaves_nothing(worker, corrected, tmp_path):
-    folder = tmp_path / "adapted"
-    _, _, fields = corrected
-    request = AdaptRequest(
-        **{**fields, "seconds": 600.0}, folder=str(folder), slices=tuple(SliceIndex("K", k) for k in (1, 4))
-    )
-    for stage, least in (("learn", 1), ("segment", 0)):
-        fast = replace(request, seconds=0.1) if stage == "segment" else request
-        pending = worker.start(fast)
-
-        def stop(step, stage=stage, least=least, pending=pending):
-            if step.stage == stage and step.done >= least:
-                pending.cancel()
-
-        with pytest.raises(CancelledError):
-            pending.result(progress=stop)
-        assert list(tmp_path.iterdir()) == []
-    assert np.array_equal(worker.folder.get(fields["labelmap"])[1], corrected[1][1])
-
-
-def test_adapt_tells_what_is_wrong_before_it_learns(worker, corrected, tmp_path):
-    _, users, fields = corrected
-    good = AdaptRequest(**fields, folder=str(tmp_path / "new"), slices=(SliceIndex("K", 1),))
-    taken = SegmentClass(value=1, name="Another", color=(0, 0, 0))
+def test_spreading_tells_what_is_wrong(worker, drawn):
+    volume, _, labelmap = drawn
+    good = SpreadRequest(volume=volume, labelmap=worker.folder.put(labelmap), slices=(SliceIndex("K", 1),))
     for change, said in (
-        ({"folder": str(tmp_path)}, "cannot be written"),
-        ({"folder": "relative"}, "cannot be written"),
-        ({"slices": ()}, "no corrected slices"),
+        ({"slices": ()}, "no slices to go by"),
         ({"slices": (SliceIndex("K", 99),)}, "no slice 99 along K"),
-        ({"new_classes": (taken,)}, "taken by Class 1"),
-        ({"labelmap": worker.folder.put(users[1:])}, "differ in size"),
-        ({"labelmap": worker.folder.put(users.astype(np.float32))}, "whole numbers"),
-        ({"volume": replace(fields["volume"], file="array-0000000000000000.npy")}, "cannot be read"),
+        ({"values": (3,)}, "Label 3 is in none"),
+        ({"labelmap": worker.folder.put(labelmap[1:])}, "differ in size"),
+        ({"labelmap": worker.folder.put(labelmap.astype(np.float32))}, "whole numbers"),
+        ({"volume": replace(volume, file="array-0000000000000000.npy")}, "cannot be read"),
     ):
         with pytest.raises(InputError, match=said):
             worker.request(replace(good, **change))
-    with pytest.raises(BundleError):
-        worker.request(replace(good, options=SegmentOptions(model="nowhere")))
-    assert list(tmp_path.iterdir()) == []
 
 
-def test_an_adaptation_is_saved_as_a_model_and_dropped(worker, corrected, tmp_path, place, home, new_client):
-    """In a worker that knows this test's store."""
-    client = new_client()
-    _, users, fields = corrected
-    volume = volume_file(client, noise())
-    folder = tmp_path / "adapted"
-    request = AdaptRequest(
-        **{**fields, "volume": volume, "labelmap": client.folder.put(users)},
-        folder=str(folder),
-        slices=(SliceIndex("K", 1),),
+def test_spreading_is_cancelled(worker, drawn):
+    volume, _, labelmap = drawn
+    pending = worker.start(
+        SpreadRequest(volume=volume, labelmap=worker.folder.put(labelmap), slices=(SliceIndex("K", 1),))
     )
-    client.request(request)
-    saved = client.request(ImportRequest(path=str(folder), bundle="my-structures"))
-    assert load_bundle("my-structures").config.title == "Mine"
-    assert Path(saved.folder) != folder
-    for model in ("my-structures", str(folder)):
-        result = client.request(SegmentRequest(volume=volume, options=SegmentOptions(model=model, device="cpu")))
-        assert [one.value for one in result.classes] == [1, 2, 3, 4, 9]
-
-
-def test_propagation_from_a_corrected_slice(worker, kept):
-    request, result, _ = kept
-    users = np.zeros_like(worker.folder.get(result.labelmap))
-    predicted = worker.folder.get(result.labelmap)
-    users[3] = predicted[3]
-    value = int(np.bincount(predicted[3][predicted[3] > 0]).argmax())
-    answer = worker.request(
-        PropagateRequest(
-            result=request.id, labelmap=worker.folder.put(users), slice=SliceIndex("K", 3), values=(value,),
-            keep=(SliceIndex("K", 5),), least=0.01,
-        )
-    )  # fmt: skip
-    found = worker.folder.take(answer.labelmap)
-    assert [one.index for one in answer.slices] == [2, 1, 0, 4]
-    assert len(answer.agreement) == 4
-    assert np.array_equal(found[:3] == value, predicted[:3] == value)
-    assert np.array_equal(found[3], users[3])
-    assert not found[5].any()
-    with pytest.raises(InputError, match="none of the chosen"):
-        worker.request(
-            PropagateRequest(
-                result=request.id,
-                labelmap=worker.folder.put(users),
-                slice=SliceIndex("K", 0),
-                values=(value,),
-            )
-        )
+    with pytest.raises(CancelledError):
+        pending.result(progress=lambda step: pending.cancel())

@@ -124,11 +124,14 @@ class User(SimpleNamespace):
         self.interactive.result.refine(PostProcessing(**processing))
         self.settle()
 
-    def adapt(self, name):
-        self.ui.adaptNameLineEdit.text = name
-        assert self.ui.adaptButton.enabled, self.ui.adaptButton.toolTip
-        self.ui.adaptButton.click()
+    def spread(self, accept=True):
+        assert self.ui.spreadButton.enabled, self.ui.spreadButton.toolTip
+        self.ui.spreadButton.click()
         self.settle()
+        if accept:
+            assert self.ui.acceptSpreadButton.enabled, self.ui.resultStatusLabel.text
+            self.ui.acceptSpreadButton.click()
+            bench.process_events()
 
     def turn_on(self):
         self.ui.previewCheckBox.click()

@@ -1,9 +1,10 @@
 """A stand-in for the worker: the real protocol, no network. It answers in milliseconds, from the voxels' values.
 
 Class 1 ("Body") is where a voxel is above 100, class 2 ("Bone") where it is above 200: value / 333 is its probability.
-An adapted model's limits are higher by 20. Refining knows thresholds and classes that are off; of a clicked class, the
+Spreading copies the nearest slice; with a file "hold" in the folder that RWKV_STAND_IN names, it waits for "go" there.
+Refining knows thresholds and classes that are off; of a clicked class, the
 rows (J) of the click stay. Model "slow" waits for a file named "go" in the folder that RWKV_STAND_IN names; "broken"
-answers with an error; "axial" allows slices along K only. A model named "full" is learnt on the device "cpu" alone.
+answers with an error; "axial" allows slices along K only.
 """
 
 import json
@@ -17,13 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from rwkv_core.errors import RWKVUNetError
-from rwkv_core.vocabulary import ClassChange, ModelEntry, Region, SegmentClass, SliceIndex
+from rwkv_core.vocabulary import ModelEntry, Region, SegmentClass, SliceIndex, SpreadStructure
 from rwkv_core.worker.arrays import PrivateFolder, geometry_of
 from rwkv_core.worker.framing import LineSplitter, decode_request, encode
 from rwkv_core.worker.protocol import (
     PROTOCOL,
-    AdaptRequest,
-    AdaptResult,
     CancelRequest,
     CancelResult,
     DevicesRequest,
@@ -36,8 +35,6 @@ from rwkv_core.worker.protocol import (
     ModelsRequest,
     ModelsResult,
     Progress,
-    PropagateRequest,
-    PropagateResult,
     RefineRequest,
     RefineResult,
     RemoveRequest,
@@ -46,6 +43,8 @@ from rwkv_core.worker.protocol import (
     SegmentResult,
     ShutdownRequest,
     ShutdownResult,
+    SpreadRequest,
+    SpreadResult,
     UncertaintyRequest,
     UncertaintyResult,
 )
@@ -96,8 +95,7 @@ class Worker:
             SegmentRequest: self.segment,
             RefineRequest: self.refine,
             UncertaintyRequest: self.uncertainty,
-            AdaptRequest: self.adapt,
-            PropagateRequest: self.propagate,
+            SpreadRequest: self.spread,
         }
         self.say(kinds[type(request)](request))
 
@@ -189,54 +187,37 @@ class Worker:
             scores=scores,
         )  # fmt: skip
 
-    def adapt(self, request):
-        array, users = self.folder.get(request.volume.file), np.array(self.folder.get(request.labelmap))
-        if request.name == "slow":
+    def spread(self, request):
+        users = np.array(self.folder.get(request.labelmap))
+        if (self.signs / "hold").exists():
             self.say(Progress(id=request.id, stage="learn", done=10, total=100))
             if not self.await_sign(request):
                 return Failure(id=request.id, kind="cancelled", message="Cancelled.")
-        if request.name == "full" and request.options.device != "cpu":
-            return Failure(id=request.id, kind="device", message="The GPU has too little memory.", hint="")
-        slices = list(request.slices)
-        if request.prediction:
-            before = self.folder.get(request.prediction)
-            slices += [SliceIndex("K", k) for k in range(len(users)) if not np.array_equal(before[k], users[k])]
-        if not slices:
-            return Failure(id=request.id, kind="input", message="There are no corrected slices.", hint="Correct one.")
-        Path(request.folder).mkdir(parents=True)
-        (Path(request.folder) / "config.json").write_text("{}", encoding="utf-8")
-        self.shift[request.folder] = self.shift.get(request.options.model, 0) + 20
-        self.classes[request.folder] = (*self.classes.get(request.options.model, CLASSES), *request.new_classes)
-        chances = np.clip(array / 333, 0, 1)
-        labels = self.labels(chances, request.folder)
-        for one in slices:
-            place = tuple(one.index if name == one.axis else slice(None) for name in "KJI")
-            labels[place] = users[place]
-        region = (request.region or Region()).within(array.shape)
-        chances = chances[region.as_slices()]
-        self.kept = {key: one for key, one in self.kept.items() if one[3] != "volume"}
-        self.kept[request.id] = (chances, region, request.folder, "volume")
-        return AdaptResult(
-            id=request.id, folder=request.folder, labelmap=self.folder.put(labels),
-            classes=self.classes[request.folder], slices=tuple(dict.fromkeys(slices)),
-            changes=(ClassChange(value=1, name="Body", before_ml=1.0, after_ml=0.5, dice=0.5),), learning=0.1,
-            timings={}, device="cpu", engine="torch", warnings=(), kept=True,
-        )  # fmt: skip
-
-    def propagate(self, request):
-        self.find(request)
-        users = np.array(self.folder.get(request.labelmap))
-        axis, at = "KJI".index(request.slice.axis), request.slice.index
-        taken = np.moveaxis(users, axis, 0)
-        slices = [
-            type(request.slice)(axis=request.slice.axis, index=n) for n in (at - 1, at + 1) if 0 <= n < len(taken)
-        ]
-        slices = [one for one in slices if one not in request.keep]
-        for one in slices:
-            taken[one.index] = taken[at]
-        return PropagateResult(
-            id=request.id, labelmap=self.folder.put(users), slices=tuple(slices), agreement=(1.0,) * len(slices)
+        axis = request.slices[0].axis
+        given = sorted(one.index for one in request.slices if one.axis == axis)
+        before = self.folder.get(request.before) if request.before else np.zeros_like(users)
+        layers = np.moveaxis(users, "KJI".index(axis), 0)
+        corrected = {int(v) for k in given for v in np.unique(layers[k])} - {0}
+        if request.before:
+            stood = np.moveaxis(before, "KJI".index(axis), 0)
+            corrected = {int(v) for k in given for v in np.unique(layers[k][layers[k] != stood[k]])} - {0}
+        values = sorted(set(request.values or corrected) - set(request.locked))
+        if not values:
+            return Failure(id=request.id, kind="input", message="There is nothing to carry on.", hint="Correct one.")
+        shown = layers.copy()
+        for k in range(len(layers)):
+            nearest = shown[min(given, key=lambda other: abs(other - k))]
+            if k not in given:
+                take = np.isin(nearest, values) & ~np.isin(layers[k], request.locked)
+                layers[k][take] = nearest[take]
+        structures = tuple(
+            SpreadStructure(value=value, method="mixture", score=0.75, interpolation=0.5, voxels=1) for value in values
         )
+        free = [k for k in range(len(layers)) if k not in given]
+        return SpreadResult(
+            id=request.id, labelmap=self.folder.put(users), structures=structures,
+            next_slice=SliceIndex(axis, free[-1]) if free else None, seconds={"total": 0.0},
+        )  # fmt: skip
 
 
 def main():

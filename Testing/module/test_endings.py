@@ -101,7 +101,7 @@ def test_a_batch_ends_when_its_own_steps_raise(user, monkeypatch, where):
     assert result.items[0].state == ("failed" if where == "process" else "done")
 
 
-@pytest.mark.parametrize("action", ["refine", "uncertainty", "propagate"])
+@pytest.mark.parametrize("action", ["refine", "uncertainty", "spread"])
 def test_an_interactive_action_whose_answer_cannot_be_taken_ends(user, monkeypatch, action):
     user.segment()
     result = user.interactive.result
@@ -112,7 +112,8 @@ def test_an_interactive_action_whose_answer_cannot_be_taken_ends(user, monkeypat
         user.interactive.uncertainty.compute()
         user.settle()
     else:
-        user.interactive.propagation.propagate(SliceIndex("K", 4))
+        user.interactive.spreading.use(user.result, SliceIndex("K", 4))
+        user.interactive.spreading.spread(user.result, user.volume, ["Body"])
         user.settle()
     assert not result.busy and not result.refining
     assert result.failed and "torn" in result.message

@@ -1,4 +1,4 @@
-"""A user verifies, post-processes, looks where the model is unsure, corrects, adapts; over a stand-in worker."""
+"""A user verifies, post-processes, looks where the model is unsure, corrects; over a stand-in worker."""
 
 import numpy as np
 import pytest
@@ -179,84 +179,6 @@ def test_uncertainty_is_laid_over_the_scan_and_leads_the_way(user):
         user.ui.verifiedButton.click()
     user.ui.uncertaintyCheckBox.click()
     assert composite.GetForegroundVolumeID() is None
-
-
-def test_adapt_rewrites_only_what_is_neither_verified_nor_edited(user):
-    user.segment()
-    first = user.labels(user.result)
-    edit(user, 3)
-    user.scroll(6)
-    user.ui.verifiedButton.click()
-    edited = user.labels(user.result)
-    user.ui.correctedButton.click()
-    assert user.ui.correctedLabel.text == "Axial 4, 7"
-    user.adapt("mine")
-    after, expected = user.labels(user.result), user.expected(shift=20)
-    for index in range(SHAPE[0]):
-        assert np.array_equal(after[index], edited[index] if index in (3, 6) else expected[index]), index
-    assert "Learnt from 2 slices" in user.ui.resultStatusLabel.text
-    user.ui.compareButton.click()
-    shown = [node for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if node is not user.result]
-    assert len(shown) == 1 and np.array_equal(user.labels(shown[0]), edited)
-    assert not user.result.GetDisplayNode().GetVisibility()
-    user.ui.compareButton.click()
-    assert user.result.GetDisplayNode().GetVisibility()
-    assert slicer.util.getNodesByClass("vtkMRMLSegmentationNode") == [user.result]
-    user.ui.revertButton.click()
-    assert np.array_equal(user.labels(user.result), edited)
-    assert not user.ui.revertButton.enabled and not np.array_equal(edited, first)
-    user.logic.segmentation.writer.undo(user.result)
-    assert np.array_equal(user.labels(user.result), after)
-
-
-def test_a_new_segment_becomes_a_class_and_the_model_is_saved(user):
-    user.segment()
-    edit(user, 5, "Lesion", (slice(0, 3), slice(0, 3)))
-    user.adapt("lesions")
-    adaptation = user.interactive.adaptation.last
-    assert [one.name for one in adaptation.after.classes] == ["Body", "Bone", "Lesion"]
-    lesion = user.result.GetSegmentation().GetSegmentIdBySegmentName("Lesion")
-    found = slicer.util.arrayFromSegmentBinaryLabelmap(user.result, lesion, user.volume) > 0
-    assert found[5, :3, :3].all() and found.sum() == 9
-    user.ui.saveModelButton.click()
-    bench.wait_until(lambda: user.logic.models.find("lesions"))
-    bench.process_events()
-    assert not user.ui.saveModelButton.enabled
-    edit(user, 7)
-    user.adapt("second")
-    assert [one.name for one in user.interactive.adaptation.adaptations] == ["lesions", "second"]
-    assert set(adaptation.slices) <= set(user.interactive.adaptation.last.slices)
-    user.ui.adaptNameLineEdit.text = "lesions"
-    assert not user.ui.adaptButton.enabled and "another name" in user.ui.adaptButton.toolTip
-
-
-def test_adapting_is_cancelled_and_leaves_nothing(user):
-    user.segment()
-    edit(user, 3)
-    before = user.labels(user.result)
-    user.ui.adaptNameLineEdit.text = "slow"
-    user.ui.adaptButton.click()
-    bench.wait_until(lambda: user.interactive.adaptation.progress)
-    assert user.ui.adaptButton.text == "Cancel" and user.ui.adaptProgressBar.value == 10
-    assert not user.ui.propagateButton.enabled and "Learning" in user.ui.propagateButton.toolTip
-    user.ui.adaptButton.click()
-    user.settle()
-    assert user.ui.adaptButton.text == "Adapt" and "Cancelled" in user.ui.resultStatusLabel.text
-    assert np.array_equal(user.labels(user.result), before) and user.interactive.adaptation.last is None
-
-
-def test_propagate(user):
-    user.segment()
-    edit(user, 3)
-    user.scroll(3)
-    edited = user.labels(user.result)
-    user.ui.propagateButton.click()
-    user.settle()
-    after = user.labels(user.result)
-    assert np.array_equal(after[2], edited[3]) and np.array_equal(after[4], edited[3])
-    assert np.array_equal(after[5:], edited[5:])
-    user.ui.undoButton.click()
-    assert np.array_equal(user.labels(user.result), edited)
 
 
 def test_what_the_worker_forgot_is_told(user):

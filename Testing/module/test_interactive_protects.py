@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import slicer
 
-from rwkv_core.errors import InputError
 from rwkv_core.vocabulary import SliceIndex
 
 from module.interactive_user import array, stand_in_fixture, user_fixture  # noqa: F401 (fixtures)
@@ -21,18 +20,11 @@ def accept(user):
     user.ui.acceptAllButton.click()
 
 
-def propagate(user):
-    user.scroll(3)
-    user.ui.propagateButton.click()
-    user.settle()
-
-
 WAYS = {
     "segment": lambda user: user.segment(),
     "accept": accept,
     "post-processing": lambda user: user.process(off=(1, 2)),
-    "adapt": lambda user: user.adapt("mine"),
-    "propagate": propagate,
+    "spread": lambda user: user.spread(),
 }
 
 
@@ -60,7 +52,7 @@ def test_a_verified_slice_stays_in_a_batch(user):
     assert np.array_equal(after[4], before[4]) and not np.array_equal(after[6], before[6])
 
 
-@pytest.mark.parametrize("way", ["post-processing", "adapt", "propagate"])
+@pytest.mark.parametrize("way", ["post-processing", "spread"])
 def test_masking_holds(user, way):
     user.segment()
     edit(user, 3)
@@ -75,7 +67,7 @@ def test_masking_holds(user, way):
     assert not np.array_equal(after, before) and np.array_equal(after[~allowed], before[~allowed])
 
 
-@pytest.mark.parametrize("way", ["post-processing", "adapt", "propagate"])
+@pytest.mark.parametrize("way", ["post-processing", "spread"])
 def test_an_open_segment_editor_undoes_it(user, way, monkeypatch):
     user.segment()
     edit(user, 3)
@@ -89,10 +81,5 @@ def test_an_open_segment_editor_undoes_it(user, way, monkeypatch):
     user.ui.undoButton.click()
     assert editor.logic.CanRedo()
     assert np.array_equal(user.labels(user.result), before)
-    if way == "adapt":  # what the adapted model said must not come back
-        with pytest.raises(InputError, match="Press Segment again"):
-            user.process(off=(1,))
-        assert np.array_equal(user.labels(user.result), before)
-    else:
-        user.process(off=(1,))
-        assert not (user.labels(user.result)[5] == 1).any()
+    user.process(off=(1,))
+    assert not (user.labels(user.result)[5] == 1).any()

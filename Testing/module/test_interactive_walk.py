@@ -23,8 +23,8 @@ SLIDERS = {"thresholdSlider": (0.1, 0.3, 0.5, 0.7), "acrossSlider": (0.0, 2.0), 
 CLICKS = (
     "previewCheckBox", "acceptSliceButton", "acceptAllButton", "discardButton", "verifiedButton", "uncertainButton",
     "uncertaintyCheckBox", "planesCheckBox", "flipsCheckBox", "classOnCheckBox", "thresholdCheckBox",
-    "largestCheckBox", "holesCheckBox", "keepAtButton", "resetButton", "undoButton", "adaptButton", "correctedButton",
-    "compareButton", "revertButton", "saveModelButton", "propagateButton",
+    "largestCheckBox", "holesCheckBox", "keepAtButton", "resetButton", "undoButton", "spreadButton", "useSliceButton",
+    "spreadSlicesButton", "acceptSpreadButton", "refuseSpreadButton", "undoSpreadButton", "nextSliceButton",
 )  # fmt: skip
 """Every button of the section must have been pressed in the end."""
 
@@ -39,14 +39,14 @@ class Walk:
         name = self.random.choice(names)
         button = getattr(self.user.ui, name)
         if button.enabled:
-            if name in ("undoButton", "verifiedButton"):  # the user may change verified slices so
+            if name in ("undoButton", "undoSpreadButton", "verifiedButton"):  # the user may change verified slices so
                 self.verified.clear()
             button.click()
             self.done.add(name)
 
     def make_up(self):
         """All is at rest: what had no chance so far, because something else went on, is pressed now, one of it."""
-        special = {"adaptButton": self.adapt, "keepAtButton": self.keep_at, "propagateButton": self.propagate}
+        special = {"spreadButton": self.spread, "keepAtButton": self.keep_at, "useSliceButton": self.use}
         for name in CLICKS:
             if name not in self.done and getattr(self.user.ui, name).enabled:
                 special.get(name, lambda name=name: self.click(name))()
@@ -88,10 +88,10 @@ class Walk:
             crosshair.SetCrosshairRAS(i * SPACING[0], j * SPACING[1], k * SPACING[2])
             self.click("keepAtButton")
 
-    def propagate(self):
+    def use(self):
         interactive = self.user.interactive
         if sliceOf(self.user.volume, interactive.preview.views.active) is not None:  # else a dialog says why not
-            self.click("propagateButton")
+            self.click("useSliceButton")
 
     def edit(self):
         node = self.user.result
@@ -102,9 +102,11 @@ class Walk:
             edit(self.user, index, self.random.choice(("Body", "Bone", "Body", "Bone", "Lesion")))
             self.done.add("edit")
 
-    def adapt(self):
-        self.user.ui.adaptNameLineEdit.text = f"model{self.random.randrange(10**6)}"
-        self.click("adaptButton")
+    def spread(self):
+        """A dialog says why not where no slice counts."""
+        spreading, node = self.user.interactive.spreading, self.user.result
+        if self.user.ui.spreadButton.enabled and (spreading.running or spreading.slices(node, self.user.volume)):
+            self.click("spreadButton")
 
     def choose_model(self):
         self.user.state.model = self.random.choice(("default", "axial"))
@@ -137,15 +139,16 @@ class Walk:
 
     def step(self):
         actions = [
-            (12, self.scroll), (4, self.slide), (4, self.edit), (2, self.press), (2, self.adapt),
+            (12, self.scroll), (4, self.slide), (4, self.edit), (2, self.press), (2, self.spread),
             (1, self.choose_model), (0.5, self.choose_region), (0.3, self.kill), (0.3, self.remove),
-            (0.1, self.another_scan), (1, self.tilt), (1, self.keep_at), (1, self.propagate),
+            (0.1, self.another_scan), (1, self.tilt), (1, self.keep_at), (1, self.use),
             (5, lambda: self.click("previewCheckBox", "acceptSliceButton", "acceptAllButton", "discardButton")),
             (3, lambda: self.click("verifiedButton", "uncertainButton", "uncertaintyCheckBox")),
             (1, lambda: self.click("planesCheckBox", "flipsCheckBox", "cancelResultButton")),
             (3, lambda: self.click("classOnCheckBox", "thresholdCheckBox", "resetButton", "undoButton")),
             (1, lambda: self.click("largestCheckBox", "holesCheckBox")),
-            (2, lambda: self.click("compareButton", "revertButton", "correctedButton", "saveModelButton")),
+            (2, lambda: self.click("acceptSpreadButton", "refuseSpreadButton", "undoSpreadButton", "nextSliceButton")),
+            (0.5, lambda: self.click("spreadSlicesButton")),
         ]  # fmt: skip
         self.random.choices([one for _, one in actions], [weight for weight, _ in actions])[0]()
         bench.process_events()
@@ -161,7 +164,7 @@ class Walk:
         user, interactive = self.user, self.user.interactive
         segmentations = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
         assert sum(node.GetName().endswith("preview") for node in segmentations) <= 1
-        assert sum(" before" in node.GetName() for node in segmentations) == int(interactive.adaptation.comparing)
+        assert sum(node.GetName().endswith(" spread") for node in segmentations) == int(interactive.spreading.open)
         assert len(slicer.util.getNodesByClass("vtkMRMLSegmentEditorNode")) <= 1
         assert len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")) <= 2
         for node in segmentations:
@@ -171,10 +174,10 @@ class Walk:
             masks = [
                 slicer.util.arrayFromSegmentBinaryLabelmap(node, one, user.volume) > 0
                 for one in segmentation.GetSegmentIDs()
-                if segmentation.GetSegment(one).GetName() != "Lesion"  # the user's, until a model knows it
+                if segmentation.GetSegment(one).GetName() != "Lesion"  # the user's
             ]
             assert not masks or np.sum(masks, axis=0).max() <= 1, "segments overlap"
-        assert not interactive.result.busy and not interactive.adaptation.running
+        assert not interactive.result.busy and not interactive.spreading.running
         for one in verifiedSlices(user.result):
             if one.axis == "K":  # edits cross the others
                 labels = user.labels(user.result)[one.index]

@@ -77,7 +77,7 @@ def test_previews_are_what_the_worker_segments(work):
     assert labels(node, volume).any()
 
 
-def test_refine_uncertainty_adapt_and_propagate(work):
+def test_refine_uncertainty_and_spread(work):
     interactive, segmentation, volume, model = work
     result = segmentation.process(volume, model=model, device="cpu", engine="torch", islands="keep", keep=True)
     first = labels(result.node, volume)
@@ -96,18 +96,13 @@ def test_refine_uncertainty_adapt_and_propagate(work):
     mask = slicer.util.arrayFromSegmentBinaryLabelmap(result.node, segmentID, volume).copy()
     mask[4, 5:25, 5:25] = 1
     slicer.util.updateSegmentBinaryLabelmapFromArray(mask, result.node, segmentID, volume)
-    assert interactive.adaptation.corrected() == (SliceIndex("K", 4),)
+    spreading = interactive.spreading
+    assert spreading.slices(result.node, volume) == (SliceIndex("K", 4),)
     edited = labels(result.node, volume)
     outcomes = []
-    interactive.adaptation.adapt("learnt", seconds=1.0, onFinished=outcomes.append)
-    waitUntil(lambda: outcomes)
-    assert interactive.adaptation.last is outcomes[0], outcomes[0]
-    assert (outcomes[0].folder / "config.json").is_file()
-    after = labels(result.node, volume)
-    assert np.array_equal(after[4] == 1, edited[4] == 1)
-    interactive.propagation.propagate(SliceIndex("K", 4), least=0.01, farthest=2)
+    spreading.spread(result.node, volume, onFinished=outcomes.append)
     rest(interactive)
-    folder = outcomes[0].folder
-    interactive.adaptation.revert()
-    assert np.array_equal(labels(result.node, volume)[4] == 1, edited[4] == 1)
-    assert not folder.exists()
+    assert spreading.answer is outcomes[0], outcomes[0]
+    assert np.array_equal(labels(result.node, volume), edited)
+    spreading.accept()
+    assert np.array_equal(labels(result.node, volume)[4], edited[4])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import slicer
 
+from rwkv_core.vocabulary import SliceIndex
 from rwkv_core.worker.protocol import Progress
 from RWKVUNetSegmentLib.Interactive.PreviewLogic import Turn
 from RWKVUNetSegmentLib.Scene.ParameterNode import Preference, Region
@@ -112,12 +113,14 @@ def test_a_wrapper_of_the_bench_remembers_until_it_is_told(user):
 
 def test_what_works_for_a_scene_ends_with_it(user):
     user.segment()
-    user.interactive.adaptation.adapt("slow")
-    bench.wait_until(lambda: user.interactive.adaptation.progress)
+    (user.folder / "hold").touch()
+    user.interactive.spreading.use(user.result, SliceIndex("K", 4))
+    user.interactive.spreading.spread(user.result, user.volume, ["Body"])
+    bench.wait_until(lambda: user.interactive.result.progress)
     ui = user.opened.widget.ui
-    assert not ui.segmentButton.enabled and "Learning" in ui.segmentButton.toolTip
+    assert not ui.segmentButton.enabled and "Spreading" in ui.segmentButton.toolTip
     bench.clear_scene()
-    assert not user.interactive.result.busy and not user.interactive.adaptation.running
+    assert not user.interactive.result.busy and not user.interactive.spreading.running
     user.load("new")
     bench.process_events()
     assert ui.segmentButton.enabled, ui.segmentButton.toolTip

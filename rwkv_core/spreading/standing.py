@@ -6,35 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from rwkv_core.vocabulary import AXES, SliceIndex
+from rwkv_core.vocabulary import SliceIndex
 
 _CLEARLY = 5.0
 
 Labels = NDArray[np.unsignedinteger]
-
-
-def standing_labels(labelmap: Labels, slices: Sequence[SliceIndex], before: Labels | None) -> Labels:
-    """The labelmap as it stood before the corrections.
-
-    Args:
-        labelmap: (K, J, I), the truth in `slices`.
-        slices: that were corrected.
-        before: the labelmap before, where it is known. Without it, what lies in the nearest slice that was not
-            corrected stands for what a corrected slice held.
-    """
-    if before is not None:
-        return before
-    result = labelmap.copy()
-    for axis in sorted({index.dimension for index in slices}):
-        corrected = {index.index for index in slices if index.dimension == axis}
-        free = [place for place in range(labelmap.shape[axis]) if place not in corrected]
-        for place in sorted(corrected):
-            source = min(free, key=lambda other: abs(other - place), default=None)
-            if source is None:
-                SliceIndex(AXES[axis], place).of(result)[...] = 0
-            else:
-                SliceIndex(AXES[axis], place).of(result)[...] = SliceIndex(AXES[axis], source).of(labelmap)
-    return result
 
 
 def repaints(

@@ -1,26 +1,19 @@
-"""Interactive requests: results that were kept, and models that learn."""
+"""Interactive requests: results that were kept, and slices that are spread."""
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rwkv_core.errors import CancelledError, InputError
-from rwkv_core.vocabulary import AXES, PostProcessing
+from rwkv_core.vocabulary import AXES
 from rwkv_core.worker.arrays import Array, PrivateFolder
 from rwkv_core.worker.jobs import Job, Reporter
 from rwkv_core.worker.kept import KeptResults
 from rwkv_core.worker.loaded_models import LoadedModel
-from rwkv_core.worker.parts import Parts
 from rwkv_core.worker.protocol import (
-    AdaptRequest,
-    AdaptResult,
-    PropagateRequest,
-    PropagateResult,
     RefineRequest,
     RefineResult,
     SegmentRequest,
@@ -94,114 +87,6 @@ class Interactive:
             region=kept.region,
             ijk_to_ras=kept.ijk_to_ras,
             scores={name: tuple(slice_scores(uncertainty, axis).tolist()) for axis, name in enumerate(AXES)},
-        )
-
-    def adapt(self, request: AdaptRequest, job: Job, report: Reporter) -> AdaptResult:
-        folder = Path(request.folder)
-        if not folder.is_absolute() or folder.exists():
-            raise InputError(
-                f"The adapted model cannot be written to {folder}.", hint="Name an absolute folder that is not there."
-            )
-        volume = self._volume(request.volume)
-        users = self._labelmap(request.labelmap, volume.array.shape)
-        before = self._labelmap(request.prediction, volume.array.shape) if request.prediction else None
-        asked = SegmentRequest(
-            id=request.id,
-            volume=request.volume,
-            options=request.options,
-            region=request.region,
-            keep=True,
-        )
-        parts = Parts(volume.array.shape, request.region)
-        ready = self._ready(asked, job)
-        prepared = ready.segmenter.prepare(volume, request.options.any_modality)  # tells what is wrong with the volume
-        from rwkv_core.adaptation import adapt, edited_slices, segment_again
-        from rwkv_core.adaptation.comparison import compare
-
-        edited = [] if before is None else edited_slices(before, users)
-        slices = sorted({*request.slices, *edited})
-        start = time.perf_counter()
-        adaptation = adapt(
-            ready.segmenter.bundle,
-            volume,
-            users,
-            slices,
-            request.new_classes,
-            before,
-            name=request.name,
-            title=request.title,
-            seconds=request.seconds,
-            device=str(ready.segmenter.engine.device),
-            progress=report.counter("learn"),
-            cancel=job.cancelled,
-        )
-        learning = time.perf_counter() - start
-        adaptation.save(folder)
-        try:
-            adapted = self._ready(replace(asked, options=replace(asked.options, model=str(folder))), job)
-            prepared = adapted.segmenter.prepare(volume, request.options.any_modality, prepared.scale)
-            keep = self.kept.begin(asked, parts, len(adaptation.config.classes))
-            region = parts.regions[0]
-            result = segment_again(
-                prepared,
-                users,
-                slices,
-                adaptation.changes,
-                before,
-                region,
-                keep,
-                report.counter("segment"),
-                job.cancelled,
-            )
-            parts.add(region, result)
-            report.stage("write")
-            written = self._folder.put(result.labelmap)
-            if job.cancelled.is_set():
-                raise CancelledError
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        if keep:
-            made = replace(asked, options=replace(asked.options, model=str(folder)))
-            self.kept.keep(made, prepared, result, parts)
-        changes = compare(users if before is None else before, result.labelmap, result.classes, volume.spacing)
-        return AdaptResult(
-            id=request.id,
-            folder=str(folder),
-            labelmap=written,
-            classes=result.classes,
-            slices=tuple(slices),
-            changes=tuple(changes),
-            learning=learning,
-            timings=result.timings,
-            device=str(adapted.segmenter.engine.device),
-            engine=adapted.segmenter.engine.name,
-            warnings=tuple(result.warnings),
-            kept=keep,
-        )
-
-    def propagate(self, request: PropagateRequest, job: Job, report: Reporter) -> PropagateResult:
-        from rwkv_core.adaptation.propagation import propagate
-
-        kept = self.kept.find(request.result)
-        if not kept.whole:
-            raise InputError("Only the result of a whole volume can be propagated.")
-        found = propagate(
-            self._labelmap(request.labelmap, kept.probabilities.shape[1:]),
-            kept.labels(PostProcessing(), job.cancelled),
-            request.slice,
-            request.values,
-            request.keep,
-            request.least,
-            request.farthest,
-        )
-        if job.cancelled.is_set():
-            raise CancelledError
-        return PropagateResult(
-            id=request.id,
-            labelmap=self._folder.put(found.labelmap),
-            slices=tuple(found.slices),
-            agreement=tuple(found.agreement),
         )
 
     def spread(self, request: SpreadRequest, job: Job, report: Reporter) -> SpreadResult:

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 from rwkv_core.vocabulary import (
-    ClassChange,
     FileOutcome,
     FilePair,
     ModelEntry,
@@ -30,7 +29,6 @@ from rwkv_core.vocabulary import (
     SliceIndex,
     Slices,
     SpreadStructure,
-    check_model_id,
 )
 
 PROTOCOL = 3
@@ -403,7 +401,7 @@ class RefineRequest(Request[RefineResult], word="refine"):
     in which two classes are equally probable in half precision.
 
     Kept are the last result about single slices, and the last about a volume or a region; a request names one by the id
-    of the request that it answered, a `SegmentRequest` with `keep` or an `AdaptRequest`.
+    of the request that it answered, a `SegmentRequest` with `keep`.
 
     Attributes:
         result: id of the request that the kept result answered.
@@ -447,116 +445,6 @@ class UncertaintyRequest(Request[UncertaintyResult], word="uncertainty"):
     planes: bool = False
     flips: bool = False
     volume: VolumeFile | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdaptResult(Result):
-    """A model has learnt, and has segmented the volume again. The result is kept, as with `SegmentRequest.keep`.
-
-    Attributes:
-        folder: the adapted model's.
-        labelmap: name of a .npy file (K, J, I) of the whole volume; slices that were learnt from are the user's, and
-            so is what lies outside of the region.
-        classes: of the adapted model.
-        slices: that were learnt from: those named in the request, and those found by comparing.
-        changes: by class, from the prediction before (or, without one, the user's labelmap) to the new one.
-        learning: seconds for learning alone.
-        timings: seconds of the segmentation, as `SegmentResult`.
-        device, engine, warnings, kept: as `SegmentResult`.
-    """
-
-    folder: str
-    labelmap: str
-    classes: tuple[SegmentClass, ...]
-    slices: tuple[SliceIndex, ...]
-    changes: tuple[ClassChange, ...]
-    learning: float
-    timings: dict[str, float]
-    device: str
-    engine: str
-    warnings: tuple[str, ...]
-    kept: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdaptRequest(Request[AdaptResult], word="adapt"):
-    """Fine-tune a copy of a model on corrected slices, then segment the volume with it.
-
-    Progress has the stage "learn" in percent, then "segment". When it fails or is cancelled, nothing is in `folder`.
-
-    Attributes:
-        volume: that was segmented.
-        options: model to begin with, which stays as it is; device, engine, `any_modality`.
-        labelmap: name of a .npy file (K, J, I) of the whole volume: the user's.
-        folder: absolute; where the adapted model is written. To drop an adaptation is to delete its folder, to keep it
-            as an installed model is to import it (`ImportRequest`).
-        name: id of the adapted model.
-        title: of the adapted model, for people.
-        prediction: name of a .npy file like `labelmap`, as it was before the user's edits: slices that differ count as
-            corrected. None when all are named in `slices`.
-        slices: verified or marked as corrected: every voxel of them is taken as the truth, and they do not change.
-        new_classes: segments that the model has never seen, each drawn in one of the slices at least.
-        seconds: for learning, about.
-        region: the part that is segmented again, and kept; None for the whole volume.
-
-    Raises:
-        FieldError: when the name cannot be a model's id.
-    """
-
-    volume: VolumeFile
-    labelmap: str
-    folder: str
-    name: str
-    title: str
-    prediction: str | None = None
-    slices: tuple[SliceIndex, ...] = ()
-    new_classes: tuple[SegmentClass, ...] = ()
-    seconds: float = 55.0
-    region: Region | None = None
-    options: SegmentOptions = field(default_factory=SegmentOptions)
-
-    def __post_init__(self) -> None:
-        check_model_id(self.name)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PropagateResult(Result):
-    """How far a corrected slice was carried.
-
-    Attributes:
-        labelmap: name of a .npy file (K, J, I) of the whole volume.
-        slices: that were taken over, outward from the corrected one, toward lower indices first.
-        agreement: of each of them with its neighbour on the corrected side, 0 to 1.
-    """
-
-    labelmap: str
-    slices: tuple[SliceIndex, ...]
-    agreement: tuple[float, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PropagateRequest(Request[PropagateResult], word="propagate"):
-    """From a corrected slice to its neighbours until agreement falls, in the kept result of a model. Experimental.
-
-    Best after an `AdaptRequest` with the corrected slice: the kept result is then that of a model which has seen it.
-
-    Attributes:
-        result: id of the request that the kept result, of a whole volume, answered.
-        labelmap: name of a .npy file (K, J, I) of the whole volume: the user's.
-        slice: the corrected one.
-        values: classes to carry on.
-        keep: slices that must not change: verified or edited ones. The first on either side ends the way.
-        least: Dice of the classes between neighbouring slices below which it ends.
-        farthest: slices to either side at most.
-    """
-
-    result: int
-    labelmap: str
-    slice: SliceIndex
-    values: tuple[int, ...]
-    keep: tuple[SliceIndex, ...] = ()
-    least: float = 0.7
-    farthest: int = 20
 
 
 @dataclass(frozen=True, kw_only=True)

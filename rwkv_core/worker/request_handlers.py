@@ -16,7 +16,6 @@ from rwkv_core.worker.loaded_models import LoadedModel, LoadedModels
 from rwkv_core.worker.parts import Parts
 from rwkv_core.worker.prompts import Prompts
 from rwkv_core.worker.protocol import (
-    AdaptRequest,
     AnyRequest,
     DevicesRequest,
     DownloadRequest,
@@ -29,7 +28,6 @@ from rwkv_core.worker.protocol import (
     PlanRequest,
     Progress,
     PromptRequest,
-    PropagateRequest,
     RefineRequest,
     RemoveRequest,
     Result,
@@ -78,8 +76,6 @@ class RequestHandlers:
             RemoveRequest: model_requests.remove,
             RefineRequest: self.interactive.refine,
             UncertaintyRequest: self.interactive.uncertainty,
-            AdaptRequest: self.interactive.adapt,
-            PropagateRequest: self.interactive.propagate,
             PromptRequest: self.prompts.answer,
             FollowRequest: self.prompts.follow,
             SpreadRequest: self.interactive.spread,

@@ -8,7 +8,7 @@ interactive.wait()
 interactive.setVerified(interactive.lookedAt())
 interactive.uncertainty.goToMostUncertain()
 interactive.wait()
-interactive.adaptation.adapt("mine")
+interactive.spreading.spread(node, volume)
 """
 
 from typing import Any
@@ -17,9 +17,8 @@ from slicer.i18n import tr as _
 
 from rwkv_core.errors import InputError
 from rwkv_core.vocabulary import SliceIndex
-from RWKVUNetSegmentLib.Interactive.AdaptationLogic import AdaptationLogic
 from RWKVUNetSegmentLib.Interactive.PreviewLogic import PreviewLogic
-from RWKVUNetSegmentLib.Interactive.PropagationLogic import PropagationLogic
+from RWKVUNetSegmentLib.Interactive.SpreadLogic import SpreadLogic
 from RWKVUNetSegmentLib.Interactive.UncertaintyLogic import UncertaintyLogic
 from RWKVUNetSegmentLib.Interactive.VerifiedSlices import setVerified
 from RWKVUNetSegmentLib.Scene.SliceViews import sliceOf
@@ -33,23 +32,20 @@ class InteractiveLogic:
 
     Args:
         segmentation: `SegmentationLogic`.
-        models: `ModelsLogic`.
 
     Attributes:
         preview: `PreviewLogic`.
         result: `ResultLogic`: the last result, post-processing.
         uncertainty: `UncertaintyLogic`.
-        adaptation: `AdaptationLogic`.
-        propagation: `PropagationLogic`.
+        spreading: `SpreadLogic`.
     """
 
-    def __init__(self, segmentation: Any, models: Any):
+    def __init__(self, segmentation: Any):
         self.volume = VolumeOfWorker(segmentation.client)
         self.preview = PreviewLogic(segmentation, self.volume)
         self.result = ResultLogic(segmentation)
         self.uncertainty = UncertaintyLogic(self.result, self.preview.views, self.volume)
-        self.adaptation = AdaptationLogic(self.result, self.volume, models)
-        self.propagation = PropagationLogic(self.result)
+        self.spreading = SpreadLogic(segmentation, self.result, self.volume)
         self.result.changed.connect(self._onResultChanged)
 
     def lookedAt(self, volume: Any = None) -> SliceIndex:
@@ -109,19 +105,12 @@ class InteractiveLogic:
 
     def cleanup(self) -> None:
         """Module reload or quit. Before the worker is ended."""
-        self.adaptation.forget()
         self.uncertainty.cleanup()
         self.result.cleanup()
+        self.spreading.cleanup()
         self.preview.cleanup()
 
     def _onResultChanged(self) -> None:
-        """What belongs to a result that is gone goes, too: its uncertainty, its adaptations."""
+        """What belongs to a result that is gone goes, too: its uncertainty."""
         if self.uncertainty.shown and not self.uncertainty.known:
             self.uncertainty.show(False)
-        current, last = self.result.current, self.adaptation.last
-        if (
-            last is not None
-            and not self.adaptation.running
-            and (current is None or current.node is not last.after.node)
-        ):
-            self.adaptation.forget()

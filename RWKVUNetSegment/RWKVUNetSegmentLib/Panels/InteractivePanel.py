@@ -6,14 +6,14 @@ from typing import Any
 import qt
 import slicer
 
-from RWKVUNetSegmentLib.Panels.AdaptationPanel import AdaptationPanel
 from RWKVUNetSegmentLib.Panels.Panel import Panel
 from RWKVUNetSegmentLib.Panels.PostProcessingPanel import PostProcessingPanel
 from RWKVUNetSegmentLib.Panels.PreviewPanel import PreviewPanel
+from RWKVUNetSegmentLib.Panels.SpreadPanel import SpreadPanel
 from RWKVUNetSegmentLib.Panels.VerifiedPanel import VerifiedPanel
 
 _UI = Path(__file__).resolve().parents[2] / "Resources" / "UI" / "RWKVUNetSegmentInteractive.ui"
-_PARTS = (PreviewPanel, VerifiedPanel, PostProcessingPanel, AdaptationPanel)
+_PARTS = (PreviewPanel, VerifiedPanel, PostProcessingPanel, SpreadPanel)
 _KEYS = {
     "Ctrl+Shift+P": "previewCheckBox",
     "Ctrl+Shift+Y": "acceptSliceButton",

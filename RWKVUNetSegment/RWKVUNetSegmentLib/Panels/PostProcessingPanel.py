@@ -78,14 +78,14 @@ class PostProcessingPanel(Panel):
             self._showClass()
 
     def _showWhatGoesOn(self) -> None:
-        """Here or in another section; adapting has a bar and a Cancel of its own."""
+        """Here or in another part of the section."""
         ui, result = self.ui, self.logic.interactive.result
         words = [result.busy or result.message]
         if result.progress is not None and result.progress.total:
             words.append(_("{done} of {total}").format(done=result.progress.done, total=result.progress.total))
             words.append(TimeInWords.secondsLeft(result.progress.seconds_left))
         ui.resultStatusLabel.text = ", ".join(word for word in words if word)
-        ui.cancelResultButton.visible = bool(result.busy) and not self.logic.interactive.adaptation.running
+        ui.cancelResultButton.visible = bool(result.busy)
 
     def _fill(self) -> None:
         """The classes of the result; before there is one, of the chosen model."""
@@ -156,7 +156,7 @@ class PostProcessingPanel(Panel):
                 return
             try:
                 interactive.result.refine(self._processing, undoable=self._control != self._previous)
-            except RWKVUNetError as error:  # the user undid an adaptation: told below, as other outcomes are
+            except RWKVUNetError as error:  # told below, as other outcomes are
                 interactive.result.end(error)
         self._previous = self._control
 

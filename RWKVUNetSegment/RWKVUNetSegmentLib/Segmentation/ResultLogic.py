@@ -36,7 +36,7 @@ class KeptResult:
         volume, node: vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode.
         labels: (K, J, I) of the volume: what was written, without the user's edits.
         written: what the node held after that, with them.
-        fixed: slices that a model learnt from: they are the user's, and stay.
+        fixed: slices that were spread: they are the user's, and stay.
         processing: that was done to it.
         device, engine: that were chosen for it.
     """
@@ -256,7 +256,7 @@ class ResultLogic:
         return labelsOf(self.current.node, gridOf(self.current.node, self.current.volume), self.current.classes)
 
     def protectedSlices(self) -> tuple[SliceIndex, ...]:
-        """Verified ones, and those that a model learnt from."""
+        """Verified ones, and those that were spread."""
         if self.current is None:
             return ()
         return tuple(dict.fromkeys([*verifiedSlices(self.current.node), *self.current.fixed]))
@@ -391,7 +391,7 @@ class ResultLogic:
         users = self.users()
         settled = self.settled()
         if settled.model != before.model:
-            raise CancelledError  # the user undid an adaptation meanwhile
+            raise CancelledError  # it is the result of another model meanwhile
         undoable = undoable or settled is not before  # the user undid the step that this would have belonged to
         before = settled
         edited = users != before.labels

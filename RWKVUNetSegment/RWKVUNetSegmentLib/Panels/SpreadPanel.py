@@ -1,0 +1,127 @@
+"""Interactive, Spread: the slices that count, the answer with its figures, accept, refuse, the next slice."""
+
+from typing import Any
+
+from slicer.i18n import tr as _
+
+from rwkv_core.errors import RWKVUNetError
+from rwkv_core.vocabulary import SliceIndex, SpreadStructure
+from RWKVUNetSegmentLib.Interactive.VerifiedSlices import inWords
+from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
+
+
+class SpreadPanel(Panel):
+    """Spread becomes Cancel while it goes on."""
+
+    def setup(self) -> None:
+        ui = self.ui
+        self._found: tuple[Any, tuple[SliceIndex, ...]] | None = None
+        ui.spreadButton.connect("clicked()", self.onSpreadOrCancel)
+        ui.useSliceButton.connect("clicked()", self.onUse)
+        ui.spreadSlicesButton.connect("clicked()", self.onFind)
+        ui.acceptSpreadButton.connect("clicked()", self.onAccept)
+        ui.refuseSpreadButton.connect("clicked()", self.onRefuse)
+        ui.undoSpreadButton.connect("clicked()", self.onUndo)
+        ui.nextSliceButton.connect("clicked()", self.onNext)
+        self.logic.interactive.result.changed.connect(self.updateFromState)
+
+    def cleanup(self) -> None:
+        self.logic.interactive.result.changed.disconnect(self.updateFromState)
+
+    @property
+    def _node(self) -> Any:
+        return self.parameterNode.outputSegmentation if self.parameterNode else None
+
+    @property
+    def _volume(self) -> Any:
+        return self.parameterNode.inputVolume if self.parameterNode else None
+
+    def updateFromState(self) -> None:
+        ui, interactive = self.ui, self.logic.interactive
+        spreading, busy = interactive.spreading, interactive.result.busy
+        possible, why = spreading.canSpread(self._node, self._volume)
+        ui.spreadButton.text = _("Cancel") if spreading.running else _("Spread")
+        self.allow(ui.spreadButton, possible or spreading.running, why)
+        self.allow(ui.useSliceButton, possible, why)
+        self.allow(ui.spreadSlicesButton, possible, why)
+        for button in (ui.acceptSpreadButton, ui.refuseSpreadButton):
+            self.allow(button, spreading.open and not busy, _("Spread first."))
+        undoable = self._node is not None and self.logic.segmentation.writer.canUndo(self._node)
+        self.allow(ui.undoSpreadButton, undoable and not (busy or spreading.open), _("There is nothing to undo here."))
+        self.allow(ui.nextSliceButton, *spreading.canGoToNext())
+        self._showSlices()
+        answer = spreading.answer
+        ui.spreadScoresLabel.text = "\n".join(
+            self._told(answer.nameOf(one.value), one) for one in (answer.structures if answer else ())
+        )
+
+    def _showSlices(self) -> None:
+        node, spreading = self._node, self.logic.interactive.spreading
+        found = self._found[1] if self._found and self._found[0] is node else ()
+        slices = tuple(dict.fromkeys([*found, *spreading.marked(node)]))
+        words = inWords(self._volume, slices) if slices and self._volume is not None else ""
+        self.ui.spreadSlicesLabel.text = words or _("Corrected slices count by themselves.")
+
+    def _told(self, name: str, one: SpreadStructure) -> str:
+        methods = {
+            "interpolation": _("shapes between the slices"),
+            "classifier": _("what the image shows"),
+            "mixture": _("shapes and image"),
+            "standing": _("left as it was"),
+        }
+        if one.score is None:
+            return _("{name}: {method}; one slice cannot be checked.").format(name=name, method=methods[one.method])
+        return _("{name}: {method}, {score:.2f} in left-out slices (shapes alone {shapes:.2f}).").format(
+            name=name, method=methods[one.method], score=one.score, shapes=one.interpolation or 0.0
+        )
+
+    def onSpreadOrCancel(self) -> None:
+        interactive = self.logic.interactive
+        with showErrors(_("The slices could not be spread."), waitCursor=not interactive.spreading.running):
+            if interactive.spreading.running:
+                interactive.result.cancel()
+            else:
+                self._find()
+                interactive.spreading.spread(self._node, self._volume, onFinished=self.onFinished)
+        self.updateFromState()
+
+    def onFinished(self, outcome: Any) -> None:
+        self.logic.stateChanged()
+
+    def onUse(self) -> None:
+        with showErrors(_("The slice could not be used.")):
+            interactive, node = self.logic.interactive, self._node
+            one = interactive.lookedAt(self._volume)
+            interactive.spreading.use(node, one, one not in interactive.spreading.marked(node))
+        self.updateFromState()
+
+    def onFind(self) -> None:
+        with showErrors(_("The corrected slices could not be found."), waitCursor=True):
+            self._find()
+        self.updateFromState()
+
+    def _find(self) -> None:
+        self._found = self._node, self.logic.interactive.spreading.slices(self._node, self._volume)
+
+    def onAccept(self) -> None:
+        with showErrors(_("The answer could not be written."), waitCursor=True):
+            self.logic.interactive.spreading.accept()
+
+    def onRefuse(self) -> None:
+        self.logic.interactive.spreading.refuse()
+
+    def onUndo(self) -> None:
+        with showErrors(_("It could not be undone."), waitCursor=True):
+            interactive = self.logic.interactive
+            current = interactive.result.current
+            if current is not None and current.node is self._node:
+                interactive.result.undo()
+            else:
+                self.logic.segmentation.writer.undo(self._node)
+        self.updateFromState()
+
+    def onNext(self) -> None:
+        try:
+            self.logic.interactive.spreading.goToNext()
+        except RWKVUNetError:  # it is gone since
+            self.updateFromState()
