@@ -186,6 +186,15 @@ def test_one_slice(phantom):
     assert all(one.score is None for one in answer.structures)
 
 
+def test_one_slice_does_not_change_what_a_model_found(phantom):
+    volume, truth = phantom
+    before = np.roll(truth, 2, axis=1)
+    slices = slices_of(0, 20)
+    labelmap = drawn(truth, slices, before)
+    answer = spread(volume, labelmap, slices, before=before)
+    assert np.array_equal(answer.labelmap, labelmap) and {one.method for one in answer.structures} == {"standing"}
+
+
 @pytest.mark.parametrize(
     ("shape", "spacing", "places"),
     [

@@ -326,13 +326,8 @@ class _Work:
         else:
             for place, value in enumerate(self.values):
                 self.scores[value] = {}
-                self.methods[value] = "standing" if self._stood_before[place] and self._agrees(place) else "mixture"
+                self.methods[value] = "standing" if self._stood_before[place] else "mixture"
         self._classifier = VoxelClassifier(self._samples(self._slices, _PIXELS))
-
-    def _agrees(self, place: int) -> bool:
-        """Whether what stood is, in the only slice, what was drawn."""
-        index = self._slices[0]
-        return _dice(index.of(self._stood) == self.values[place], index.of(self._labels) == self.values[place]) > 0.98
 
     def _without(self, shape: ShapePrior, index: SliceIndex, whole: bool) -> ShapeAt:
         """The shape in a given slice, as if it had not been given."""
@@ -344,13 +339,11 @@ class _Work:
         # Of a single slice: borders off by what is usual at the distance that it is to reach.
         distance = shape.reach(index.dimension)
         pixel = [self.spacing[2 - axis] for axis in range(3) if axis != index.dimension]
-        noise = ndimage.gaussian_filter(self._random_map(own.shape), 5 / np.array(pixel))
+        white = np.random.default_rng(1).standard_normal(own.shape)
+        noise = ndimage.gaussian_filter(white.astype(np.float32), 5 / np.array(pixel))
         noise *= _DEFAULT_SLOPE * distance / max(float(noise.std()), 1e-6)
         flat = np.full((1, 1), distance, np.float32)
         return ShapeAt((own + noise - 0.5 * _DEFAULT_SLOPE * distance).astype(np.float32), flat, flat)
-
-    def _random_map(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        return np.random.default_rng(1).standard_normal(shape).astype(np.float32)
 
     def _likeliest_slope(self, place: int) -> float:
         """How much an interpolated border is off, as the left-out slices say."""
@@ -564,7 +557,7 @@ class _Work:
             rest[was] = np.where(np.isin(stood[was], self.values), becomes[value], stood[was])
         final = rest
         stood_places = [place for place in active if self._stood_before[place]]
-        if stood_places and len(self._slices) > 1:
+        if stood_places:
             table = np.full(max(self._changes.labels) + 1, -1)
             table[self._changes.labels] = np.arange(len(self._changes.labels))
             both = np.isin(part, self._changes.labels) & np.isin(new, self._changes.labels)
@@ -588,8 +581,3 @@ def _between(own: NDArray[np.float32], left_out: ShapeAt, share: NDArray[np.floa
 
 def _mixed(learnt: NDArray[np.float32], drawn: NDArray[np.float32]) -> NDArray[np.float32]:
     return 0.5 * (learnt.clip(-6, 6) + drawn.clip(-6, 6))
-
-
-def _dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    total = np.count_nonzero(a) + np.count_nonzero(b)
-    return 2 * np.count_nonzero(a & b) / total if total else 1.0
