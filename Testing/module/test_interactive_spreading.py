@@ -85,9 +85,9 @@ def test_of_a_result_only_what_was_corrected_follows(user):
 
 def test_use_this_slice(user):
     user.segment()
-    user.scroll(5)
+    user.scroll(6)
     user.ui.useSliceButton.click()
-    assert user.ui.spreadSlicesLabel.text == "Axial 6"
+    assert user.ui.spreadSlicesLabel.text == "Axial 7"
     user.ui.useSliceButton.click()
     assert "by themselves" in user.ui.spreadSlicesLabel.text
     with pytest.raises(InputError, match="No slice was corrected"):

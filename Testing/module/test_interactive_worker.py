@@ -34,7 +34,7 @@ def work(client):
     """(interactive, segmentation logic, volume, model)."""
     client, model = client
     segmentation = SegmentationLogic(client)
-    interactive = InteractiveLogic(segmentation, Models())
+    interactive = InteractiveLogic(segmentation))
     volume = volumeNode(noise(SHAPE), STRAIGHT)
     yield interactive, segmentation, volume, model
     interactive.cleanup()
