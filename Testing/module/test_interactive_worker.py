@@ -11,7 +11,6 @@ from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import SegmentationLogic
 from RWKVUNetSegmentLib.Worker.SliceRequests import PreviewParameters
 
 from core.worker_helpers import PLANES, noise
-from module.logic_stand_ins import Models
 from module.workers import newClient, ownSettings, smallModel, volumeNode, waitUntil, warm
 
 SHAPE = (8, 40, 36)
@@ -34,7 +33,7 @@ def work(client):
     """(interactive, segmentation logic, volume, model)."""
     client, model = client
     segmentation = SegmentationLogic(client)
-    interactive = InteractiveLogic(segmentation))
+    interactive = InteractiveLogic(segmentation)
     volume = volumeNode(noise(SHAPE), STRAIGHT)
     yield interactive, segmentation, volume, model
     interactive.cleanup()
