@@ -18,8 +18,8 @@ from rich.table import Table
 from rwkv_core import Segmenter, Volume, read_volume
 from rwkv_core.vocabulary import SegmentClass
 
-FLUID_ID = 24
-"""FreeSurfer's fluid outside the ventricles, which is not counted as brain."""
+FLUID_IDS = {24, 1024}
+"""FreeSurfer's fluid outside the ventricles, and ours around the brain; not counted as brain."""
 
 STRUCTURES = {
     "White matter": ((2, 25, 30), (41, 57, 62), (77, 78, 79, 80, 85, 251, 252, 253, 254, 255)),
@@ -125,7 +125,7 @@ def main() -> None:
     options = parser.parse_args()
     segmenter = Segmenter(options.model, options.device)
     classes = segmenter.bundle.config.classes
-    tissue = [c.value for c in classes if FLUID_ID not in c.freesurfer]
+    tissue = [c.value for c in classes if not FLUID_IDS & set(c.freesurfer)]
     figures: dict[str, dict[str, float]] = {}
     for name, scan in scans(options.data).items():
         if not name.startswith(tuple(options.only.split(","))):

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "RWKVUNetSegment" / "RWKVUNetSegment.py"
 SAMPLE = ROOT / "rwkv_core" / "data" / "sample" / "ch2.nii.gz"
 PANEL_WIDTH = 450
-WHITE_MATTER, CORTEX = "White matter", "Cortex"
+WHITE_MATTER, CORTEX = "Left cerebral white matter", "Left cerebral cortex"
 """They hide the structures inside."""
 OFFSETS = {"Red": 12.0, "Green": -14.0, "Yellow": 14.0}
 """Slices, in mm, that show most structures."""

@@ -34,18 +34,19 @@ def test_structures_have_plausible_sizes_and_places(demo):
         points = result.ijk_to_ras[:3, :3] @ np.stack([i, j, k]) + result.ijk_to_ras[:3, 3:]
         return points.mean(1), len(i) / 1000  # mm in RAS, ml
 
-    for name, middle, (least, most) in (
-        ("White matter", (0, -20, 22), (400, 900)),
-        ("Cortex", (0, -22, 18), (500, 1000)),
-        ("Cerebellum", (0, -62, -33), (90, 260)),
-        ("Thalamus", (0, -18, 8), (8, 26)),
-        ("Putamen", (0, 4, 0), (6, 20)),
-        ("Lateral ventricles", (0, -20, 16), (8, 50)),
-        ("Hippocampus", (0, -22, -14), (4, 16)),
+    for name, (x, y, z), (least, most) in (
+        ("cerebral white matter", (27, -20, 22), (200, 450)),
+        ("cerebral cortex", (35, -22, 18), (250, 500)),
+        ("cerebellar cortex", (25, -62, -33), (35, 110)),
+        ("thalamus", (11, -18, 8), (4, 13)),
+        ("putamen", (26, 4, 0), (3, 10)),
+        ("lateral ventricle", (16, -20, 16), (3, 25)),
+        ("hippocampus", (26, -22, -14), (2, 8)),
     ):
-        centre, millilitres = where(name)
-        assert np.abs(centre - middle).max() < 9, f"{name} at {centre.round()}"
-        assert least < millilitres < most, f"{name}: {millilitres:.0f} ml"
+        for side, sign in (("Left", -1), ("Right", 1)):
+            centre, millilitres = where(f"{side} {name}")
+            assert np.abs(centre - (sign * x, y, z)).max() < 11, f"{side} {name} at {centre.round()}"
+            assert least < millilitres < most, f"{side} {name}: {millilitres:.0f} ml"
 
 
 def test_storage_order_does_not_matter():

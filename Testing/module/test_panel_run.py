@@ -62,7 +62,7 @@ def test_segment_gives_named_coloured_segments_on_the_volumes_grid(opened, ui, v
     }
     assert found == {entry.name: entry.color for entry in model.classes}
     white_matter = slicer.util.arrayFromSegmentBinaryLabelmap(
-        node, segments.GetSegmentIdBySegmentName("White matter"), volume
+        node, segments.GetSegmentIdBySegmentName("Left cerebral white matter"), volume
     )
     assert white_matter.shape == slicer.util.arrayFromVolume(volume).shape
     assert white_matter.any(axis=(1, 2)).all()  # in each of these slices there is some

@@ -65,7 +65,7 @@ def test_cut_texts_are_found():
 
 
 def test_pictures_of_the_documentation(opened):
-    """Fourteen structures in their own colours, in every view, beside the panel that made them."""
+    """Thirty-three structures in their own colours, in every view, beside the panel that made them."""
     _, segmentation = pictures.run(opened, OUT)
     assert segmentation.GetSegmentation().GetNumberOfSegments() == 14
     pictures.panelPicture(opened.panel, OUT / "panel-finished.png")

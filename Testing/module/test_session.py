@@ -83,7 +83,8 @@ def test_names_geometry_undo_and_mask(session, head):
     assert segmented.tolist() == list(range(FIRST - 1, LAST))
     scan = slicer.util.arrayFromVolume(head)
     names = [entry[0] for entry in descriptions(node)]
-    white, fluid = (scan[result == 1 + names.index(name)].mean() for name in ("White matter", "Lateral ventricles"))
+    structures = ("Left cerebral white matter", "Left lateral ventricle")
+    white, fluid = (scan[result == 1 + names.index(name)].mean() for name in structures)
     assert white > 1.3 * fluid  # T1: white matter is bright, fluid is dark
 
     # The user's mask lets nothing change outside of a lesion; its undo brings back what was there before.

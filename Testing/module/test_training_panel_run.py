@@ -13,7 +13,7 @@ from RWKVUNetSegmentLib.Training.TrainingLogic import TrainingRequest
 
 import bench
 from module.panel import MODULE, choose
-from module.training_runs import FAST, addPiece, waitUntil
+from module.training_runs import FAST, STRUCTURES, addPiece, waitUntil
 from module.workers import isThere
 
 
@@ -114,12 +114,12 @@ def test_start_draws_curves_and_the_finished_model_is_in_the_list(opened, ui, pi
     until(opened, "finished")
     assert slicer.util.getNodesByClass("vtkMRMLTableNode") == [table], "in place"
     assert column("epoch") == [1, 2] and all(0 < value < 5 for value in column("loss"))
-    assert column("dice_White matter")[0] > 0.5, "the model that it starts from knows it"
+    assert column("dice_Left cerebral white matter")[0] > 0.5, "the model that it starts from knows it"
     shown = slicer.app.applicationLogic().GetSelectionNode().GetActivePlotChartID()
     assert slicer.mrmlScene.GetNodeByID(shown).GetTitle() == "mine: Dice"
     waitUntil(lambda: opened.logic.models.find("mine"))
     model = opened.logic.models.find("mine")
-    assert [one.name for one in model.classes] == ["White matter", "Cortex", "Thalamus", "Putamen"]
+    assert [one.name for one in model.classes] == list(STRUCTURES)
     assert model.state == "installed" and opened.logic.models.canSegment("mine")[0]
     assert "Finished" in ui.trainingStatusLabel.text and "Best Dice" in ui.trainingStatusLabel.text
     assert "is in the list of models" in ui.trainingLogText.toPlainText()

@@ -62,7 +62,7 @@ def test_terminology_of_every_class_of_the_catalogue(writer, volume, model):
     classes = config.classes
     node = writer.newNode(volume)
     result = writer.write(node, volume, wholePart(np.zeros(SHAPE, np.uint8), classes))
-    assert len(result.segmentIDs) == len(config.classes) == {"default": 14, "synapse-b": 8, "acdc-t": 3}[model]
+    assert len(result.segmentIDs) == len(config.classes) == {"default": 33, "synapse-b": 8, "acdc-t": 3}[model]
     seen = set()
     for one in config.classes:
         segment = node.GetSegmentation().GetSegment(result.segmentIDs[one.value])

@@ -23,7 +23,7 @@ SLICES = 4
 FAST = ("batch=2", "workers=0", "augmentation={}")
 """Changes of the recipe that make a run short."""
 
-STRUCTURES = {"White matter": 1, "Cortex": 2, "Thalamus": 8, "Putamen": 10}
+STRUCTURES = {"Left cerebral white matter": 1, "Left cerebral cortex": 3, "Left thalamus": 13, "Left putamen": 17}
 """Those that the pieces are labelled with, and their values in the shipped model."""
 
 

@@ -15,6 +15,9 @@ from rwkv_core.vocabulary import SegmentClass, StructureVolume
 LOW = 0.7
 """Below this, a structure should be looked at."""
 
+_FLUID_ID = 24
+"""FreeSurfer's, of the fluid outside the ventricles."""
+
 _NAMED = 4
 """Structures that a warning names."""
 
@@ -64,7 +67,7 @@ def structure_volumes(
     surroundings: Sequence[SegmentClass],
     confidence: NDArray[np.float64],
 ) -> tuple[StructureVolume, ...]:
-    """The table of a result: a row for each class, and the intracranial volume where the surroundings are known.
+    """The table of a result: a row for each class, and the intracranial volume where fluid is labeled.
 
     Args:
         counts: voxels of each label value.
@@ -80,7 +83,7 @@ def structure_volumes(
         )
         for channel, c in enumerate(classes, 1)
     ]
-    if surroundings:
+    if surroundings or any(_FLUID_ID in c.freesurfer for c in classes):
         whole = sum(float(counts[c.value]) for c in (*classes, *surroundings)) * voxel_ml
         rows.append(StructureVolume(name="Intracranial", value=0, volume_ml=whole, confidence=None))
     return tuple(rows)
