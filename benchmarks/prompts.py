@@ -2,9 +2,9 @@
 
 DATA holds `validation/voxelmorph_test_scan.npz`, `sample/` and `prompt/validation/` under the names that the model card
 gives. A simulated user clicks on the most inner pixel of the largest part that is wrong. The constants of
-`rwkv_core.inference.prompter` were chosen on voxelmorph's scan, the sample and the blended lesions; the torso is only
-reported. The references are automatic themselves: "agreement with". `--peers` adds scikit-image's random walker and
-SimpleITK's ConfidenceConnected with the same clicks.
+`rwkv_core.inference.prompter` were chosen on voxelmorph's scan, the sample and the blended lesions; on the torso only
+the rule that ends propagation was. The references are automatic themselves: "agreement with". `--peers` adds
+scikit-image's random walker and SimpleITK's ConfidenceConnected with the same clicks.
 """
 
 import argparse

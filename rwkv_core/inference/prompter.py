@@ -44,7 +44,7 @@ MARGIN = 1.7
 WINDOW = 0.8
 """Width of the window around the clicked intensity, as a share of the range of intensities around."""
 STOP = 0.6
-"""Propagation ends where a slice's mask and the one before have less than this Dice in common."""
+"""Propagation ends where a slice's mask and the one before agree less than this (Dice); chosen on one structure."""
 
 
 @dataclass(frozen=True)
