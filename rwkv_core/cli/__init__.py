@@ -13,7 +13,7 @@ from rwkv_core.packages import missing
 OK, FAILED, USAGE, CANCELLED = 0, 1, 2, 130
 """Exit codes: all done; something failed; the arguments make no sense; stopped by Ctrl-C."""
 
-COMMANDS = ("segment", "spread", "prompt", "demo", "models", "train", "evaluate", "dataset")
+COMMANDS = ("segment", "spread", "prompt", "demo", "models", "train", "evaluate", "dataset", "doctor")
 """Each is the name of a module beside this one."""
 
 

@@ -1,0 +1,45 @@
+"""`rwkv-unet doctor`: a report that can be pasted, with a self test of each engine."""
+
+import getpass
+from pathlib import Path
+
+from rwkv_core.cli import doctor, main
+from rwkv_core.errors import DeviceError
+
+
+def test_the_report_tells_what_works_and_nothing_personal(capsys, monkeypatch, tmp_path):
+    home = tmp_path / "home of Jane Doe"
+    monkeypatch.setenv("RWKV_UNET_HOME", str(home))
+    monkeypatch.setenv("HTTPS_PROXY", "http://jane:secret@proxy.example:3128")
+    assert main(["doctor"]) == 0
+    told = capsys.readouterr().out
+    for words in (
+        "rwkv_core 0.",
+        "openvino: ok",
+        "numpy: ok",
+        "default: shipped",
+        "proxy: HTTPS_PROXY",
+        "GB free, can be written",
+    ):
+        assert words in told
+    for secret in ("Jane", "jane", "secret", str(Path.home()), f"/{getpass.getuser()}/"):
+        assert secret not in told
+
+
+def test_an_engine_that_fails_is_told_in_its_place(capsys, monkeypatch):
+    def fail(*_):
+        raise DeviceError("The processor has no AVX2.")
+
+    monkeypatch.setattr("rwkv_core.engines.make_engine", fail)
+    assert main(["doctor"]) == 1
+    assert "numpy: FAILED: The processor has no AVX2." in capsys.readouterr().out
+
+
+def test_an_engine_that_answers_otherwise_is_told(monkeypatch):
+    from rwkv_core import engines
+
+    make = engines.make_engine
+    monkeypatch.setattr(
+        engines, "make_engine", lambda *given: (lambda x: -make(*given)(x)) if given[3] == "openvino" else make(*given)
+    )
+    assert dict(doctor.self_tests())["openvino"].startswith("DIFFERS")
