@@ -96,6 +96,11 @@ class Installation(Changing):
     def isValid(self):
         return (True, "") if self.ready else (False, "OpenVINO is missing: press Install in Setup.")
 
+    busy = False
+
+    def canInstall(self):
+        return not self.ready and not self.restartPending, "Slicer must be restarted."
+
     def resume(self):
         return True, ""
 
@@ -116,6 +121,7 @@ class Models(Changing):
         super().__init__()
         self.client = SimpleNamespace(kill=lambda reason: None)
         self.models, self.store, self.busy, self.calls, self.refreshed = MODELS, Path("/nowhere"), "", [], 0
+        self.listing = False
 
     def find(self, modelID):
         return next((m for m in self.models if m.id == modelID), None)

@@ -162,7 +162,7 @@ def test_a_late_message_says_nothing_about_a_preview_that_is_off(user):
     turn = preview._awaited = Turn(preview._round)
     preview.stop()
     preview._onProgress(turn, Progress(id=1, stage="library", done=0, total=0))
-    assert preview.message == "" and user.ui.previewStatusLabel.text != "Loading PyTorch"
+    assert preview.message == "" and user.ui.previewStatusLabel.text != "Loading the library"
 
 
 def test_without_views_everything_else_works(stand_in, open_module):

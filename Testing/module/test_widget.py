@@ -118,7 +118,7 @@ def test_what_is_missing_comes_first_and_open(opened, ui):
     lines = {tree.topLevelItem(i).text(0): tree.topLevelItem(i).text(1) for i in range(tree.topLevelItemCount)}
     assert lines["OpenVINO and Python packages"] == "Missing"
     assert lines["GPU and training: PyTorch"] == "Not installed (optional)"
-    assert "OpenVINO is missing" in ui.segmentButton.toolTip and not ui.segmentButton.enabled
+    assert "Choose a volume" in ui.segmentButton.toolTip and not ui.segmentButton.enabled
     assert not ui.importButton.enabled
 
 
@@ -149,11 +149,32 @@ def test_installation_waits_for_a_batch(opened, ui, volume, tmp_path):
     assert ui.installButton.enabled
 
 
-def test_pending_restart_is_offered(opened, ui):
+def test_segment_installs_what_is_missing_and_goes_on(opened, ui, volume):
+    offer_installation(opened)
+    assert ui.segmentButton.enabled and "asks before" in ui.statusLabel.text
+    ui.segmentButton.click()
+    assert opened.logic.installation.installs == [False] and opened.logic.segmentation.killed
+    bench.wait_until(lambda: ui.segmentButton.text == "Cancel")
+
+
+@pytest.mark.parametrize("reason", ["", "The download failed."], ids=["refused", "failed"])
+def test_segment_starts_nothing_without_an_installation(opened, ui, volume, reason):
+    offer_installation(opened)
+    opened.logic.installation.answer = (False, reason)
+    ui.segmentButton.click()
+    assert [dialog.text for dialog in bench.dialogs.shown] == ([reason] if reason else [])
+    opened.logic.installation.ready = True  # later, by Setup
+    opened.logic.installation.changed.emit()
+    slicer.app.processEvents()
+    assert ui.segmentButton.text == "Segment" and ui.segmentButton.enabled
+
+
+def test_pending_restart_is_offered(opened, ui, volume):
     offer_installation(opened)
     opened.logic.installation.restartPending = True
     opened.logic.installation.changed.emit()
     assert ui.installButton.text == "Restart Slicer"
+    assert not ui.segmentButton.enabled and "restart" in ui.segmentButton.toolTip
     ui.installButton.click()
     assert bench.dialogs.shown[-1].kind == "restart"
     assert opened.logic.installation.installs == []

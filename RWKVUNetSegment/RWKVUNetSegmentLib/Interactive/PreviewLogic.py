@@ -320,7 +320,7 @@ class PreviewLogic:
         if not self.on or self._awaited is not turn or turn.round != self._round:
             return
         words = {
-            "library": _("Loading PyTorch"),
+            "library": _("Loading the library"),
             "weights": _("Loading the model"),
             "device": _("Preparing the device"),
         }

@@ -85,6 +85,23 @@ class Panel:
         asked = _("{warning}\n\nThe result may be meaningless. {question}").format(warning=warning, question=question)
         return False if slicer.util.confirmOkCancelDisplay(asked, _("The model may not fit")) else None
 
+    def install(self, torch: bool = False) -> bool:
+        """Ask, and install what is missing; a failure is told. Workers are ended: they keep files open.
+
+        Returns:
+            Whether nothing went wrong and the user did not refuse; a last check may still be going on.
+        """
+        installation = self.logic.installation
+        self.logic.endWorkers(_("Software is being installed."))
+        complete, reason = installation.install(torch=torch)
+        self.tellInstallation(complete, reason)
+        return complete or (not reason and installation.busy)
+
+    def tellInstallation(self, complete: bool, reason: str) -> None:
+        """Say what went wrong in an installation; that Slicer must be restarted is said under Setup."""
+        if not complete and reason and not self.logic.installation.restartPending:
+            slicer.util.errorDisplay(reason, _("Installation"))
+
     def onSceneCloses(self) -> None:
         """What belongs to the scene alone is forgotten."""
 

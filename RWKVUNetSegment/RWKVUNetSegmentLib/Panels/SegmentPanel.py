@@ -1,6 +1,7 @@
 """The Segment button that becomes Cancel, the progress below it, and what can be done with the result."""
 
 from dataclasses import replace
+from typing import Any
 
 import slicer
 from slicer.i18n import tr as _
@@ -17,6 +18,7 @@ from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import (
     SegmentationParameters,
     SegmentationResult,
 )
+from RWKVUNetSegmentLib.Worker.EventLoop import later
 
 _NAMES = {
     "cpu": "CPU",
@@ -34,6 +36,7 @@ class SegmentPanel(Panel):
     def setup(self) -> None:
         self.result: SegmentationResult | None = None
         self._undone = False
+        self._awaiting: Any = None  # the volume to segment as soon as what is being installed can be used
         self.ui.progressBar.visible = False
         self.ui.segmentButton.connect("clicked()", self.onSegmentOrCancel)
         self.ui.show3DButton.connect("clicked()", self.onShow3D)
@@ -44,11 +47,20 @@ class SegmentPanel(Panel):
     def running(self) -> bool:
         return self.result is not None and not self.result.finished
 
+    def cleanup(self) -> None:
+        self._awaiting = None
+
+    def onSceneCloses(self) -> None:
+        self._awaiting = None
+
     def canSegment(self) -> tuple[bool, str]:
-        """Whether Segment can work, and else why not."""
-        installed, reason = self.logic.installation.isValid()
+        """Whether Segment can work, where need be after an installation that it asks for; and else why not."""
+        installation = self.logic.installation
+        installed = installation.isValid()[0]
         if not installed:
-            return False, reason
+            possible, reason = installation.canInstall()
+            if not possible:
+                return False, reason
         if self.parameterNode is None:
             return False, _("The scene is closed.")
         free, reason = self.logic.segmentation.canStart()
@@ -62,9 +74,13 @@ class SegmentPanel(Panel):
             return False, str(error)
         if not possible:
             return False, reason
+        if not installed:  # nor are the models known yet
+            return True, ""
         return self.logic.models.canSegment(self.parameterNode.model, modalityOf(self.parameterNode.inputVolume))
 
     def updateFromState(self) -> None:
+        if self._awaiting is not None:
+            later(self._goOn)  # after all sections have taken in what changed
         ui, button = self.ui, self.ui.segmentButton
         button.text = _("Cancel") if self.running else _("Segment")
         ui.progressBar.visible = self.running
@@ -86,6 +102,8 @@ class SegmentPanel(Panel):
     def _outcome(self) -> str:
         """Of the run that is over, in words."""
         result = self.result
+        if not self.logic.installation.isValid()[0]:
+            return _("Some software must be installed first, once. Segment asks before it does so.")
         if result is None:
             return ""
         if result.state == RunState.CANCELLED:
@@ -108,6 +126,9 @@ class SegmentPanel(Panel):
             self.allow(self.ui.segmentButton, False, _("The segmentation process is being ended."))
             self.result.cancel()
             return
+        if not self.logic.installation.isValid()[0]:
+            self._installFirst()
+            return
         with showErrors(_("The segmentation could not be started.")):
             parameters = parametersOf(self.parameterNode)
             fits = self.fits(parameters.inputVolume, parameters.options.model, _("Segment anyway?"))
@@ -116,6 +137,23 @@ class SegmentPanel(Panel):
             parameters.options = replace(parameters.options, any_modality=not fits)
             parameters.keep = True  # for the section Interactive
             self._start(parameters)
+
+    def _installFirst(self) -> None:
+        with showErrors(_("The installation failed.")):
+            volume = self.parameterNode.inputVolume
+            if self.install():
+                self._awaiting = volume
+                self.updateFromState()
+
+    def _goOn(self) -> None:
+        """Segment what was asked for before the installation, once packages and models are there."""
+        volume = self._awaiting
+        if volume is None or self.logic.installation.busy or self.logic.models.listing:
+            return
+        self._awaiting = None
+        unchanged = self.parameterNode is not None and self.parameterNode.inputVolume is volume
+        if unchanged and self.logic.installation.isValid()[0] and self.canSegment()[0] and not self.running:
+            self.onSegmentOrCancel()
 
     def _start(self, parameters: SegmentationParameters) -> None:
         self._undone = False

@@ -99,14 +99,9 @@ class SetupPanel(Panel):
             if installation.restartPending:
                 slicer.util.restart()
                 return
-            self.logic.endWorkers(_("Software is being installed."))  # they keep files open that pip has to replace
-            self._tell(*installation.install(torch=torch))
+            self.install(torch=torch)
 
     def goOn(self) -> None:
         """After a restart that an installation needed, go on with what the user has agreed to."""
         with showErrors(_("The installation failed.")):
-            self._tell(*self.logic.installation.resume())
-
-    def _tell(self, complete: bool, reason: str) -> None:
-        if not complete and reason and not self.logic.installation.restartPending:
-            slicer.util.errorDisplay(reason, _("Installation"))
+            self.tellInstallation(*self.logic.installation.resume())

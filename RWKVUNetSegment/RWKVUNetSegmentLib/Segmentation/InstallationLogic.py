@@ -107,6 +107,22 @@ class InstallationLogic:
                 return False, f"{requirement.title}: {requirement.why}"
         return True, ""
 
+    @property
+    def busy(self) -> bool:
+        """Whether something is being installed or checked: what is there is not known yet."""
+        return any(one.state in (RequirementState.INSTALLING, RequirementState.CHECKING) for one in self.states())
+
+    def canInstall(self) -> tuple[bool, str]:
+        """Whether `install` would bring what segmenting lacks, and else why not."""
+        valid, reason = self.isValid()
+        if valid:
+            return False, _("Nothing is missing.")
+        if self.busy:
+            return False, reason
+        if self.restartPending:
+            return False, _("Slicer must be restarted to go on with the installation. The button is under Setup.")
+        return True, ""
+
     def install(self, confirm: Callable[[str], bool] | None = None, torch: bool = False) -> tuple[bool, str]:
         """Install what is missing, in order; blocks, with Slicer's own progress dialogs. Main thread, on a click.
 

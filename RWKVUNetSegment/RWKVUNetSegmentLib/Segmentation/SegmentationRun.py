@@ -244,7 +244,7 @@ class SegmentationRun:
 
     def _onWorkerProgress(self, progress: Progress) -> None:
         words = {
-            "library": _("Loading PyTorch"),
+            "library": _("Loading the library"),
             "weights": _("Loading the model"),
             "device": _("Preparing the device"),
             "segment": _("Segmenting"),
