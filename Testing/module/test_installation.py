@@ -134,6 +134,27 @@ def test_what_is_there_and_cannot_be_imported_is_broken_and_installed_again(made
     assert len(pipCalls()[0]) == len(loadRequirements(REQUIREMENTS))
 
 
+@pytest.mark.parametrize("answer", ["Ok", "Cancel"])
+def test_segment_asks_one_question_installs_and_segments(computer, monkeypatch, request, answer):
+    monkeypatch.setattr("module.logic_stand_ins.Installation", installation.InstallationLogic)
+    opened = request.getfixturevalue("opened")
+    volume, ui = request.getfixturevalue("volume"), opened.widget.ui
+    checked(opened.logic.installation)
+    packaging.missing.update({"openvino", "torch"})
+    opened.logic.installation.refresh()
+    assert ui.segmentButton.enabled and ui.volumeSelector.currentNode() is volume
+    bench.dialogs.answer(answer)
+    ui.segmentButton.click()
+    (question,) = bench.dialogs.shown
+    assert "60 MB" in question.text
+    if answer == "Ok":
+        bench.wait_until(lambda: ui.segmentButton.text == "Cancel")
+        assert pipCalls() == [["openvino"]] and len(bench.dialogs.shown) == 1
+    else:
+        slicer.app.processEvents()
+        assert not packaging.installed and ui.segmentButton.text == "Segment" and ui.segmentButton.enabled
+
+
 def test_what_is_missing_is_named_and_installed_without_an_extension(logic, monkeypatch):
     monkeypatch.delattr(slicer.modules, "pytorchutils")
     packaging.missing.update({"torch", "openvino", "safetensors"})

@@ -192,6 +192,7 @@ class TrainingPanel(Panel):
 
     def onInstall(self) -> None:
         with showErrors(_("The packages could not be installed.")):
+            self.logic.endWorkers(_("Software is being installed."))  # they keep files open that pip has to replace
             complete, reason = self._packages.install()
             if not complete and reason:
                 slicer.util.errorDisplay(reason, _("Packages for training"))
@@ -236,6 +237,9 @@ class TrainingPanel(Panel):
                 return False, reason
         if self.parameterNode is None:
             return False, _("The scene is closed.")
+        free, reason = self.logic.segmentation.canStart()
+        if not free:
+            return False, reason
         folder = self.parameterNode.trainingFolder
         if folder in self._problemOf:
             return False, self._problemOf[folder]
@@ -257,6 +261,7 @@ class TrainingPanel(Panel):
         installed, reason = self._packages.isValid()
         ready = self.logic.installation.isValid()[0]
         ui.trainingInstallButton.visible = ready and not installed
+        self.allow(ui.trainingInstallButton, *self.logic.segmentation.canStart())
         ui.trainingStartButton.text = _("Cancel") if training.cancellable else _("Start training")
         possible, reason = (True, "") if training.cancellable else self.canStart()
         self.allow(ui.trainingStartButton, possible, reason)
