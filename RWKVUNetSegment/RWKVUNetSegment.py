@@ -2,7 +2,7 @@
 
 import sys
 import unittest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import slicer
 import vtk
@@ -16,7 +16,6 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
-from rwkv_core.vocabulary import SpreadStructure
 from RWKVUNetSegmentLib.Interactive.InteractiveLogic import InteractiveLogic
 from RWKVUNetSegmentLib.Panels.AdvancedPanel import AdvancedPanel
 from RWKVUNetSegmentLib.Panels.BatchPanel import BatchPanel
@@ -36,6 +35,9 @@ from RWKVUNetSegmentLib.Segmentation.ModelsLogic import ModelsLogic
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import SegmentationLogic, SegmentationResult
 from RWKVUNetSegmentLib.Training.TrainingLogic import TrainingLogic
 from RWKVUNetSegmentLib.Worker.EventLoop import later
+
+if TYPE_CHECKING:
+    from rwkv_core.vocabulary import SpreadStructure
 
 PANELS = (
     InputsPanel,
@@ -230,7 +232,7 @@ class RWKVUNetSegmentLogic(ScriptedLoadableModuleLogic):
 
     def spread(
         self, segmentation: Any, volume: Any, slices: Any = (), structures: Any = ()
-    ) -> tuple[SpreadStructure, ...]:
+    ) -> "tuple[SpreadStructure, ...]":
         """Carry structures on from the slices in which they are right, and write the answer. One undo step.
 
         Args:

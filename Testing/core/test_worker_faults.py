@@ -1,7 +1,6 @@
 """The worker as a real process: cancelling, several requests, failures inside, crashes and hangs."""
 
 import shutil
-import sys
 
 import pytest
 
@@ -114,15 +113,6 @@ def test_every_failure_is_told_and_survived(faulty, model, fault, error, kind, s
     assert caught.value.hint
     assert "Traceback" in faulty.log_file.read_text(encoding="utf-8")
     assert faulty.request(ask_for(faulty, model, shape=(3, 8, 8))).count == 3
-
-
-def test_a_broken_torch_is_told(new_client):
-    without_torch = "import sys; sys.modules['torch'] = None; from rwkv_core.worker.server import main; main()"
-    client = new_client([sys.executable, "-c", without_torch])
-    with pytest.raises(WorkerError, match="package is missing or broken") as caught:
-        client.request(DevicesRequest())
-    assert caught.value.kind == "setup"
-    assert "PyTorch extension" in caught.value.hint
 
 
 def test_prints_go_to_the_log(faulty, model):

@@ -40,7 +40,7 @@ def test_models_are_listed_with_all_that_a_panel_shows(worker, home):
     default, synapse, encoder = models["default"], models["synapse-b"], models["encoder-t"]
     assert (default.state, default.origin, default.variant) == ("shipped", "shipped", "T")
     assert default.folder.endswith("default") and default.size > 6_000_000
-    assert len(default.classes) == 14 and default.classes[0].terminology
+    assert len(default.classes) == 33 and default.classes[0].terminology
     assert len(default.orientations) == 3
     assert (synapse.state, synapse.folder, synapse.modality, synapse.kind) == (
         "not published",

@@ -209,7 +209,7 @@ def test_a_table_that_was_deleted_stays_deleted(batch, model, scans, tmp_path):
     result = batch.processFolder(
         scans,
         tmp_path / "out",
-        model,
+        model=model,
         waitForCompletion=False,
         onProgress=lambda one: one.table and one.table.GetScene() and slicer.mrmlScene.RemoveNode(one.table),
         **SMALL,
@@ -233,7 +233,7 @@ def test_cleanup_ends_whoever_waits(place, model, tmp_path, when):
     result = batch.processFolder(
         tmp_path / "scans",
         tmp_path / "out",
-        model,
+        model=model,
         onProgress=lambda one: one.done and when(leave),
         onFinished=finished.append,
         **SMALL,
@@ -252,7 +252,7 @@ def test_a_folder_through_a_cluster(batch, model, scans, tmp_path, monkeypatch):
         result = batch.processFolder(
             scans,
             tmp_path / "out",
-            model,
+            model=model,
             dask=cluster.scheduler_address,
             onProgress=lambda one: seen.append((one.done, one.total)),
             **SMALL,

@@ -164,7 +164,8 @@ class Walk:
         user, interactive = self.user, self.user.interactive
         segmentations = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
         assert sum(node.GetName().endswith("preview") for node in segmentations) <= 1
-        assert sum(node.GetName().endswith(" spread") for node in segmentations) == int(interactive.spreading.open)
+        spreads = [node.GetName() for node in segmentations if " spread" in node.GetName()]
+        assert len(spreads) == int(interactive.spreading.open), [node.GetName() for node in segmentations]
         assert len(slicer.util.getNodesByClass("vtkMRMLSegmentEditorNode")) <= 1
         assert len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")) <= 2
         for node in segmentations:

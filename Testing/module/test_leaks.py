@@ -23,7 +23,7 @@ def alive():
     bench.process_events()
     gc.collect()
     kinds = (type(one) for one in gc.get_objects())
-    return Counter(kind.__name__ for kind in kinds if kind.__module__.partition(".")[0].startswith(OURS))
+    return Counter(kind.__name__ for kind in kinds if str(kind.__module__).partition(".")[0].startswith(OURS))
 
 
 def counted(user):

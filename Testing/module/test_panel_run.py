@@ -4,6 +4,8 @@ import pytest
 import slicer
 import vtk
 
+from RWKVUNetSegmentLib.Scene.InputVolume import rememberModality
+
 import bench
 from module.panel import MODULE
 
@@ -32,6 +34,7 @@ def volume(opened):
     matrix[:, 3] += 88 * matrix[:, 2]
     slicer.mrmlScene.RemoveNode(whole)
     node = slicer.util.addVolumeFromArray(array, ijkToRAS=matrix, name="Head")
+    rememberModality(node, "MR")  # it is asked for otherwise
     bench.process_events()
     return node
 

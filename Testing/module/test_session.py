@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import slicer
 
+from RWKVUNetSegmentLib.Scene.InputVolume import rememberModality
 from RWKVUNetSegmentLib.Segmentation.BatchResult import ItemState
 
 import bench
@@ -37,6 +38,7 @@ def head(session):
     """The sample scan, and a range of its axial slices chosen in the panel."""
     session.enter()
     volume = slicer.util.loadVolume(str(SAMPLE), {"name": "Head"})
+    rememberModality(volume, "MR")  # it is asked for otherwise
     slicer.util.setSliceViewerLayers(background=volume, fit=True)
     bench.process_events()
     ui = session.widget.ui
@@ -139,7 +141,7 @@ def test_batch_from_the_console_and_from_the_panel(session, tmp_path):
     result = logic.processFolder(str(scans), str(scans / "results"), model="default", engine="torch")
     assert [item.state for item in result.items] == [ItemState.DONE]
     segmentation = slicer.util.loadSegmentation(str(scans / "results" / "piece.seg.nrrd"))
-    assert segmentation.GetSegmentation().GetNumberOfSegments() == 14
+    assert segmentation.GetSegmentation().GetNumberOfSegments() == 33
     assert result.table.GetNumberOfRows() == 1
     ui = session.widget.ui
     start_batch(ui, scans)

@@ -278,7 +278,7 @@ def test_full_gpu_offers_the_processor(opened, ui, state, volume):
     bench.dialogs.answer("Ok")
     opened.logic.segmentation.begun[1].finish(RunState.FAILED, error=full)
     again = opened.logic.segmentation.begun[2].result.parameters
-    assert (again.device, again.engine, again.inputVolume) == ("cpu", "auto", volume)
+    assert (again.options.device, again.options.engine, again.inputVolume) == ("cpu", "auto", volume)
     assert (state.device, ui.segmentButton.text) == ("cpu", "Cancel")
 
 

@@ -106,7 +106,7 @@ def test_the_program_is_python_slicer(place):
     answers = Answers()
     client.ask(LoadRequest(options=SegmentOptions(model="no such model")), **answers.callbacks)
     try:
-        assert client._process._process.program() == pythonProgram()
+        assert client._process._process._process.program() == pythonProgram()
         answers.error(BundleError)
     finally:
         client.stop()

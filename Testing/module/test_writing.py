@@ -73,7 +73,7 @@ def test_terminology_of_every_class_of_the_catalogue(writer, volume, model):
         modifier = one.terminology.modifier
         assert (entry.GetTypeModifierObject().GetCodeValue() or "") == (modifier.value if modifier else "")
         seen.add((entry.GetTypeObject().GetCodeValue(), modifier.value if modifier else ""))
-    assert len(seen) == len(config.classes)
+    assert len(seen) == len(config.classes) - (model == "default")  # fluid in sulci and around the brain: one concept
 
 
 def test_all_classes_share_one_layer(written):

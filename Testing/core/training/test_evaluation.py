@@ -122,10 +122,10 @@ def test_classes_are_matched_by_name_never_by_chance(dataset, tmp_path):
 
 def test_paper_tables_layout(dataset):
     names = ["Right ventricle", "Myocardium", "Left ventricle"]
-    heart = bands(values=(1, 2, 3))
+    heart = bands(values=(1, 2, 3, 4))
     result = evaluate(
         with_network(heart.model_copy(update={"classes": tuple(
-            replace(c, name=n) for c, n in zip(heart.classes, ["Ball", "Box", "x"], strict=True))}),
+            replace(c, name=n) for c, n in zip(heart.classes, ["Ball", "Box", "x", "y"], strict=True))}),
             BandNetwork()),
         dataset, device="cpu", mode="paper",
     )  # fmt: skip
