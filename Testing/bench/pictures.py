@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "RWKVUNetSegment" / "RWKVUNetSegment.py"
 SAMPLE = ROOT / "rwkv_core" / "data" / "sample" / "ch2.nii.gz"
 PANEL_WIDTH = 450
-WHITE_MATTER, CORTEX = "Left cerebral white matter", "Left cerebral cortex"
+WHITE_MATTER, CORTEX = "cerebral white matter", "cerebral cortex"
 """They hide the structures inside."""
 OFFSETS = {"Red": 12.0, "Green": -14.0, "Yellow": 14.0}
 """Slices, in mm, that show most structures."""
@@ -55,6 +55,7 @@ def run(opened, folder):
     ui = opened.widget.ui
     event_loop.wait_until(lambda: opened.logic.models.models, PATIENCE)
     volume = slicer.util.loadVolume(str(SAMPLE), {"name": "Head"})
+    volume.SetAttribute("DICOM.Modality", "MR")  # the module would ask
     slicer.util.setSliceViewerLayers(background=volume, fit=True)
     event_loop.process_events()
     panelPicture(opened.panel, folder / "panel-ready.png")
@@ -72,18 +73,19 @@ def run(opened, folder):
 
 
 def show3D(segmentation, name, opacity):
-    identifier = segmentation.GetSegmentation().GetSegmentIdBySegmentName(name)
-    segmentation.GetDisplayNode().SetSegmentOpacity3D(identifier, opacity)
-    segmentation.GetDisplayNode().SetSegmentVisibility3D(identifier, opacity > 0.0)
+    for side in ("Left", "Right"):
+        identifier = segmentation.GetSegmentation().GetSegmentIdBySegmentName(f"{side} {name}")
+        segmentation.GetDisplayNode().SetSegmentOpacity3D(identifier, opacity)
+        segmentation.GetDisplayNode().SetSegmentVisibility3D(identifier, opacity > 0.0)
 
 
 def surfaces(segmentation, folder):
     """result-3d.png: through the cortex, the structures inside."""
-    show3D(segmentation, WHITE_MATTER, 0.0)
-    show3D(segmentation, CORTEX, 0.12)
+    for name, opacity in ((WHITE_MATTER, 0.0), (CORTEX, 0.12)):
+        show3D(segmentation, name, opacity)
     views.threed_png(folder / "result-3d.png", size=(900, 700), azimuth=60.0, elevation=15.0)
-    show3D(segmentation, WHITE_MATTER, 1.0)
-    show3D(segmentation, CORTEX, 1.0)
+    for name in (WHITE_MATTER, CORTEX):
+        show3D(segmentation, name, 1.0)
 
 
 def wholeWindow(opened, folder):

@@ -22,6 +22,8 @@ from rwkv_core.training.synthesis import (
 
 from core.small_models import config
 
+pytestmark = pytest.mark.long
+
 IDS = [0, 24, 502, 2, 3, 41, 42]  # air, fluid, skull, white matter and cortex of both sides
 CLASSES = [(2, 41), (3, 42), (24, OUTER_FLUID)]
 

@@ -20,6 +20,8 @@ from rwkv_core.errors import DeviceError
 from core.small_models import QuadrantNetwork
 from core.test_engines import picture, random_network, relative_error
 
+pytestmark = pytest.mark.long
+
 CPU = torch.device("cpu")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU, or PyTorch without CUDA")
 

@@ -19,6 +19,8 @@ from rwkv_core.vocabulary import Region, SegmentOptions
 
 from core.test_engines import picture, random_network, relative_error
 
+pytestmark = pytest.mark.long
+
 HAS_BOTH = all(importlib.util.find_spec(package) for package in ("openvino", "nncf"))
 needs_nncf = pytest.mark.skipif(not HAS_BOTH, reason="OpenVINO or NNCF is not installed (pip install openvino nncf)")
 HEAD = Path(rwkv_core.__file__).parent / "data" / "sample" / "ch2.nii.gz"

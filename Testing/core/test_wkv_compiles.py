@@ -12,6 +12,8 @@ from rwkv_core.errors import DeviceError
 from rwkv_core.ops.biwkv import cuda, gpu_driver, ninja_build, nvrtc
 from rwkv_core.ops.biwkv.scan_plan import BACKWARD, FORWARD, TILES, Build
 
+pytestmark = pytest.mark.long
+
 NVCC = shutil.which("nvcc")
 needs_nvcc = pytest.mark.skipif(NVCC is None, reason="no nvcc on the PATH")
 TYPES = (torch.float32, torch.float16, torch.bfloat16)

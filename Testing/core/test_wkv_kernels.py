@@ -14,6 +14,8 @@ from rwkv_core.ops.biwkv.scan_plan import BACKWARD, FORWARD, TILES, plan
 
 from core.wkv_stand_in import H100, RTX_4090, T4, HostMachine, needs_host_compiler
 
+pytestmark = pytest.mark.long
+
 NAMES = ("output", "decay", "first", "key", "value")
 TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU, or PyTorch without CUDA")

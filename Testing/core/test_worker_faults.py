@@ -24,6 +24,8 @@ from core.worker_helpers import (
 )
 from core.worker_stand_ins import CHILD_ALIVE, FAULTS, GREETING, PROGRAM, SLOW_MODEL
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def faulty(place):

@@ -16,6 +16,8 @@ from module.panel import MODULE, choose
 from module.training_runs import FAST, STRUCTURES, addPiece, waitUntil
 from module.workers import isThere
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):

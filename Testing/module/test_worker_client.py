@@ -22,6 +22,8 @@ from core.worker_helpers import LONG, noise
 from core.worker_stand_ins import CHILD_ALIVE, GREETING, PROGRAM, SLOW_MODEL
 from module.workers import OBLIQUE, Answers, Fifo, isThere, leftFolders, newClient, smallModel, waitUntil
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def model(place):

@@ -30,6 +30,7 @@ from core.training.data_sets import BALL, BOX, nnunet, scene, write_nifti
 from core.training.tiny_runs import curve, resume, run
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]

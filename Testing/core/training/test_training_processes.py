@@ -26,7 +26,10 @@ from core.training.data_sets import nnunet
 from core.training.processes import MOMENTS, run_command
 from core.training.tiny_runs import VARYING, job
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
 posix = pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL and no session on Windows")
 
 

@@ -34,6 +34,7 @@ from core.training.data_sets import nnunet, pictures
 from core.training.tiny_runs import curve, job, resume, run
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]
