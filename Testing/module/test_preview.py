@@ -210,11 +210,6 @@ def test_without_a_volume_the_tooltip_says_why(user):
     assert not user.ui.acceptAllButton.enabled and user.ui.acceptAllButton.toolTip
 
 
-def test_the_panel_says_that_clicks_are_no_input(user):
-    assert "takes no clicks" in user.ui.interactiveLabel.text
-    assert "Ctrl+Shift+P: Preview" in user.ui.shortcutsLabel.text
-
-
 def test_keys_press_the_buttons(user):
     panel = user.opened.panel
     panel.show()
