@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rwkv_core.errors import RWKVUNetError
+from rwkv_core.errors import InputError, RWKVUNetError
 from rwkv_core.vocabulary import ModelEntry, Region, SegmentClass, SliceIndex, SpreadStructure
 from rwkv_core.worker.arrays import PrivateFolder, geometry_of
 from rwkv_core.worker.framing import LineSplitter, decode_request, encode
@@ -163,6 +163,8 @@ class Worker:
         if processing.keep_at:  # whatever is not in the clicked voxel's row goes
             for voxel in processing.keep_at:
                 at = voxel[::-1]
+                if not all(0 <= index < size for index, size in zip(at, labels.shape, strict=True)):
+                    raise InputError(f"There is no voxel {voxel} in the result.")
                 value = labels[at]
                 rows = np.arange(labels.shape[1]) != at[1]
                 part = labels[:, rows]
@@ -240,6 +242,8 @@ def main():
                 worker.say(Failure(id=request.id, kind="input", message=message, hint="Segment again."))
             except RWKVUNetError as error:
                 worker.say(Failure(id=request.id, kind=error.kind, message=error.message, hint=error.hint))
+            except Exception as error:  # as the true one: a fault of its own is answered too
+                worker.say(Failure(id=request.id, kind="internal", message=repr(error), hint=""))
 
     threading.Thread(target=work, daemon=True).start()
     while data := os.read(0, 1 << 16):

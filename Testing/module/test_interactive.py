@@ -7,9 +7,10 @@ import slicer
 from rwkv_core.errors import InputError
 from rwkv_core.vocabulary import PostProcessing, SliceIndex
 from RWKVUNetSegmentLib.Interactive.VerifiedSlices import inWords, verifiedSlices
+from RWKVUNetSegmentLib.Scene.ParameterNode import Region
 
 import bench
-from module.interactive_user import SHAPE, stand_in_fixture, user_fixture  # noqa: F401 (fixtures)
+from module.interactive_user import SHAPE, SPACING, stand_in_fixture, user_fixture  # noqa: F401 (fixtures)
 
 
 def edit(user, index, name="Body", block=(slice(0, 6), slice(0, 6))):
@@ -156,6 +157,18 @@ def test_only_the_part_at_the_crosshair_stays(user):
     assert np.array_equal(after[:, j] == 2, before[:, j] == 2) and not (np.delete(after, j, axis=1) == 2).any()
     user.ui.undoButton.click()
     assert np.array_equal(user.labels(user.result), before)
+
+
+def test_the_part_at_a_crosshair_outside_of_the_region_is_refused(user):
+    user.segment()
+    k, j, i = np.argwhere(user.labels(user.result) == 2)[0]
+    user.state.region, user.state.firstSlice, user.state.lastSlice = Region.RANGE, 7, 9
+    assert k < 6
+    user.segment()
+    before = user.labels(user.result)
+    with pytest.raises(InputError, match="outside of the region"):
+        user.interactive.result.keepAt((i * SPACING[0], j * SPACING[1], k * SPACING[2]))
+    assert np.array_equal(user.labels(user.result), before) and not user.interactive.result.busy
 
 
 def test_uncertainty_is_laid_over_the_scan_and_leads_the_way(user):

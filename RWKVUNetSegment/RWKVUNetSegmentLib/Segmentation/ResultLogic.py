@@ -211,7 +211,7 @@ class ResultLogic:
         """Of the segment at a point (world, mm), keep only the part that holds it.
 
         Raises:
-            InputError: when no segment of the model is there.
+            InputError: when no segment of the model is there, or it is outside of what was segmented last.
         """
         current = self.settled()
         given = InputVolume.fromNode(current.volume)
@@ -223,6 +223,11 @@ class ResultLogic:
                 hint=_("Hold Shift and move the mouse to a part of the result."),
             )
         i, j, k = map(int, ijk)
+        if not all(box.start <= at < box.stop for box, at in zip(current.inside, (k, j, i), strict=True)):
+            raise InputError(
+                _("The crosshair is outside of the region that was segmented last."),
+                hint=_("Segment the part around it, or hold Shift and move the mouse into that region."),
+            )
         self.refine(replace(current.processing, keep_at=(*current.processing.keep_at, (i, j, k))))
 
     def reset(self) -> None:
