@@ -36,6 +36,8 @@ def test_an_output_is_never_an_input(tmp_path):
             plan([source], output)
     with pytest.raises(InputError, match="overwrite the input"):
         plan([tmp_path / "link.nii.gz"], source)
+    with pytest.raises(InputError, match="overwrite the input"):
+        plan([source], tmp_path / "y.nii.gz", also=[tmp_path / "hard.nii.gz"])  # --volumes
 
 
 @pytest.mark.parametrize("name", ["x.mgz", "x.hdr", "x.tif", "x.NPZ"])

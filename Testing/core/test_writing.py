@@ -11,7 +11,14 @@ import SimpleITK as sitk
 
 from rwkv_core.errors import InputError, StorageError
 from rwkv_core.vocabulary import Code, SegmentClass, Terminology
-from rwkv_core.volume import OUTPUT_EXTENSIONS, check_output, read_volume, write_segmentation, write_volume
+from rwkv_core.volume import (
+    OUTPUT_EXTENSIONS,
+    check_output,
+    find_volumes,
+    read_volume,
+    write_segmentation,
+    write_volume,
+)
 
 from core.phantom import grid, sample
 
@@ -148,9 +155,21 @@ def test_unknown_extension_lists_the_known_ones(name, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_extension_in_capitals(tmp_path):
-    write_segmentation(tmp_path / "A.SEG.NRRD", labels(), np.eye(4), CLASSES)
-    assert header(tmp_path / "A.SEG.NRRD")["Segment1_LabelValue"] == "1"
+@pytest.mark.parametrize("extension", OUTPUT_EXTENSIONS)
+def test_extension_in_capitals(extension, tmp_path):
+    path = tmp_path / f"A{extension.upper()}"
+    write_segmentation(path, labels(), np.eye(4), CLASSES)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    path.rename(tmp_path / f"a{extension}")
+    np.testing.assert_array_equal(read_volume(tmp_path / f"a{extension}").array, labels())
+
+
+@pytest.mark.parametrize("extension", OUTPUT_EXTENSIONS)
+def test_labelmaps_are_no_scans_of_the_next_batch_whatever_they_are_called(extension, tmp_path):
+    write_segmentation(tmp_path / f"a{extension}", labels(), np.eye(4), CLASSES)
+    write_volume(tmp_path / "scan.nii.gz", labels(), np.eye(4))
+    (tmp_path / f"a{extension}").rename(tmp_path / f"renamed{extension.removeprefix('.seg')}")
+    assert find_volumes(tmp_path) == [tmp_path / "scan.nii.gz"]
 
 
 def test_an_image_is_no_segmentation(tmp_path):

@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
         probabilities=options.probabilities,
         overwrite=options.overwrite,
     )
-    jobs = plan(options.inputs, options.output, options.series)
+    jobs = plan(options.inputs, options.output, options.series, [options.volumes] if options.volumes else [])
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     waiting = [job for job in jobs if options.overwrite or not job[1].exists()]
     done: dict[Job, Outcome] = {}

@@ -78,7 +78,9 @@ class Outcome:
         self.status, self.error = "failed", {"kind": kind, "message": message, "hint": hint}
 
 
-def plan(inputs: Sequence[Path], output: Path, series: str | None = None) -> list[tuple[Path, Path]]:
+def plan(
+    inputs: Sequence[Path], output: Path, series: str | None = None, also: Sequence[Path] = ()
+) -> list[tuple[Path, Path]]:
     """Pairs of input and output.
 
     Args:
@@ -86,6 +88,7 @@ def plan(inputs: Sequence[Path], output: Path, series: str | None = None) -> lis
         output: a file for one input, else a folder; in it, names end in .seg.nrrd. Where inputs have one name, their
             folders' names, or the kinds of the files, tell the results apart.
         series: number or UID of the series to take from DICOM folders that hold several.
+        also: what else the run writes.
 
     Raises:
         InputError: when a folder holds no volume, the output is of a kind that is not written, or it is an input.
@@ -116,7 +119,7 @@ def plan(inputs: Sequence[Path], output: Path, series: str | None = None) -> lis
         if output.suffix.lower() in _NOT_WRITTEN and not output.is_dir():
             output_extension(output)  # raises
         jobs = [(source, output / f"{name}.seg.nrrd") for source, name in zip(sources, _names(sources), strict=True)]
-    for _, target in jobs:
+    for target in (*(target for _, target in jobs), *also):
         for source in sources:
             if _same_file(source, target):
                 raise InputError(
@@ -171,6 +174,9 @@ def segment_file(
     outcome = Outcome(str(source), str(target))
     start = time.perf_counter()
     try:
+        soft = target.with_name(f"{stem(target)}_probabilities.nii.gz")
+        if options.probabilities and _same_file(source, soft):
+            raise InputError(f"The probabilities {soft} would overwrite the input.", hint="Give another name with -o.")
         tell("reading", 0, 0)
         volume = read_volume(source)
         check_output(target, volume.ijk_to_ras)
@@ -189,7 +195,6 @@ def segment_file(
             raise CancelledError
         tell("writing", 0, 0)
         if result.probabilities is not None:
-            soft = target.with_name(f"{stem(target)}_probabilities.nii.gz")
             write_volume(soft, result.probabilities, result.ijk_to_ras)
         write_segmentation(target, result.labelmap, result.ijk_to_ras, result.classes)  # last: its presence means done
         outcome.status = "done"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from rwkv_core.volume.geometry import Volume, ijk_to_ras_from_lps
 from rwkv_core.volume.itk import array_of, reason_of
 from rwkv_core.volume.nifti import nifti_damage
 from rwkv_core.volume.seg_nrrd import classes_in_header
+from rwkv_core.volume.writing import LABELMAP_MARK
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -26,6 +28,7 @@ INPUT_EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 """Files that `find_volumes` takes for volumes; lower case."""
 
 _RESULTS = (".seg.nrrd", ".seg.nhdr", "_probabilities.nii.gz", "_uncertainty.nii.gz")
+_HEAD = 4096  # bytes, in which every header that is written here ends
 _DICOMDIR = "DICOMDIR"
 _KNOWN = "Give a 3-D volume as NIfTI (.nii, .nii.gz), NRRD, MHA, or a folder with a DICOM series."
 _AGAIN = "The file may be damaged or incomplete: copy it again, or convert it again from its source."
@@ -106,8 +109,8 @@ def read_labelmap(path: str | Path) -> tuple[Volume, list[SegmentClass]]:
 def find_volumes(folder: str | Path) -> list[Path]:
     """The inputs of a batch, sorted: every volume file and every DICOM series below `folder`, to the bottom.
 
-    What this program wrote (``*.seg.nrrd``, ``*_probabilities.nii.gz``, ...) and hidden files are left out. A DICOM
-    series that shares its folder with others, or is spread over several, is named by a `series_address`.
+    What this program wrote (segmentations, labelmaps, probabilities, uncertainty) and hidden files are left out. A
+    DICOM series that shares its folder with others, or is spread over several, is named by a `series_address`.
 
     Raises:
         InputError: when the folder does not exist or cannot be read, or a volume is a link to a file that is not there.
@@ -129,9 +132,17 @@ def _is_volume_file(path: Path) -> bool:
 
 
 def is_own_output(path: Path) -> bool:
-    """Whether a file is a result of this program by its name, its companions, or what it says about itself."""
-    name = path.name.lower()
-    return name.endswith(_RESULTS)
+    """Whether a file is a result of this program: by its name, or, of a labelmap, by the mark in its header."""
+    if path.name.lower().endswith(_RESULTS):
+        return True
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+        if head.startswith(b"\x1f\x8b"):
+            head = zlib.decompressobj(wbits=31).decompress(head, _HEAD)
+    except (OSError, zlib.error):  # to be told when it is read
+        return False
+    return LABELMAP_MARK.encode() in head
 
 
 def _read_folder(folder: Path, series: str | None) -> Volume:

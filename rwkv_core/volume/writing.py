@@ -30,6 +30,9 @@ SEGMENTATION = ".seg.nrrd"
 OUTPUT_EXTENSIONS = (SEGMENTATION, ".nii.gz", ".nii", ".nrrd", ".mha")
 """Kinds of output; the first one that a file's name ends with counts, in any case."""
 
+LABELMAP_MARK = "RWKV-UNet labelmap"
+"""Stands in the header of every labelmap that is written, whatever its name, so that no batch takes it for a scan."""
+
 _NIFTI = (".nii.gz", ".nii")
 _RIGHT_ANGLE = 1e-4  # cosine: 0.03 mm at the far end of 300 mm
 
@@ -104,6 +107,8 @@ def write_segmentation(path: str | Path, labelmap: Array, ijk_to_ras: Matrix, cl
     if output_extension(path) == SEGMENTATION:
         for key, value in segmentation_fields(classes, labelmap.shape, ijk_to_ras).items():
             image.SetMetaData(key, value)
+    # ITK writes notes into NIfTI's "descrip", and any other key into NRRD and MetaImage
+    image.SetMetaData("ITK_FileNotes" if output_extension(path) in _NIFTI else "made by", LABELMAP_MARK)
     _save(Path(path), image)
 
 
@@ -153,8 +158,10 @@ def _image(array: Array, ijk_to_ras: Matrix, path: str | Path, stored: str) -> s
 
 def _save(path: Path, image: sitk.Image) -> None:
     with replacing(path) as temporary:
+        written = temporary.with_name(f"image{output_extension(path)}")  # ITK knows extensions in lower case only
         try:
-            sitk.WriteImage(image, str(temporary), useCompression=True)
+            sitk.WriteImage(image, str(written), useCompression=True)
+            written.replace(temporary)
         except RuntimeError as error:
             raise StorageError(f"{path} cannot be written: {reason_of(error)}.", hint=STORAGE_HINT) from None
         if output_extension(path) in _NIFTI and (damage := nifti_damage(temporary)):
