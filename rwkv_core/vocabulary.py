@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from rwkv_core.errors import FieldError, InputError
+from rwkv_core.errors import ErrorReport, FieldError, InputError
 
 Axis = Literal["I", "J", "K"]
 """An axis of a volume: I is the fastest one in memory."""
@@ -480,15 +480,31 @@ class FilePair:
 
 @dataclass(frozen=True, kw_only=True)
 class FileOutcome:
-    """What became of a volume on disk.
+    """What became of a volume on disk: in a batch, on a cluster, in the worker's messages and in `--json`.
 
     Attributes:
-        output: as in its `FilePair`.
-        volumes_ml: volume of each class in millilitres, by name; empty when an earlier run had written it.
-        error: why it could not be segmented, with what to do; empty when it was.
+        input, output: as in its `FilePair`.
+        status: "skipped" when it was there already.
+        seconds: that it took, reading and writing included.
+        timings: seconds per stage, as `Segmentation.timings`.
+        slices: that went through the network.
+        volumes_ml: volume of each class in millilitres, by name; empty unless this run segmented it.
+        volumes: the same with confidence, as rows of the table of volumes.
+        warnings: sentences about the input that a person should read.
+        error: why it failed; else None.
     """
 
+    input: str
     output: str
+    status: Literal["waiting", "done", "skipped", "failed"] = "waiting"
     seconds: float = 0.0
+    timings: dict[str, float] = field(default_factory=dict)
+    slices: int = 0
     volumes_ml: dict[str, float] = field(default_factory=dict)
-    error: str = ""
+    volumes: tuple[StructureVolume, ...] = ()
+    warnings: tuple[str, ...] = ()
+    error: ErrorReport | None = None
+
+    def failed(self, error: ErrorReport, seconds: float = 0.0) -> "FileOutcome":
+        """Make the outcome of a volume that could not be segmented."""
+        return replace(self, status="failed", error=error, seconds=seconds)

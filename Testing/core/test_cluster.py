@@ -141,6 +141,6 @@ def test_an_unknown_model_and_a_wrong_address_are_told(cluster, folder, monkeypa
     (outcome,) = segment_on_cluster(
         cluster.scheduler_address, jobs, BatchOptions(SegmentOptions(model="no-such-model"))
     )
-    assert outcome.status == "failed" and "no-such-model" in outcome.error["message"]
+    assert outcome.status == "failed" and "no-such-model" in outcome.error.message
     with pytest.raises(InputError, match=r"No Dask scheduler answers at 127\.0\.0\.1:9"):
         segment_on_cluster("127.0.0.1:9", jobs, BatchOptions(SegmentOptions(model="no-such-model")))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from rwkv_core.cli.remedies import advice
 from rwkv_core.errors import InputError
 from rwkv_core.volume import find_volumes, is_dicom_folder, orientation_code, read_volume, slice_stack
 
@@ -95,7 +96,7 @@ def test_two_series_are_listed_and_can_be_chosen(tmp_path):
         tmp_path,
         "2 series: number 3, CT, Chest, 5 files, 8 x 6, UID 1.2.3; number 12, CT, Lung, 3 files, 8 x 6, UID 1.2.4",
     )
-    assert "--series" in error.hint
+    assert "--series" in advice(error.hint, error.remedy)
     assert np.array_equal(read_volume(tmp_path, series="1.2.4").array, other)
     refused(tmp_path, "no series 9.9", series="9.9")
 

@@ -13,6 +13,7 @@ from rwkv_core.bundle.catalogue import Entry, load_catalogue
 from rwkv_core.bundle.hub import download
 from rwkv_core.bundle.sources import find_source
 from rwkv_core.bundle.store import Origin, list_bundles, load_bundle, read_origin, record_origin
+from rwkv_core.cli.remedies import advice
 from rwkv_core.errors import BundleError, CancelledError, StorageError
 
 from core.bundle_files import bundle_files, weights, write_files
@@ -205,7 +206,8 @@ def test_repository_of_another_model_is_refused(hub):
     commit = hub.add(REPO, bundle_files(id="other"))
     error = refused(source_of(commit))
     assert "holds the model 'other', not 'small'" in error.message
-    assert "models download other --repo me/small@" in error.hint
+    assert "by its own id, other" in error.hint
+    assert "models download ID --repo me/small@" in advice(error.hint, error.remedy)
 
 
 def test_full_disk_gives_both_figures_and_moves_nothing(hub, commit, home, monkeypatch):

@@ -13,6 +13,7 @@ from rwkv_core.bundle.bundle import new_network
 from rwkv_core.bundle.catalogue import load_catalogue
 from rwkv_core.bundle.importing import folder_of_bundle, import_bundle, import_checkpoint
 from rwkv_core.bundle.store import list_bundles, load_bundle, read_origin
+from rwkv_core.cli.remedies import advice
 from rwkv_core.errors import BundleError, CheckpointError, StorageError
 from rwkv_core.models import build_network, load_published
 
@@ -127,7 +128,7 @@ def test_installed_model_is_not_replaced_by_accident(tmp_path, home):
     import_checkpoint(path, load_catalogue())
     with pytest.raises(BundleError, match=r"already in the store .*imported") as caught:
         import_checkpoint(path, load_catalogue())
-    assert "--overwrite" in caught.value.hint
+    assert "--overwrite" in advice(caught.value.hint, caught.value.remedy)
     import_checkpoint(path, load_catalogue(), overwrite=True)
     assert [p.name for p in home.iterdir() if p.name != ".staging"] == ["synapse-t"]
     assert list((home / ".staging").iterdir()) == []
@@ -150,7 +151,7 @@ def test_wrong_variant_says_what_the_file_is(tmp_path):
 def test_unknown_class_count_asks_for_a_description(tmp_path):
     error = refused(save(tmp_path, "january", "T", 3))
     assert "does not know what it segments" in error.message
-    assert "--config" in error.hint
+    assert "--config" in advice(error.hint, error.remedy)
 
 
 def test_ambiguous_catalogue_asks(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from rwkv_core.bundle import store as stores
 from rwkv_core.bundle.catalogue import load_catalogue
 from rwkv_core.bundle.store import Origin, list_bundles, load_bundle, read_origin, record_origin, remove, status
+from rwkv_core.cli.remedies import advice
 from rwkv_core.errors import BundleError, StorageError
 
 from core.bundle_files import bundle_files, write_files
@@ -55,16 +56,17 @@ def test_unknown_model_names_the_known_ones(home):
 
 
 def test_known_but_unpublished_model_says_how_to_get_it():
-    with pytest.raises(BundleError, match="not published yet: import a file or set a repository") as caught:
+    with pytest.raises(BundleError, match="not published yet") as caught:
         load_bundle("synapse-b")
-    assert "models import FILE --as synapse-b" in caught.value.hint
+    assert "Import it from a file" in caught.value.hint
+    assert "models import FILE --as synapse-b" in advice(caught.value.hint, caught.value.remedy)
 
 
 def test_published_model_says_how_to_get_it(monkeypatch):
     monkeypatch.setenv("RWKV_UNET_REPO_SYNAPSE_B", "me/x@v1")
     with pytest.raises(BundleError, match="not installed") as caught:
         load_bundle("synapse-b")
-    assert "models download synapse-b" in caught.value.hint
+    assert "models download synapse-b" in advice(caught.value.hint, caught.value.remedy)
 
 
 @pytest.mark.parametrize("name", ["../shipped/default", "no/such/folder", "", "C:\\x"])

@@ -46,12 +46,13 @@ def test_a_folder_is_planned_segmented_and_then_done(worker, model, scans):
     )
     assert [one.stage for one in steps if one.stage in ("read", "write")] == ["read", "write"]
     assert next(one.total for one in reversed(steps) if one.stage == "segment") == 4
-    assert result.count == 4
+    assert result.file.slices == 4
     written = read_volume(Path(first.output)).array
     assert written.shape == (4, 20, 24)
     spacing_ml = 1 / 1000
-    for one in result.classes:
-        assert result.volumes_ml[one.name] == pytest.approx(np.count_nonzero(written == one.value) * spacing_ml)
+    for known in Segmenter(model, "cpu").bundle.config.classes:
+        voxels = np.count_nonzero(written == known.value)
+        assert result.file.volumes_ml[known.name] == pytest.approx(voxels * spacing_ml)
     assert [one.done for one in files_of(worker, scans)] == [True, False]
 
 

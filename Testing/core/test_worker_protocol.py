@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from rwkv_core.errors import ErrorReport, Remedy
 from rwkv_core.vocabulary import (
     Code,
     FileOutcome,
@@ -15,6 +16,7 @@ from rwkv_core.vocabulary import (
     SegmentClass,
     SegmentOptions,
     Slices,
+    StructureVolume,
     Terminology,
 )
 from rwkv_core.worker.arrays import geometry_of
@@ -90,6 +92,7 @@ REQUESTS = [
     ),
     ShutdownRequest(id=11),
 ]
+OUTCOME = FileOutcome(input="/a.nii", output="/b.seg.nrrd").failed(ErrorReport(kind="input", message="Empty."))
 REPLIES = [
     HelloResult(id=1, protocol=1, pid=4711, versions={"torch": "2.8", "openvino": None}),
     DevicesResult(id=2, auto="cpu", devices=(Offer(name="cpu"),), engines=(Offer(name="x", unavailable="why"),)),
@@ -117,10 +120,9 @@ REPLIES = [
     ),
     Progress(id=4, stage="segment", done=2, total=9, seconds_left=0.25),
     Progress(id=8, stage="download", done=2**33, total=2**34),
-    Progress(
-        id=14, stage="volumes", done=1, total=3, file=FileOutcome(output="/b.seg.nrrd", volumes_ml={"Brain": 1.0})
-    ),
+    Progress(id=14, stage="volumes", done=1, total=3, file=OUTCOME),
     Failure(id=None, kind="protocol", message="What?", hint=""),
+    Failure(id=4, kind="bundle", message="Gone.", remedy=Remedy("download model", "lungs")),
     ModelsResult(
         id=7,
         models=(
@@ -153,14 +155,17 @@ REPLIES = [
     PlanResult(id=12, files=(FilePair(input="/a.nii", output="/b.seg.nrrd", done=True),)),
     SegmentFileResult(
         id=13,
-        output="/b.seg.nrrd",
-        volumes_ml={"Brain": 1500.0},
-        classes=(SegmentClass(value=1, name="Brain", color=(1, 2, 3)),),
-        device="cpu",
-        engine="torch",
-        timings={"total": 0.5},
-        count=3,
-        warnings=(),
+        file=FileOutcome(
+            input="/a.nii",
+            output="/b.seg.nrrd",
+            status="done",
+            seconds=0.75,
+            timings={"total": 0.5},
+            slices=3,
+            volumes_ml={"Brain": 1500.0},
+            volumes=(StructureVolume(name="Brain", value=1, volume_ml=1500.0, confidence=0.9),),
+            warnings=("Careful.",),
+        ),
     ),
     SegmentFilesResult(id=14),
     ShutdownResult(id=11),

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rwkv_core.bundle.config import BundleConfig, Preprocessing, problems_in_words
-from rwkv_core.errors import BundleError
+from rwkv_core.errors import BundleError, Remedy
 from rwkv_core.vocabulary import MODEL_ID, SegmentClass
 
 CATALOGUE = Path(__file__).parents[1] / "data" / "catalogue.json"
@@ -153,13 +153,13 @@ def load_catalogue(path: Path | None = None) -> Catalogue:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    hint = f"Check --catalogue and the environment variable {CATALOGUE_VARIABLE}."
+    hint, remedy = f"Check the environment variable {CATALOGUE_VARIABLE}.", Remedy("choose catalogue")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"The catalogue {path} cannot be read: {error}.", hint=hint) from None
+        raise BundleError(f"The catalogue {path} cannot be read: {error}.", hint, remedy) from None
     except json.JSONDecodeError as error:
-        raise BundleError(f"The catalogue {path} is not JSON: {error}.", hint=hint) from None
+        raise BundleError(f"The catalogue {path} is not JSON: {error}.", hint, remedy) from None
     entries = document.get("entries", []) if isinstance(document, dict) else None
     if not isinstance(entries, list) or not all(isinstance(e, dict) and isinstance(e.get("id"), str) for e in entries):
         raise BundleError(f'The catalogue {path} is not valid: "entries" must be a list of objects with an "id".')

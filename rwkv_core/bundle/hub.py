@@ -33,7 +33,7 @@ from rwkv_core.bundle.store import (
 )
 from rwkv_core.bundle.transfer import Progress, Transfer, access_token, length, writing
 from rwkv_core.cancellation import Cancel, as_question
-from rwkv_core.errors import BundleError, DownloadError, StorageError
+from rwkv_core.errors import BundleError, DownloadError, Remedy, StorageError
 
 _MARGIN = 16_000_000  # bytes to leave free
 _LOCK_SECONDS = 0.2
@@ -220,7 +220,8 @@ def _check_config(path: Path, bundle_id: str, repo: str, revision: str) -> None:
     if config.id != bundle_id:
         raise DownloadError(
             f"{repo} holds the model {config.id!r}, not {bundle_id!r}.",
-            hint=f"Download it by its own id: `rwkv-unet models download {config.id} --repo {repo}@{revision}`.",
+            hint=f"Download it by its own id, {config.id}.",
+            remedy=Remedy("download from repository", f"{repo}@{revision}"),
         )
 
 

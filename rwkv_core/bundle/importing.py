@@ -19,7 +19,7 @@ from rwkv_core.bundle.bundle import CONFIG_FILE, WEIGHTS_FILE, Bundle, new_netwo
 from rwkv_core.bundle.catalogue import Catalogue
 from rwkv_core.bundle.config import BundleConfig, config_text, problems_in_words
 from rwkv_core.bundle.store import Origin, install, require_absent, require_space, sha256_of, staging, user_store
-from rwkv_core.errors import BundleError, CheckpointError, StorageError
+from rwkv_core.errors import BundleError, CheckpointError, Remedy, StorageError
 from rwkv_core.packages import require_torch
 
 if TYPE_CHECKING:
@@ -219,7 +219,8 @@ def _described(catalogue: Catalogue, name: str | None, contents: Contents, path:
             raise BundleError(
                 f"{path} holds {contents}; the catalogue {'does not know' if not fitting else 'cannot tell'} what it "
                 "segments.",
-                hint=f"Say --as {_candidates(catalogue, contents)}, or describe it with --config {CONFIG_FILE}.",
+                hint=f"Say what it is: {_candidates(catalogue, contents)}; or describe it with a {CONFIG_FILE}.",
+                remedy=Remedy("describe checkpoint"),
             )
         return fitting[0]
     entry = catalogue.find(name) or next(

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 from rwkv_core.bundle.catalogue import Catalogue, Entry
-from rwkv_core.errors import BundleError, DownloadError, InputError
+from rwkv_core.errors import BundleError, DownloadError, InputError, Remedy
 
 HUB = "https://huggingface.co"
 
@@ -63,14 +63,15 @@ class Source:
         variable = variable_name("REPO", bundle_id)
         if self.repo is None:
             raise DownloadError(
-                f"{bundle_id} is not published yet: import a file or set a repository.",
-                hint=f"`rwkv-unet models import FILE --as {bundle_id}`, or --repo owner/name --revision COMMIT, "
-                f"or {variable}=owner/name@COMMIT.",
+                f"{bundle_id} is not published yet.",
+                hint=f"Import it from a file, or set its repository: {variable}=owner/name@COMMIT.",
+                remedy=Remedy("import model", bundle_id),
             )
         if self.revision is None:
             raise DownloadError(
                 f"{bundle_id} has the repository {self.repo}, but no revision of it is set.",
-                hint=f"Name the commit: --revision COMMIT, or {variable}={self.repo}@COMMIT.",
+                hint=f"Name the commit: {variable}={self.repo}@COMMIT.",
+                remedy=Remedy("name revision"),
             )
         return self.repo, self.revision
 
@@ -120,7 +121,8 @@ def source_to_download(bundle_id: str, catalogue: Catalogue, command_line: Setti
     if entry is None and source.repo is None:
         raise BundleError(
             f"There is no model {bundle_id!r} in the catalogue.",
-            hint="`rwkv-unet models list` shows all; for another, say --repo owner/name@COMMIT.",
+            hint="For another model, name its repository and commit.",
+            remedy=Remedy("name repository"),
         )
     return source
 

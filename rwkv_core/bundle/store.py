@@ -21,7 +21,7 @@ from rwkv_core.bundle.bundle import CONFIG_FILE, Bundle, read_bundle, replace_fo
 from rwkv_core.bundle.catalogue import Catalogue, Entry, load_catalogue
 from rwkv_core.bundle.config import BundleConfig
 from rwkv_core.bundle.sources import Source, find_source
-from rwkv_core.errors import BundleError, InputError, StorageError
+from rwkv_core.errors import BundleError, InputError, Remedy, StorageError
 from rwkv_core.vocabulary import ModelState, is_model_id
 
 SHIPPED = Path(__file__).parents[1] / "data" / "bundles"
@@ -99,7 +99,8 @@ def load_bundle(id_or_folder: str | Path, store: Path | None = None, catalogue: 
     if not is_model_id(bundle_id):
         raise BundleError(
             f"There is no model in {bundle_id}: it is no folder that holds a {CONFIG_FILE}.",
-            hint="Name a model's folder, or an id from `rwkv-unet models list`.",
+            hint="Name a model's folder, or the id of a listed one.",
+            remedy=Remedy("list models"),
         )
     for folder in (store or user_store()) / bundle_id, SHIPPED / bundle_id:
         if folder.is_dir():
@@ -111,11 +112,14 @@ def load_bundle(id_or_folder: str | Path, store: Path | None = None, catalogue: 
         raise BundleError(f"There is no model {bundle_id!r}.", hint=f"Known are: {known}.")
     if find_source(bundle_id, entry).complete:
         raise BundleError(
-            f"The model {bundle_id} is not installed.", hint=f"Get it with `rwkv-unet models download {bundle_id}`."
+            f"The model {bundle_id} is not installed.",
+            hint="Download it first.",
+            remedy=Remedy("download model", bundle_id),
         )
     raise BundleError(
-        f"The model {bundle_id} is not installed, and not published yet: import a file or set a repository.",
-        hint=f"`rwkv-unet models import FILE --as {bundle_id}`.",
+        f"The model {bundle_id} is not installed, and not published yet.",
+        hint="Import it from a file, or set a repository.",
+        remedy=Remedy("import model", bundle_id),
     )
 
 
@@ -146,7 +150,7 @@ def status(bundle_id: str, catalogue: Catalogue, store: Path | None = None) -> S
             if folder.is_dir():
                 return _status_of_folder(folder, "shipped" if folder == shipped else "installed", entry, source)
     if entry is None:
-        raise BundleError(f"There is no model {bundle_id!r}.", hint="`rwkv-unet models list` shows all.")
+        raise BundleError(f"There is no model {bundle_id!r}.", remedy=Remedy("list models"))
     title = catalogue.title(entry)
     if entry.shipped:
         return Status(bundle_id, "broken", title, reason=f"{shipped} is missing; install again.", entry=entry)
@@ -188,7 +192,7 @@ def remove(bundle_id: str, store: Path | None = None) -> None:
             raise BundleError(f"{bundle_id} is shipped with the installation and cannot be removed.")
         raise BundleError(
             f"{bundle_id!r} is not in the store {store}; nothing was removed.",
-            hint="`rwkv-unet models list` shows what is installed.",
+            remedy=Remedy("list models"),
         )
     try:
         if folder.is_symlink():
@@ -231,7 +235,8 @@ def require_absent(bundle_id: str, store: Path) -> None:
     if (store / bundle_id).exists():
         raise BundleError(
             f"{bundle_id} is already in the store {store} ({read_origin(store / bundle_id).how}).",
-            hint="Remove it first, or say --overwrite.",
+            hint="Remove it first.",
+            remedy=Remedy("overwrite model"),
         )
 
 

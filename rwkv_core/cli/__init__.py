@@ -1,13 +1,15 @@
 """The command line, `rwkv-unet`. One file per command; this one finds it, and turns errors into sentences."""
 
 import argparse
+import json
 import logging
 import re
 import sys
+from dataclasses import asdict
 from importlib import import_module
 
 from rwkv_core import __version__
-from rwkv_core.errors import CancelledError, RWKVUNetError
+from rwkv_core.errors import CancelledError, ErrorReport, RWKVUNetError
 from rwkv_core.packages import missing
 
 OK, FAILED, USAGE, CANCELLED = 0, 1, 2, 130
@@ -34,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         description="Segments CT and MR volumes with RWKV-UNet. For research, not for diagnosis.",
     )
     parser.add_argument("--version", action="version", version=f"rwkv-unet {__version__}")
+    parser.add_argument("--json-errors", action="store_true", help="tell an error as a line of JSON, for programs")
     parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     given = sys.argv[1:] if arguments is None else arguments
@@ -52,12 +55,12 @@ def main(arguments: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if options.debug or not error.name or error.name.startswith("rwkv_core"):
             raise
-        print_error(missing(f"rwkv-unet {options.command}", error.name))
+        _tell(missing(f"rwkv-unet {options.command}", error.name), options.json_errors)
         return FAILED
     except RWKVUNetError as error:
         if options.debug:
             raise
-        print_error(error)
+        _tell(error, options.json_errors)
         return FAILED
 
 
@@ -72,12 +75,17 @@ def _with_negative_numbers(arguments: list[str]) -> list[str]:
     return joined
 
 
-def print_error(error: RWKVUNetError) -> None:
-    """What was wrong, and what to do, on standard error."""
+def _tell(error: RWKVUNetError, as_json: bool) -> None:
+    """Write what was wrong, and what to do, on standard error."""
+    if as_json:
+        print(json.dumps(asdict(ErrorReport.of(error))), file=sys.stderr)
+        return
     from rich.console import Console
+
+    from rwkv_core.cli.remedies import advice
 
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     console.print("Error:", style="bold red", end=" ")
     console.print(error.message, markup=False)
-    if error.hint:
-        console.print(error.hint, markup=False)
+    if hint := advice(error.hint, error.remedy):
+        console.print(hint, markup=False)

@@ -11,8 +11,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from rwkv_core.inference.batch import BatchOptions, Outcome, plan, segment_file, write_volumes
-from rwkv_core.vocabulary import Region, SegmentOptions
+from rwkv_core.cli.remedies import advice
+from rwkv_core.inference.batch import BatchOptions, plan, segment_file, write_volumes
+from rwkv_core.vocabulary import FileOutcome, Region, SegmentOptions
 from rwkv_core.volume import OUTPUT_EXTENSIONS, split_address
 
 Job = tuple[Path, Path]
@@ -85,21 +86,24 @@ def run(options: argparse.Namespace) -> int:
     jobs = plan(options.inputs, options.output, options.series, [options.volumes] if options.volumes else [])
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     waiting = [job for job in jobs if options.overwrite or not job[1].exists()]
-    done: dict[Job, Outcome] = {}
+    done: dict[Job, FileOutcome] = {}
     if waiting:
         with _progress(console) as progress:
             if options.dask:
                 done = _on_cluster(options.dask, waiting, batch, progress)
             else:
                 done = _one_by_one(waiting, batch, progress)
-    outcomes = [done.get(job) or Outcome(str(job[0]), str(job[1]), "skipped") for job in jobs]
+    outcomes = [
+        done.get((source, target)) or FileOutcome(input=str(source), output=str(target), status="skipped")
+        for source, target in jobs
+    ]
     if options.volumes:
         write_volumes(options.volumes, outcomes)
     _report(outcomes, options, console)
     return int(any(outcome.status == "failed" for outcome in outcomes))
 
 
-def _one_by_one(jobs: Sequence[Job], batch: BatchOptions, progress: Progress) -> dict[Job, Outcome]:
+def _one_by_one(jobs: Sequence[Job], batch: BatchOptions, progress: Progress) -> dict[Job, FileOutcome]:
     """On this machine."""
     segmenter = None
     if any(split_address(source)[0].exists() for source, _ in jobs):
@@ -121,7 +125,7 @@ def _one_by_one(jobs: Sequence[Job], batch: BatchOptions, progress: Progress) ->
     return outcomes
 
 
-def _on_cluster(address: str, jobs: Sequence[Job], batch: BatchOptions, progress: Progress) -> dict[Job, Outcome]:
+def _on_cluster(address: str, jobs: Sequence[Job], batch: BatchOptions, progress: Progress) -> dict[Job, FileOutcome]:
     from rwkv_core.inference.cluster import segment_on_cluster
 
     whole = progress.add_task("connecting", total=len(jobs))
@@ -133,7 +137,7 @@ def _on_cluster(address: str, jobs: Sequence[Job], batch: BatchOptions, progress
     return dict(zip(jobs, segment_on_cluster(address, jobs, batch, tell), strict=True))
 
 
-def _report(outcomes: Sequence[Outcome], options: argparse.Namespace, console: Console) -> None:
+def _report(outcomes: Sequence[FileOutcome], options: argparse.Namespace, console: Console) -> None:
     """Say what happened: failures last, where they are seen."""
     if options.json:
         document: dict[str, Any] = {"model": options.model, "results": [asdict(outcome) for outcome in outcomes]}
@@ -150,12 +154,11 @@ def _report(outcomes: Sequence[Outcome], options: argparse.Namespace, console: C
     skipped = sum(outcome.status == "skipped" for outcome in outcomes)
     if skipped:
         console.print(f"{skipped} skipped: already there (--overwrite segments them again).")
-    failed = [outcome for outcome in outcomes if outcome.error]
+    failed = [(outcome.input, outcome.error) for outcome in outcomes if outcome.error]
     if failed:
         console.print(f"{len(failed)} of {len(outcomes)} failed:", style="bold red")
-    for outcome in failed:
-        error = outcome.error or {}
-        console.print(f"  {outcome.input}: {error['message']} {error['hint']}".rstrip(), markup=False)
+    for source, error in failed:
+        console.print(f"  {source}: {error.message} {advice(error.hint, error.remedy)}".rstrip(), markup=False)
 
 
 def _progress(console: Console) -> Progress:

@@ -4,14 +4,14 @@ import csv
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from rwkv_core.cancellation import Cancel, as_question
-from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
+from rwkv_core.errors import CancelledError, ErrorReport, InputError, Remedy, RWKVUNetError
 from rwkv_core.files import replacing
-from rwkv_core.vocabulary import Region, SegmentOptions, StructureVolume
+from rwkv_core.vocabulary import FileOutcome, Region, SegmentOptions
 from rwkv_core.volume import (
     INPUT_EXTENSIONS,
     OUTPUT_EXTENSIONS,
@@ -54,30 +54,6 @@ class BatchOptions:
     overwrite: bool = False
 
 
-@dataclass
-class Outcome:
-    """What became of one input.
-
-    Attributes:
-        error: "kind", "message" and "hint" of a failed one.
-    """
-
-    input: str
-    output: str
-    status: Literal["waiting", "done", "skipped", "failed"] = "waiting"
-    seconds: float = 0.0
-    timings: dict[str, float] = field(default_factory=dict)
-    slices: int = 0
-    volumes_ml: dict[str, float] = field(default_factory=dict)
-    volumes: tuple[StructureVolume, ...] = ()
-    warnings: list[str] = field(default_factory=list)
-    error: dict[str, str] | None = None
-
-    def fail(self, kind: str, message: str, hint: str = "") -> None:
-        """Note why it failed."""
-        self.status, self.error = "failed", {"kind": kind, "message": message, "hint": hint}
-
-
 def plan(
     inputs: Sequence[Path], output: Path, series: str | None = None, also: Sequence[Path] = ()
 ) -> list[tuple[Path, Path]]:
@@ -112,7 +88,8 @@ def plan(
         if len(sources) > 1:
             raise InputError(
                 f"{len(sources)} volumes cannot go into one file.",
-                hint="Give a folder with -o; or, for one of several DICOM series, its number with --series.",
+                hint="Give a folder for the results; or, for one of several DICOM series, its number.",
+                remedy=Remedy("choose output"),
             )
         jobs = [(sources[0], output)]
     else:
@@ -123,7 +100,7 @@ def plan(
         for source in sources:
             if _same_file(source, target):
                 raise InputError(
-                    f"The result {target} would overwrite the input {source}.", hint="Give another name with -o."
+                    f"The result {target} would overwrite the input {source}.", hint="Give the result another name."
                 )
     return jobs
 
@@ -158,7 +135,7 @@ def segment_file(
     options: BatchOptions,
     progress: Callable[[str, int, int], None] | None = None,
     cancel: Cancel | None = None,
-) -> Outcome:
+) -> FileOutcome:
     """Read, segment, write. What goes wrong with the volume is part of the outcome, so that a batch goes on.
 
     Args:
@@ -171,12 +148,14 @@ def segment_file(
     """
     tell = progress or (lambda stage, done, total: None)
     asked = as_question(cancel)
-    outcome = Outcome(str(source), str(target))
+    outcome = FileOutcome(input=str(source), output=str(target))
     start = time.perf_counter()
     try:
         soft = target.with_name(f"{stem(target)}_probabilities.nii.gz")
         if options.probabilities and _same_file(source, soft):
-            raise InputError(f"The probabilities {soft} would overwrite the input.", hint="Give another name with -o.")
+            raise InputError(
+                f"The probabilities {soft} would overwrite the input.", hint="Give the result another name."
+            )
         tell("reading", 0, 0)
         volume = read_volume(source)
         check_output(target, volume.ijk_to_ras)
@@ -197,18 +176,23 @@ def segment_file(
         if result.probabilities is not None:
             write_volume(soft, result.probabilities, result.ijk_to_ras)
         write_segmentation(target, result.labelmap, result.ijk_to_ras, result.classes)  # last: its presence means done
-        outcome.status = "done"
-        outcome.timings, outcome.slices = result.timings, result.slices
-        outcome.volumes_ml, outcome.volumes, outcome.warnings = result.volumes_ml(), result.volumes, result.warnings
     except CancelledError:
         raise
     except RWKVUNetError as error:
-        outcome.fail(error.kind, error.message, error.hint)
-    outcome.seconds = time.perf_counter() - start
-    return outcome
+        return outcome.failed(ErrorReport.of(error), time.perf_counter() - start)
+    return replace(
+        outcome,
+        status="done",
+        seconds=time.perf_counter() - start,
+        timings=result.timings,
+        slices=result.slices,
+        volumes_ml=result.volumes_ml(),
+        volumes=result.volumes,
+        warnings=tuple(result.warnings),
+    )
 
 
-def write_volumes(path: Path, outcomes: Sequence[Outcome]) -> None:
+def write_volumes(path: Path, outcomes: Sequence[FileOutcome]) -> None:
     """Write the table of volumes as CSV: a row for each structure of each input that was segmented.
 
     Raises:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from rwkv_core.cancellation import Cancel, as_question
-from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
-from rwkv_core.inference.batch import BatchOptions, Outcome, segment_file
-from rwkv_core.vocabulary import SegmentOptions
+from rwkv_core.errors import CancelledError, ErrorReport, InputError, RWKVUNetError
+from rwkv_core.inference.batch import BatchOptions, segment_file
+from rwkv_core.vocabulary import FileOutcome, SegmentOptions
 
 if TYPE_CHECKING:
     from rwkv_core.inference.segmenter import Segmenter
@@ -36,8 +36,8 @@ def segment_on_cluster(
     options: BatchOptions,
     progress: Callable[[int, int, int], None] | None = None,
     cancel: Cancel | None = None,
-    finished: Callable[[int, Outcome], None] | None = None,
-) -> list[Outcome]:
+    finished: Callable[[int, FileOutcome], None] | None = None,
+) -> list[FileOutcome]:
     """Segment volumes on the workers of a running Dask scheduler.
 
     Args:
@@ -63,14 +63,14 @@ def segment_on_cluster(
         options = replace(options, segment=replace(options.segment, model=model))
     distributed, client = _connect(address)
     name = f"rwkv-unet-{uuid4().hex}"
-    outcomes = [Outcome(str(source), str(target)) for source, target in jobs]
+    outcomes = [FileOutcome(input=str(source), output=str(target)) for source, target in jobs]
     with client:
         stop = distributed.Event(name, client=client)
         changed = threading.Event()
         running = {}
         for number, (source, target) in enumerate(jobs):
             if target.exists() and not options.overwrite:
-                outcomes[number].status = "skipped"
+                outcomes[number] = replace(outcomes[number], status="skipped")
                 continue
             paths = str(source.absolute()), str(target.absolute())
             key = f"{name}-{number}"
@@ -123,30 +123,33 @@ def _connect(address: str) -> tuple[Any, Any]:
         ) from None
 
 
-def _outcome(future: Any, source: Path, target: Path) -> Outcome:
+def _outcome(future: Any, source: Path, target: Path) -> FileOutcome:
     """What a finished task says; the paths as they were given."""
     if future.status == "finished":
         return replace(future.result(), input=str(source), output=str(target))
-    outcome = Outcome(str(source), str(target))
+    outcome = FileOutcome(input=str(source), output=str(target))
     error = future.exception() if future.status == "error" else None
     if type(error).__name__ == "KilledWorker":
-        outcome.fail(
-            "died",
-            "Several workers ended while they segmented this volume.",
-            "Perhaps their memory is too small for it: see the workers' logs, or give them more.",
+        report = ErrorReport(
+            kind="died",
+            message="Several workers ended while they segmented this volume.",
+            hint="Perhaps their memory is too small for it: see the workers' logs, or give them more.",
         )
     else:
         said = f"{type(error).__name__}: {error}" if error else f"the task is {future.status}"
-        outcome.fail("internal", f"The cluster could not segment this ({said}).", "See the workers' logs.")
-    return outcome
+        report = ErrorReport(
+            kind="internal", message=f"The cluster could not segment this ({said}).", hint="See the workers' logs."
+        )
+    return outcome.failed(report)
 
 
-def _segment(source: str, target: str, options: BatchOptions, name: str) -> Outcome:
+def _segment(source: str, target: str, options: BatchOptions, name: str) -> FileOutcome:
     """The task: runs on a worker."""
     import distributed
 
+    outcome = FileOutcome(input=source, output=target)
     if Path(target).exists() and not options.overwrite:
-        return Outcome(source, target, "done")  # by an attempt whose worker was lost when it had written
+        return replace(outcome, status="done")  # by an attempt whose worker was lost when it had written
     stop = distributed.Event(name, client=distributed.get_client())
     asked = time.monotonic()
 
@@ -161,9 +164,7 @@ def _segment(source: str, target: str, options: BatchOptions, name: str) -> Outc
         with _loading:  # of a worker's threads, one loads and the others wait
             segmenter = _loaded(_of_model(options.segment))
     except RWKVUNetError as error:
-        outcome = Outcome(source, target)
-        outcome.fail(error.kind, error.message, error.hint)
-        return outcome
+        return outcome.failed(ErrorReport.of(error))
     return segment_file(segmenter, Path(source), Path(target), options, cancel=cancelled)
 
 

@@ -16,7 +16,7 @@ from rwkv_core.bundle.config import Patches, Preprocessing, Stretch, Window
 from rwkv_core.bundle.store import load_bundle
 from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.engines import choose_device, make_engine
-from rwkv_core.errors import BundleError, InputError
+from rwkv_core.errors import BundleError, InputError, Remedy
 from rwkv_core.inference.block_pass import CONTEXT, BlockPass
 from rwkv_core.inference.confidence import Confidence, low_confidence, structure_volumes
 from rwkv_core.inference.intensity import IntensityScale, fit_intensity
@@ -102,12 +102,14 @@ class Segmenter:
         if config.kind == "prompt":
             raise BundleError(
                 f"{config.title} ({config.id}) answers to clicks and does not segment by itself.",
-                hint="Use Prompter, or `rwkv-unet prompt`.",
+                hint="Point at structures with it instead.",
+                remedy=Remedy("use prompter"),
             )
         if config.kind != "segmentation" or config.preprocessing is None:
             raise BundleError(
                 f"{config.title} ({config.id}) holds encoder weights only: a starting point for training.",
-                hint="Choose a model that segments; `rwkv-unet models list` shows them.",
+                hint="Choose a model that segments.",
+                remedy=Remedy("list models"),
             )
         if config.in_channels != 1:
             raise BundleError(f"{config.title} ({config.id}) takes RGB images; volumes are grey.")
@@ -209,7 +211,8 @@ class Segmenter:
         if volume.modality and made_for not in ("any", volume.modality):
             raise InputError(
                 f"{self.bundle.config.title} was made for {made_for}, and this volume is {volume.modality}.",
-                hint="Choose another model, or ask for any modality (--any-modality) if you know better.",
+                hint="Choose another model, or allow any modality if you know better.",
+                remedy=Remedy("allow any modality"),
             )
 
     def warnings(self, scale: IntensityScale) -> list[str]:

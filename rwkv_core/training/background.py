@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rwkv_core.errors import StorageError
+from rwkv_core.errors import StorageError, read_report
 from rwkv_core.training.errors import TrainingError
 from rwkv_core.training.run_folder import OUTPUT_FILE
 from rwkv_core.training.run_status import read_status
@@ -45,7 +45,7 @@ def start_detached(arguments: Sequence[str], folder: Path, python: str | Path = 
         folder.mkdir(parents=True, exist_ok=True)
         with output.open("ab") as file:
             before, began = file.tell(), time.time()
-            process = _start([str(python), "-m", "rwkv_core.cli", "train", *arguments], file)
+            process = _start([str(python), "-m", "rwkv_core.cli", "--json-errors", "train", *arguments], file)
     except OSError as error:
         raise StorageError(f"{folder} cannot be written: {error.strerror}.") from None
     # Somebody has to take note of its end as long as this process lives; nobody waits for it.
@@ -58,10 +58,12 @@ def start_detached(arguments: Sequence[str], folder: Path, python: str | Path = 
     status = read_status(folder)
     if status.get("started", 0) >= began and process.returncode == 0:  # a very short run
         return int(status["pid"])
-    words = " ".join(output.read_bytes()[before:].decode("utf-8", "replace").split())
+    words = output.read_bytes()[before:].decode("utf-8", "replace")
     if made and not status:  # refused before it became a run: leave no trace
         shutil.rmtree(folder, ignore_errors=True)
-    raise TrainingError(words.removeprefix("Error: ") or f"The run ended with exit code {process.returncode}.")
+    if (report := read_report(words)) is not None:
+        raise TrainingError(report.message, report.hint, report.remedy)
+    raise TrainingError(" ".join(words.split()) or f"The run ended with exit code {process.returncode}.")
 
 
 def _start(command: list[str], output: BinaryIO) -> "subprocess.Popen[bytes]":

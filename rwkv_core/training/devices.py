@@ -9,7 +9,7 @@ from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from rwkv_core.engines import choose_device
-from rwkv_core.errors import DeviceError, InputError
+from rwkv_core.errors import DeviceError, InputError, Remedy
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
@@ -69,7 +69,8 @@ def make_fabric(device: str, processes: Processes, precision: str, batch: int, l
     if batch % processes.total:
         raise InputError(
             f"A batch of {batch} cannot be shared evenly by {processes.total} processes.",
-            hint=f"Choose a multiple of {processes.total} (--set batch=...).",
+            hint=f"Choose a multiple of {processes.total}.",
+            remedy=Remedy("choose batch"),
         )
     if chosen.type == "cuda" and processes.local > torch.cuda.device_count():
         raise DeviceError(
@@ -77,7 +78,7 @@ def make_fabric(device: str, processes: Processes, precision: str, batch: int, l
             hint="Ask for fewer devices.",
         )
     if chosen.type == "mps" and processes.total > 1:
-        raise DeviceError("Apple's GPU takes one process only.", hint="Leave --devices away.")
+        raise DeviceError("Apple's GPU takes one process only.", hint="Ask for one device.")
     devices: Any = processes.local
     if chosen.type == "cuda" and chosen.index is not None and processes.total == 1:
         devices = [chosen.index]

@@ -9,7 +9,5 @@ class TrainingError(RWKVUNetError):
     kind = "training"
 
 
-MEMORY_HINT = (
-    "Choose a smaller batch (--set batch=...), or smaller slices or blocks, or close other programs that use it."
-)
+MEMORY_HINT = "Choose a smaller batch, or smaller slices or blocks, or close other programs that use it."
 """What to do when a device has too little memory."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rwkv_core.bundle.bundle import Bundle
 from rwkv_core.cancellation import Cancel, as_question
-from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
+from rwkv_core.errors import CancelledError, InputError, Remedy, RWKVUNetError
 from rwkv_core.inference.segmenter import Segmenter
 from rwkv_core.training.datasets import Case, Dataset, LabelClass, Sample, Split
 from rwkv_core.training.metrics import Agreement, agreement
@@ -119,9 +119,7 @@ def evaluate(
             sample = dataset.read(case)
             labelmap = segment(case, sample)
             if sample.label is None or sample.label.shape != labelmap.shape:
-                raise InputError(
-                    f"{case.id}: image and label differ in size.", hint="`rwkv-unet dataset check` says more."
-                )
+                raise InputError(f"{case.id}: image and label differ in size.", remedy=Remedy("check data set"))
         except CancelledError:
             raise
         except RWKVUNetError as error:  # the others still count
@@ -139,7 +137,7 @@ def evaluate(
     if not result.rows:
         raise InputError(
             f"No case could be evaluated. {next(iter(result.failed))}: {next(iter(result.failed.values()))}",
-            hint="`rwkv-unet dataset check` lists what is wrong.",
+            remedy=Remedy("check data set"),
         )
     return result
 
@@ -174,7 +172,9 @@ def _cases(dataset: Dataset, split: str) -> tuple[str, list[Case]]:
     cases = [case for case in labelled if split in ("all", case.split)]
     if not cases:
         raise InputError(
-            f"{dataset.path} has no labelled case in the split {split}.", hint="Choose another one with --split."
+            f"{dataset.path} has no labelled case in the split {split}.",
+            hint="Choose another split.",
+            remedy=Remedy("choose split"),
         )
     return split, cases
 

@@ -7,7 +7,7 @@ from rwkv_core.bundle.bundle import Bundle, write_bundle
 from rwkv_core.bundle.catalogue import load_catalogue
 from rwkv_core.bundle.config import BundleConfig
 from rwkv_core.bundle.store import SHIPPED, Origin, install, read_origin, record_origin, staging
-from rwkv_core.errors import BundleError
+from rwkv_core.errors import BundleError, Remedy
 from rwkv_core.models import Network
 from rwkv_core.training.checkpoint import Progress, load_checkpoint
 from rwkv_core.training.inputs import Inputs
@@ -28,7 +28,8 @@ def require_free_name(name: str, output: Path, store: Path) -> None:
     if not is_model_id(name):
         raise BundleError(
             f"{name!r} cannot be the name of a model.",
-            hint="Use letters, digits, dots, dashes and underscores, at most 64: --name my-model.",
+            hint="Use letters, digits, dots, dashes and underscores, at most 64.",
+            remedy=Remedy("choose name"),
         )
     taken = load_catalogue().find(name) is not None or (SHIPPED / name).exists()
     installed = store / name
@@ -36,7 +37,11 @@ def require_free_name(name: str, output: Path, store: Path) -> None:
         origin = read_origin(installed)
         taken = taken or origin.how != "trained" or origin.file != _run_id(output)
     if taken:
-        raise BundleError(f"There is already a model named {name}.", hint="Give the new one another name: --name ...")
+        raise BundleError(
+            f"There is already a model named {name}.",
+            hint="Give the new one another name.",
+            remedy=Remedy("choose name"),
+        )
 
 
 def describe(job: Job, inputs: Inputs, progress: Progress, network: Network, started_from: str) -> BundleConfig:

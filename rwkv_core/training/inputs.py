@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rwkv_core.bundle.architectures import STRIDE
 from rwkv_core.bundle.config import Patches, Preprocessing, Stretch
-from rwkv_core.errors import CancelledError, InputError
+from rwkv_core.errors import CancelledError, InputError, Remedy
 from rwkv_core.training.datasets import SPLITS, Dataset, open_dataset
 from rwkv_core.training.datasets.splitting import divided, with_patients
 from rwkv_core.training.datasets.unlabelled import open_unlabelled
@@ -60,7 +60,8 @@ def read_inputs(job: Job) -> Inputs:
     if not 0 < len(classes) <= MOST_CLASSES:
         raise InputError(
             f"{dataset.path} has {len(classes)} classes; 1 to {MOST_CLASSES} can be trained.",
-            hint="Check that its labels are labels: `rwkv-unet dataset check`.",
+            hint="Check that its labels are labels.",
+            remedy=Remedy("check data set"),
         )
     splits = ", ".join(f"{len(dataset.split(split))} {split}" for split in SPLITS)
     LOG.info(
@@ -84,7 +85,8 @@ def preprocessing_of(recipe: Recipe, dataset: Dataset) -> Preprocessing:
     if found is None:
         raise InputError(
             f"{recipe.init} does not say how slices are prepared, and neither does the recipe.",
-            hint="Choose a preset that does (--preset synapse), or start from a segmentation model.",
+            hint="Choose a preset that does, such as synapse, or start from a segmentation model.",
+            remedy=Remedy("choose preset"),
         )
     if not any(dataset.orientations) or found.orientations == dataset.orientations:
         return found
@@ -166,6 +168,7 @@ def _unlabelled(job: Job) -> Dataset | None:
     if path is None:
         raise InputError(
             "This recipe learns from unlabelled images too, and none are named.",
-            hint="Add --unlabelled FOLDER, or train on the labelled ones alone with --set consistency=null.",
+            hint="Name their folder, or train on the labelled ones alone, without the consistency loss.",
+            remedy=Remedy("train alone"),
         )
     return open_unlabelled(Path(path))

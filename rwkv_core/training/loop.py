@@ -16,6 +16,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, distributed
 
 from rwkv_core.bundle.config import Patches
+from rwkv_core.errors import Remedy
 from rwkv_core.models import Network
 from rwkv_core.training.batches import EpochOrder, TrainingSlices, make_loader
 from rwkv_core.training.blocks import TrainingBlocks, blocks_of_epoch
@@ -238,6 +239,7 @@ class Loop:
                 f"{self.fabric.device} has too little memory for "
                 + (f"{self.share} {self.unit}s at once." if self.fabric.world_size > 1 else "a part of the batch."),
                 hint=MEMORY_HINT,
+                remedy=Remedy("choose batch"),
             )
         self.progress.parts = parts
         LOG.warning(
@@ -346,8 +348,9 @@ class Loop:
             raise TrainingError(
                 f"The loss became infinite or no number in epoch {self.progress.epoch + 1}, within the last "
                 f"{_CHECK_EVERY} steps before step {self.progress.step}.",
-                hint="last.ckpt is from before. Go on with --resume and a lower learning rate "
-                "(--set learning_rate=...), with --set precision=32-true, or with --set gradient_clip=1.",
+                hint="last.ckpt is from before. Resume with a lower learning rate, with single precision, or with "
+                "gradients clipped to 1.",
+                remedy=Remedy("lower learning rate"),
             )
 
     def _early(self) -> bool:

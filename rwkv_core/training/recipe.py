@@ -231,7 +231,7 @@ def _set(content: dict[str, Any], change: str) -> None:
     key, sign, text = change.partition("=")
     keys = key.strip().split(".")
     if not sign or not all(keys):
-        raise InputError(f"--set {change!r} is not understood.", hint="Write key=value, such as epochs=50.")
+        raise InputError(f"The change {change!r} is not understood.", hint="Write key=value, such as epochs=50.")
     inner = content
     for name in keys[:-1]:
         if not isinstance(inner.get(name), dict):

@@ -16,7 +16,7 @@ from rwkv_core.bundle.architectures import TITLES
 from rwkv_core.bundle.bundle import Bundle
 from rwkv_core.bundle.config import Patches
 from rwkv_core.bundle.store import user_store
-from rwkv_core.errors import CancelledError, RWKVUNetError, StorageError
+from rwkv_core.errors import CancelledError, Remedy, RWKVUNetError, StorageError
 from rwkv_core.files import STORAGE_HINT
 from rwkv_core.training.checkpoint import Progress
 from rwkv_core.training.devices import (
@@ -117,7 +117,7 @@ def train(
         if outcome.finished:
             status.update(state="finished", seconds_left=0, message="", bundle=str(folder / "bundle"))
         else:
-            LOG.info("Stopped; --resume goes on.")
+            LOG.info("Stopped; it can be resumed.")
             status.update(state="stopped", message="Stopped; it can be resumed.")
         return outcome
 
@@ -207,7 +207,9 @@ def _for_people(error: BaseException, folder: RunFolder) -> BaseException:
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
         return StorageError(f"{error.filename or folder.path} cannot be written: {error.strerror}.", STORAGE_HINT)
     if out_of_memory(error):
-        return TrainingError("The device has too little memory for this network.", hint=MEMORY_HINT)
+        return TrainingError(
+            "The device has too little memory for this network.", hint=MEMORY_HINT, remedy=Remedy("choose batch")
+        )
     return error
 
 

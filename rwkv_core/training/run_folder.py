@@ -24,7 +24,7 @@ from typing import Any
 
 import filelock
 
-from rwkv_core.errors import InputError, StorageError
+from rwkv_core.errors import InputError, Remedy, StorageError
 from rwkv_core.files import replacing
 from rwkv_core.training.run_status import LOCK_FILE, STATUS_FILE, STOP_FILE, process_exists
 
@@ -67,7 +67,9 @@ class RunFolder:
         """
         if (self / "config.json").exists():
             raise InputError(
-                f"{self.path} already holds a run.", hint="Add --resume to go on with it, or choose another folder."
+                f"{self.path} already holds a run.",
+                hint="Resume it, or choose another folder.",
+                remedy=Remedy("resume run"),
             )
         if self.path.exists() and (not self.path.is_dir() or {p.name for p in self.path.iterdir()} - _NOT_YET_A_RUN):
             raise InputError(f"{self.path} exists and is not empty.", hint="Choose a new folder for the run.")
@@ -100,7 +102,9 @@ class RunFolder:
             return dict(json.loads((self / "config.json").read_text(encoding="utf-8")))
         except OSError:
             raise InputError(
-                f"{self.path} holds no run to go on with.", hint="Leave --resume away to start one, or check the path."
+                f"{self.path} holds no run to go on with.",
+                hint="Start one, or check the path.",
+                remedy=Remedy("start run"),
             ) from None
         except ValueError as error:
             raise InputError(f"{self / 'config.json'} is damaged: {error}.") from None

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from rwkv_core.bundle.config import Patches, Preprocessing
 from rwkv_core.engines.arrays import as_numpy
-from rwkv_core.errors import InputError
+from rwkv_core.errors import InputError, Remedy
 from rwkv_core.inference.intensity import IntensityScale, fit_intensity
 from rwkv_core.inference.preprocessing import PaperResampler, Resampler, SliceResampler, make_resampler
 from rwkv_core.inference.sliding_window import planes_of, resampled_in_depth
@@ -57,7 +57,8 @@ def one_or_three_channels(sample: Sample, channel: int | None, channels: int) ->
         return np.tensordot([0.299, 0.587, 0.114], image, axes=1)[None].astype(np.float32)
     raise InputError(
         f"Images have {len(image)} channels; the network takes 1 or 3.",
-        hint="Choose one with --set channel=0 (the first).",
+        hint="Choose one channel: 0 is the first.",
+        remedy=Remedy("choose channel"),
     )
 
 

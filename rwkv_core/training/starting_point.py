@@ -11,7 +11,7 @@ from rwkv_core.bundle.bundle import Bundle
 from rwkv_core.bundle.config import Patches
 from rwkv_core.bundle.importing import inspect, read_checkpoint
 from rwkv_core.bundle.store import load_bundle
-from rwkv_core.errors import BundleError, CheckpointError, InputError
+from rwkv_core.errors import BundleError, CheckpointError, InputError, Remedy
 from rwkv_core.models import Network, RWKVUNet, build_network, load_published
 from rwkv_core.models.published import unwrap
 from rwkv_core.training.recipe import Recipe
@@ -110,7 +110,8 @@ def starting_point(
         raise BundleError(
             f"{bundle.config.id} is {TITLES[bundle.config.architecture]}-{bundle.config.variant}, and the recipe asks "
             f"for {variant}.",
-            hint=f"Add --set variant={bundle.config.variant}, or start from another model.",
+            hint=f"Choose the variant {bundle.config.variant}, or start from another model.",
+            remedy=Remedy("choose variant", bundle.config.variant),
         )
     network = build_network(
         bundle.config.architecture,
@@ -133,7 +134,8 @@ def _from_checkpoint(
     if variant and variant != contents.variant:
         raise CheckpointError(
             f"{path} holds {contents}, and the recipe asks for {variant}.",
-            hint=f"Add --set variant={contents.variant}, or start from another file.",
+            hint=f"Choose the variant {contents.variant}, or start from another file.",
+            remedy=Remedy("choose variant", contents.variant),
         )
     network = RWKVUNet(contents.variant, 1 + len(classes), in_channels)
     if contents.num_classes is None or contents.num_classes == network.num_classes:

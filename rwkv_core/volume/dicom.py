@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rwkv_core.errors import InputError
+from rwkv_core.errors import InputError, Remedy
 from rwkv_core.volume.dicom_frames import Frame, Header, is_dicom_file, read_header
 from rwkv_core.volume.geometry import Matrix, Volume, ijk_to_ras_from_lps
 
@@ -280,7 +280,8 @@ def _several(folder: Path, volumes: Sequence[DicomVolume]) -> InputError:
         what = f"{len(volumes)} volumes in one series"
     return InputError(
         f"{folder} holds {what}: {_listing(volumes)}.",
-        hint="Choose one with --series and its number or UID, or give a folder with one series.",
+        hint="Choose one by its number or UID, or give a folder with one series.",
+        remedy=Remedy("choose series"),
     )
 
 

@@ -118,7 +118,7 @@ class Conversation:
             self._call(self._waiting[reply.id], reply)
         else:
             answer = self._waiting.pop(reply.id)
-            self._call(answer, error_of(reply.kind, reply.message, reply.hint) if isinstance(reply, Failure) else reply)
+            self._call(answer, error_of(reply) if isinstance(reply, Failure) else reply)
 
     def _call(self, answer: Callable[[Any], object], value: Answer) -> None:
         try:

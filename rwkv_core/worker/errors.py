@@ -5,7 +5,7 @@ import signal
 import sys
 
 from rwkv_core import errors
-from rwkv_core.errors import RWKVUNetError
+from rwkv_core.errors import ErrorReport, Remedy, RWKVUNetError
 from rwkv_core.worker.protocol import Failure
 
 _log = logging.getLogger(__name__)
@@ -38,8 +38,8 @@ class WorkerError(RWKVUNetError):
             "setup" when PyTorch or another package is missing or broken.
     """
 
-    def __init__(self, message: str, hint: str = "", kind: str = "error"):
-        super().__init__(message, hint)
+    def __init__(self, message: str, hint: str = "", kind: str = "error", remedy: Remedy | None = None):
+        super().__init__(message, hint, remedy)
         self.kind = kind
 
 
@@ -80,11 +80,13 @@ _CLASSES: dict[str, type[RWKVUNetError]] = {
 }
 
 
-def error_of(kind: str, message: str, hint: str) -> RWKVUNetError:
-    """The exception that an error reply stands for, of the class that was raised in the worker where it has one."""
-    if kind in _CLASSES:
-        return _CLASSES[kind](message, hint)
-    return WorkerError(message, hint, kind)
+def error_of(report: ErrorReport) -> RWKVUNetError:
+    """Make the exception that a report stands for, of the class that was raised where it has one."""
+    if report.kind in _CLASSES:
+        error = _CLASSES[report.kind](report.message, report.hint)
+        error.remedy = report.remedy
+        return error
+    return WorkerError(report.message, report.hint, report.kind, report.remedy)
 
 
 def death_of(exit_code: int | None, log_tail: str, log_file: str, behind_launcher: bool = False) -> WorkerDiedError:
@@ -116,7 +118,7 @@ def death_of(exit_code: int | None, log_tail: str, log_file: str, behind_launche
 def explain(request_id: int | None, error: BaseException) -> Failure:
     """The reply for an exception. One that nobody foresaw goes to the log with its traceback."""
     if isinstance(error, RWKVUNetError):
-        return Failure(id=request_id, kind=error.kind, message=error.message, hint=error.hint)
+        return Failure.of_report(request_id, ErrorReport.of(error))
     _log.error("Request %s failed", request_id, exc_info=error)
     said = f"{type(error).__name__}: {error}"[:_LONGEST]
     if _is_gpu_memory(error):

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_core.vocabulary import FileOutcome, FilePair
+from rwkv_core.vocabulary import FilePair
 from rwkv_core.worker.jobs import Job, Reporter
 from rwkv_core.worker.loaded_models import LoadedModel
 from rwkv_core.worker.protocol import (
@@ -17,7 +17,7 @@ from rwkv_core.worker.protocol import (
 )
 
 if TYPE_CHECKING:
-    from rwkv_core.inference.batch import BatchOptions, Outcome
+    from rwkv_core.inference.batch import BatchOptions
 
 
 def plan(request: PlanRequest, job: Job, report: Reporter) -> PlanResult:
@@ -51,22 +51,11 @@ def segment_file(
         else:
             report.stage("read" if stage == "reading" else "write")
 
-    segmenter = model.segmenter
     paths = Path(request.input), Path(request.output)
-    outcome = segment(segmenter, *paths, _options(request), tell, job.cancelled)
+    outcome = segment(model.segmenter, *paths, _options(request), tell, job.cancelled)
     if outcome.error:
-        return Failure(id=request.id, **outcome.error)
-    return SegmentFileResult(
-        id=request.id,
-        output=request.output,
-        volumes_ml=outcome.volumes_ml,
-        classes=segmenter.bundle.config.classes,
-        device=str(segmenter.engine.device),
-        engine=segmenter.engine.name,
-        timings=outcome.timings | {"load": model.timings["total"]},
-        count=outcome.slices,
-        warnings=tuple(outcome.warnings),
-    )
+        return Failure.of_report(request.id, outcome.error)
+    return SegmentFileResult(id=request.id, file=outcome)
 
 
 def segment_files(request: SegmentFilesRequest, job: Job, report: Reporter) -> SegmentFilesResult:
@@ -89,7 +78,7 @@ def segment_files(request: SegmentFilesRequest, job: Job, report: Reporter) -> S
 
     jobs = [(Path(pair.input), Path(pair.output)) for pair in request.files]
     segment_on_cluster(
-        request.dask, jobs, _options(request), tell, job.cancelled, lambda _, outcome: report.file(_told(outcome))
+        request.dask, jobs, _options(request), tell, job.cancelled, lambda _, outcome: report.file(outcome)
     )
     return SegmentFilesResult(id=request.id)
 
@@ -98,13 +87,3 @@ def _options(request: SegmentFileRequest | SegmentFilesRequest) -> "BatchOptions
     from rwkv_core.inference.batch import BatchOptions
 
     return BatchOptions(request.options, overwrite=True)  # the client has chosen the files
-
-
-def _told(outcome: "Outcome") -> FileOutcome:
-    error = outcome.error or {}
-    return FileOutcome(
-        output=outcome.output,
-        seconds=outcome.seconds,
-        volumes_ml=outcome.volumes_ml,
-        error=" ".join(part for part in (error.get("message"), error.get("hint")) if part),
-    )

@@ -17,6 +17,7 @@ request's class names its word and its result; `framing` turns messages into lin
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
+from rwkv_core.errors import ErrorReport
 from rwkv_core.vocabulary import (
     FileOutcome,
     FilePair,
@@ -256,22 +257,9 @@ class PlanRequest(Request[PlanResult], word="plan"):
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentFileResult(Result):
-    """A segmentation was written.
+    """A segmentation was written."""
 
-    Attributes:
-        output: as asked.
-        volumes_ml: volume of each class in millilitres, by name.
-        classes, device, engine, timings, count, warnings: as `SegmentResult`.
-    """
-
-    output: str
-    volumes_ml: dict[str, float]
-    classes: tuple[SegmentClass, ...]
-    device: str
-    engine: str
-    timings: dict[str, float]
-    count: int
-    warnings: tuple[str, ...]
+    file: FileOutcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -602,20 +590,19 @@ class Progress:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure:
+class Failure(ErrorReport):
     """The end of a request that could not be done.
 
     Attributes:
         id: None when the request's could not be read.
-        kind: one word for programs: the kind of an `RWKVUNetError`, or as `WorkerError`.
-        message: what was wrong, for people.
-        hint: what to do; may be empty.
+        kind: that of an `RWKVUNetError`, or as `WorkerError`.
     """
 
     id: int | None
-    kind: str
-    message: str
-    hint: str = ""
+
+    @classmethod
+    def of_report(cls, request_id: int | None, report: ErrorReport) -> "Failure":
+        return cls(id=request_id, kind=report.kind, message=report.message, hint=report.hint, remedy=report.remedy)
 
 
 Reply = Progress | Failure | Result

@@ -158,7 +158,7 @@ class BatchLogic:
 
         def work(item: BatchItem, over: Callable[[str], None]) -> Callable[[], None]:
             def done(answer: SegmentFileResult) -> None:
-                measured(item, answer.volumes_ml)
+                measured(item, answer.file.volumes_ml)
                 over(ItemState.DONE)
 
             def failed(error: RWKVUNetError) -> None:
@@ -186,7 +186,7 @@ class BatchLogic:
             def step(progress: Progress) -> None:
                 if progress.file:
                     item = waiting[progress.file.output]
-                    item.seconds, item.error = progress.file.seconds, progress.file.error
+                    item.seconds, item.error = progress.file.seconds, str(progress.file.error or "")
                     if not item.error:
                         measured(item, progress.file.volumes_ml)
                     batch.take(item, ItemState.FAILED if item.error else ItemState.DONE)

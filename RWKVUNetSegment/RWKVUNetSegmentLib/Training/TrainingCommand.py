@@ -7,7 +7,7 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from rwkv_core.errors import RWKVUNetError
+from rwkv_core.errors import RWKVUNetError, read_report
 from RWKVUNetSegmentLib.Worker.ChildProcess import ChildProcess
 from RWKVUNetSegmentLib.Worker.EventLoop import deliver, later
 from RWKVUNetSegmentLib.Worker.PythonEnvironment import pythonProgram
@@ -40,7 +40,9 @@ class TrainingCommand:
             reason = str(error)
             later(lambda: self._fail(reason))
             return
-        self._process = ChildProcess([program, "-m", "rwkv_core.cli", *arguments], self._onFinished, self._onFailed)
+        self._process = ChildProcess(
+            [program, "-m", "rwkv_core.cli", "--json-errors", *arguments], self._onFinished, self._onFailed
+        )
 
     def end(self) -> None:
         """Kill it, without callbacks. A run that it has begun goes on: that is a process of another session."""
@@ -58,7 +60,8 @@ class TrainingCommand:
             return
         if "Traceback" in words:
             words = words.splitlines()[-1]
-        said = " ".join(words.split()).removeprefix("Error: ")
+        report = read_report(words)
+        said = " ".join((str(report) if report else words).split())
         later(lambda: self._fail(said or _("The process ended with exit code {code}.").format(code=code)))
 
     def _onFailed(self, why: str) -> None:

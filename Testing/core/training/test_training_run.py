@@ -21,6 +21,7 @@ from rwkv_core.bundle.catalogue import load_catalogue
 from rwkv_core.bundle.store import list_bundles
 from rwkv_core.bundle.store import load_bundle as from_store
 from rwkv_core.cli import main
+from rwkv_core.cli.remedies import advice
 from rwkv_core.errors import BundleError, InputError, StorageError
 from rwkv_core.models import RWKVUNet
 from rwkv_core.training import checkpoint, loop
@@ -391,7 +392,7 @@ def test_bad_data_sets_are_refused_with_all_their_errors(tmp_path):
     (data / "imagesTr" / "case2_0000.nii.gz").write_bytes(b"nothing")
     with pytest.raises(InputError, match="case2") as error:
         run(data, tmp_path / "run", store=tmp_path / "store")
-    assert "dataset check" in error.value.hint
+    assert "dataset check" in advice(error.value.hint, error.value.remedy)
     assert read_status(tmp_path / "run")["state"] == "failed"
     assert not (tmp_path / "run" / "cache").exists()
 

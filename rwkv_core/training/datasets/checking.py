@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from rwkv_core.cancellation import Cancel, as_question
-from rwkv_core.errors import CancelledError, InputError
+from rwkv_core.errors import CancelledError, InputError, Remedy
 from rwkv_core.training.datasets.description import Case, Dataset, Sample
 from rwkv_core.training.datasets.splitting import patients_in_two_splits
 from rwkv_core.vocabulary import size_in_words
@@ -67,7 +67,8 @@ class Report:
         hints = list(dict.fromkeys(f.hint for f in self.errors if f.hint))
         raise InputError(
             f"The data set has {len(lines)} error{'s' if len(lines) > 1 else ''}: " + " ".join(lines[:5]) + more,
-            hint=" ".join([*hints[:2], "`rwkv-unet dataset check` lists all findings."]),
+            hint=" ".join(hints[:2]),
+            remedy=Remedy("check data set"),
         )
 
 
@@ -170,7 +171,7 @@ def check_whole(dataset: Dataset, report: Report) -> None:
     if odd:
         report.add(
             "error", "", f"Images have {odd[0]} channels; the network takes 1 or 3.",
-            "Choose one with --set channel=0 (the first).",
+            "Choose one channel: 0 is the first.",
         )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from rwkv_core.bundle.bundle import read_bundle, write_bundle
 from rwkv_core.bundle.store import SHIPPED
 from rwkv_core.engines import choose_device
-from rwkv_core.errors import CancelledError, InputError
+from rwkv_core.errors import CancelledError, InputError, Remedy
 from rwkv_core.files import replacing
 from rwkv_core.inference.prompt_maps import CHANNELS
 from rwkv_core.models.rwkv_unet import RWKVUNet
@@ -168,9 +168,13 @@ def train_promptable(
     """
     checkpoint = run / CHECKPOINT
     if resume and not checkpoint.is_file():
-        raise InputError(f"{run} holds no run that could go on.", hint="Leave --resume away.")
+        raise InputError(
+            f"{run} holds no run that could go on.", hint="Start one, or check the path.", remedy=Remedy("start run")
+        )
     if not resume and checkpoint.exists():
-        raise InputError(f"{run} holds a run already.", hint="Resume it with --resume, or name another folder.")
+        raise InputError(
+            f"{run} holds a run already.", hint="Resume it, or choose another folder.", remedy=Remedy("resume run")
+        )
     run.mkdir(parents=True, exist_ok=True)
     (run / STOP).unlink(missing_ok=True)
     training = _Training(data, run, recipe, torch.device(choose_device(device, "auto")), resume, tell)
