@@ -4,6 +4,7 @@ It starts when the tests are collected, so that their files can import slicer, q
 Without slicer-core or PySide6 the files that need it are left out, and the header of the run says so.
 """
 
+import contextlib
 import importlib.util
 import os
 import sys
@@ -14,11 +15,15 @@ import pytest
 MODULE = Path(__file__).parents[2] / "RWKVUNetSegment"
 MISSING = [name for name in ("slicer", "PySide6") if importlib.util.find_spec(name) is None]
 
+WITHOUT_VIEWS = "RWKV_BENCH_WITHOUT_VIEWS"
+"""Environment variable: every test that is not marked `views` runs in a Slicer without views and main window."""
+
 sys.path.insert(0, str(MODULE))  # where Slicer puts it when it loads the module
 if MISSING:
     collect_ignore_glob = ["test_*.py"]
 else:
     import bench
+    from bench.layout import without_views
 
     bench.start()
     from module.panel import opened, state, ui, volume  # noqa: F401 (fixtures)
@@ -48,7 +53,7 @@ def slicer_app():
 
 
 @pytest.fixture(autouse=True)
-def clean():
+def clean(request):
     """A clean scene; afterwards no exception in a slot, failed connect, unknown widget or open question, no child."""
     if MISSING:
         yield
@@ -61,8 +66,10 @@ def clean():
     bench.dialogs.clear()
     packaging.clear()
     bench.start().extensionsManagerModel()._clear()
-    yield
-    bench.process_events()
+    blind = WITHOUT_VIEWS in os.environ and not request.node.get_closest_marker("views")
+    with without_views() if blind else contextlib.nullcontext():
+        yield
+        bench.process_events()
     errors, unanswered = bench.records.errors(), list(bench.dialogs.answers)
     bench.records.clear()
     bench.dialogs.clear()

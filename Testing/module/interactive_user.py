@@ -42,8 +42,9 @@ def stand_in_fixture(tmp_path, monkeypatch):
 @pytest.fixture(name="user")
 def user_fixture(stand_in, open_module):
     """The module open over a volume; see `User`."""
-    for name, orientation in (("Red", "Axial"), ("Green", "Coronal"), ("Yellow", "Sagittal")):
-        slicer.app.layoutManager().sliceWidget(name).mrmlSliceNode().SetOrientation(orientation)
+    if (layout := slicer.app.layoutManager()) is not None:
+        for name, orientation in (("Red", "Axial"), ("Green", "Coronal"), ("Yellow", "Sagittal")):
+            layout.sliceWidget(name).mrmlSliceNode().SetOrientation(orientation)
     made = User(open_module(MODULE), stand_in)
     bench.wait_until(lambda: made.logic.models.models)
     made.load()

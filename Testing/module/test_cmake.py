@@ -9,6 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from PySide6.QtCore import Qt
 from PySide6.QtGui import QImage
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,6 +92,16 @@ def test_pictures_of_the_extension_are_where_their_addresses_say(build):
         picture = ROOT / address.removeprefix(RAW)
         assert picture.is_file(), picture
         assert picture.stat().st_size < 400_000, picture
+
+
+def test_icon_reads_at_sixteen_pixels():
+    """As Slicer's list of modules shows it: the two halves and what lies between them are still told apart."""
+    image = QImage(str(ROOT / "RWKVUNetSegment" / "Resources" / "Icons" / "RWKVUNetSegment.png"))
+    small = image.scaled(16, 16, Qt.KeepAspectRatio, Qt.SmoothTransformation)
+    left, right, inside, corner = (small.pixelColor(*at) for at in ((3, 8), (12, 8), (5, 6), (1, 1)))
+    assert left.red() - left.blue() > 80 and right.green() - right.red() > 80
+    assert min(inside.red(), inside.green(), inside.blue()) > 150
+    assert corner.lightness() < 80
 
 
 def test_catalogue_entry_says_what_the_index_wants_and_no_more(build):

@@ -126,6 +126,21 @@ def test_a_preview_that_cannot_be_shown_ends(user, monkeypatch):
     assert "torn" in user.ui.previewStatusLabel.text
 
 
+@pytest.mark.parametrize(
+    ("name", "where"), [("previewCheckBox", "preview.start"), ("uncertaintyCheckBox", "uncertainty.show")]
+)
+def test_a_box_is_not_ticked_for_what_could_not_be_done(user, monkeypatch, name, where):
+    """The error is shown once; what stands behind the `with` that shows it runs all the same."""
+    user.segment()
+    subject, verb = where.split(".")
+    monkeypatch.setattr(getattr(user.interactive, subject), verb, torn)
+    box = getattr(user.ui, name)
+    box.click()
+    assert [dialog.text for dialog in bench.dialogs.shown if "torn" in f"{dialog.text}{dialog.detailedText}"]
+    assert len(bench.dialogs.shown) == 1
+    assert not box.checked and box.enabled
+
+
 def test_a_preview_that_cannot_be_asked_for_ends(user, monkeypatch):
     monkeypatch.setattr(user.interactive.preview._requests, "segment", torn)
     user.turn_on()

@@ -178,6 +178,22 @@ def test_runs_of_earlier_sessions_are_found(panel, ui, opened, tmp_path, given, 
     assert read_status(folder)["epoch"] == 2
 
 
+def test_curves_stay_with_the_scene_that_they_were_shown_in(panel, ui, opened, tmp_path):
+    """A run that was followed goes on; a new scene has none of its nodes before somebody asks for them."""
+    folder = run(tmp_path, "running")
+    opened.logic.training.refresh()
+    ui.trainingCurvesButton.click()
+    assert slicer.util.getNodesByClass("vtkMRMLTableNode")
+    bench.clear_scene()
+    bench.process_events()
+    (folder / "metrics.csv").write_text(ROWS + "3,0.5,0.7,0.8,0.8\n")
+    opened.widget.updateFromState()
+    kinds = ("vtkMRMLTableNode", "vtkMRMLPlotChartNode", "vtkMRMLPlotSeriesNode")
+    assert not any(slicer.util.getNodesByClass(kind) for kind in kinds)
+    ui.trainingCurvesButton.click()
+    assert slicer.util.getNodesByClass("vtkMRMLTableNode")[0].GetTable().GetNumberOfRows() == 3
+
+
 @pytest.mark.parametrize("width", [350, 420, 500])
 def test_no_text_is_cut_off(panel, ui, drawn, opened, tmp_path, width):
     run(tmp_path, "failed", message="The loss is no number.", hint="Lower the rate.")

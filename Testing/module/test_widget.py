@@ -4,11 +4,11 @@ The logics stand in (logic_stand_ins), so any state can be had.
 """
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import slicer
+from PySide6 import QtCore, QtTest
 
 from rwkv_core.errors import DeviceError, DownloadError, InputError
 from rwkv_core.worker.protocol import Progress
@@ -41,7 +41,6 @@ def test_first_volume_is_selected_when_it_is_loaded(ui, volume):
     [
         ("Brain structures", {"downloadButton", "removeButton"}),
         ("Abdominal organs", {"removeButton", "segmentButton"}),
-        ("Heart", {"downloadButton", "removeButton", "segmentButton"}),
         ("My own", {"downloadButton"}),
         ("Damaged one", {"downloadButton", "segmentButton"}),
     ],
@@ -59,9 +58,9 @@ def test_list_shows_modality_and_state_of_what_segments(ui):
     assert lines == [
         ("Brain structures", "MR", "Shipped"),
         ("Abdominal organs", "CT", "Needs download"),
-        ("Heart", "MR", "Not published"),
         ("My own", "Any", "Imported"),
         ("Damaged one", "CT", "Damaged"),
+        ("More models…", "", ""),
     ]
 
 
@@ -184,7 +183,7 @@ def test_pending_restart_is_offered(opened, ui, volume):
 
 
 def test_declined_questions_do_nothing(opened, ui):
-    bench.dialogs.answer("Cancel", "Cancel", "")
+    bench.dialogs.answer("Cancel", "Cancel", "Rejected")
     select_model(ui, "Abdominal organs")
     ui.downloadButton.click()
     select_model(ui, "My own")
@@ -215,10 +214,92 @@ def test_failed_download_says_what_to_do(opened, ui):
     assert ui.downloadButton.enabled
 
 
-def test_config_stands_for_its_folder_when_it_is_imported(opened, ui):
-    bench.dialogs.answer("/files/model/config.json")
+def add_model(**fields):
+    """An answer to the dialog "More models": fills it, looks at what it says, and presses Add, if that can be done."""
+
+    def answer(dialog):
+        ui = slicer.util.childWidgetVariables(dialog)
+        for name, value in fields.items():
+            widget = getattr(ui, name, None)
+            if name == "filePath":
+                widget.currentPath = str(value)
+            elif name == "contents":
+                choose(ui.contentsComboBox, value)
+            elif name == "said":
+                assert value in ui.hintLabel.text and not ui.addButton.enabled
+            elif name == "holds":
+                assert ui.contentsComboBox.currentText == value
+            else:
+                widget.text = value
+        return "Accepted" if ui.addButton.enabled else "Rejected"
+
+    bench.dialogs.answer(answer)
+
+
+def test_config_stands_for_its_folder_when_it_is_imported(opened, ui, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_text("")
+    for name in ("config.json", "model.safetensors", ""):
+        add_model(filePath=tmp_path / name)
+        ui.importButton.click()
+        assert opened.logic.models.calls.pop() == ("import", tmp_path, "")
+        opened.logic.models.finish()
+
+
+def test_a_checkpoint_is_what_the_user_says_and_nothing_is_guessed(opened, ui, tmp_path):
+    file = tmp_path / "four channels.pth"
+    file.write_text("")
+    add_model(filePath=file, holds="Choose what it is", said="Say what the file holds")
     ui.importButton.click()
-    assert opened.logic.models.calls == [("import", Path("/files/model"))]
+    assert opened.logic.models.calls == []
+    add_model(filePath=file, contents="Heart")
+    ui.importButton.click()
+    assert opened.logic.models.calls == [("import", file, "heart")]
+
+
+def test_a_checkpoint_with_the_authors_name_is_recognized(opened, ui, tmp_path):
+    file = tmp_path / "Heart_best.pth"
+    file.write_text("")
+    add_model(filePath=file, holds="Heart")
+    ui.importButton.click()
+    assert opened.logic.models.calls == [("import", file, "heart")]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({}, "Choose a file"),
+        ({"filePath": "/no/such.pth"}, "no such file"),
+        ({"repoLineEdit": "owner"}, "written owner/name"),
+        ({"repoLineEdit": "owner/name", "revisionLineEdit": ""}, "which revision"),
+        ({"repoLineEdit": "owner/name", "modelNameLineEdit": "a b"}, "the model's id"),
+        ({"repoLineEdit": "owner/name", "filePath": "/a.pth"}, "either a file or a repository"),
+    ],
+)
+def test_what_is_missing_for_a_model_is_said(opened, ui, fields, said):
+    add_model(**fields, said=said)
+    ui.importButton.click()
+    assert opened.logic.models.calls == []
+
+
+def test_a_model_comes_from_a_repository(opened, ui):
+    add_model(repoLineEdit="somebody/rwkv-unet-liver", revisionLineEdit="abc123")
+    ui.importButton.click()
+    assert opened.logic.models.calls == [("download", "liver", "somebody/rwkv-unet-liver", "abc123")]
+
+
+def test_the_last_row_opens_the_dialog_and_is_no_model(opened, ui, state, volume):
+    tree = ui.modelTree
+    opened.panel.show()
+    bench.process_events()
+    last = tree.topLevelItem(tree.topLevelItemCount - 1)
+    add_model(repoLineEdit="somebody/rwkv-unet-liver")
+    tree.scrollToItem(last)
+    where = tree.visualItemRect(last).center()
+    QtTest.QTest.mouseClick(tree.viewport(), QtCore.Qt.LeftButton, pos=where)
+    bench.process_events()
+    assert opened.logic.models.calls == [("download", "liver", "somebody/rwkv-unet-liver", "main")]
+    assert state.model == "default" and tree.currentItem().text(0) == "Brain structures"
 
 
 # ---- a run

@@ -1,7 +1,6 @@
 """Every control of the panel does what it says. The logics stand in (logic_stand_ins), so any state can be had."""
 
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
@@ -44,10 +43,18 @@ class Controls:
         assert opened.logic.models.calls == [("download", "organs")]
         assert "12.7 MB" in bench.dialogs.shown[-1].text and "Apache-2.0" in bench.dialogs.shown[-1].text
 
-    def importButton(self, opened, ui, state, volume):
-        bench.dialogs.answer("/files/ü软 x/synapse_b.pth")
+    def importButton(self, opened, ui, state, volume, tmp_path):
+        file = tmp_path / "ü软 x" / "heart.pth"
+        file.parent.mkdir()
+        file.write_text("")
+
+        def choose_file(dialog):
+            slicer.util.childWidgetVariables(dialog).filePath.currentPath = str(file)
+            return "Accepted"
+
+        bench.dialogs.answer(choose_file)
         ui.importButton.click()
-        assert opened.logic.models.calls == [("import", Path("/files/ü软 x/synapse_b.pth"))]
+        assert opened.logic.models.calls == [("import", file, "heart")]
 
     def removeButton(self, opened, ui, state, volume):
         select_model(ui, "My own")

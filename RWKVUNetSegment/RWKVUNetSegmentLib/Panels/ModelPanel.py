@@ -1,6 +1,7 @@
 """Model: which one segments; fetching, importing and removing models."""
 
 from pathlib import Path
+from typing import Any
 
 import qt
 import slicer
@@ -10,8 +11,10 @@ from rwkv_core.errors import CancelledError, RWKVUNetError
 from rwkv_core.vocabulary import ModelEntry
 from rwkv_core.worker.protocol import Progress
 from RWKVUNetSegmentLib.Panels import TimeInWords
+from RWKVUNetSegmentLib.Panels.MoreModelsDialog import MoreModelsDialog
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
 from RWKVUNetSegmentLib.Segmentation import ModelDescription
+from RWKVUNetSegmentLib.Worker.EventLoop import later
 
 _ICONS = Path(__file__).resolve().parents[2] / "Resources" / "Icons"
 
@@ -32,6 +35,7 @@ class ModelPanel(Panel):
         ui.importButton.connect("clicked()", self.onImport)
         ui.removeButton.connect("clicked()", self.onRemove)
         ui.openFolderButton.connect("clicked()", self.onOpenFolder)
+        ui.modelTree.connect("itemPressed(QTreeWidgetItem*,int)", self.onItemPressed)
         ui.downloadProgressBar.visible = False
         self.logic.models.changed.connect(self.onModelsChanged)
         self.logic.installation.changed.connect(self.onInstallationChanged)
@@ -62,7 +66,7 @@ class ModelPanel(Panel):
         wasBlocked = tree.blockSignals(True)
         tree.clear()
         for model in self.logic.models.models:
-            if model.kind != "segmentation":
+            if model.kind != "segmentation" or model.state == "not published":
                 continue
             item = qt.QTreeWidgetItem()
             item.setText(0, model.title)
@@ -73,6 +77,11 @@ class ModelPanel(Panel):
             item.setToolTip(2, model.reason or model.origin)
             item.setData(0, qt.Qt.UserRole, model.id)
             tree.addTopLevelItem(item)
+        more = qt.QTreeWidgetItem()  # it has no model's id, and cannot be selected
+        more.setText(0, _("More models…"))
+        more.setToolTip(0, _("Where models come from, and how to add one."))
+        more.setFlags(qt.Qt.ItemIsEnabled)
+        tree.addTopLevelItem(more)
         tree.visible = bool(self.logic.models.models)
         tree.blockSignals(wasBlocked)
         self.updateFromState()
@@ -118,8 +127,11 @@ class ModelPanel(Panel):
 
     def onSelectionChanged(self) -> None:
         item = self.ui.modelTree.currentItem()
-        if item is not None and self.parameterNode:
-            self.parameterNode.model = item.data(0, qt.Qt.UserRole)
+        modelID = item.data(0, qt.Qt.UserRole) if item is not None else None
+        if modelID and self.parameterNode:
+            self.parameterNode.model = modelID
+        else:  # a click on the last row, or beside all
+            self._showSelection()
 
     def onDownload(self) -> None:
         with showErrors(_("The model could not be downloaded.")):
@@ -130,7 +142,7 @@ class ModelPanel(Panel):
             if model is None:
                 return
             question = _(
-                "Download “{title}” ({size}) from {repo} on the Hugging Face Hub?\n\nLicence: {licence}"
+                "Download “{title}” ({size}) from {repo} on the Hugging Face Hub?\n\nLicense: {licence}"
             ).format(
                 title=model.title,
                 size=ModelDescription.sizeInWords(model.size) or _("size not known"),
@@ -141,18 +153,19 @@ class ModelPanel(Panel):
                 self.logic.models.download(model.id, onProgress=self.onProgress, onError=self.onError)
 
     def onImport(self) -> None:
-        with showErrors(_("The model could not be imported.")):
-            path = qt.QFileDialog.getOpenFileName(
-                slicer.util.mainWindow(),
-                _("Import a model"),
-                "",
-                _("Models") + " (*.pth *.pt *.safetensors config.json)",
-            )
-            if not path:
+        with showErrors(_("The model could not be added.")):
+            source = MoreModelsDialog(self.logic.models.models, slicer.util.mainWindow()).ask()
+            if source is None:
                 return
-            path = Path(path)
-            source = path.parent if path.name == "config.json" else path  # a model's folder is known by its description
-            self.logic.models.importModel(source, onProgress=self.onProgress, onError=self.onError)
+            callbacks = {"onProgress": self.onProgress, "onError": self.onError}
+            if source.path is None:
+                self.logic.models.download(source.modelID, source.repo, source.revision, **callbacks)
+            else:
+                self.logic.models.importModel(source.path, source.modelID, **callbacks)
+
+    def onItemPressed(self, item: Any, column: int) -> None:
+        if not item.data(0, qt.Qt.UserRole) and self.ui.importButton.enabled:
+            later(self.onImport)  # not within the list's own signal: it is filled anew
 
     def onRemove(self) -> None:
         with showErrors(_("The model could not be removed.")):

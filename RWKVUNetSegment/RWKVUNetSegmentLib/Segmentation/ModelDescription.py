@@ -1,4 +1,4 @@
-"""A model in words and colours, for its line in the list and for the text below it."""
+"""A model in words and colors, for its line in the list and for the text below it."""
 
 from html import escape
 
@@ -40,7 +40,7 @@ def sizeInWords(size: int | None) -> str:
 
 
 def description(model: ModelEntry) -> str:
-    """What the model is for, its classes in their colours, state, licence, size and origin, as rich text."""
+    """What the model is for, its classes in their colors, state, license, size and origin, as rich text."""
     classes = " ".join(
         f'<span style="color:#{red:02x}{green:02x}{blue:02x}">■</span>&nbsp;{escape(entry.name).replace(" ", "&nbsp;")}'
         for entry in model.classes
@@ -56,7 +56,7 @@ def description(model: ModelEntry) -> str:
         (_("Structures"), classes),
         (_("Scans"), escape(modalityInWords(model))),
         (_("State"), escape(f"{state}, {size}" if size else state)),
-        (_("Licence"), escape(model.licence)),
+        (_("License"), escape(model.licence)),
     )
     table = "".join(
         f'<tr><td style="padding-right:6px"><b>{name}</b></td><td>{text}</td></tr>' for name, text in rows if text
