@@ -7,8 +7,8 @@ import torch
 
 from rwkv_core import load_bundle
 from rwkv_core.bundle.config import config_text
+from rwkv_core.cli import main
 from rwkv_core.training.block_synthesis import BlockGenerator
-from rwkv_core.training.brain import main
 from rwkv_core.training.sided_loss import SidedLoss
 from rwkv_core.training.synthesis import (
     DISTANT_FLUID,
@@ -181,16 +181,17 @@ def test_blocks_lie_as_axial_stacks_do(folder):
 
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's advice about loaders and loggers
-def test_a_run_ends_with_a_bundle_and_goes_on_where_it_stopped(folder, tmp_path):
+def test_a_run_ends_with_a_bundle_and_goes_on_where_it_stopped(folder, tmp_path, capsys):
     run = tmp_path / "run"
-    arguments = [str(folder), "-o", str(run), "--batch", "1", "--workers", "0"]
-    main([*arguments, "--steps", "2"])
+    arguments = ["train", str(folder), "--preset", "brain", "-o", str(run), "--device", "cpu"]
+    arguments += ["--set", "batch=1", "--set", "workers=0"]
+    assert main([*arguments, "--set", "steps=2"]) == 0
     first = load_bundle(run / "bundle")
     assert first.config.training["images"] == 2
     before = first.network.state_dict()
-    with pytest.raises(SystemExit):  # never over an older run
-        main([*arguments, "--steps", "2"])
-    main([*arguments, "--steps", "3", "--resume"])
+    assert main([*arguments, "--set", "steps=2"]) == 1  # never over an older run
+    assert "--resume" in capsys.readouterr().err
+    assert main([*arguments, "--set", "steps=3", "--resume"]) == 0
     second = load_bundle(run / "bundle")
     assert second.config.training["steps"] == 3
     after = second.network.state_dict()
@@ -206,7 +207,10 @@ def test_a_volumetric_network_is_trained_on_blocks(folder, tmp_path):
         one["freesurfer"] = ids
     file = tmp_path / "config.json"
     file.write_text(config_text(config().model_validate(described)))
-    main([str(folder), "-o", str(tmp_path / "run"), "--config", str(file), "--steps", "1", "--batch", "1"])
+    settings = f"config={file}", "steps=1", "batch=1", "workers=0"
+    changes = [word for setting in settings for word in ("--set", setting)]
+    command = ["train", str(folder), "--preset", "brain", "-o", str(tmp_path / "run"), "--device", "cpu", *changes]
+    assert main(command) == 0
     bundle = load_bundle(tmp_path / "run" / "bundle")
     assert bundle.config.architecture == "u-rwkv"
     assert bundle.config.training["pixels_per_image"] == 16 * 32 * 32

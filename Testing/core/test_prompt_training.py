@@ -130,6 +130,6 @@ def test_the_command_line_tells_what_is_wrong(tmp_path, data, capsys):
     assert main(["train", "--preset", "prompt", "-o", run]) == 1
     assert "prompt/training_images" in capsys.readouterr().err
     assert main(["train", str(data), "--preset", "prompt", "-o", run, "--set", "epochs=3"]) == 1
-    assert "no field 'epochs'" in capsys.readouterr().err
+    assert "epochs" in (words := capsys.readouterr().err) and "Fields are: seconds" in words
     assert main(["train", str(tmp_path), "--preset", "prompt", "-o", run, "--device", "cpu"]) == 1
     assert "There is no .nii.gz" in capsys.readouterr().err

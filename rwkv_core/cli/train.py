@@ -29,8 +29,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="RUN", help="folder of the run")
     parser.add_argument(
         "--preset", metavar="NAME",
-        help="recipe: synapse, acdc, binary, goals, fugc, finetune, volumetric, prompt (the model that answers to "
-        "clicks, from label maps and CTs without labels), or a .yaml file of your own "
+        help="recipe: synapse, acdc, binary, goals, fugc, finetune, volumetric; brain (the shipped model, "
+        "from SynthSeg's label maps), prompt (the model that answers to clicks, from label maps and CTs without "
+        "labels); or a .yaml file of your own "
         "(default: finetune)",
     )  # fmt: skip
     parser.add_argument("--init", metavar="MODEL", help="start from a model (id or folder) or a checkpoint (.pth)")
@@ -56,8 +57,8 @@ def run(options: argparse.Namespace) -> int:
     from rwkv_core.cli import CANCELLED, OK
 
     console = Console(highlight=False, soft_wrap=True, stderr=True)
-    if options.preset == "prompt":
-        return _train_promptable(options, console)
+    if options.preset in _GENERATED:
+        return _GENERATED[options.preset](options, console)
     if options.show:
         import json
 
@@ -174,6 +175,7 @@ class _ConsoleHandler(logging.Handler):
 def _train_promptable(options: argparse.Namespace, console: Console) -> int:
     """Make the weights of the promptable model again."""
     from rwkv_core.training.prompt.training import PromptRecipe, train_promptable
+    from rwkv_core.training.recipe import changed_recipe
 
     if options.dataset is None:
         raise InputError(
@@ -186,7 +188,32 @@ def _train_promptable(options: argparse.Namespace, console: Console) -> int:
     def tell(line: str) -> None:
         console.print(line, markup=False)
 
-    recipe = PromptRecipe().changed(options.changes)
+    recipe = changed_recipe(PromptRecipe(), options.changes)
     folder = train_promptable(Path(options.dataset), options.output, recipe, options.device, options.resume, tell)
     console.print(f"Model: {folder}", markup=False)
     return 0
+
+
+def _train_brain(options: argparse.Namespace, console: Console) -> int:
+    """Make the weights of the shipped brain model again, or those of another one for brains."""
+    from rwkv_core.training.brain import BrainRecipe, train_brain
+    from rwkv_core.training.recipe import changed_recipe
+
+    if options.dataset is None:
+        raise InputError("The folder of the label maps is missing.", hint="Name SynthSeg's training_label_maps.")
+    folder = train_brain(
+        Path(options.dataset),
+        options.output,
+        changed_recipe(BrainRecipe(), options.changes),
+        init=options.init,
+        device=options.device,
+        devices=options.devices,
+        resume=options.resume,
+    )
+    if folder is not None:
+        console.print(f"Model: {folder}", markup=False)
+    return 0
+
+
+_GENERATED = {"brain": _train_brain, "prompt": _train_promptable}
+"""Presets that learn from generated images, each with a loop of its own."""

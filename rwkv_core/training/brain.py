@@ -1,13 +1,9 @@
-"""The run that made the shipped brain model: RWKV-UNet-T on generated slices, or U-RWKV on generated blocks.
+"""The run that made the shipped brain model: `rwkv-unet train LABEL_MAPS --preset brain -o RUN`.
 
-    python -m rwkv_core.training.brain LABEL_MAPS -o RUN [--config CONFIG] [--steps N] [--init BUNDLE] [--resume]
-
-reads the network, classes and preprocessing from the shipped config.json or another one, keeps a checkpoint in RUN, and
-writes the finished bundle to RUN/bundle. LABEL_MAPS is SynthSeg's folder of training label maps. A stopped run goes on
-with `--resume`; a larger or smaller `--steps` then moves the end of the learning rate's schedule.
+RWKV-UNet-T on generated slices, or U-RWKV on generated blocks, by the config.json of the model. LABEL_MAPS is the
+folder of training label maps of SynthSeg. RUN keeps a checkpoint; the finished bundle is RUN/bundle.
 """
 
-import argparse
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -18,14 +14,18 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader, IterableDataset
 
 from rwkv_core.bundle.bundle import new_network, read_bundle, write_bundle
 from rwkv_core.bundle.config import BundleConfig, Patches, Spacing, parse_config
 from rwkv_core.bundle.store import SHIPPED, Origin, load_bundle, record_origin
+from rwkv_core.engines import choose_device
+from rwkv_core.errors import InputError, Remedy
 from rwkv_core.models import Network, RWKVUNet
 from rwkv_core.training.block_synthesis import BlockGenerator
+from rwkv_core.training.recipe import StrictModel
 from rwkv_core.training.sided_loss import SidedLoss
 from rwkv_core.training.synthesis import SAGITTAL, SliceGenerator, read_label_maps
 
@@ -110,83 +110,122 @@ def twins(config: BundleConfig) -> list[int]:
     return [0, *opposite, *range(1 + len(config.classes), config.num_classes)]
 
 
-def with_pixel(config: BundleConfig, pixel: float) -> BundleConfig:
-    """The same bundle for slices of another pixel size, mm."""
-    assert config.preprocessing and isinstance(config.preprocessing.resampling, Spacing)
-    resampling = config.preprocessing.resampling.model_copy(update={"pixel": pixel})
-    return config.model_copy(
-        update={"preprocessing": config.preprocessing.model_copy(update={"resampling": resampling})}
-    )
+class BrainRecipe(StrictModel):
+    """How a brain model is trained.
+
+    Attributes:
+        config: config.json of the model to train; None for the shipped one.
+        pixel: mm, of slices; None for that of the config.
+        steps: of all runs together; the learning rate falls over the last ones.
+        batch: images of a step, on each device.
+        rate: highest learning rate.
+        seed: of all random numbers.
+        workers: processes that generate images, for each device.
+    """
+
+    config: str | None = None
+    pixel: PositiveFloat | None = None
+    steps: PositiveInt = 7000
+    batch: PositiveInt = 8
+    rate: PositiveFloat = 1.5e-3
+    seed: int = 1
+    workers: NonNegativeInt = 1
+
+    def described(self) -> BundleConfig:
+        """Read the description of the model to train.
+
+        Raises:
+            InputError: when the file cannot be read.
+            BundleError: when it is not valid.
+        """
+        config = read_bundle(SHIPPED / "default").config
+        if self.config:
+            try:
+                config = parse_config(Path(self.config).read_bytes(), self.config)
+            except OSError as error:
+                raise InputError(f"{self.config} cannot be read: {error.strerror}.") from None
+        if self.pixel is None:
+            return config
+        assert config.preprocessing is not None
+        if not isinstance(config.preprocessing.resampling, Spacing):
+            raise InputError("The model's slices have no pixel size that could be changed.")
+        resampling = config.preprocessing.resampling.model_copy(update={"pixel": self.pixel})
+        preprocessing = config.preprocessing.model_copy(update={"resampling": resampling})
+        return config.model_copy(update={"preprocessing": preprocessing})
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line of the module; see its first docstring."""
-    parser = argparse.ArgumentParser(prog="python -m rwkv_core.training.brain", description=__doc__.split("\n")[0])
-    parser.add_argument("label_maps", type=Path, help="SynthSeg's training_label_maps folder")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="run folder")
-    parser.add_argument("--config", type=Path, help="config.json of the model to train; None for the shipped one")
-    parser.add_argument("--steps", type=int, default=7000)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rate", type=float, default=1.5e-3)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=1, help="processes that generate images, for each device")
-    parser.add_argument("--devices", type=int, default=1, help="GPUs, or processes on the CPU")
-    parser.add_argument("--pixel", type=float, help="pixel size, mm; None for the shipped bundle's")
-    parser.add_argument("--init", help="bundle to start from, such as default; None starts from random weights")
-    parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
-    options = parser.parse_args(arguments)
+def train_brain(
+    label_maps: Path,
+    run: Path,
+    recipe: BrainRecipe,
+    *,
+    init: str | None = None,
+    device: str = "auto",
+    devices: int = 1,
+    resume: bool = False,
+) -> Path | None:
+    """Train, or go on training; gives the folder of the finished bundle, in the first process only.
 
-    config = read_bundle(SHIPPED / "default").config
-    if options.config:
-        config = parse_config(options.config.read_bytes(), str(options.config))
-    if options.pixel:
-        config = with_pixel(config, options.pixel)
-    lightning.seed_everything(options.seed)
-    last = options.output / "last.ckpt"
-    if last.exists() and not options.resume:
-        parser.error(f"{options.output} already holds a run; add --resume, or choose another folder")
-    data = GeneratedBatches(options.label_maps, config, options.batch, options.seed + last.exists())
-    loader = DataLoader(data, batch_size=None, num_workers=options.workers)
-    network = load_bundle(options.init).network if options.init else new_network(config)
+    Args:
+        label_maps: SynthSeg's folder of training label maps.
+        run: folder of the run: checkpoint, log, bundle.
+        recipe: of a resumed run too: a larger or smaller number of steps moves the end of the schedule.
+        init: bundle to start from, such as "default"; None starts from random weights.
+        device: as in `rwkv_core.engines.make_engine`.
+        devices: GPUs, or processes on the CPU.
+        resume: go on from the run's last checkpoint.
+
+    Raises:
+        InputError: when the folder holds a run already, or none to resume.
+    """
+    last = run / "last.ckpt"
+    if last.exists() and not resume:
+        raise InputError(
+            f"{run} already holds a run.", hint="Resume it, or choose another folder.", remedy=Remedy("resume run")
+        )
+    if resume and not last.exists():
+        raise InputError(
+            f"{run} holds no run to go on with.", hint="Start one, or check the path.", remedy=Remedy("start run")
+        )
+    config = recipe.described()
+    lightning.seed_everything(recipe.seed)
+    data = GeneratedBatches(label_maps, config, recipe.batch, recipe.seed + resume)
+    loader = DataLoader(data, batch_size=None, num_workers=recipe.workers)
+    network = load_bundle(init).network if init else new_network(config)
     network.train().requires_grad_(True)
-    module = BrainTraining(network, twins(config), options.steps, options.rate)
-    average = EMAWeightAveraging(
-        decay=min(0.998, 1 - 12 / (options.steps + 12))
-    )  # the first weights are forgotten by the end
+    module = BrainTraining(network, twins(config), recipe.steps, recipe.rate)
     trainer = lightning.Trainer(
-        max_steps=options.steps,
-        devices=options.devices,
-        strategy="ddp" if options.devices > 1 else "auto",
+        max_steps=recipe.steps,
+        accelerator=torch.device(choose_device(device)).type,
+        devices=devices,
+        strategy="ddp" if devices > 1 else "auto",
         use_distributed_sampler=False,
         precision="bf16-mixed",
         gradient_clip_val=1.0,
-        logger=CSVLogger(options.output, name="", version="log"),
+        logger=CSVLogger(run, name="", version="log"),
         callbacks=[
-            average,
-            ModelCheckpoint(options.output, save_last=True, save_top_k=0, every_n_train_steps=250),
+            # The first weights are forgotten by the end.
+            EMAWeightAveraging(decay=min(0.998, 1 - 12 / (recipe.steps + 12))),
+            ModelCheckpoint(run, save_last=True, save_top_k=0, every_n_train_steps=250),
         ],
         log_every_n_steps=50,
-        default_root_dir=options.output,
+        default_root_dir=run,
     )
-    trainer.fit(module, loader, ckpt_path=last if options.resume else None)
-    size = math.prod(data.block or SHAPES[0])
+    trainer.fit(module, loader, ckpt_path=last if resume else None)
+    if not trainer.is_global_zero:
+        return None
     record = {
         "data": "images generated from SynthSeg's 20 label maps (Billot et al. 2023); no scan was used",
-        "started_from": options.init or "random weights",
-        "images": trainer.global_step * options.batch * options.devices,
+        "started_from": init or "random weights",
+        "images": trainer.global_step * recipe.batch * devices,
         "steps": trainer.global_step,
-        "batch": options.batch * options.devices,
-        "pixels_per_image": size,
-        "optimizer": f"AdamW {options.rate}, weight decay 0.01, warm-up {WARM_UP} steps, linear decay over the "
+        "batch": recipe.batch * devices,
+        "pixels_per_image": math.prod(data.block or SHAPES[0]),
+        "optimizer": f"AdamW {recipe.rate}, weight decay 0.01, warm-up {WARM_UP} steps, linear decay over the "
         f"last {DECAY:.0%} of the steps; exponential moving average of the weights",
         "loss": "cross entropy + soft Dice, of pairs in sagittal slices",
     }
-    if not trainer.is_global_zero:
-        return
     finished = config.model_copy(update={"training": record})
-    bundle = write_bundle(options.output / "bundle", finished, module.network, half=True)
+    bundle = write_bundle(run / "bundle", finished, module.network, half=True)
     record_origin(bundle.folder, Origin("trained"))
-
-
-if __name__ == "__main__":
-    main()
+    return bundle.folder

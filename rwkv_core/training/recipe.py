@@ -6,7 +6,7 @@ holds the recipe that it used, whole.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -20,11 +20,13 @@ PRESETS = Path(__file__).with_name("presets")
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Strict(BaseModel):
+class StrictModel(BaseModel):
+    """Base of recipes and their parts: no field but the known ones, none changed after the checks."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Loss(_Strict):
+class Loss(StrictModel):
     """cross_entropy * CE + dice * (1 - soft Dice); the weights a and b of the paper."""
 
     cross_entropy: Annotated[float, Field(ge=0)] = 0.5
@@ -37,7 +39,7 @@ class Loss(_Strict):
         return self
 
 
-class Augmentation(_Strict):
+class Augmentation(StrictModel):
     """Random changes of training slices or blocks; all off by default. Probabilities are per slice or block.
 
     Attributes:
@@ -73,7 +75,7 @@ class Augmentation(_Strict):
     blur_sigma: Annotated[float, Field(gt=0)] = 1.0
 
 
-class Division(_Strict):
+class Division(StrictModel):
     """Shares of the patients, for data sets that are not divided."""
 
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.2
@@ -81,7 +83,7 @@ class Division(_Strict):
     seed: int = 0
 
 
-class Consistency(_Strict):
+class Consistency(StrictModel):
     """Semi-supervised: mean squared error between predictions for two augmentations of an unlabelled slice, undone.
 
     Attributes:
@@ -95,7 +97,7 @@ class Consistency(_Strict):
     batch: Annotated[int, Field(gt=0)] | None = None
 
 
-class Recipe(_Strict):
+class Recipe(StrictModel):
     """The contents of a preset, and of the "recipe" in a run's config.json.
 
     Attributes:
@@ -201,22 +203,19 @@ def load_recipe(preset: str, changes: Sequence[str] = (), **fields: Any) -> Reci
 
 
 def checked_recipe(content: dict[str, Any], source: str) -> Recipe:
-    """The recipe of a dictionary; `source` names it in messages.
+    """Make the recipe of a dictionary; `source` names it in messages.
 
     Raises:
         InputError: naming every field that is wrong.
     """
-    try:
-        return Recipe.model_validate(content)
-    except ValidationError as error:
-        raise InputError(
-            f"The recipe ({source}) is not valid: {problems_in_words(error)}.",
-            hint=f"Fields are: {', '.join(Recipe.model_fields)}.",
-        ) from None
+    return _checked(Recipe, content, source)
 
 
-def changed_recipe(recipe: Recipe, changes: Sequence[str]) -> Recipe:
-    """The recipe with some fields changed, as in `load_recipe`.
+RecipeT = TypeVar("RecipeT", bound=StrictModel)
+
+
+def changed_recipe(recipe: RecipeT, changes: Sequence[str]) -> RecipeT:
+    """Change some fields of a recipe of any kind, as in `load_recipe`.
 
     Raises:
         InputError: when a change is not understood, or a value is not allowed.
@@ -224,7 +223,17 @@ def changed_recipe(recipe: Recipe, changes: Sequence[str]) -> Recipe:
     content = recipe.model_dump(mode="json")
     for change in changes:
         _set(content, change)
-    return checked_recipe(content, "of the run")
+    return _checked(type(recipe), content, "of the run")
+
+
+def _checked(kind: type[RecipeT], content: dict[str, Any], source: str) -> RecipeT:
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise InputError(
+            f"The recipe ({source}) is not valid: {problems_in_words(error)}.",
+            hint=f"Fields are: {', '.join(kind.model_fields)}.",
+        ) from None
 
 
 def _set(content: dict[str, Any], change: str) -> None:

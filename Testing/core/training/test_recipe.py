@@ -197,7 +197,7 @@ def test_encoders_and_checkpoints_start_a_run(tmp_path):
         assert file in start.record
     with pytest.raises(CheckpointError, match="asks for B") as error:
         starting_point(str(tmp_path / "net_T.pth"), "B", classes, in_channels=1)
-    assert "variant=T" in error.value.hint
+    assert "variant T" in error.value.hint
     with pytest.raises(CheckpointError, match="cannot be read"):
         starting_point(str(tmp_path / "none.pth"), None, classes, in_channels=1)
 

@@ -259,7 +259,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_a_word(data, tmp_path, monke
     monkeypatch.setattr(RWKVUNet, "forward", lambda self, image: forward(self, image) * float("nan"))
     with pytest.raises(TrainingError, match="no number in epoch 1") as error:
         run(data, tmp_path / "run", store=tmp_path / "store")
-    assert "learning_rate" in error.value.hint
+    assert "learning rate" in error.value.hint
     status = read_status(tmp_path / "run")
     assert status["state"] == "failed"
     assert "no number" in status["message"]

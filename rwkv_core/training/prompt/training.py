@@ -8,11 +8,11 @@ and a log; the finished bundle is RUN/bundle.
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,6 +28,7 @@ from rwkv_core.training.prompt.pictures import sheet
 from rwkv_core.training.prompt.samples import Sample, SampleGenerator
 from rwkv_core.training.prompt.sources import read_heads, read_scans
 from rwkv_core.training.prompt.user import SimulatedUser
+from rwkv_core.training.recipe import StrictModel
 
 HELD_OUT_HEADS = 2
 ROUNDS = ((1, 0.42), (2, 0.22), (3, 0.14), (4, 0.10), (6, 0.12))
@@ -96,8 +97,7 @@ def rate_at(fraction: float, peak: float) -> float:
     return peak * (0.002 + 0.998 * 0.5 * (1 + math.cos(math.pi * min((fraction - 0.03) / 0.97, 1))))
 
 
-@dataclass(frozen=True)
-class PromptRecipe:
+class PromptRecipe(StrictModel):
     """How the promptable network is trained.
 
     Attributes:
@@ -109,32 +109,12 @@ class PromptRecipe:
         seed: of all random numbers.
     """
 
-    seconds: float = 1200.0
-    batch: int = 128
-    size: int = 128
-    rate: float = 2e-3
-    held_out: int = 320
-    seed: int = 1
-
-    def changed(self, changes: list[str]) -> "PromptRecipe":
-        """The recipe with fields changed by texts like "seconds=600".
-
-        Raises:
-            InputError: for an unknown field, or a value that is no number above zero.
-        """
-        kinds = {f.name: type(getattr(self, f.name)) for f in fields(self)}
-        values: dict[str, Any] = {}
-        for change in changes:
-            name, _, text = change.partition("=")
-            if name not in kinds:
-                raise InputError(f"The recipe has no field {name!r}.", hint=f"It has {', '.join(kinds)}.")
-            try:
-                values[name] = kinds[name](text)
-            except ValueError:
-                raise InputError(f"{name} must be a number, not {text!r}.") from None
-            if values[name] <= 0:
-                raise InputError(f"{name} must be above zero.")
-        return replace(self, **values)
+    seconds: PositiveFloat = 1200.0
+    batch: PositiveInt = 128
+    size: PositiveInt = 128
+    rate: PositiveFloat = 2e-3
+    held_out: PositiveInt = 320
+    seed: PositiveInt = 1
 
 
 CHECKPOINT, LOG, STOP = "last.pt", "log.txt", "stop"
@@ -238,7 +218,7 @@ class _Training:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.values,
-            "recipe": asdict(self.recipe),
+            "recipe": self.recipe.model_dump(),
             "done": done,
             "steps": self.steps,
             "seen": self.seen,
@@ -251,7 +231,7 @@ class _Training:
         network = promptable()
         network.load_state_dict({name: value.cpu() for name, value in self.average.values.items()})
         shipped = read_bundle(SHIPPED / "prompt").config
-        record = {**shipped.training, **asdict(self.recipe), "answers": self.seen, "steps": self.steps}
+        record = {**shipped.training, **self.recipe.model_dump(), "answers": self.seen, "steps": self.steps}
         config = shipped.model_copy(update={"training": record})
         return write_bundle(self.folder / "bundle", config, network, half=True).folder
 
