@@ -294,6 +294,121 @@ def test_voxels_that_are_not_finite_become_background_and_are_reported():
     assert any("3 voxels are not finite" in warning for warning in result.warnings)
 
 
+def scan(shape=(12, 40, 40), top=1000):
+    """Shades of a head on a dark, noisy background, whole numbers from 0 on."""
+    _, j, i = np.indices(shape)
+    inside = (j - 20) ** 2 + (i - 20) ** 2 < 200
+    shades = np.abs(
+        np.random.default_rng(0).normal(np.where(inside, 0.5 + 0.3 * np.sin(i / 3) * np.cos(j / 3), 0), 0.02)
+    )
+    return (top * shades).round().astype(np.float32)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5])
+@pytest.mark.parametrize("padding", [3.4028235e38, -3.4028235e38, 65535, -1024, -32768, -5])
+@pytest.mark.parametrize("method", ["percentile", "zscore", "slice-min-max"])
+@pytest.mark.parametrize("top", [250, 4000])
+def test_padding_does_not_move_the_intensities(method, padding, share, top):
+    settings = config(intensity={"method": method, **({"low": 1, "high": 99} if method == "percentile" else {})})
+    clean = scan(top=top)
+    padded, columns = clean.copy(), int(share * clean.shape[2] + 0.5)
+    padded[..., :columns] = padding
+    rest = fit_intensity(settings.preprocessing.intensity, clean[..., columns:])
+    found = fit_intensity(settings.preprocessing.intensity, padded)
+    assert found.paddings == (np.float32(padding),)
+    assert (found.offset, found.unit) == pytest.approx((rest.offset, rest.unit), rel=1e-5)
+    scaled = found(padded.copy())
+    np.testing.assert_allclose(scaled[..., columns:], rest(clean[..., columns:].copy()), atol=1e-3)
+    assert np.allclose(scaled[..., :columns], scaled[..., columns:].min((1, 2), keepdims=True), atol=0.1)
+    np.testing.assert_allclose(found(torch.from_numpy(padded.copy())).numpy(), scaled, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        scan(),
+        np.maximum(scan(), 300) - 300,  # most is 0 exactly
+        np.minimum(scan(), 500),  # saturated
+        np.where(scan() > 50, scan() + 2000, 0),  # a head that was cut out
+        scan() * 3 - 1024,  # CT: air has the least value, and values beside it
+        np.clip(scan() * 3 - 1100, -1024, 3071),
+        (scan() - 300) / 200,  # normalized
+        (scan() > 200) * 7.0,  # two values
+    ],
+)
+def test_what_is_no_padding(array):
+    assert fit_intensity(ZScore(method="zscore"), array.astype(np.float32)).paddings == ()
+    assert fit_intensity(ZScore(method="zscore"), array.round().astype(np.int16)).paddings == ()
+
+
+def test_padding_becomes_background_and_is_reported():
+    array, channel = levels()
+    array = array + np.random.default_rng(0).normal(0, 1e-4, array.shape).astype(np.float32)
+    array[:, :, :3], channel[:, :, :3] = -1024, 0
+    settings = config(intensity={"method": "percentile", "low": 0, "high": 100})
+    result = Segmenter(with_network(settings, BandNetwork()), "cpu").segment(Volume(array, RAS))
+    assert np.array_equal(result.labelmap, channel)
+    assert any("hold -1024" in warning for warning in result.warnings)
+
+
+class NothingNetwork(torch.nn.Module):
+    """Stand-in: background everywhere, but one pixel in the middle of channel 1 where `some`."""
+
+    def __init__(self, some=False):
+        super().__init__()
+        self.some = some
+
+    def forward(self, image):
+        logits = torch.zeros(len(image), 5, *image.shape[2:])
+        logits[:, 0] = 10
+        if self.some:
+            logits[:, 1, 10, 10] = 20
+        return logits
+
+
+def test_an_empty_result_is_said_with_likely_reasons():
+    array, _ = levels()
+    empty = Segmenter(with_network(config(), NothingNetwork()), "cpu")
+    (said,) = empty.segment(Volume(array, RAS)).warnings
+    assert said.startswith("The result is empty") and "field of view" in said and "padding" in said
+    assert empty.segment(Volume(array, RAS), Region.parse("0:5,:,:")).warnings == []
+
+
+@pytest.mark.parametrize(
+    ("typical", "words"),
+    [
+        ({1: 400.0, 2: 100.0}, "next to nothing: "),
+        ({1: 0.006, 2: 0.1, 3: 0.2}, "nothing was found of Class 2, Class 3"),
+        ({}, ""),
+    ],
+)
+def test_much_less_than_the_training_labels_held_is_said(typical, words):
+    array, _ = levels()
+    settings = config(typical_ml=typical)
+    warnings = Segmenter(with_network(settings, NothingNetwork(some=True)), "cpu").segment(Volume(array, RAS)).warnings
+    assert any(words in one for one in warnings) if words else not any("nothing" in one for one in warnings)
+
+
+def test_hounsfield_units_under_an_mr_model_are_warned_of_and_the_reverse():
+    head = scan()
+    ct = np.where(head < 100, -1000 + head / 5, head / 10 - 20).astype(np.float32)
+
+    def warned(modality, array, words, known=""):
+        settings = config(modality=modality, intensity={"method": "window", "low": -160, "high": 240})
+        segmenter = Segmenter(with_network(settings, NothingNetwork()), "cpu")
+        found = segmenter.segment(Volume(array, RAS, "x", known)).warnings
+        return any(words in warning for warning in found)
+
+    assert warned("MR", ct, "look like Hounsfield")
+    assert warned("MR", ct.astype(np.int16), "look like Hounsfield", "MR")
+    assert not warned("MR", head, "look like Hounsfield")
+    assert not warned("CT", ct, "Hounsfield units, but")
+    assert warned("CT", head, "Hounsfield units, but")
+    padded = head.copy()
+    padded[..., :10] = -1024
+    assert warned("CT", padded, "Hounsfield units, but")
+
+
 @pytest.mark.parametrize("method", ["percentile", "zscore", "slice-min-max", "window"])
 def test_no_finite_value(method):
     extra = {"low": 0, "high": 100} if method in ("percentile", "window") else {}
@@ -351,7 +466,9 @@ def test_ct_model_on_a_volume_without_air_or_fat_warns():
     ct = config(intensity={"method": "window", "low": -125, "high": 275}, modality="CT")
     segmenter = Segmenter(with_network(ct, BandNetwork()), "cpu")
     assert any("Hounsfield" in w for w in segmenter.segment(Volume(array, RAS)).warnings)
-    assert segmenter.segment(Volume(array.astype(np.int16) - 1000, RAS)).warnings == []
+    assert not any(
+        "Hounsfield units, but" in w for w in segmenter.segment(Volume(array.astype(np.int16) - 1000, RAS)).warnings
+    )
 
 
 @pytest.mark.parametrize(("given", "fits"), [("CT", True), ("", True), ("MR", False)])

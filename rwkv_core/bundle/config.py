@@ -149,6 +149,8 @@ class BundleConfig(_Strict):
         surroundings: what channels after those of `classes` mean: told apart from background in the network only, and
             counted where volumes are, but background in labelmaps.
         remove_islands: in a whole volume, keep only the largest connected part of all classes together; None keeps all.
+        typical_ml: median volume of a class in the training labels that show it, ml, by the class's value; a result
+            with next to nothing of it is doubted. Classes that are not listed are not judged.
         training: free-form record of how the weights came to be.
     """
 
@@ -165,6 +167,7 @@ class BundleConfig(_Strict):
     surroundings: tuple[SegmentClass, ...] = ()
     preprocessing: Preprocessing | None = None
     remove_islands: Islands | None = None
+    typical_ml: dict[int, Annotated[float, Field(gt=0)]] = {}
     training: dict[str, Any] = {}
     licence: Annotated[str, Field(min_length=1)]
     citation: str = ""
@@ -200,6 +203,9 @@ class BundleConfig(_Strict):
             repeated = sorted({str(f) for f in found if found.count(f) > 1})
             if repeated:
                 raise ValueError(f"two classes share the {what} {', '.join(repeated)}")
+        strangers = set(self.typical_ml) - {c.value for c in self.classes}
+        if strangers:
+            raise ValueError(f"typical_ml names a value that is no class: {min(strangers)}")
         opposite = {c.value: c.opposite for c in self.classes}
         for value, other in opposite.items():
             if other is not None and (other == value or opposite.get(other) != value):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from rwkv_core.bundle.config import BundleConfig
 from rwkv_core.vocabulary import SegmentClass, StructureVolume
 
 LOW = 0.7
@@ -20,6 +21,9 @@ _FLUID_ID = 24
 
 _NAMED = 4
 """Structures that a warning names."""
+
+_NEXT_TO_NOTHING = 0.01
+"""Share of the usual volume."""
 
 
 class Confidence:
@@ -58,6 +62,43 @@ def low_confidence(volumes: Sequence[StructureVolume]) -> list[str]:
     named = ", ".join(f"{v.name} ({v.confidence:.2f})" for v in unsure[:_NAMED])
     more = f" and {len(unsure) - _NAMED} more" if len(unsure) > _NAMED else ""
     return [f"The model is unsure of {named}{more}: look at them before using their volumes."]
+
+
+def too_little(
+    volumes: Sequence[StructureVolume], config: BundleConfig, spacing: tuple[float, float, float]
+) -> list[str]:
+    """A sentence about a result that is empty, or next to it, with likely reasons; none where it is not.
+
+    Next to nothing is under a hundredth of what the model's training labels held, of all classes or of single ones.
+
+    Args:
+        volumes: of a whole volume's result.
+        spacing: of the volume, mm.
+    """
+    found = {v.value: v.volume_ml for v in volumes if v.value}
+    expected = config.typical_ml
+    all_found, all_expected = sum(found.values()), sum(expected.values())
+    reasons = (
+        f"Likely reasons: the volume does not show what this model segments (field of view), it is not "
+        f"{'CT in Hounsfield units' if config.modality == 'CT' else config.modality}, its spacing "
+        f"({' x '.join(f'{mm:.3g}' for mm in spacing)} mm) is wrong, or extreme values beside the body (padding) "
+        f"leave no contrast in it."
+    ).replace("it is not any, ", "")
+    if not all_found:
+        return [f"The result is empty: no voxel was labeled. {reasons}"]
+    if all_found < _NEXT_TO_NOTHING * all_expected:
+        return [
+            f"The result holds next to nothing: {all_found:.2g} ml in all, where about {all_expected:.3g} ml are "
+            f"usual. {reasons}"
+        ]
+    names = {c.value: c.name for c in config.classes}
+    missing = [names[value] for value, ml in expected.items() if found.get(value, 0.0) < _NEXT_TO_NOTHING * ml]
+    if not missing:
+        return []
+    more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+    return [
+        f"Next to nothing was found of {', '.join(missing[:_NAMED])}{more}. Check that they lie in the field of view."
+    ]
 
 
 def structure_volumes(

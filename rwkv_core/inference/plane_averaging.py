@@ -206,8 +206,8 @@ class Averaging:
 
     @staticmethod
     def _leave_unknown(labels: NDArray[np.unsignedinteger], plane: SlicePass, stack: SliceStack) -> None:
-        if plane.scale.not_finite:
-            stack.to_stack(labels)[~np.isfinite(plane.source)] = 0
+        if plane.scale.some_unmeasured:
+            stack.to_stack(labels)[plane.scale.unmeasured(plane.source)] = 0
 
     def _step(self, number: int) -> int:
         """Which of the slices of a plane go through the network: every one of the first, fewer of the others."""

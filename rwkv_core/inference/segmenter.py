@@ -18,7 +18,7 @@ from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.engines import choose_device, make_engine
 from rwkv_core.errors import BundleError, InputError, Remedy
 from rwkv_core.inference.block_pass import CONTEXT, BlockPass
-from rwkv_core.inference.confidence import Confidence, low_confidence, structure_volumes
+from rwkv_core.inference.confidence import Confidence, low_confidence, structure_volumes, too_little
 from rwkv_core.inference.intensity import IntensityScale, fit_intensity
 from rwkv_core.inference.plane_averaging import Averaging, Box
 from rwkv_core.inference.preprocessing import make_resampler
@@ -215,11 +215,26 @@ class Segmenter:
                 remedy=Remedy("allow any modality"),
             )
 
-    def warnings(self, scale: IntensityScale) -> list[str]:
-        """What a person should know before trusting the result."""
+    def warnings(self, scale: IntensityScale, known: str = "") -> list[str]:
+        """What a person should know before trusting the result.
+
+        Args:
+            known: the volume's modality, where its file names it.
+        """
         found = []
         if scale.not_finite:
             found.append(f"{scale.not_finite} voxels are not finite numbers; they are labelled as background.")
+        if scale.paddings:
+            values = " and ".join(f"{value:g}" for value in scale.paddings)
+            found.append(
+                f"{scale.padded:.1%} of the voxels hold {values}, far from all other values: taken for padding, left "
+                "out of the intensity scaling, and labelled as background."
+            )
+        if scale.hounsfield and self.bundle.config.modality == "MR" and known != "CT":
+            found.append(
+                "This model expects MR, but the values look like Hounsfield units (air at -1000, soft tissue around "
+                "0): check that the volume is no CT."
+            )
         in_hounsfield = isinstance(self.preprocessing.intensity, Window) and self.bundle.config.modality == "CT"
         if in_hounsfield and scale.minimum > _AIR_OR_FAT_HU:
             found.append(
@@ -302,8 +317,8 @@ class PreparedVolume:
             clean = Cleaning(
                 self.segmenter.bundle.config, volume.spacing, options.islands, options.smoothing, region is None
             )
-            given = volume.array[box] if self.scale.not_finite else ()
-            clean(labelmap[box], lambda: (~np.isfinite(one) for one in given), cancelled)
+            given = volume.array[box] if self.scale.some_unmeasured else ()
+            clean(labelmap[box], lambda: (self.scale.unmeasured(one) for one in given), cancelled)
             volumes = self._volumes(labelmap, confidence)
             for around in self.segmenter.bundle.config.surroundings:
                 labelmap[labelmap == around.value] = 0
@@ -315,7 +330,8 @@ class PreparedVolume:
             timings=clock.seconds(),
             slices=slices,
             orientation="+".join(stack.code for stack in stacks),
-            warnings=self.segmenter.warnings(self.scale) + (low_confidence(volumes) if region is None else []),
+            warnings=[*volume.notes, *self.segmenter.warnings(self.scale, volume.modality)]
+            + (self._doubts(volumes) if region is None else []),
             volumes=volumes,
         )
 
@@ -324,6 +340,10 @@ class PreparedVolume:
         counts = count_labels(labelmap, int(self.segmenter.values.max()))
         voxel_ml = abs(float(np.linalg.det(self.volume.ijk_to_ras[:3, :3]))) / 1000
         return structure_volumes(counts, voxel_ml, config.classes, config.surroundings, confidence.values())
+
+    def _doubts(self, volumes: Sequence[StructureVolume]) -> list[str]:
+        """Sentences about an answer for a whole volume that looks wrong."""
+        return too_little(volumes, self.segmenter.bundle.config, self.volume.spacing) or low_confidence(volumes)
 
     def _label(
         self,

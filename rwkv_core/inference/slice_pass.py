@@ -89,8 +89,8 @@ class Pass:
         def finish(batch: slice, logits: Batch) -> None:
             with self.clock("restore"):
                 labels = np.take(values, in_memory(self.resampler.labels(logits)))
-                if self.scale.not_finite:
-                    labels[~np.isfinite(self.source[batch])] = 0
+                if self.scale.some_unmeasured:
+                    labels[self.scale.unmeasured(self.source[batch])] = 0
                 target[batch] = labels
 
         return finish

@@ -44,7 +44,14 @@ def require_free_name(name: str, output: Path, store: Path) -> None:
         )
 
 
-def describe(job: Job, inputs: Inputs, progress: Progress, network: Network, started_from: str) -> BundleConfig:
+def describe(
+    job: Job,
+    inputs: Inputs,
+    progress: Progress,
+    network: Network,
+    started_from: str,
+    typical_ml: dict[int, float] | None = None,
+) -> BundleConfig:
     """The config.json of the model."""
     recipe, dataset = job.recipe, inputs.dataset
     kept = progress.best_epoch if recipe.keep == "best" and progress.best_epoch else progress.epoch
@@ -71,6 +78,7 @@ def describe(job: Job, inputs: Inputs, progress: Progress, network: Network, sta
         modality=recipe.modality or dataset.modality,
         classes=inputs.classes,
         preprocessing=inputs.preprocessing,
+        typical_ml=typical_ml or {},
         training=training,
         licence=recipe.licence,
         citation=recipe.citation,
@@ -78,7 +86,13 @@ def describe(job: Job, inputs: Inputs, progress: Progress, network: Network, sta
 
 
 def write_model(
-    folder: RunFolder, job: Job, inputs: Inputs, progress: Progress, network: Network, started_from: str
+    folder: RunFolder,
+    job: Job,
+    inputs: Inputs,
+    progress: Progress,
+    network: Network,
+    started_from: str,
+    typical_ml: dict[int, float],
 ) -> Bundle | None:
     """Write RUN/bundle: the best weights, or the last ones; of a stopped run, what there is so far, if anything.
 
@@ -89,7 +103,7 @@ def write_model(
         return None
     if job.recipe.keep == "best" and progress.best_epoch and folder.best_checkpoint.exists():
         network.load_state_dict(load_checkpoint(folder.best_checkpoint)["network"])
-    config = describe(job, inputs, progress, network, started_from)
+    config = describe(job, inputs, progress, network, started_from, typical_ml)
     bundle = write_bundle(folder / "bundle", config, network)
     record_origin(bundle.folder, Origin("trained", file=_run_id(folder.path)))
     return bundle

@@ -157,7 +157,7 @@ def _run(
     finished = loop.run(key)
     bundle = None
     if fabric.is_global_zero:
-        bundle = write_model(folder, job, inputs, loop.progress, start.network, start.record)
+        bundle = write_model(folder, job, inputs, loop.progress, start.network, start.record, cache.typical_ml)
         if finished:
             assert bundle is not None
             bundle = add_to_store(bundle, folder, store)

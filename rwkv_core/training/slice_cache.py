@@ -52,10 +52,14 @@ class CachedSlice:
 
 
 class SliceCache:
-    """The slices of one folder. Can be sent to another process: the files are mapped where they are first read."""
+    """The slices of one folder. Can be sent to another process: the files are mapped where they are first read.
 
-    def __init__(self, folder: Path, slices: tuple[CachedSlice, ...]):
-        self.folder, self.slices = folder, slices
+    Attributes:
+        typical_ml: median volume of each class in the cases that show it, by label value.
+    """
+
+    def __init__(self, folder: Path, slices: tuple[CachedSlice, ...], typical_ml: dict[int, float] | None = None):
+        self.folder, self.slices, self.typical_ml = folder, slices, typical_ml or {}
         self._images: NDArray[np.float32] | None = None
         self._labels: NDArray[np.uint8] | None = None
 
@@ -105,8 +109,8 @@ def open_cache(folder: Path, key: str) -> SliceCache | None:
             CachedSlice(**{**one, "shape": tuple(one["shape"]), "classes": tuple(one["classes"])})
             for one in content["slices"]
         )
-        return SliceCache(folder, slices)
-    except (OSError, ValueError, KeyError, TypeError):
+        return SliceCache(folder, slices, {int(value): float(ml) for value, ml in content["typical_ml"].items()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -191,7 +195,11 @@ def build_cache(
         report.raise_errors()
         if not slices:
             raise InputError("There is no slice to train with.", hint="Check the data set's splits.")
-        content = {"key": key, "slices": [asdict(one) for one in slices]}
+        content = {
+            "key": key,
+            "typical_ml": report.typical_ml(),
+            "slices": [asdict(one) for one in slices],
+        }
         with replacing(folder / _INDEX) as path:
             path.write_text(json.dumps(content), encoding="utf-8")
     except OSError as error:
@@ -203,7 +211,7 @@ def build_cache(
         raise
     if progress:
         progress(len(jobs), len(jobs))
-    return SliceCache(folder, tuple(slices)), report
+    return SliceCache(folder, tuple(slices), report.typical_ml()), report
 
 
 def _add_case(

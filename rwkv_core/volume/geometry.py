@@ -45,6 +45,7 @@ class Volume:
         ijk_to_ras: 4 x 4, float64, read-only.
         name: for messages; usually the file's name.
         modality: as in DICOM, "CT" or "MR" for instance; empty when it is not known.
+        notes: sentences about the file that a person should read, such as a header that contradicts itself.
 
     Raises:
         InputError: for an image that is not 3-D and scalar, has no voxels, or whose geometry is no geometry.
@@ -54,6 +55,7 @@ class Volume:
     ijk_to_ras: Matrix
     name: str = ""
     modality: str = ""
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         what = self.name or "The volume"

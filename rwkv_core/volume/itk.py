@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +16,17 @@ if TYPE_CHECKING:
     import SimpleITK as sitk
 else:
     sitk = LazyModule("SimpleITK")
+
+
+@contextmanager
+def quiet_itk() -> Iterator[None]:
+    """No warnings of ITK on the terminal: they name C++ files; what matters is said in `Volume.notes`."""
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
 
 
 class _Voxels:

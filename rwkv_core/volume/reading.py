@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,17 @@ from rwkv_core.vocabulary import SegmentClass
 from rwkv_core.volume.dicom import dicom_inputs, files_below, read_dicom_file, read_dicom_folder, split_address
 from rwkv_core.volume.dicom_frames import is_dicom_file
 from rwkv_core.volume.geometry import Volume, ijk_to_ras_from_lps
-from rwkv_core.volume.itk import array_of, reason_of
-from rwkv_core.volume.nifti import nifti_damage
+from rwkv_core.volume.itk import array_of, quiet_itk, reason_of
+from rwkv_core.volume.nifti import (
+    MAX_SKEW_DEGREES,
+    NiftiHeader,
+    is_cifti,
+    nifti_damage,
+    nifti_header,
+    nifti_notes,
+    read_nifti,
+    skewed,
+)
 from rwkv_core.volume.seg_nrrd import classes_in_header
 from rwkv_core.volume.writing import LABELMAP_MARK
 
@@ -29,6 +39,7 @@ INPUT_EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 _RESULTS = (".seg.nrrd", ".seg.nhdr", "_probabilities.nii.gz", "_uncertainty.nii.gz")
 _HEAD = 4096  # bytes, in which every header that is written here ends
+_FREESURFER = (".mgz", ".mgh")
 _DICOMDIR = "DICOMDIR"
 _KNOWN = "Give a 3-D volume as NIfTI (.nii, .nii.gz), NRRD, MHA, or a folder with a DICOM series."
 _AGAIN = "The file may be damaged or incomplete: copy it again, or convert it again from its source."
@@ -162,6 +173,41 @@ def _read_folder(folder: Path, series: str | None) -> Volume:
 
 
 def _read_file(path: Path) -> Volume:
+    name = path.name.lower()
+    header = nifti_header(path)
+    if header is not None and is_cifti(header):
+        raise InputError(
+            f"{path} is CIFTI: values on surfaces and in regions, not a volume.",
+            hint="Give the volume that it was made from, or take one out of it: wb_command -cifti-separate.",
+        )
+    if name.endswith(_FREESURFER):
+        raise InputError(
+            f"{path} is an image of FreeSurfer (.mgz, .mgh).",
+            hint=f"Convert it: mri_convert {path.name} {path.stem}.nii.gz, or load and save it in Slicer.",
+        )
+    if header is not None and not header.apart and _is_own_business(path, header):
+        return _read_nifti(path, header)
+    with quiet_itk():
+        return _read_itk(path, header)
+
+
+def _is_own_business(path: Path, header: NiftiHeader) -> bool:
+    """Whether ITK does not read such NIfTI, or not rightly: version 2, another name, no voxel size though an sform."""
+    named = path.name.lower().endswith((".nii.gz",) if header.packed else (".nii", ".nii.gz"))
+    sizes = np.array(header.pixdim)
+    unknown = header.sform is not None and not np.isfinite(sizes).all()
+    return header.version == 2 or not named or unknown
+
+
+def _read_nifti(path: Path, header: NiftiHeader) -> Volume:
+    if damage := nifti_damage(path):
+        raise _refused(path, damage)
+    _check_axes(path, header.shape)
+    array, matrix, notes = read_nifti(path, header)
+    return Volume(array, matrix, path.name, notes=notes)
+
+
+def _read_itk(path: Path, header: NiftiHeader | None) -> Volume:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -173,9 +219,15 @@ def _read_file(path: Path) -> Volume:
             raise _refused(path, damage)
         image = reader.Execute()
     except RuntimeError as error:
-        raise _refused(path, _damage(path) or reason_of(error)) from None
+        reason = reason_of(error)
+        if "orthonormal" in reason and header is not None and header.skew <= MAX_SKEW_DEGREES:
+            return _read_nifti(path, header)
+        if "orthonormal" in reason:
+            raise skewed(path, header) from None
+        raise _refused(path, _damage(path) or reason) from None
     matrix = ijk_to_ras_from_lps(image.GetOrigin(), image.GetSpacing(), image.GetDirection())
-    return Volume(array_of(image), matrix, path.name)
+    notes = nifti_notes(header, matrix) if header is not None else ()
+    return Volume(array_of(image), matrix, path.name, notes=notes)
 
 
 def _damage(path: Path) -> str:
@@ -183,8 +235,7 @@ def _damage(path: Path) -> str:
 
 
 def _check_kind(path: Path, reader: sitk.ImageFileReader) -> None:
-    size = reader.GetSize()
-    written = " x ".join(str(n) for n in size)
+    written = " x ".join(str(n) for n in reader.GetSize())
     if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
         raise InputError(f"{path} holds complex numbers.", hint="Save its magnitude as a volume first.")
     if (components := reader.GetNumberOfComponents()) > 1:
@@ -192,6 +243,11 @@ def _check_kind(path: Path, reader: sitk.ImageFileReader) -> None:
             f"{path} is a colour or vector image: {components} values in each of {written} voxels.",
             hint="Convert it to a scalar volume first.",
         )
+    _check_axes(path, reader.GetSize())
+
+
+def _check_axes(path: Path, size: Sequence[int]) -> None:
+    written = " x ".join(str(n) for n in size)
     if len(size) < 3:
         raise InputError(f"{path} is a 2-D image ({written} pixels), not a volume.", hint=_KNOWN)
     if any(n > 1 for n in size[3:]):
@@ -202,9 +258,4 @@ def _check_kind(path: Path, reader: sitk.ImageFileReader) -> None:
 
 
 def _refused(path: Path, reason: str) -> InputError:
-    if "orthonormal" in reason:
-        return InputError(
-            f"{path}: the axes in its header (sform) are not at right angles, which ITK and Slicer refuse in NIfTI.",
-            hint="Resample it to a grid with right angles, or save it as NRRD.",
-        )
     return InputError(f"{path} cannot be read: {reason}.", hint=_AGAIN)

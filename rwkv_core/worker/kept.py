@@ -5,8 +5,6 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from rwkv_core.errors import InputError
 from rwkv_core.vocabulary import PostProcessing, Region
 from rwkv_core.worker.arrays import Array, geometry_of
@@ -111,8 +109,8 @@ class KeptResults:
 
         region, probabilities = parts.filled, parts.joined(parts.probabilities)
         volume = prepared.volume
-        if prepared.scale.not_finite:
-            probabilities[:, ~np.isfinite(volume.array[region.as_slices()])] = 0
+        if prepared.scale.some_unmeasured:
+            probabilities[:, prepared.scale.unmeasured(volume.array[region.as_slices()])] = 0
         config = prepared.segmenter.bundle.config
         settle_ties(probabilities, [one.value for one in config.classes], parts.joined(parts.labelmaps))
         self._kept[_kind(request)] = Kept(

@@ -43,6 +43,7 @@ class Report:
     Attributes:
         voxels: per class, in the order of `Dataset.classes`: label voxels over all cases.
         cases_with: per class, the number of cases that show it.
+        volumes_ml: per label value, its volume in every case that shows it; without those whose spacing is not known.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -50,6 +51,11 @@ class Report:
     cases_with: Counter[str] = field(default_factory=Counter)
     spacings: list[tuple[float, float, float]] = field(default_factory=list)
     channels: Counter[int] = field(default_factory=Counter)
+    volumes_ml: dict[int, list[float]] = field(default_factory=dict)
+
+    def typical_ml(self) -> dict[int, float]:
+        """The median volume of every class where it is shown, ml, three digits, by label value."""
+        return {value: float(f"{np.median(found):.3g}") for value, found in sorted(self.volumes_ml.items())}
 
     @property
     def errors(self) -> list[Finding]:
@@ -214,6 +220,9 @@ def _check_labels(dataset: Dataset, case: Case, sample: Sample, report: Report) 
         if int(value) in known:
             report.voxels[known[int(value)]] += int(count)
             report.cases_with[known[int(value)]] += 1
+            if sample.spacing_known:
+                ml = int(count) * abs(float(np.linalg.det(sample.ijk_to_ras[:3, :3]))) / 1000
+                report.volumes_ml.setdefault(int(value), []).append(ml)
 
 
 def _mm(spacing: Sequence[float]) -> str:
