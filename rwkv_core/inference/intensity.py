@@ -116,7 +116,8 @@ def fit_intensity(
     if not_finite:
         some = sample[np.isfinite(sample)]
         sample = some if some.size else flat[np.isfinite(flat)]
-    paddings, padded = (), 0.0
+    paddings: tuple[float, ...] = ()
+    padded = 0.0
     if not exact:
         paddings, rest = _paddings(sample)
         if paddings:

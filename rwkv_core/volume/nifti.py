@@ -12,7 +12,7 @@ import struct
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -245,7 +245,7 @@ def _parsed(head: bytes) -> NiftiHeader | None:
         if size not in (348, _HEADER) or len(head) < size:
             continue
 
-        def get(form: str, offset: int, order: str = order) -> tuple[float, ...]:
+        def get(form: str, offset: int, order: str = order) -> tuple[Any, ...]:
             return struct.unpack_from(order + form, head, offset)
 
         if size == 348:

@@ -368,3 +368,34 @@ def test_a_list_of_test_cases_alone_passes_the_check_as_it_passes_a_run(tmp_path
     for image in sorted((folder / "imagesTr").iterdir())[:1]:
         (folder / "imagesTs" / f"test_{image.name}").write_bytes(image.read_bytes())
     assert main(["dataset", "check", str(folder)]) == 0
+
+
+def test_what_dataset_json_says_and_the_folder_does_not(tmp_path):
+    folder = nnunet(tmp_path / "d")
+    content = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps(content | {"numTraining": 7, "file_ending": ".nrrd"}))
+    write_nifti(folder / "labelsTr" / "lost.nii.gz", scene(0)[1])
+    text = said(open_dataset(folder))
+    assert '"numTraining": 7, and imagesTr holds 3 cases' in text
+    assert '"file_ending": ".nrrd", and 6 files end otherwise' in text
+    assert "1 labels without an image, such as lost.nii.gz" in text
+    assert "error" not in text
+
+
+def test_labels_that_are_all_empty_are_an_error_before_a_run(tmp_path):
+    folder = nnunet(tmp_path / "d")
+    for n in range(3):
+        write_nifti(folder / "labelsTr" / f"case{n}.nii.gz", 0 * scene(n)[1])
+    assert "error : No label shows any class" in said(open_dataset(folder))
+    assert main(["dataset", "check", str(folder)]) == 1
+
+
+def test_what_rounding_explains_is_mended_and_said(tmp_path):
+    folder = nnunet(tmp_path / "d", cases=1)
+    label = scene(0)[1]
+    write_nifti(folder / "labelsTr" / "case0.nii.gz", label * np.float32(1 + 1.2e-7), spacing=(1 + 1e-7, 1.2, 3.0))
+    dataset = open_dataset(folder)
+    assert np.array_equal(dataset.read(dataset.cases[0]).label, label)
+    text = said(dataset)
+    assert "warning case0: Its label values are up to 2e-07 off whole numbers" in text
+    assert "error" not in text

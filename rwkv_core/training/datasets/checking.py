@@ -42,6 +42,7 @@ class Report:
 
     Attributes:
         voxels: per class, in the order of `Dataset.classes`: label voxels over all cases.
+        labelled: number of cases whose label could be read.
         cases_with: per class, the number of cases that show it.
         volumes_ml: per label value, its volume in every case that shows it; without those whose spacing is not known.
     """
@@ -51,6 +52,7 @@ class Report:
     cases_with: Counter[str] = field(default_factory=Counter)
     spacings: list[tuple[float, float, float]] = field(default_factory=list)
     channels: Counter[int] = field(default_factory=Counter)
+    labelled: int = 0
     volumes_ml: dict[int, list[float]] = field(default_factory=dict)
 
     def typical_ml(self) -> dict[int, float]:
@@ -147,6 +149,7 @@ def examine(dataset: Dataset, case: Case, sample: Sample, report: Report) -> Non
             "Resample the label onto the image's grid, with nearest.",
         )  # fmt: skip
         return
+    report.labelled += 1
     _check_place(case, sample, report)
     _check_labels(dataset, case, sample, report)
 
@@ -155,8 +158,11 @@ def check_whole(dataset: Dataset, report: Report) -> None:
     """Add what concerns all cases together; after every case was examined."""
     for note in dataset.notes:
         report.add("warning", "", note)
-    if not dataset.classes:
-        report.add("error", "", "No label shows any class: all are background.")
+    if not dataset.classes or (report.labelled and not report.voxels):
+        report.add(
+            "error", "", "No label shows any class: all are background.",
+            "Check that they were exported with their values, and onto the image's place.",
+        )  # fmt: skip
     for one in dataset.classes:
         if not report.voxels[one.name] and report.spacings:
             report.add("warning", "", f"No case shows the class {one.name} (value {one.value}).")

@@ -13,6 +13,9 @@ from rwkv_core.volume import INPUT_EXTENSIONS, Array, Matrix, read_volume
 
 PICTURE_EXTENSIONS = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 _LOSSY = (".jpg", ".jpeg")
+_ROUNDING = 1e-3
+"""Distance from a whole number that the storing and scaling of label values explains."""
+
 _MOST_VALUES = 256
 """Different values beyond which an image is taken for anything but a label."""
 
@@ -70,8 +73,11 @@ def read_image(path: Path) -> tuple[Array, Matrix, bool]:
     return np.moveaxis(pixels[..., :3], 2, 0)[:, None], flat_geometry(), False
 
 
-def read_label(path: Path) -> tuple[Array, Matrix]:
+def read_label(path: Path, problems: list[str] | None = None) -> tuple[Array, Matrix]:
     """(K, J, I) integers, and IJK to RAS.
+
+    Args:
+        problems: gets sentences about what was mended.
 
     Raises:
         InputError: when the file is no label image: real numbers, negative values, or colours.
@@ -89,22 +95,28 @@ def read_label(path: Path) -> tuple[Array, Matrix]:
             pixels = pixels[..., 0]
         return pixels[None], flat_geometry()
     volume = read_volume(path)
-    return whole_numbers(volume.array, path), volume.ijk_to_ras
+    return whole_numbers(volume.array, path, problems), volume.ijk_to_ras
 
 
-def whole_numbers(array: Array, path: Path) -> Array:
-    """Label values as integers; many tools store them as real numbers.
+def whole_numbers(array: Array, path: Path, problems: list[str] | None = None) -> Array:
+    """Label values as integers; many tools store them as real numbers, and some scale them on the way.
+
+    Args:
+        problems: gets a sentence where values are next to whole numbers, and were rounded.
 
     Raises:
         InputError: when values are not whole, or negative.
     """
     if array.dtype.kind == "f":
         rounded = np.rint(array)
-        if not np.array_equal(rounded, array):
+        off = float(np.abs(rounded - array).max()) if array.size else 0.0
+        if not off <= _ROUNDING:
             raise InputError(
                 f"{path} holds values that are not whole numbers: it is an image or probabilities, not labels.",
                 hint="Check that image and label were not swapped, and that labels were resampled with nearest.",
             )
+        if off and problems is not None:
+            problems.append(f"Its label values are up to {off:.1g} off whole numbers (1.0000001, say): rounded.")
         array = rounded.astype(np.int32)
     if array.size and array.min() < 0:
         raise InputError(f"{path} holds negative label values.", hint="Labels are 0 for background, then 1, 2, ...")
@@ -144,10 +156,11 @@ def read_pair(case: Case) -> Sample:
         image = np.concatenate(channels)
     if case.label is None:
         return Sample(image, None, ijk_to_ras, spacing_known=spacing_known)
-    label, label_to_ras = read_label(case.label)
+    problems: list[str] = []
+    label, label_to_ras = read_label(case.label, problems)
     if not spacing_known:
         label_to_ras = ijk_to_ras
-    return Sample(image, label, ijk_to_ras, label_to_ras, spacing_known)
+    return Sample(image, label, ijk_to_ras, label_to_ras, spacing_known, tuple(problems))
 
 
 def found_classes(cases: Iterable[Case]) -> tuple[LabelClass, ...]:

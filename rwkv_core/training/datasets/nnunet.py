@@ -6,6 +6,7 @@ value, "channel_names", "file_ending"). A ``splits_final.json`` in the folder gi
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +44,7 @@ def read_nnunet(path: Path, fold: int | None = None) -> Dataset:
     ]
     if not cases:
         raise InputError(f"{path / 'imagesTr'} holds no image named like case_0000.nii.gz.")
+    notes = _contradictions(path, content, [case for case in cases if case.split != "test"])
     names = content.get("channel_names") or content.get("modality") or {}
     return Dataset(
         path,
@@ -51,7 +53,32 @@ def read_nnunet(path: Path, fold: int | None = None) -> Dataset:
         tuple(cases),
         read_pair,
         modality=modality_of(names.values() if isinstance(names, dict) else ()),
+        notes=tuple(notes),
     )
+
+
+def _contradictions(path: Path, content: dict[str, Any], cases: list[Case]) -> Iterator[str]:
+    """What dataset.json says that the folder does not: nothing here depends on it, but nnU-Net does."""
+    said = content.get("numTraining")
+    if said is not None and said != len(cases):
+        yield f'{DESCRIPTION} says "numTraining": {said}, and imagesTr holds {len(cases)} cases. All of them are used.'
+    ending = content.get("file_ending")
+    others = [
+        file.name
+        for case in cases
+        for file in (*case.images, *([case.label] if case.label else []))
+        if isinstance(ending, str) and not file.name.endswith(ending)
+    ]
+    if others:
+        yield (
+            f'{DESCRIPTION} says "file_ending": "{ending}", and {len(others)} files end otherwise, such as '
+            f"{others[0]}. They are used."
+        )
+    if (path / "labelsTr").is_dir():
+        known = {case.id for case in cases}
+        lonely = [file.name for file in files_in(path / "labelsTr", _EXTENSIONS) if stem_of(file) not in known]
+        if lonely:
+            yield f"labelsTr holds {len(lonely)} labels without an image, such as {lonely[0]}."
 
 
 def read_json(path: Path) -> dict[str, Any]:
