@@ -25,6 +25,7 @@ from RWKVUNetSegmentLib.Panels.ModelPanel import ModelPanel
 from RWKVUNetSegmentLib.Panels.SegmentPanel import SegmentPanel
 from RWKVUNetSegmentLib.Panels.SetupPanel import SetupPanel
 from RWKVUNetSegmentLib.Panels.TrainingPanel import TrainingPanel
+from RWKVUNetSegmentLib.Panels.VolumesPanel import VolumesPanel
 from RWKVUNetSegmentLib.Scene import SampleData
 from RWKVUNetSegmentLib.Scene.ChosenNodes import ChosenNodes
 from RWKVUNetSegmentLib.Scene.InputVolume import isValid
@@ -43,6 +44,7 @@ PANELS = (
     InputsPanel,
     ModelPanel,
     SegmentPanel,
+    VolumesPanel,
     AdvancedPanel,
     InteractivePanel,
     BatchPanel,

@@ -28,6 +28,7 @@ SLICER_FOLDERS = (
     "Modules/Loadable/Segmentations/Widgets",
     "Modules/Loadable/SubjectHierarchy/Widgets",
     "Modules/Loadable/Terminologies/Widgets",
+    "Modules/Scripted/DICOMLib/Widgets",
 )
 PYTHON_FILES = {
     "slicer.util": "Base/Python/slicer/util.py",

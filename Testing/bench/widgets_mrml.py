@@ -1,5 +1,6 @@
 """Stand-ins for the qMRML and qSlicer widgets, driven by the real scene (their members are Slicer's own)."""
 
+import slicer
 import vtk
 
 from bench.pyside import QtCore, QtWidgets
@@ -320,6 +321,134 @@ class qMRMLSliderWidget(ctkSliderWidget):
 class qMRMLSpinBox(ctkDoubleSpinBox):
     def setMRMLScene(self, scene):
         pass
+
+
+@standin
+class ctkMenuButton(QtWidgets.QPushButton):
+    """A button whose right edge opens its menu; drawn as a plain one."""
+
+    def menu(self):
+        return getattr(self, "_menu", None)
+
+    def setMenu(self, menu):
+        self._menu = menu
+
+
+@standin
+class qMRMLSegmentationShow3DButton(ctkMenuButton):
+    """Makes and removes the surfaces itself, enables itself, and tells only what the user does."""
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._segmentation, self._tags = None, []
+        self.setCheckable(True)
+        self.text = "Show 3D"
+        menu = QtWidgets.QMenu(self)
+        menu.addAction("Surface smoothing").setCheckable(True)
+        self.setMenu(menu)
+        self.setEnabled(False)
+        self.toggled.connect(self._toggled)
+        tags = self._tags
+        self.destroyed.connect(lambda *_: [observed.RemoveObserver(tag) for observed, tag in tags])
+
+    locked = field(bool, False)
+
+    def setLocked(self, locked):
+        self.locked = locked
+
+    def segmentationNode(self):
+        return self._segmentation
+
+    def setSegmentationNode(self, node):
+        if node is self._segmentation:
+            return
+        while self._tags:
+            observed, tag = self._tags.pop()
+            observed.RemoveObserver(tag)
+        self._segmentation = node
+        if node is not None:
+            kind = slicer.vtkSegmentation
+            events = (kind.SegmentAdded, kind.SegmentRemoved, kind.ContainedRepresentationNamesModified)
+            self._tags += [(node, node.AddObserver(event, self._update)) for event in (*events, "ModifiedEvent")]
+        self._update()
+
+    def _update(self, *_):
+        segmentation = self._segmentation.GetSegmentation() if self._segmentation else None
+        self.setEnabled(bool(segmentation and not self.locked and segmentation.GetNumberOfSegments()))
+        wasBlocked = self.blockSignals(True)
+        if segmentation:
+            self.setChecked(segmentation.ContainsRepresentation("Closed surface"))
+        self.blockSignals(wasBlocked)
+
+    def _toggled(self, on):
+        if self._segmentation is None:
+            return
+        segmentation, display = self._segmentation.GetSegmentation(), self._segmentation.GetDisplayNode()
+        with slicer.util.NodeModify(self._segmentation):
+            if not on:
+                segmentation.RemoveRepresentation("Closed surface")
+            elif segmentation.CreateRepresentation("Closed surface") and display:
+                display.SetPreferredDisplayRepresentationName3D("Closed surface")
+                display.SetPreferredDisplayRepresentationName2D("Binary labelmap")
+
+
+@standin
+class qMRMLSegmentationFileExportWidget(qMRMLWidget):
+    """A few of the true one's controls; the files are written by Slicer's logic, as there."""
+
+    exportToFilesDone = signal()
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._segmentation, self._folder = None, QtCore.QDir.currentPath()
+        self._format, button = QtWidgets.QComboBox(), QtWidgets.QPushButton("Export")
+        self._format.addItems(["STL", "OBJ", "NRRD", "NIFTI"])
+        column = QtWidgets.QVBoxLayout(self)
+        for part in (QtWidgets.QLabel("File format (stand-in for Slicer's):"), self._format, button):
+            column.addWidget(part)
+        button.clicked.connect(lambda *_: self.exportToFiles())
+        self.setEnabled(False)
+
+    settingsKey = field(str, "", None, lambda self, key: self.updateWidgetFromSettings())
+
+    def segmentationNode(self):
+        return self._segmentation
+
+    def setSegmentationNode(self, node):
+        self._segmentation = node
+        self.setEnabled(node is not None)
+
+    def updateWidgetFromSettings(self):
+        settings = QtCore.QSettings()
+        self._folder = settings.value(f"{self.settingsKey}/DestinationFolder") or self._folder
+        self._format.setCurrentText(settings.value(f"{self.settingsKey}/FileFormat") or "STL")
+
+    def exportToFiles(self):
+        logic, kind = slicer.vtkSlicerSegmentationsModuleLogic, self._format.currentText
+        if kind in ("STL", "OBJ"):
+            logic.ExportSegmentsClosedSurfaceRepresentationToFiles(self._folder, self._segmentation, None, kind)
+        else:
+            extension = {"NRRD": "nrrd", "NIFTI": "nii"}[kind]
+            logic.ExportSegmentsBinaryLabelmapRepresentationToFiles(self._folder, self._segmentation, None, extension)
+        self.exportToFilesDone.emit()
+
+
+@standin
+class qSlicerDICOMExportDialog(QtCore.QObject):
+    """Only says that it was shown: the true one looks for plugins, and writes into the DICOM database."""
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._scene = None
+
+    def setMRMLScene(self, scene):
+        self._scene = scene
+
+    def execDialog(self, item=0):
+        from bench.dialog_answers import ShownDialog, dialogs
+
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self._scene)
+        dialogs.shown.append(ShownDialog("qSlicerDICOMExportDialog", "Export", hierarchy.GetItemName(item)))
 
 
 @standin

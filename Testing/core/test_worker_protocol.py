@@ -109,7 +109,7 @@ REPLIES = [
         classes=(
             SegmentClass(value=1, name="Brain", color=(1, 2, 3), terminology=Terminology(category=CODE, type=CODE)),
         ),
-        volumes_ml={"Brain ü软": 1.5},
+        volumes=(StructureVolume(name="Brain ü软", value=1, volume_ml=1.5, confidence=None),),
         device="cpu",
         engine="torch",
         timings={"total": 0.5},

@@ -181,7 +181,7 @@ class Segmentation:
     """`begun` are the runs; the test drives them on."""
 
     def __init__(self):
-        self.begun, self.shown3D, self.killed = [], [], []
+        self.begun, self.killed = [], []
         self.client = SimpleNamespace(
             logPath=None,
             logTail=lambda: "the end of the log",
@@ -194,7 +194,6 @@ class Segmentation:
         self.occupations = []
         self.occupationChanged = Signal()
         self.writer = SimpleNamespace(
-            show3D=lambda node, shown=True: self.shown3D.append((node, shown)),
             canUndo=lambda node: node not in self.undone,
             undo=self.undone.append,
         )

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from rwkv_core.errors import InputError, RWKVUNetError
-from rwkv_core.vocabulary import ModelEntry, Region, SegmentClass, SliceIndex, SpreadStructure
+from rwkv_core.vocabulary import ModelEntry, Region, SegmentClass, SliceIndex, SpreadStructure, StructureVolume
 from rwkv_core.worker.arrays import PrivateFolder, geometry_of
 from rwkv_core.worker.framing import LineSplitter, decode_request, encode
 from rwkv_core.worker.protocol import (
@@ -138,7 +138,13 @@ class Worker:
             id=request.id, labelmap=self.folder.put(labels), probabilities=None,
             region=region, slices=request.slices,
             ijk_to_ras=geometry_of(region.ijk_to_ras(np.array(request.volume.ijk_to_ras))),
-            classes=classes, volumes_ml={one.name: float((labels == one.value).sum() * voxel) for one in classes},
+            classes=classes, volumes=tuple(
+                StructureVolume(
+                    name=one.name, value=one.value, volume_ml=float((labels == one.value).sum() * voxel),
+                    confidence=0.5 + 0.1 * one.value,
+                )
+                for one in classes
+            ),
             device="cpu", engine="torch", timings={"total": 0.0}, count=1, orientation="SPL", warnings=(), warm=True,
             kept=request.keep,
         )  # fmt: skip

@@ -4,6 +4,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import slicer
 
@@ -72,10 +73,51 @@ class Controls:
 
     def show3DButton(self, opened, ui, state, volume):
         state.outputSegmentation = node = add_result(volume)
+        mask = np.zeros((6, 7, 8), np.uint8)
+        mask[2:4, 2:5, 2:6] = 1
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, node, "liver", volume)
         opened.widget.updateFromState()
-        ui.show3DButton.click()
-        ui.show3DButton.click()
-        assert opened.logic.segmentation.shown3D == [(node, True), (node, False)]
+        for shown in (True, False):
+            ui.show3DButton.click()
+            assert node.GetSegmentation().ContainsRepresentation("Closed surface") == state.show3D == shown
+
+    def volumesButton(self, opened, ui, state, volume):
+        state.outputSegmentation = add_result(volume)
+        opened.widget.updateFromState()
+        ui.volumesButton.click()
+        assert not ui.volumesWidget.isHidden() and ui.volumesTree.topLevelItem(0).text(0) == "Liver"
+        ui.volumesButton.click()
+        assert ui.volumesWidget.isHidden()
+
+    def volumesTree(self, opened, ui, state, volume):
+        self._open_volumes(opened, ui, state, volume)
+        ui.volumesTree.itemDoubleClicked.emit(ui.volumesTree.topLevelItem(0), 0)  # an empty structure is nowhere
+
+    def saveVolumesButton(self, opened, ui, state, volume, tmp_path):
+        self._open_volumes(opened, ui, state, volume)
+        bench.dialogs.answer(str(tmp_path / "volumes.csv"))
+        ui.saveVolumesButton.click()
+        assert "Liver,0.000," in (tmp_path / "volumes.csv").read_text()
+
+    def volumesTableButton(self, opened, ui, state, volume):
+        self._open_volumes(opened, ui, state, volume)
+        before = slicer.app.layoutManager().layout
+        ui.volumesTableButton.click()
+        slicer.app.layoutManager().setLayout(before)
+        assert slicer.util.getNodesByClass("vtkMRMLTableNode")[0].GetTable().GetValue(0, 0).ToString() == "Liver"
+
+    def exportButton(self, opened, ui, state, volume):
+        state.outputSegmentation = add_result(volume)
+        opened.widget.updateFromState()
+        bench.dialogs.answer("Accepted")
+        ui.exportButton.click()
+        assert bench.dialogs.shown[-1].title == "Export the structures"
+
+    @staticmethod
+    def _open_volumes(opened, ui, state, volume):
+        state.outputSegmentation = add_result(volume)
+        opened.widget.updateFromState()
+        ui.volumesButton.click()
 
     def undoButton(self, opened, ui, state, volume):
         state.outputSegmentation = node = add_result(volume)

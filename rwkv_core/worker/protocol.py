@@ -30,6 +30,7 @@ from rwkv_core.vocabulary import (
     SliceIndex,
     Slices,
     SpreadStructure,
+    StructureVolume,
 )
 
 PROTOCOL = 3
@@ -167,7 +168,7 @@ class SegmentResult(Result):
         slices: as asked; the arrays then hold these slices only, one after another.
         ijk_to_ras: geometry of the region: where its first voxel lies.
         classes: what the labels mean.
-        volumes_ml: volume of each class in millilitres, by name, in the region or the slices.
+        volumes: of the classes in the region or the slices, with the model's confidence, and what else it measures.
         engine: that computed it, never "auto".
         timings: seconds per stage, as `Segmentation.timings`, and "load", "write".
         count: slices that went through the network.
@@ -183,7 +184,7 @@ class SegmentResult(Result):
     slices: Slices | None
     ijk_to_ras: Geometry
     classes: tuple[SegmentClass, ...]
-    volumes_ml: dict[str, float]
+    volumes: tuple[StructureVolume, ...]
     device: str
     engine: str
     timings: dict[str, float]

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -134,6 +135,10 @@ class RequestHandlers:
         if "probabilities" in request.outputs:
             probabilities = self._folder.put(parts.joined(parts.probabilities))
         written = time.perf_counter() - start
+        volumes = result.volumes
+        if request.slices:  # each of them was a result of its own
+            measured = volumes_ml(labels, volume.ijk_to_ras, result.classes)
+            volumes = tuple(replace(row, volume_ml=measured[row.name], confidence=None) for row in volumes if row.value)
         region = parts.filled
         if keep:
             self.interactive.kept.keep(request, prepared, result, parts)
@@ -145,7 +150,7 @@ class RequestHandlers:
             slices=request.slices,
             ijk_to_ras=geometry_of(region.ijk_to_ras(volume.ijk_to_ras)),
             classes=result.classes,
-            volumes_ml=volumes_ml(labels, volume.ijk_to_ras, result.classes),
+            volumes=volumes,
             device=str(model.segmenter.engine.device),
             engine=model.segmenter.engine.name,
             timings={**parts.timings, "measure": prepared.seconds, "load": model.timings["total"], "write": written},

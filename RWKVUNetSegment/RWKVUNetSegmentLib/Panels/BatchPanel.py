@@ -5,11 +5,11 @@ from pathlib import Path
 import slicer
 from slicer.i18n import tr as _
 
-from rwkv_core.errors import InputError
 from RWKVUNetSegmentLib.Panels import TimeInWords
 from RWKVUNetSegmentLib.Panels.FolderChoice import FolderChoice
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
 from RWKVUNetSegmentLib.Scene.ParameterNode import optionsOf
+from RWKVUNetSegmentLib.Scene.SceneTables import showTable
 from RWKVUNetSegmentLib.Segmentation.BatchLogic import BatchResult, ItemState
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import RunState
 
@@ -124,10 +124,4 @@ class BatchPanel(Panel):
 
     def onShowTable(self) -> None:
         with showErrors(_("The table cannot be shown.")):
-            layout = slicer.app.layoutManager()
-            if layout is None or self.result is None:
-                raise InputError(_("This Slicer has no views."))
-            layout.setLayout(slicer.modules.tables.logic().GetLayoutWithTable(layout.layout))
-            application = slicer.app.applicationLogic()
-            application.GetSelectionNode().SetReferenceActiveTableID(self.result.table.GetID())
-            application.PropagateTableSelection()
+            showTable(self.result.table)  # type: ignore[union-attr]  # else the button is disabled

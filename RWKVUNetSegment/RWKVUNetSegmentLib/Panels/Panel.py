@@ -56,8 +56,12 @@ class Panel:
 
     def allow(self, button: Any, possible: bool, reason: str = "") -> None:
         """Enable a control, or disable it and say in its tooltip why."""
-        hint = self._hints.setdefault(button.name, button.toolTip)
         button.enabled = possible
+        self.explain(button, possible, reason)
+
+    def explain(self, button: Any, possible: bool, reason: str = "") -> None:
+        """Say in a control's tooltip what it does, or why it cannot be used."""
+        hint = self._hints.setdefault(button.name, button.toolTip)
         button.toolTip = hint if possible else reason
 
     def fits(self, volume: Any, modelID: str, question: str) -> bool | None:

@@ -39,7 +39,7 @@ class SegmentPanel(Panel):
         self._awaiting: Any = None  # the volume to segment as soon as what is being installed can be used
         self.ui.progressBar.visible = False
         self.ui.segmentButton.connect("clicked()", self.onSegmentOrCancel)
-        self.ui.show3DButton.connect("clicked()", self.onShow3D)
+        self.ui.show3DButton.connect("toggled(bool)", self.onShow3D)
         self.ui.undoButton.connect("clicked()", self.onUndo)
         self.ui.editButton.connect("clicked()", self.onEdit)
 
@@ -93,11 +93,11 @@ class SegmentPanel(Panel):
         node = self.parameterNode.outputSegmentation if self.parameterNode else None
         usable = bool(node and node.GetSegmentation().GetNumberOfSegments()) and not self.running
         why = _("There is no result yet.") if not self.running else _("Wait until the segmentation is done.")
-        self.allow(ui.show3DButton, usable, why)
+        ui.show3DButton.setSegmentationNode(node if usable else None)  # it enables itself, and shows what is
+        self.explain(ui.show3DButton, usable, why)
         self.allow(ui.editButton, usable, why)
         undoable = usable and self.logic.segmentation.writer.canUndo(node)
         self.allow(ui.undoButton, undoable, _("There is nothing to undo here.") if usable else why)
-        ui.show3DButton.checked = bool(self.parameterNode and self.parameterNode.show3D)
 
     def _outcome(self) -> str:
         """Of the run that is over, in words."""
@@ -186,11 +186,10 @@ class SegmentPanel(Panel):
                 options = replace(result.parameters.options, device="cpu", engine="auto")
                 self._start(replace(result.parameters, options=options))
 
-    def onShow3D(self) -> None:
-        with showErrors(_("The result cannot be shown in 3-D."), waitCursor=True):
-            node = self.parameterNode
-            node.show3D = not node.show3D
-            self.logic.segmentation.writer.show3D(node.outputSegmentation, node.show3D)
+    def onShow3D(self, on: bool) -> None:
+        """The button has shown or removed the surfaces itself; remember it for the next result."""
+        if self.parameterNode:
+            self.parameterNode.show3D = on
 
     def onUndo(self) -> None:
         with showErrors(_("The last run cannot be undone.")):

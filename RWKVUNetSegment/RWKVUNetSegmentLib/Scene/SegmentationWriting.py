@@ -39,9 +39,6 @@ from RWKVUNetSegmentLib.Scene.UndoHistory import UndoHistory
 _SURFACE = "Closed surface"
 """vtkSegmentationConverter.GetClosedSurfaceRepresentationName()."""
 
-_HIDDEN_ONCE = "RWKVUNetSegment.Hidden3D"
-"""Tag of a segment that `show3D` has hidden."""
-
 
 @dataclass(frozen=True, eq=False)
 class LabelledPart:
@@ -177,22 +174,11 @@ class SegmentationWriter:
         """Bring back the state before the last write."""
         self.history.undo(node)
 
-    def show3D(self, node: Any, shown: bool = True) -> None:
-        """Show or hide the segments' surfaces in 3-D views.
-
-        Fluid around an organ is hidden the first time, as it would hide the organ; the user may show it.
-        """
-        segmentation = node.GetSegmentation()
+    def show3D(self, node: Any) -> None:
+        """Show the segments' surfaces in 3D views, as Slicer's button "Show 3D" does."""
         display = node.GetDisplayNode()
         with slicer.util.NodeModify(node):
-            if not shown:
-                segmentation.RemoveRepresentation(_SURFACE)
-            elif segmentation.CreateRepresentation(_SURFACE) and display:
-                for segmentID in segmentation.GetSegmentIDs():
-                    segment = segmentation.GetSegment(segmentID)
-                    if surrounds(segment) and not segment.HasTag(_HIDDEN_ONCE):
-                        segment.SetTag(_HIDDEN_ONCE, "1")
-                        display.SetSegmentVisibility3D(segmentID, False)
+            if node.GetSegmentation().CreateRepresentation(_SURFACE) and display:
                 display.SetPreferredDisplayRepresentationName3D(_SURFACE)
                 display.SetPreferredDisplayRepresentationName2D(LABELMAP)
                 display.SetVisibility3D(True)
@@ -247,6 +233,8 @@ class SegmentationWriter:
                     segment.AddRepresentation(LABELMAP, layer)
                     segmentID = segmentation.GenerateUniqueSegmentID(f"Segment_{one.value}")
                     segmentation.AddSegment(segment, segmentID)
+                    if surrounds(segment):  # its surface would hide the organ; the user may show it
+                        node.GetDisplayNode().SetSegmentVisibility3D(segmentID, False)
                 elif segmentID not in locked:
                     segment = segmentation.GetSegment(segmentID)
                     segment.SetLabelValue(one.value)

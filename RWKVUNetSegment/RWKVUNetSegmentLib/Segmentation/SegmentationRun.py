@@ -11,12 +11,13 @@ import slicer
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
-from rwkv_core.vocabulary import Region, SegmentClass, SegmentOptions
+from rwkv_core.vocabulary import Region, SegmentClass, SegmentOptions, StructureVolume
 from rwkv_core.worker.arrays import geometry_of
 from rwkv_core.worker.protocol import Progress, SegmentRequest, SegmentResult, VolumeFile
 from RWKVUNetSegmentLib.Scene import InputVolume
 from RWKVUNetSegmentLib.Scene.RegionOfInterest import RegionOfInterest, regionFrom
 from RWKVUNetSegmentLib.Scene.SegmentationWriting import LabelledPart, SegmentationWriter
+from RWKVUNetSegmentLib.Scene.StructureVolumes import rememberMeasured
 from RWKVUNetSegmentLib.Worker.EventLoop import Waiter, deliver, later
 from RWKVUNetSegmentLib.Worker.Signal import emit
 from RWKVUNetSegmentLib.Worker.WorkerClient import WorkerClient, WorkerTicket
@@ -43,7 +44,7 @@ class SegmentationParameters:
         outputSegmentation: vtkMRMLSegmentationNode; None for a new one, "<volume> segmentation".
         options: model, device, and what is done with the answer. Single slices are never averaged.
         region: None (all), a `RegionOfInterest`, a ROI node or a slice node.
-        show3D: show the result in 3-D views.
+        show3D: show the result in 3D views.
         keep: the worker keeps the probabilities, for `InteractiveLogic`.
     """
 
@@ -103,7 +104,7 @@ class SegmentationResult:
         node: the segmentation node; None until it is written.
         segmentIDs: of the model's classes, by label value.
         classes: of the model.
-        volumesML: volume of each class in millilitres, by name, in the part that was segmented.
+        volumes: of each class in the part that was segmented, with the model's confidence, and what else it measures.
         timings: seconds per stage; "total" is what the user waited.
         device, engine: that computed it.
         warnings: sentences that a person should read.
@@ -119,7 +120,7 @@ class SegmentationResult:
     node: Any = None
     segmentIDs: dict[int, str] = field(default_factory=dict)
     classes: tuple[SegmentClass, ...] = ()
-    volumesML: dict[str, float] = field(default_factory=dict)
+    volumes: tuple[StructureVolume, ...] = ()
     timings: dict[str, float] = field(default_factory=dict)
     device: str = ""
     engine: str = ""
@@ -135,6 +136,11 @@ class SegmentationResult:
     def finished(self) -> bool:
         """Whether the state is final."""
         return self.state in RunState.FINAL
+
+    @property
+    def volumesML(self) -> dict[str, float]:
+        """Volume of each class in milliliters, by name."""
+        return {row.name: row.volume_ml for row in self.volumes if row.value}
 
     def cancel(self) -> None:
         """Ask for its end; it comes soon, at the latest when the worker's patience is over. Final states stay."""
@@ -285,7 +291,9 @@ class SegmentationRun:
         result.classes = answer.classes
         if not answer.slices:
             result.kept, result.box = answer.id if answer.kept else None, answer.region
-        result.volumesML = dict(answer.volumes_ml)
+        result.volumes = answer.volumes
+        if not answer.slices:
+            rememberMeasured(node, written.segmentIDs, answer.volumes)
         result.device, result.engine = answer.device, answer.engine
         result.warnings = [*answer.warnings, *written.warnings]
         result.timings |= answer.timings | {"import": time.perf_counter() - began}
