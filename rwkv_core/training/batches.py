@@ -3,6 +3,7 @@
 Nothing here has a state: a run that was killed repeats, or goes on in the middle of an epoch, exactly.
 """
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -110,9 +111,15 @@ def make_loader(samples: Dataset[tuple[Tensor, Tensor]], order: EpochOrder, work
         persistent_workers=workers > 0,
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_one_thread if workers else None,
+        worker_init_fn=begin_worker if workers else None,
     )
 
 
-def _one_thread(worker: int) -> None:
+def begin_worker(worker: int) -> None:
+    """Take one thread, and leave signals that go to the whole process group to the run, which ends its workers itself.
+
+    `timeout`, SLURM, systemd and `docker stop` send SIGTERM to all; torch takes a worker that dies of it for a fault.
+    """
     torch.set_num_threads(1)
+    for name in ("SIGINT", "SIGTERM"):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)

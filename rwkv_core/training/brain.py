@@ -24,6 +24,7 @@ from rwkv_core.bundle.store import SHIPPED, Origin, load_bundle, record_origin
 from rwkv_core.engines import choose_device
 from rwkv_core.errors import InputError, Remedy
 from rwkv_core.models import Network, RWKVUNet
+from rwkv_core.training.batches import begin_worker
 from rwkv_core.training.block_synthesis import BlockGenerator
 from rwkv_core.training.recipe import StrictModel
 from rwkv_core.training.sided_loss import SidedLoss
@@ -190,7 +191,7 @@ def train_brain(
     config = recipe.described()
     lightning.seed_everything(recipe.seed)
     data = GeneratedBatches(label_maps, config, recipe.batch, recipe.seed + resume)
-    loader = DataLoader(data, batch_size=None, num_workers=recipe.workers)
+    loader = DataLoader(data, batch_size=None, num_workers=recipe.workers, worker_init_fn=begin_worker)
     network = load_bundle(init).network if init else new_network(config)
     network.train().requires_grad_(True)
     module = BrainTraining(network, twins(config), recipe.steps, recipe.rate)

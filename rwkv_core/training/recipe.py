@@ -175,7 +175,9 @@ def load_recipe(preset: str, changes: Sequence[str] = (), **fields: Any) -> Reci
 
     Args:
         preset: its name, or the path of a .yaml file of one's own.
-        changes: "key=value" each; keys of nested fields with dots; values as in YAML ("null", "[224, 224]", "1e-4").
+        changes: "key=value" each; keys of nested fields with dots; values as in YAML ("null", "[224, 224]", "1e-4"). A
+            new "method" of preprocessing takes the place of the old one with all its fields. Of a recipe without
+            preprocessing, that of the bundle in `init` is changed.
         fields: further changes, by top-level name; None is left out.
 
     Raises:
@@ -194,11 +196,13 @@ def load_recipe(preset: str, changes: Sequence[str] = (), **fields: Any) -> Reci
         raise InputError(f"The preset {path} is not YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(content, dict):
         raise InputError(f"The preset {path} must hold fields and values.")
-    for change in changes:
-        _set(content, change)
     for name, value in fields.items():
         if value is not None:
             content[name] = value
+    if content.get("preprocessing") is None and any(change.startswith("preprocessing.") for change in changes):
+        content["preprocessing"] = _preprocessing_of(content, changes)
+    for change in _kinds_first(changes):
+        _set(content, change)
     return checked_recipe(content, str(path.name))
 
 
@@ -211,6 +215,9 @@ def checked_recipe(content: dict[str, Any], source: str) -> Recipe:
     return _checked(Recipe, content, source)
 
 
+_KIND = "method"
+"""The field that says which of several kinds an object is: of intensity scaling, of resampling."""
+
 RecipeT = TypeVar("RecipeT", bound=StrictModel)
 
 
@@ -221,7 +228,7 @@ def changed_recipe(recipe: RecipeT, changes: Sequence[str]) -> RecipeT:
         InputError: when a change is not understood, or a value is not allowed.
     """
     content = recipe.model_dump(mode="json")
-    for change in changes:
+    for change in _kinds_first(changes):
         _set(content, change)
     return _checked(type(recipe), content, "of the run")
 
@@ -236,6 +243,21 @@ def _checked(kind: type[RecipeT], content: dict[str, Any], source: str) -> Recip
         ) from None
 
 
+def _preprocessing_of(content: dict[str, Any], changes: Sequence[str]) -> dict[str, Any] | None:
+    """That of the bundle that the recipe starts from, so that one field of it can be changed."""
+    from rwkv_core.training.starting_point import find_bundle
+
+    chosen = [change.partition("=")[2] for change in changes if change.partition("=")[0].strip() == "init"]
+    bundle = find_bundle(chosen[-1] if chosen else content.get("init"))
+    own = bundle.config.preprocessing if bundle else None
+    return own.model_dump(mode="json") if own else None
+
+
+def _kinds_first(changes: Sequence[str]) -> list[str]:
+    """The changes with those of a method before those of its fields."""
+    return sorted(changes, key=lambda change: not change.partition("=")[0].strip().endswith(f".{_KIND}"))
+
+
 def _set(content: dict[str, Any], change: str) -> None:
     key, sign, text = change.partition("=")
     keys = key.strip().split(".")
@@ -246,7 +268,10 @@ def _set(content: dict[str, Any], change: str) -> None:
         if not isinstance(inner.get(name), dict):
             inner[name] = {}
         inner = inner[name]
-    inner[keys[-1]] = _value(text)
+    value = _value(text)
+    if keys[-1] == _KIND and inner.get(_KIND) != value:
+        inner.clear()  # fields of one method are none of another's
+    inner[keys[-1]] = value
 
 
 def _value(text: str) -> Any:

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from rwkv_core.bundle.config import Percentile, Spacing, Window
+from rwkv_core.bundle.store import load_bundle
 from rwkv_core.cli import main
 from rwkv_core.errors import InputError
 from rwkv_core.models import build_network
@@ -15,7 +17,7 @@ from rwkv_core.training.batches import EpochOrder
 from rwkv_core.training.devices import find_processes, is_first_process
 from rwkv_core.training.loop import cosine_rate
 from rwkv_core.training.losses import SegmentationLoss, consistency, two_views
-from rwkv_core.training.recipe import Augmentation, Loss, load_recipe, preset_names
+from rwkv_core.training.recipe import Augmentation, Loss, changed_recipe, load_recipe, preset_names
 from rwkv_core.training.starting_point import starting_point
 
 PAPER = {  # size, epochs, batch, rate, minimum, weights of the loss: section IV-A
@@ -58,6 +60,28 @@ def test_every_field_can_be_changed():
     assert recipe.augmentation.rotate == 0.25
     assert recipe.augmentation.crop == 0.1
     assert "finetune" in preset_names()
+
+
+def test_a_field_of_several_kinds_can_be_changed_in_any_order():
+    window = ["preprocessing.intensity.low=-160", "preprocessing.intensity.method=window"]
+    recipe = load_recipe("synapse", [*window, "preprocessing.intensity.high=240"])
+    assert recipe.preprocessing.intensity == Window(method="window", low=-160, high=240)
+    recipe = load_recipe("synapse", ["preprocessing.resampling.method=spacing", "preprocessing.resampling.pixel=0.8"])
+    assert recipe.preprocessing.resampling == Spacing(method="spacing", pixel=0.8)
+    recipe = load_recipe("synapse", ["preprocessing.intensity={method: zscore}"])
+    assert recipe.preprocessing.intensity.method == "zscore"
+    again = changed_recipe(recipe, ["preprocessing.intensity.method=percentile", "preprocessing.intensity.low=1",
+                                    "preprocessing.intensity.high=99"])  # fmt: skip
+    assert again.preprocessing.intensity == Percentile(method="percentile", low=1, high=99)
+    with pytest.raises(InputError, match="high: Field required"):
+        load_recipe("synapse", ["preprocessing.intensity.low=1", "preprocessing.intensity.method=percentile"])
+
+
+def test_a_recipe_that_takes_its_preparation_from_a_model_can_change_a_part_of_it():
+    own = load_bundle("default").config.preprocessing
+    recipe = load_recipe("finetune", ["preprocessing.resampling.pixel=0.9"])
+    assert recipe.preprocessing.resampling.pixel == 0.9
+    assert recipe.preprocessing.intensity == own.intensity and recipe.preprocessing.orientations == own.orientations
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,28 @@ def rows(run):
 
 
 @posix
+def test_sigterm_to_the_whole_group_ends_a_run_as_ctrl_c_does(place, data, preset, environment):
+    """As `timeout`, SLURM, systemd and `docker stop` send it: the processes that load slices get it, too."""
+    run = place / "terminated"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rwkv_core.cli", *arguments(data, run, preset), "--set=workers=2", "--set=epochs=9999"],
+        env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert until(lambda: read_status(run).get("epoch", 0) >= 1 or process.poll() is not None)
+        os.killpg(process.pid, signal.SIGTERM)
+        _, words = process.communicate(timeout=120)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130, words
+    assert "Traceback" not in words and "Terminated" not in words
+    assert read_status(run)["state"] == "stopped"
+    last = torch.load(run / "last.ckpt", weights_only=True)
+    assert last["network"]
+
+
+@posix
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_killed_run_goes_on_with_the_same_curve(place, data, preset, environment, whole, moment):
     run = place / f"killed-{moment.replace(' ', '-')}"
