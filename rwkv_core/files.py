@@ -1,14 +1,29 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all; reading JSON that anybody may have written."""
 
 import errno
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rwkv_core.errors import StorageError
 
 STORAGE_HINT = "Check the free space and the permissions of the folder."
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        OSError: when it cannot be read.
+        ValueError: when it is no JSON in UTF-8, or nested without end.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 @contextmanager

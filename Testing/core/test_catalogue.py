@@ -97,6 +97,7 @@ def test_own_catalogue_changes_an_entry_and_adds_others(tmp_path, monkeypatch):
     ("content", "said"),
     [
         ("{", "not JSON"),
+        ("[" * 100_000, "nested too deeply"),
         ("[]", '"entries" must be a list'),
         ('{"entries": [{}]}', 'with an "id"'),
         ('{"entries": [{"id": "x"}]}', "give a family and a variant"),

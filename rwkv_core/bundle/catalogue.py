@@ -4,7 +4,6 @@ A family says what its members have in common (classes, preprocessing, licence);
 and, once it is published, the Hub repository that holds it. A new bundle is one new entry.
 """
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from rwkv_core.bundle.config import BundleConfig, Preprocessing, problems_in_words
 from rwkv_core.errors import BundleError, Remedy
+from rwkv_core.files import read_json
 from rwkv_core.vocabulary import MODEL_ID, SegmentClass
 
 CATALOGUE = Path(__file__).parents[1] / "data" / "catalogue.json"
@@ -155,10 +155,10 @@ def load_catalogue(path: Path | None = None) -> Catalogue:
 def _read(path: Path) -> dict[str, Any]:
     hint, remedy = f"Check the environment variable {CATALOGUE_VARIABLE}.", Remedy("choose catalogue")
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = read_json(path)
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError(f"The catalogue {path} cannot be read: {error}.", hint, remedy) from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise BundleError(f"The catalogue {path} is not JSON: {error}.", hint, remedy) from None
     entries = document.get("entries", []) if isinstance(document, dict) else None
     if not isinstance(entries, list) or not all(isinstance(e, dict) and isinstance(e.get("id"), str) for e in entries):

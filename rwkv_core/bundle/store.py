@@ -22,6 +22,7 @@ from rwkv_core.bundle.catalogue import Catalogue, Entry, load_catalogue
 from rwkv_core.bundle.config import BundleConfig
 from rwkv_core.bundle.sources import Source, find_source
 from rwkv_core.errors import BundleError, InputError, Remedy, StorageError
+from rwkv_core.files import read_json
 from rwkv_core.vocabulary import ModelState, is_model_id
 
 SHIPPED = Path(__file__).parents[1] / "data" / "bundles"
@@ -288,7 +289,7 @@ def record_origin(folder: Path, origin: Origin) -> None:
 def read_origin(folder: Path) -> Origin:
     """How the bundle in `folder` came here; `Origin("local")` when nothing readable is recorded."""
     try:
-        return Origin(**json.loads((folder / ORIGIN_FILE).read_text(encoding="utf-8")))
+        return Origin(**read_json(folder / ORIGIN_FILE))
     except (OSError, ValueError, TypeError):
         return Origin("local")
 

@@ -25,7 +25,7 @@ from typing import Any
 import filelock
 
 from rwkv_core.errors import InputError, Remedy, StorageError
-from rwkv_core.files import replacing
+from rwkv_core.files import read_json, replacing
 from rwkv_core.training.run_status import LOCK_FILE, STATUS_FILE, STOP_FILE, process_exists
 
 LOG = logging.getLogger("rwkv_core.training")
@@ -99,14 +99,14 @@ class RunFolder:
             InputError: when there is none, or it is damaged.
         """
         try:
-            return dict(json.loads((self / "config.json").read_text(encoding="utf-8")))
+            return dict(read_json(self / "config.json"))
         except OSError:
             raise InputError(
                 f"{self.path} holds no run to go on with.",
                 hint="Start one, or check the path.",
                 remedy=Remedy("start run"),
             ) from None
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise InputError(f"{self / 'config.json'} is damaged: {error}.") from None
 
     def log_to_file(self) -> None:
@@ -156,7 +156,7 @@ class RunFolder:
     def _last_process(self) -> tuple[int | None, str]:
         """Id and machine of the process that wrote status.json last; None where there is none."""
         try:
-            status = json.loads((self / STATUS_FILE).read_text(encoding="utf-8"))
+            status = read_json(self / STATUS_FILE)
             return int(status["pid"]), str(status["host"])
         except (OSError, ValueError, KeyError, TypeError):
             return None, ""

@@ -14,6 +14,8 @@ from typing import Any
 
 import filelock
 
+from rwkv_core.files import read_json
+
 HEARTBEAT_SECONDS = 2.0
 
 ACTIVE_STATES = ("preparing", "running", "stopping")
@@ -23,6 +25,11 @@ STATUS_FILE, STOP_FILE, LOCK_FILE = "status.json", "stop", ".lock"
 
 _ALIVE_SECONDS = 60.0
 """Age of the last heartbeat at which a run on another machine counts as gone."""
+
+
+_TEXTS = ("state", "name", "message", "hint", "bundle", "host")
+_COUNTS = ("pid", "epoch", "epochs", "step", "steps", "best_epoch")
+_NUMBERS = ("started", "heartbeat", "seconds_left", "best_dice")
 
 
 class Status:
@@ -80,15 +87,26 @@ class Status:
 def read_status(folder: Path) -> dict[str, Any]:
     """The contents of a run's status.json; empty where there is none.
 
-    The state of a run whose process is gone without a word (killed, power cut) is "interrupted".
+    Fields that are not of their kind are left out: a damaged file of one run must not hide the others. The state of a
+    run whose process is gone without a word (killed, power cut) is "interrupted".
     """
     try:
-        status = dict(json.loads((folder / STATUS_FILE).read_text(encoding="utf-8")))
+        content = read_json(folder / STATUS_FILE)
     except (OSError, ValueError):
         return {}
+    status = {name: value for name, value in content.items() if _fits(name, value)} if isinstance(content, dict) else {}
     if status.get("state") in ACTIVE_STATES and not _alive(folder, status):
         status["state"] = "interrupted"
     return status
+
+
+def _fits(name: str, value: Any) -> bool:
+    if name in _TEXTS:
+        return isinstance(value, str)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if name in _COUNTS:
+        return isinstance(value, int) and number and 0 <= value < 2**31
+    return name not in _NUMBERS or (number and abs(value) < 1e18)
 
 
 def request_stop(folder: Path) -> None:

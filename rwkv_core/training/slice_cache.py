@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rwkv_core.bundle.config import Preprocessing
 from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.errors import CancelledError, InputError, StorageError
-from rwkv_core.files import STORAGE_HINT, replacing
+from rwkv_core.files import STORAGE_HINT, read_json, replacing
 from rwkv_core.training.datasets.checking import Report, check_whole, read_checked
 from rwkv_core.training.datasets.description import Case, Dataset
 from rwkv_core.training.slices import one_or_three_channels, prepared_slices
@@ -102,7 +102,7 @@ class SliceCache:
 def open_cache(folder: Path, key: str) -> SliceCache | None:
     """The cache in a folder, if it is whole and was made for this key."""
     try:
-        content = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        content = read_json(folder / _INDEX)
         if content["key"] != key:
             return None
         slices = tuple(

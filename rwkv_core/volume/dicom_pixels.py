@@ -27,6 +27,7 @@ _KEPT = (
     "Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
     "NumberOfFrames", "PixelData",
 )  # fmt: skip
+_MOST_PACKED = 50_000  # bytes that one of a compressed image gives: plain background, in the best of cases
 _SECONDARY = "1.2.840.10008.5.1.4.1.1.7"  # secondary capture: GDCM rescales nothing in it
 _SECONDARY_BYTES, _SECONDARY_WORDS = f"{_SECONDARY}.2", f"{_SECONDARY}.3"
 
@@ -94,6 +95,8 @@ def _stored(path: Path) -> tuple[Array, Dataset]:
             dataset.file_meta.TransferSyntaxUID = syntax
             with quiet_pydicom():
                 array = np.asarray(dataset.pixel_array)
+        elif _size(dataset) > _MOST_PACKED * len(dataset.PixelData):  # told before room is made for it
+            raise damaged
         else:
             array = _unpacked(dataset, syntax, path)
         array = array.reshape(-1, int(dataset.Rows), int(dataset.Columns))
@@ -106,6 +109,12 @@ def _stored(path: Path) -> tuple[Array, Dataset]:
         raise InputError(f"{path} claims more voxels than fit in memory.", hint=_AGAIN) from None
     except Exception:  # decoders fail in many ways
         raise damaged from None
+
+
+def _size(dataset: Dataset) -> int:
+    """Bytes of all frames, as the header says."""
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    return int(dataset.Rows) * int(dataset.Columns) * frames * int(dataset.BitsAllocated) // 8
 
 
 def _guessed(dataset: Dataset) -> str:

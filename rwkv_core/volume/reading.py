@@ -27,6 +27,7 @@ from rwkv_core.volume.nifti import (
     skewed,
 )
 from rwkv_core.volume.seg_nrrd import classes_in_header
+from rwkv_core.volume.wholeness import damage
 from rwkv_core.volume.writing import LABELMAP_MARK
 
 if TYPE_CHECKING:
@@ -200,8 +201,8 @@ def _is_own_business(path: Path, header: NiftiHeader) -> bool:
 
 
 def _read_nifti(path: Path, header: NiftiHeader) -> Volume:
-    if damage := nifti_damage(path):
-        raise _refused(path, damage)
+    if bad := nifti_damage(path):
+        raise _refused(path, bad)
     _check_axes(path, header.shape)
     array, matrix, notes = read_nifti(path, header)
     return Volume(array, matrix, path.name, notes=notes)
@@ -210,13 +211,13 @@ def _read_nifti(path: Path, header: NiftiHeader) -> Volume:
 def _read_itk(path: Path, header: NiftiHeader | None) -> Volume:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
+    if bad := damage(path):
+        raise _refused(path, bad)
     try:
         reader.ReadImageInformation()
         _check_kind(path, reader)
         if reader.GetDimension() > 3:  # further axes of one sample each
             reader.SetExtractSize([*reader.GetSize()[:3], *[0] * (reader.GetDimension() - 3)])
-        if damage := _damage(path):
-            raise _refused(path, damage)
         image = reader.Execute()
     except RuntimeError as error:
         reason = reason_of(error)
@@ -224,14 +225,10 @@ def _read_itk(path: Path, header: NiftiHeader | None) -> Volume:
             return _read_nifti(path, header)
         if "orthonormal" in reason:
             raise skewed(path, header) from None
-        raise _refused(path, _damage(path) or reason) from None
+        raise _refused(path, reason) from None
     matrix = ijk_to_ras_from_lps(image.GetOrigin(), image.GetSpacing(), image.GetDirection())
     notes = nifti_notes(header, matrix) if header is not None else ()
     return Volume(array_of(image), matrix, path.name, notes=notes)
-
-
-def _damage(path: Path) -> str:
-    return nifti_damage(path) if path.name.lower().endswith((".nii", ".nii.gz")) else ""
 
 
 def _check_kind(path: Path, reader: sitk.ImageFileReader) -> None:

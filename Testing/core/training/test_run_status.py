@@ -86,3 +86,21 @@ def test_watching_needs_neither_torch_nor_lightning():
         "assert not {'torch', 'lightning', 'monai'} & set(sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[1, 2]", '[["state", "running"], ["started", "x"]]', '"running"', "null", "{}", "1e999", "[" * 100_000,
+        '{"state": ' + "[" * 100_000, '{"state": ["running"], "pid": "x", "started": {"a": 1}, "epoch": null}',
+        '{"state": "running", "host": 5, "pid": 1e400, "heartbeat": "soon", "started": "yesterday"}',
+        '{"state": "running", "pid": 99999999999999999999, "started": NaN, "heartbeat": null}',
+    ],
+)  # fmt: skip
+def test_a_damaged_status_hides_no_other_run(content, tmp_path, here):
+    bad = write(tmp_path / "bad")
+    (bad / "status.json").write_text(content)
+    good = write(tmp_path / "good", state="finished", started=5.0, **here)
+    assert good in list(runs_in(tmp_path))
+    for name, value in read_status(bad).items():
+        assert isinstance(value, str | int | float), name

@@ -4,12 +4,12 @@ Both generations of dataset.json are read: version 1 ("labels": value to name, "
 value, "channel_names", "file_ending"). A ``splits_final.json`` in the folder gives the folds.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from rwkv_core import files
 from rwkv_core.errors import InputError
 from rwkv_core.training.datasets.description import Case, Dataset, LabelClass
 from rwkv_core.training.datasets.files import PICTURE_EXTENSIONS, files_in, read_pair, stem_of
@@ -88,7 +88,7 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: when the file is missing or something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = files.read_json(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
     except ValueError as error:
@@ -166,7 +166,7 @@ def _cases(path: Path, images: str, labels: str, content: dict[str, Any], fold: 
 def _fold(path: Path, fold: int) -> tuple[set[str], set[str]]:
     file = path / "splits_final.json"
     try:
-        splits = json.loads(file.read_text(encoding="utf-8"))
+        splits = files.read_json(file)
         return set(splits[fold]["val"]), set(splits[fold]["train"])
     except (OSError, ValueError, KeyError, IndexError, TypeError):
         raise InputError(

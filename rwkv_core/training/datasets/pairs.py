@@ -9,7 +9,6 @@ Layouts, each also inside folders named train, validation (or val) and test, whi
 Names of classes may stand in ``labels.json``: ``{"1": "Liver", "2": "Spleen"}``.
 """
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import replace
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from rwkv_core.errors import InputError
+from rwkv_core.files import read_json
 from rwkv_core.training.datasets.description import (
     SPLIT_OF_FOLDER,
     Case,
@@ -94,7 +94,7 @@ def names_in(path: Path) -> dict[int, str]:
         InputError: when it is something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         return {int(value): str(name) for value, name in content.items()}
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(
