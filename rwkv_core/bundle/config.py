@@ -106,7 +106,7 @@ class Preprocessing(_Strict):
             leaves the volume in its stored order. Among several, the one with the finest pixels is used.
         average: where slices of several of the orientations are fine (a volume of nearly cubic voxels), segment all of
             them and average the probabilities.
-        average_every: mm between the slices that go through the network in the orientations after the first; what lies
+        average_every: mm between the slices that go through the network where orientations are averaged; what lies
             between is interpolated. 0 takes every slice.
         restore: how labels return to the volume's grid: logits resized, then arg-max; or arg-max, then nearest.
     """

@@ -1,7 +1,7 @@
 """Intensity scaling: voxel values to what the network was trained on, as the bundle's config says."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -93,6 +93,17 @@ class IntensityScale:
         slices -= self.offset
         slices /= self.unit
         return slices.clip(0, 1) if self.clipped else slices
+
+    def whole(self, array: NDArray[Any]) -> NDArray[np.float32]:
+        """What of the scaling belongs to the whole volume: all, or where it is `per_slice` only the finite values."""
+        of_all = replace(self, offset=0.0, unit=1.0, clipped=False, per_slice=False) if self.per_slice else self
+        scaled: NDArray[np.float32] = of_all(array)
+        return scaled
+
+    def rest(self) -> "IntensityScale":
+        """The scaling that `whole` left to be done."""
+        done = replace(self, not_finite=0, paddings=())
+        return done if self.per_slice else replace(done, offset=0.0, unit=1.0, replacement=self.padding)
 
 
 def fit_intensity(

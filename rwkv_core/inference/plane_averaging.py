@@ -4,27 +4,29 @@ Where a structure lies is first looked up in a few slices of one plane. Only the
 through the network in every plane, which halves the work for a head, and bounds the memory for the probabilities.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rwkv_core.errors import CancelledError
 from rwkv_core.inference.confidence import Confidence
+from rwkv_core.inference.network_grid import Box, NetworkGrid
 from rwkv_core.inference.preprocessing import running_argmax
 from rwkv_core.inference.sides import Sides
-from rwkv_core.inference.slice_pass import SlicePass
+from rwkv_core.inference.slice_pass import FULL, SlicePass
 from rwkv_core.volume import SliceStack
 
-_LOOK_EVERY = 4.0
+_LOOK_EVERY = 8.0
 """mm between the slices that are looked at first."""
 _GUIDE_EVERY = 4.0
 """mm between the slices that are only asked for left and right."""
 _MARGIN = 10.0
 """mm around what was found there."""
-
-Box = tuple[slice, slice, slice]
+_COUNTED = 2
+"""Every such slice of the network's grid counts for the confidence."""
 
 
 def shares_of(judged: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -36,7 +38,7 @@ def shares_of(judged: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[n
     return (judged / judged.sum(0)).astype(np.float32), np.logical_not(np.all(judged, axis=0))
 
 
-def make_room(probabilities: NDArray[np.float16], apart: NDArray[np.bool_]) -> None:
+def make_room(probabilities: NDArray[np.floating[Any]], apart: NDArray[np.bool_]) -> None:
     """Let the channels that are not `apart`, which add up to 1, share what those leave; in place, channels first."""
     if apart.any():
         left = 1 - probabilities[apart].sum(0)
@@ -49,47 +51,45 @@ class Averaging:
     """One volume's average.
 
     Attributes:
-        stacks: the planes, the preferred one first.
-        begin: makes the pass of a part of the volume, for a stack; the box is a (K, J, I) index.
+        grid: on which the planes' answers are added up; of the part of the volume that is looked at.
+        stacks: the planes, slices of that grid, the preferred one first.
+        begin: makes the pass of a box of the grid, for a stack.
         values: label value of each channel, background's first.
-        spacing: (K, J, I), mm.
         judged: (stacks, channels), which channels each plane is asked for; each by one plane at least, background by
             all. A class that only some planes are asked for takes its probability from these; what remains is shared
             out among the other classes as the average of all planes says.
         sides: of the model's pairs, or None when it has none; where it has some, `judged` does not count.
         guide: slices that tell left from right, where none of `stacks` do.
-        toward_right: mm from the volume's middle toward the right, of the voxels of a part.
-        others_every: mm between the slices of the planes after the first; between them, probabilities are interpolated.
+        toward_right: mm from the volume's middle toward the right, of the voxels of a box of the grid.
+        every: mm between the slices of a plane; what lies between them is interpolated.
         confidence: counts how sure the answer is.
         shown: how many of `values`, from the first on, are looked for; the others are around them.
     """
 
+    grid: NetworkGrid
     stacks: Sequence[SliceStack]
     begin: Callable[[SliceStack, Box], SlicePass]
     values: NDArray[np.unsignedinteger]
-    spacing: tuple[float, float, float]
     judged: NDArray[np.bool_]
-    sides: Sides | None = None
-    guide: SliceStack | None = None
-    toward_right: Callable[[Box], NDArray[np.float32]] = lambda box: np.float32(0) * np.zeros((1, 1, 1), np.float32)
-    shown: int | None = None
-    others_every: float = 0.0
-    confidence: Confidence | None = None
+    sides: Sides | None
+    guide: SliceStack | None
+    toward_right: Callable[[Box], NDArray[np.float32]]
+    shown: int
+    every: float
+    confidence: Confidence
 
     def run(
         self,
-        labelmap: NDArray[np.unsignedinteger],
+        labels: NDArray[np.unsignedinteger],
         soft: NDArray[np.float16] | None,
-        box: Box,
         progress: Callable[[int, int], None],
         cancelled: Callable[[], bool],
     ) -> int:
-        """Label the voxels of `box`.
+        """Label the voxels of the part of the volume that the grid covers.
 
         Args:
-            labelmap: (K, J, I) of the whole volume, zero.
+            labels: (K, J, I) of that part, zero.
             soft: likewise, zero, with the channels in front; None when the probabilities are not asked for.
-            box: the part to segment.
             progress: as for `PreparedVolume.segment`.
             cancelled: asked before each batch.
 
@@ -99,12 +99,12 @@ class Averaging:
         Raises:
             CancelledError: when `cancelled` said so.
         """
-        first = self.stacks[0]
-        step = max(1, round(_LOOK_EVERY / first.spacing[0]))
-        look = self.begin(first, box)
-        looked_for = np.where(np.arange(len(self.values)) < (self.shown or len(self.values)), self.values, 0)
+        whole = _whole(self.grid.shape)
+        step = max(1, round(_LOOK_EVERY / self.stacks[0].spacing[0]))
+        look = self.begin(self.stacks[0], whole)
+        looked_for = np.where(np.arange(len(self.values)) < self.shown, self.values, 0).astype(self.values.dtype)
         looked = len(range(0, len(look.source), step))
-        expected = looked + self._slices(box)
+        expected = looked + self._slices(whole)
         done = 0
 
         def advance(slices: int) -> None:
@@ -113,132 +113,126 @@ class Averaging:
             progress(done, expected)
 
         progress(0, expected)
-        look.run(
-            look.into_labels(first.to_stack(labelmap[box]), looked_for.astype(self.values.dtype)),
-            advance,
-            cancelled,
-            step,
-        )
-        inner = self._around(labelmap, box)
-        labelmap[box] = 0
-        if inner is None:
-            inner = box  # what is too small to be seen so may still be there
-        expected = looked + self._slices(inner)
-        if soft is not None:
-            soft[0][box] = 1.0
-        if self.sides is None:
-            self._average(labelmap, soft, inner, advance, cancelled)
-        else:
-            self._average_pairs(self.sides, labelmap, soft, inner, advance, cancelled)
+        seen = np.zeros(self.grid.shape, self.values.dtype)
+        look.run(look.into_labels(self.stacks[0].to_stack(seen), looked_for), advance, cancelled, step)
+        box = self._around(seen) or whole  # what is too small to be seen so may still be there
+        expected = looked + self._slices(box)
+        self._average(box, labels, soft, advance, cancelled)
         return done
 
     def _average(
         self,
-        labelmap: NDArray[np.unsignedinteger],
-        soft: NDArray[np.float16] | None,
         box: Box,
+        labels: NDArray[np.unsignedinteger],
+        soft: NDArray[np.float16] | None,
         advance: Callable[[int], None],
         cancelled: Callable[[], bool],
     ) -> None:
-        """Average every channel, and take the likeliest."""
-        if soft is None:
-            part = np.zeros((len(self.values), *labelmap[box].shape), np.float16)
-        else:
-            part = soft[(slice(None), *box)]
-            part[0] = 0.0
+        """Average, and take the likeliest; of pairs, the two together, then the side that telling slices see there."""
+        sides = self.sides
         shares, apart = shares_of(self.judged)
-        for number, (stack, share) in enumerate(zip(self.stacks, shares, strict=True)):
-            plane = self.begin(stack, box)
-            into = [stack.to_stack(channel) for channel in part]
-            plane.run(plane.into_probabilities(into, share, apart), advance, cancelled, self._step(number))
-        make_room(part, apart)
-        for labels, chances in self._by_slice(labelmap[box], part, cancelled):
-            channels = _likeliest(chances)
-            labels[...] = np.take(self.values, channels)
-            if self.confidence is not None:
-                self.confidence.add(chances, channels)
-        self._leave_unknown(labelmap[box], plane, stack)
+        members = [np.array([channel]) for channel in range(len(self.values))]
+        passes = list(zip(self.stacks, shares, strict=True))
+        if sides is not None:
+            members, apart = sides.members(), np.zeros(len(sides.members()), bool)
+            passes = self._passes_of_pairs(sides)
+        averaged = self._add_up(box, passes, members, apart, advance, cancelled)
+        ahead = (
+            None if sides is None else sides.lead(averaged[-2], averaged[-1], self.grid.spacing, self.toward_right(box))
+        )
 
-    def _average_pairs(
-        self,
-        sides: Sides,
-        labelmap: NDArray[np.unsignedinteger],
-        soft: NDArray[np.float16] | None,
-        box: Box,
-        advance: Callable[[int], None],
-        cancelled: Callable[[], bool],
-    ) -> None:
-        """Average what belongs together, and the sides where slices tell them; take the likeliest, then its side."""
-        members = sides.members()
-        part = np.zeros((len(members), *labelmap[box].shape), np.float16)
-        telling = [sides.tell(stack.code) for stack in self.stacks]
-        for number, (stack, tells) in enumerate(zip(self.stacks, telling, strict=True)):
-            share = np.full(len(members), 1 / len(self.stacks), np.float32)
-            share[-2:] = 1 / sum(telling) if tells else 0.0
-            plane = self.begin(stack, box)
-            into = [stack.to_stack(channel) for channel in part]
-            finish = plane.into_probabilities(into, share, members=members)
-            plane.run(finish, advance, cancelled, self._step(number))
-        if self.guide is not None:
-            side = self.begin(self.guide, box)
-            nowhere = np.where(np.arange(len(members)) < sides.groups, 0.0, 1.0).astype(np.float32)
-            into = [self.guide.to_stack(channel) for channel in part]
-            finish = side.into_probabilities(into, nowhere, members=members)
-            side.run(finish, advance, cancelled, self._guide_step())
-        second = sides.decide(part, self.spacing, self.toward_right(box))
-        for (labels, chances), there in zip(self._by_slice(labelmap[box], part, cancelled), second, strict=True):
-            channels = sides.channels(_likeliest(chances[: sides.groups]), there)
-            labels[...] = np.take(self.values, channels)
-            if self.confidence is not None:
-                self.confidence.add(sides.probabilities(chances, there), channels)
-        self._leave_unknown(labelmap[box], plane, stack)
+        def choose(chances: NDArray[np.float32], there: NDArray[np.bool_] | None) -> NDArray[np.integer]:
+            if sides is None or there is None:
+                return _likeliest(chances)
+            return sides.channels(_likeliest(chances[: sides.groups]), there)
+
+        def of_channels(chances: NDArray[np.float32], there: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+            return chances if sides is None or there is None else sides.probabilities(chances, there)
+
+        for layer in range(0, len(averaged[0]), _COUNTED):
+            chances = averaged[:, layer].astype(np.float32) / np.float32(FULL)
+            make_room(chances, apart)
+            there = None if ahead is None else ahead[layer] > 0
+            self.confidence.add(of_channels(chances, there), choose(chances, there))
+
+        present: NDArray[np.bool_] = averaged.max((2, 3)) > 0
+        restore, part = self.grid.restorer(box), self.grid.part(box)
+        labels = labels[part]
         if soft is not None:
-            sides.spread(part, second, soft[(slice(None), *box)])
-
-    @staticmethod
-    def _by_slice(
-        labels: NDArray[np.unsignedinteger], part: NDArray[np.float16], cancelled: Callable[[], bool]
-    ) -> Iterator[tuple[NDArray[np.unsignedinteger], NDArray[np.float16]]]:
-        for k in range(len(labels)):
+            soft[0] = 1.0
+            soft = soft[(slice(None), *part)]
+        for k in range(len(restore)):
             if cancelled():
                 raise CancelledError
-            yield labels[k], part[:, k]
+            there = None if ahead is None else restore(ahead, k) > 0
+            chances = np.zeros((len(averaged), *labels.shape[1:]), np.float32)
+            for channel in np.flatnonzero(present[:, restore.layers(k)].any(1)):
+                chances[channel] = restore(averaged[channel], k)
+            chances /= np.float32(FULL)
+            make_room(chances, apart)
+            labels[k] = np.take(self.values, choose(chances, there))
+            if soft is not None:
+                found = of_channels(chances, there)
+                found[0] += found[len(soft) :].sum(0)
+                soft[:, k] = found[: len(soft)]
 
-    @staticmethod
-    def _leave_unknown(labels: NDArray[np.unsignedinteger], plane: SlicePass, stack: SliceStack) -> None:
-        if plane.scale.some_unmeasured:
-            stack.to_stack(labels)[plane.scale.unmeasured(plane.source)] = 0
+    def _passes_of_pairs(self, sides: Sides) -> list[tuple[SliceStack, NDArray[np.float32]]]:
+        """Every plane says how likely a pair is; the sides are asked of those that tell them, or of the guide."""
+        members = sides.groups + 2
+        telling = [sides.tell(stack.code) for stack in self.stacks]
+        passes = []
+        for stack, tells in zip(self.stacks, telling, strict=True):
+            share = np.full(members, 1 / len(self.stacks), np.float32)
+            share[-2:] = 1 / sum(telling) if tells else 0.0
+            passes.append((stack, share))
+        if self.guide is not None:
+            passes.append((self.guide, np.where(np.arange(members) < sides.groups, 0.0, 1.0).astype(np.float32)))
+        return passes
 
-    def _step(self, number: int) -> int:
-        """Which of the slices of a plane go through the network: every one of the first, fewer of the others."""
-        return 1 if number == 0 else max(1, round(self.others_every / self.stacks[number].spacing[0]))
+    def _add_up(
+        self,
+        box: Box,
+        passes: Sequence[tuple[SliceStack, NDArray[np.float32]]],
+        members: Sequence[NDArray[np.intp]],
+        apart: NDArray[np.bool_],
+        advance: Callable[[int], None],
+        cancelled: Callable[[], bool],
+    ) -> NDArray[np.uint16]:
+        """Sum of the passes' probabilities, times their shares, as multiples of 1 / `FULL`: (members, K, J, I)."""
+        averaged = np.zeros((len(members), *(side.stop - side.start for side in box)), np.uint16)
+        for stack, share in passes:
+            plane = self.begin(stack, box)
+            finish = plane.into_average(stack.to_stack(averaged), share, members, apart)
+            plane.run(finish, advance, cancelled, self._step(stack))
+        return averaged
 
-    def _guide_step(self) -> int:
-        assert self.guide is not None
-        return max(1, round(_GUIDE_EVERY / self.guide.spacing[0]))
+    def _step(self, stack: SliceStack) -> int:
+        """Which of the slices of a plane go through the network: each so many-th."""
+        return max(1, round((_GUIDE_EVERY if stack is self.guide else self.every) / stack.spacing[0]))
 
     def _slices(self, box: Box) -> int:
-        """How many go through the network for a part of the volume."""
-        steps = [(stack, self._step(number)) for number, stack in enumerate(self.stacks)]
-        if self.guide is not None:
-            steps.append((self.guide, self._guide_step()))
-        sides = [(box[stack.axes[0]], step) for stack, step in steps]
+        """How many go through the network for a box of the grid."""
+        stacks = [*self.stacks, *([] if self.guide is None else [self.guide])]
+        sides = [(box[stack.axes[0]], self._step(stack)) for stack in stacks]
         return sum(len(range(side.start, side.stop, step)) for side, step in sides)
 
-    def _around(self, labelmap: NDArray[np.unsignedinteger], box: Box) -> Box | None:
-        """The box around all labels, with a margin, within `box`; None when there are none."""
-        found = np.nonzero(labelmap[box])
-        if not len(found[0]):
-            return None
+    def _around(self, labels: NDArray[np.unsignedinteger]) -> Box | None:
+        """The box around all labels, with a margin; None when there are none."""
         sides = []
-        for indices, side, mm in zip(found, box, self.spacing, strict=True):
+        for axis, (size, mm) in enumerate(zip(labels.shape, self.grid.spacing, strict=True)):
+            found = np.flatnonzero(labels.any(tuple(other for other in range(3) if other != axis)))
+            if not found.size:
+                return None
             margin = round(_MARGIN / mm)
-            low, high = side.start + int(indices.min()) - margin, side.start + int(indices.max()) + margin + 1
-            sides.append(slice(max(side.start, low), min(side.stop, high)))
+            sides.append(slice(max(0, int(found[0]) - margin), min(size, int(found[-1]) + margin + 1)))
         return sides[0], sides[1], sides[2]
 
 
-def _likeliest(chances: NDArray[np.float16]) -> NDArray[np.integer]:
+def _whole(shape: tuple[int, int, int]) -> Box:
+    k, j, i = (slice(0, size) for size in shape)
+    return k, j, i
+
+
+def _likeliest(chances: NDArray[np.float32]) -> NDArray[np.integer]:
     """Channel with the largest probability, (channels, ...) to (...)."""
-    given = chances.astype(np.float32)
-    return running_argmax(len(given), given.__getitem__)
+    return running_argmax(len(chances), chances.__getitem__)

@@ -74,8 +74,16 @@ class Neighbours:
         part = slice(start, stop)
         return part, Neighbours(self.low[part], self.high[part], self.share[part])
 
+    def cut(self, samples: slice, points: slice) -> "Neighbours":
+        """These points alone, of these samples alone; what lies beyond the first and last of them counts as they."""
+        last = samples.stop - samples.start - 1
+        low, high = ((index[points] - samples.start).clip(0, last) for index in (self.low, self.high))
+        return Neighbours(low, high, self.share[points])
+
     def __call__(self, x: Image, axis: int) -> Image:
         """Interpolated along -1 or -2 of float32."""
+        if x.shape[axis] == len(self.low) and not self.share.any():
+            return x
         share = self.share if axis == -1 else self.share[:, None]
         lower = np.take(x, self.low, axis)
         step = np.take(x, self.high, axis)

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwkv_core.bundle.bundle import Bundle
-from rwkv_core.bundle.config import Patches, Preprocessing, Stretch, Window
+from rwkv_core.bundle.config import Patches, Preprocessing, Spacing, Stretch, Window
 from rwkv_core.bundle.store import load_bundle
 from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.engines import choose_device, make_engine
@@ -20,7 +19,8 @@ from rwkv_core.errors import BundleError, InputError, Remedy
 from rwkv_core.inference.block_pass import CONTEXT, BlockPass
 from rwkv_core.inference.confidence import Confidence, low_confidence, structure_volumes, too_little
 from rwkv_core.inference.intensity import IntensityScale, fit_intensity
-from rwkv_core.inference.plane_averaging import Averaging, Box
+from rwkv_core.inference.network_grid import Box, NetworkGrid
+from rwkv_core.inference.plane_averaging import Averaging
 from rwkv_core.inference.preprocessing import make_resampler
 from rwkv_core.inference.sides import Sides
 from rwkv_core.inference.slice_pass import Clock, SlicePass, both
@@ -302,13 +302,8 @@ class PreparedVolume:
         if len(stacks) == 1 and told:
             slices = self._label(stacks[0], labelmap, soft, box, seen, report, cancelled, clock, confidence)
         else:
-            i, j, k = volume.spacing
-            averaging = Averaging(
-                stacks, partial(self._pass, clock), values, (k, j, i), self.segmenter.judged(stacks), sides,
-                None if told else self.segmenter.guide(volume, volume.array[seen].shape), self._toward_right,
-                1 + len(classes), self.segmenter.preprocessing.average_every, confidence,
-            )  # fmt: skip
-            slices = averaging.run(labelmap, soft, seen, report, cancelled)
+            guide = None if told else self.segmenter.guide(volume, volume.array[seen].shape)
+            slices = self._average(stacks, guide, labelmap, soft, seen, report, cancelled, clock, confidence)
             if seen != box:
                 _clear_outside(labelmap, box)
                 for channel in () if soft is None else soft:
@@ -359,7 +354,7 @@ class PreparedVolume:
     ) -> int:
         """Label `box` in place, looking at `seen`, as one stack of slices; returns their number."""
         blocks = self.segmenter.preprocessing.resampling
-        work: SlicePass | BlockPass = self._pass(clock, stack, seen)
+        work: SlicePass | BlockPass = self._pass(clock, stack, self.volume.array[seen], self.scale)
         if isinstance(blocks, Patches):
             work = BlockPass(**vars(work), distance=stack.spacing[0], blocks=blocks)
         total, done = len(work.source), 0
@@ -384,6 +379,40 @@ class PreparedVolume:
             if soft is not None and chances is not None:
                 soft[(slice(None), *box)] = chances[(slice(None), *inner)]
         return total
+
+    def _average(
+        self,
+        stacks: Sequence[SliceStack],
+        guide: SliceStack | None,
+        labelmap: NDArray[np.unsignedinteger],
+        soft: NDArray[np.float16] | None,
+        seen: Box,
+        progress: Callable[[int, int], None],
+        cancelled: Callable[[], bool],
+        clock: Clock,
+        confidence: Confidence,
+    ) -> int:
+        """Label `seen` in place, as the average over several stacks of slices; returns the number of slices."""
+        segmenter, array = self.segmenter, self.volume.array[seen]
+        method = segmenter.preprocessing.resampling
+        assert isinstance(method, Spacing)
+        i, j, k = self.volume.spacing
+        grid = NetworkGrid.of(array.shape, (k, j, i), method.pixel)
+        with clock("prepare"):
+            voxels, scale = grid.resample(array, self.scale), self.scale.rest()
+        averaging = Averaging(
+            grid, [grid.stack(stack) for stack in stacks],
+            lambda stack, box: self._pass(clock, stack, voxels[box], scale),
+            segmenter.values, segmenter.judged(stacks), segmenter.sides, guide and grid.stack(guide),
+            lambda box: self._toward_right(seen, grid, box), 1 + len(segmenter.bundle.config.classes),
+            segmenter.preprocessing.average_every, confidence,
+        )  # fmt: skip
+        slices = averaging.run(
+            labelmap[seen], None if soft is None else soft[(slice(None), *seen)], progress, cancelled
+        )
+        if self.scale.some_unmeasured:
+            labelmap[seen][self.scale.unmeasured(array)] = 0
+        return slices
 
     def slice_axis(self, region: Region) -> int:
         """Axis of (K, J, I) along which the slices of a region follow each other.
@@ -417,24 +446,23 @@ class PreparedVolume:
             margins[stacks[0].slice_axis] = 0.0
         return stacks, _widened(box, margins, shape)
 
-    def _toward_right(self, box: Box) -> NDArray[np.float32]:
-        """mm from the volume's middle toward the right, of the voxels of a part (K, J, I)."""
-        ranges = [
-            np.arange(side.start, side.stop, dtype=np.float32) - (size - 1) / 2
-            for side, size in zip(box, self.volume.array.shape, strict=True)
-        ]
-        k, j, i = np.meshgrid(*ranges, indexing="ij", sparse=True)
-        step_i, step_j, step_k = self.volume.ijk_to_ras[0, :3].astype(np.float32)
-        toward: NDArray[np.float32] = k * step_k + j * step_j + i * step_i
+    def _toward_right(self, seen: Box, grid: NetworkGrid, box: Box) -> NDArray[np.float32]:
+        """mm from the volume's middle toward the right, of the voxels of a box of a grid over `seen`."""
+        toward: NDArray[np.float32] = np.zeros((1, 1, 1), np.float32)
+        steps = self.volume.ijk_to_ras[0, 2::-1].astype(np.float32)  # of K, J, I
+        middle = [(size - 1) / 2 for size in self.volume.array.shape]
+        for axis, index in enumerate(grid.coordinates()):
+            place = np.take(index, range(box[axis].start, box[axis].stop), axis) + np.float32(seen[axis].start)
+            toward = toward + steps[axis] * (place - np.float32(middle[axis]))
         return toward
 
-    def _pass(self, clock: Clock, stack: SliceStack, box: Box) -> SlicePass:
+    def _pass(self, clock: Clock, stack: SliceStack, voxels: NDArray[np.generic], scale: IntensityScale) -> SlicePass:
         """The slices of a part of the volume, ready to go through the network."""
         segmenter = self.segmenter
-        source = stack.to_stack(self.volume.array[box])
+        source = stack.to_stack(voxels)
         shape = (source.shape[1], source.shape[2])
         resampler = make_resampler(segmenter.preprocessing, shape, stack.spacing[1:], segmenter.mode == "paper")
-        return SlicePass(source, self.scale, resampler, segmenter.engine, clock)
+        return SlicePass(source, scale, resampler, segmenter.engine, clock)
 
 
 def _widened(box: Box, margins: Sequence[float], shape: tuple[int, ...]) -> Box:

@@ -69,23 +69,29 @@ class Sides:
         groups = [np.flatnonzero(self.group == number) for number in range(self.groups)]
         return [*groups, np.flatnonzero(self.first), np.flatnonzero(self.second)]
 
-    def decide(
-        self, averaged: NDArray[np.float16], spacing: Sequence[float], toward_right: NDArray[np.float32]
-    ) -> NDArray[np.bool_]:
-        """Whether each voxel (K, J, I) is on the second side, the right one.
+    def lead(
+        self,
+        first: NDArray[np.uint16],
+        second: NDArray[np.uint16],
+        spacing: Sequence[float],
+        toward_right: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """How far the second side, the right one, is ahead at each voxel (K, J, I): it is there where above zero.
 
         Args:
-            averaged: (groups + 2, K, J, I), as `members` orders them.
+            first, second: what was added up for the sides, in any unit.
             spacing: of K, J, I, mm.
             toward_right: mm from the volume's middle, to be broadcast; it decides where no slice could tell.
         """
         from scipy import ndimage  # only where sides are decided: it takes long to import
 
-        lead = averaged[-1].astype(np.float32) - averaged[-2]
+        ahead = second.astype(np.float32)
+        ahead -= first
+        ahead /= max(float(np.abs(ahead).max()), 1e-9)
         size = [max(1, round(_SMOOTHED / mm)) for mm in spacing]
-        ndimage.uniform_filter(lead, size, output=lead)
-        second: NDArray[np.bool_] = lead + _GEOMETRY * np.sign(toward_right) > 0
-        return second
+        ndimage.uniform_filter(ahead, size, output=ahead)
+        ahead += _GEOMETRY * np.sign(toward_right)
+        return ahead
 
     def channels(self, groups: NDArray[np.integer], second: NDArray[np.bool_]) -> NDArray[np.intp]:
         """Channels of groups, given the sides."""
@@ -98,19 +104,12 @@ class Sides:
         found: NDArray[np.intp] = table[second.astype(np.intp), groups]
         return found
 
-    def probabilities(self, averaged: NDArray[np.float16], second: NDArray[np.bool_]) -> NDArray[np.float32]:
+    def probabilities(self, averaged: NDArray[np.float32], second: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Of every channel, from those of groups and sides (groups + 2, ...): a pair's is split by side."""
-        left, right = averaged[-2].astype(np.float32), averaged[-1].astype(np.float32)
+        left, right = averaged[-2], averaged[-1]
         decided = np.clip(np.where(second, right, left) / np.maximum(left + right, 1e-4), 0.5, 1)
         share = np.where(second, decided, 1 - decided)  # of the second side
-        found = averaged[self.group].astype(np.float32)
+        found: NDArray[np.float32] = averaged[self.group]
         found[self.second] *= share
         found[self.first] *= 1 - share
         return found
-
-    def spread(self, averaged: NDArray[np.float16], second: NDArray[np.bool_], into: NDArray[np.float16]) -> None:
-        """Write the probabilities of background and classes into (1 + classes, K, J, I), slice by slice."""
-        for k, there in enumerate(second):
-            found = self.probabilities(averaged[:, k], there)
-            found[0] += found[len(into) :].sum(0)
-            into[:, k] = found[: len(into)]

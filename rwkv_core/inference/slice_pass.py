@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from rwkv_core.inference.intensity import IntensityScale
 from rwkv_core.inference.pipeline import run_pipeline
 from rwkv_core.inference.preprocessing import Resampler, softmax
 
-_PIXELS_PER_BATCH = {"cpu": 150_000, "mps": 400_000, "cuda": 1_600_000}
+_PIXELS_PER_BATCH = {"cpu": 100_000, "mps": 400_000, "cuda": 1_600_000}
 """Network input pixels in one batch: enough to keep the device busy, little enough to stay in memory."""
 
 _TYPICAL = 24
@@ -31,6 +33,9 @@ _LEAST_CHANCE = 1e-6
 
 _LEAST_ADDED = 1e-3
 """The largest probability of a structure in a batch of slices below which it is not there: most are in few slices."""
+
+FULL = 65535
+"""Stands for a probability of 1 where whole numbers are added up: numpy is slow with float16."""
 
 Finish = Callable[[slice, Batch], None]
 """Takes which slices they are, and their logits; called in several threads at once."""
@@ -96,43 +101,58 @@ class Pass:
         return finish
 
     def into_probabilities(
-        self,
-        targets: list[NDArray[np.float16]],
-        shares: NDArray[np.float32] | None = None,
-        apart: NDArray[np.bool_] | None = None,
-        members: Sequence[NDArray[np.intp]] | None = None,
+        self, targets: list[NDArray[np.float16]], members: Sequence[NDArray[np.intp]] | None = None
     ) -> Finish:
-        """Add probabilities to `targets`, (S, R, C) for each channel.
+        """Put probabilities into `targets`, (S, R, C) for each channel.
+
+        Args:
+            targets: zero so far.
+            members: channels whose sum goes to each target; by default every channel to its own.
+        """
+
+        def finish(batch: slice, logits: Batch) -> None:
+            with self.clock("restore"):
+                chances = self.resampler.probabilities(logits)
+                kept = in_memory(chances if members is None else sum_channels(chances, members))
+                for channel, target in enumerate(targets):
+                    target[batch] = kept[:, channel]
+
+        return finish
+
+    def into_average(
+        self,
+        targets: NDArray[np.uint16],
+        shares: NDArray[np.float32],
+        members: Sequence[NDArray[np.intp]],
+        apart: NDArray[np.bool_],
+    ) -> Finish:
+        """Add probabilities to `targets`, (channels, S, R, C), as multiples of 1 / `FULL`.
 
         Where only some of the slices go through the network, what lies between two of them is interpolated.
 
         Args:
             targets: what to add to.
-            shares: (targets,), times which they are added; by default all of them.
-            apart: (targets,), those for which the others make no room: the others' probabilities add up to 1.
-            members: channels whose sum goes to each target; by default every channel to its own.
+            shares: (channels,), times which they are added; over all passes, they must not add up to more than 1.
+            members: channels of the network whose sum goes to each target.
+            apart: (channels,), those for which the others make no room: the others' probabilities add up to 1.
         """
-        others = np.flatnonzero(~apart) if apart is not None and apart.any() else None
+        others = np.flatnonzero(~apart) if apart.any() else None
         adding = threading.Lock()
 
         def finish(batch: slice, logits: Batch) -> None:
             with self.clock("restore"):
-                if members is None:
-                    chances = self.resampler.probabilities(logits)
-                else:  # added up where there are fewer pixels
-                    chances = softmax(logits)
-                    chances = stack([chances[:, channels].sum(1) for channels in members])
-                    chances = self.resampler.enlarge(chances)
+                chances = sum_channels(softmax(logits), members)
                 if others is not None:
                     together = chances[:, others]
                     chances[:, others] = together / together.sum(1)[:, None].clip(_LEAST_CHANCE)
-                kept = in_memory(chances)
-                seen = kept.max((0, 2, 3)) > (0 if members is None else _LEAST_ADDED)
-                with adding:  # neighbouring batches meet between their slices
-                    for channel in np.flatnonzero(seen):
-                        share = 1.0 if shares is None else float(shares[channel])
-                        if share:
-                            _add_between(targets[channel], batch, kept[:, channel] * np.float32(share))
+                kept = in_memory(self.resampler.enlarge(chances))
+                seen = (kept.max((0, 2, 3)) > _LEAST_ADDED) & (shares > 0)
+                around, weights = _between(batch, targets.shape[1])
+                for channel in np.flatnonzero(seen):
+                    scaled = kept[:, channel] * np.float32(shares[channel] * FULL)
+                    block = _spread(scaled, weights)
+                    with adding:  # neighbouring batches meet between their slices
+                        targets[channel, around] += block
 
         return finish
 
@@ -205,20 +225,38 @@ class SlicePass(Pass):
         return [slice(first, min(first + reach, slices), step) for first in range(0, slices, reach)]
 
 
-def _add_between(target: NDArray[np.float16], batch: slice, found: NDArray[np.float32]) -> None:
-    """Add (B, R, C) found in the slices `batch` to (S, R, C), and linearly less to the slices between them.
+def _between(batch: slice, slices: int) -> tuple[slice, NDArray[np.float32]]:
+    """The slices of a stack of so many that those of `batch` have a say in, and what each counts there.
 
-    Beyond the first and the last slice that the whole stack's step leads to, these count in full.
+    Between two slices that go through the network, both count linearly; beyond the first and the last one that the
+    whole stack's step leads to, these count in full.
+
+    Returns:
+        A range of slices, and the weights (batch, range).
     """
-    slices, step = len(target), batch.step or 1
+    step = batch.step or 1
+    own = np.arange(*batch.indices(slices))
     last = (slices - 1) // step * step
-    for index, one in zip(range(*batch.indices(slices)), found, strict=True):
-        target[index] += one
-        for off in range(1, step):
-            if index - off >= 0:
-                target[index - off] += one * np.float32(1 - off / step)
-            if index + off < slices:
-                target[index + off] += one * np.float32(1.0 if index == last else 1 - off / step)
+    around = slice(max(0, int(own[0]) - step + 1), min(slices, int(own[-1]) + step))
+    distance = np.arange(around.start, around.stop) - own[:, None]
+    weights = (1 - np.abs(distance) / step).clip(0)
+    weights[(own[:, None] == last) & (distance > 0)] = 1.0
+    return around, weights.astype(np.float32)
+
+
+def _spread(found: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Slices (B, R, C), times weights (B, S), as whole numbers (S, R, C)."""
+    block = np.empty((weights.shape[1], *found.shape[1:]), np.uint16)
+    for place, row in enumerate(weights.T):
+        first, *second = np.flatnonzero(row)
+        layer = found[first] if row[first] == 1 else found[first] * row[first]
+        block[place] = layer + found[second[0]] * row[second[0]] if second else layer
+    return block
+
+
+def sum_channels(chances: Batch, members: Sequence[NDArray[np.intp]]) -> Batch:
+    """(B, channels, R, C) to (B, members, R, C), each the sum of its channels."""
+    return stack([reduce(add, (chances[:, channel] for channel in channels)) for channels in members])
 
 
 def in_memory(x: Batch) -> NDArray[Any]:

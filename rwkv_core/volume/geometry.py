@@ -100,8 +100,9 @@ class SliceStack:
         return self.axes[0]
 
     def to_stack(self, array: Array) -> Array:
-        """View of a 3-D array (K, J, I) as (slices, rows, columns)."""
-        return array.transpose(self.axes)[self._steps()]
+        """View of an array (..., K, J, I) as (..., slices, rows, columns)."""
+        leading = array.ndim - 3
+        return array.transpose(*range(leading), *(leading + axis for axis in self.axes))[(..., *self._steps())]
 
     def to_volume(self, stack: Array) -> Array:
         """View of a 3-D array (slices, rows, columns) as (K, J, I): the exact inverse of `to_stack`."""
