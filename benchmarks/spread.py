@@ -31,8 +31,8 @@ from rich.table import Table
 from scipy import ndimage
 
 from rwkv_core import Volume, read_volume, spread
-from rwkv_core.corrections import keep_slices, slices_mask
-from rwkv_core.spreading import VolumeFeatures, volume_features
+from rwkv_core.spreading.corrections import keep_slices, slices_mask
+from rwkv_core.spreading.features import VolumeFeatures, volume_features
 from rwkv_core.vocabulary import AXES, SliceIndex
 
 AAL = (29, 37, 43, 55, 67, 71, 73, 77, 81, 91, 1, 7)

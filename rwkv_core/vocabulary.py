@@ -38,20 +38,6 @@ def is_model_id(text: str) -> bool:
     return _MODEL_ID.match(text) is not None
 
 
-def check_model_id(text: str) -> str:
-    """Return a model's id as it is, or refuse it.
-
-    Raises:
-        FieldError: when the text cannot be an id.
-    """
-    if not is_model_id(text):
-        raise FieldError(
-            f"{text!r} cannot be a model's name.",
-            hint='Use 1 to 64 letters, digits, ".", "_" and "-", a letter or digit first.',
-        )
-    return text
-
-
 def size_in_words(shape: Sequence[int]) -> str:
     """Write the (K, J, I) shape (150, 512, 512) as "512 x 512 x 150": the order in which Slicer shows it."""
     return " x ".join(str(size) for size in reversed(shape))

@@ -1,7 +1,6 @@
 """Fixtures that several test files share: a store of one's own, a Hub on this machine, workers."""
 
 import itertools
-import os
 
 import huggingface_hub
 import pytest
@@ -12,7 +11,7 @@ from rwkv_core.bundle.store import user_store
 from rwkv_core.worker.client import WorkerClient
 
 from core.bundle_files import bundle_files
-from core.downloads import REPO
+from core.downloads import REPO, use_store
 from core.hub_server import HubServer
 from core.worker_helpers import write_small
 
@@ -38,11 +37,7 @@ def one_thread():
 @pytest.fixture
 def home(tmp_path, cache, monkeypatch):
     """A user's store in a folder with a difficult name, and none of the settings of whoever runs the tests."""
-    for name in os.environ:
-        if (name != "RWKV_UNET_CACHE" and name.startswith(("RWKV_UNET_", "HF_"))) or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no token"))
-    monkeypatch.setenv("RWKV_UNET_HOME", str(tmp_path / "ü软 x"))
+    use_store(monkeypatch, tmp_path / "ü软 x")
     return user_store()
 
 

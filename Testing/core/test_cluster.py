@@ -17,7 +17,7 @@ from rwkv_core.vocabulary import SegmentOptions
 from rwkv_core.volume import read_volume
 
 from core import dask_stand_in
-from core.worker_helpers import LIMIT, posix, write_small
+from core.worker_helpers import LIMIT, posix
 
 distributed = pytest.importorskip("distributed")
 pytestmark = [posix, pytest.mark.filterwarnings("default")]  # Dask's own threads and sockets warn as they end
@@ -25,37 +25,36 @@ pytestmark = [posix, pytest.mark.filterwarnings("default")]  # Dask's own thread
 WORKERS = 2
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """Where the workers of the test leave notes."""
-    monkeypatch.setenv(dask_stand_in.PLACE, str(tmp_path))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return tmp_path
+@pytest.fixture(scope="module")
+def cluster(place):
+    """Two workers, which leave notes in `place`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(dask_stand_in.PLACE, str(place))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        with distributed.LocalCluster(
+            n_workers=WORKERS,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            local_directory=str(place / "dask"),
+            preload=[dask_stand_in.__file__],
+        ) as running:
+            yield running
 
 
 @pytest.fixture
-def cluster(folder):
-    with distributed.LocalCluster(
-        n_workers=WORKERS,
-        threads_per_worker=1,
-        processes=True,
-        dashboard_address=None,
-        local_directory=str(folder / "dask"),
-        preload=[dask_stand_in.__file__],
-    ) as running:
-        yield running
-
-
-@pytest.fixture
-def model(folder):
-    return write_small(folder / "modèle", intensity={"method": "zscore"})
+def notes(place):
+    """The folder in which the workers leave notes, without those of another test."""
+    for name in ("held", "cancelled", "loads"):
+        (place / name).unlink(missing_ok=True)
+    return place
 
 
 def scans(folder, *names):
     place = folder / "scäns"
     place.mkdir()
     for name in names:
-        image = sitk.GetImageFromArray(np.random.default_rng(len(name)).normal(size=(40, 40, 36)).astype(np.float32))
+        image = sitk.GetImageFromArray(np.random.default_rng(len(name)).normal(size=(10, 40, 36)).astype(np.float32))
         sitk.WriteImage(image, str(place / f"{name}.nrrd"))
     return place
 
@@ -68,10 +67,10 @@ def wait_for(path):
     return path
 
 
-def test_workers_write_what_one_machine_would(cluster, folder, model, capsys):
-    place = scans(folder, "a", "b", "c", "d")
+def test_workers_write_what_one_machine_would(cluster, tmp_path, notes, model, capsys):
+    place = scans(tmp_path, "a", "b", "c", "d")
     (place / "broken.mha").write_bytes(b"not an image")
-    out, here = folder / "out", folder / "here"
+    out, here = tmp_path / "out", tmp_path / "here"
     arguments = ["segment", str(place), "--model", model, "--device", "cpu"]
     assert main([*arguments, "-o", str(out), "--dask", cluster.scheduler_address, "--json"]) == 1
     printed = capsys.readouterr()
@@ -80,10 +79,10 @@ def test_workers_write_what_one_machine_would(cluster, folder, model, capsys):
     assert "1 of 5 failed" in printed.err
     assert main([*arguments, "-o", str(here)]) == 1
     for name in "abcd":
-        assert results[f"{name}.nrrd"]["status"] == "done" and results[f"{name}.nrrd"]["slices"] == 40
+        assert results[f"{name}.nrrd"]["status"] == "done" and results[f"{name}.nrrd"]["slices"] == 10
         ours, theirs = (read_volume(where / f"{name}.seg.nrrd").array for where in (here, out))
         assert np.array_equal(ours, theirs)
-    loads = (folder / "loads").read_text().split()
+    loads = (notes / "loads").read_text().split()
     assert len(loads) == len(set(loads)) <= WORKERS  # once per worker, not per volume
 
     (place / "broken.mha").unlink()
@@ -96,13 +95,14 @@ def test_workers_write_what_one_machine_would(cluster, folder, model, capsys):
     assert (out / "a.seg.nrrd").stat().st_mtime_ns == before
 
 
-def test_a_worker_killed_in_the_middle_loses_nothing(cluster, folder, model):
-    jobs = plan([scans(folder, "a", "hold", "b")], folder / "out")
+@pytest.mark.long
+def test_a_worker_killed_in_the_middle_loses_nothing(cluster, tmp_path, notes, model):
+    jobs = plan([scans(tmp_path, "a", "hold", "b")], tmp_path / "out")
     killed, seen = [], []
 
     def kill_who_holds():
-        if not killed and (folder / "held").exists():
-            killed.append(int((folder / "held").read_text()))
+        if not killed and (notes / "held").exists():
+            killed.append(int((notes / "held").read_text()))
             os.kill(killed[0], signal.SIGKILL)
         return False
 
@@ -113,31 +113,31 @@ def test_a_worker_killed_in_the_middle_loses_nothing(cluster, folder, model):
         progress=lambda done, total, workers: seen.append((done, total, workers)),
         cancel=kill_who_holds,
     )
-    assert killed and not (folder / "cancelled").exists()
+    assert killed and not (notes / "cancelled").exists()
     assert [outcome.status for outcome in outcomes] == ["done"] * 3
     assert all(target.exists() for _, target in jobs)
     assert seen[0][:2] == (0, 3) and seen[-1][:2] == (3, 3)
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
-    left = [path for path in (folder / "out").rglob("*") if not path.name.endswith(".seg.nrrd")]
+    left = [path for path in (tmp_path / "out").rglob("*") if not path.name.endswith(".seg.nrrd")]
     assert left == []
 
 
-def test_cancelling_stops_the_workers_too(cluster, folder, model):
-    jobs = plan([scans(folder, "hold", "later")], folder / "out")
+def test_cancelling_stops_the_workers_too(cluster, tmp_path, notes, model):
+    jobs = plan([scans(tmp_path, "hold", "later")], tmp_path / "out")
     with pytest.raises(CancelledError):
         segment_on_cluster(
             cluster.scheduler_address,
             jobs,
             BatchOptions(SegmentOptions(model=model, device="cpu")),
-            cancel=lambda: (folder / "held").exists(),
+            cancel=lambda: (notes / "held").exists(),
         )
-    wait_for(folder / "cancelled")
-    assert not (folder / "out" / "hold.seg.nrrd").exists()
+    wait_for(notes / "cancelled")
+    assert not (tmp_path / "out" / "hold.seg.nrrd").exists()
 
 
-def test_an_unknown_model_and_a_wrong_address_are_told(cluster, folder, monkeypatch):
+def test_an_unknown_model_and_a_wrong_address_are_told(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr("rwkv_core.inference.cluster._CONNECT_SECONDS", 1)
-    jobs = plan([scans(folder, "a")], folder / "out")
+    jobs = plan([scans(tmp_path, "a")], tmp_path / "out")
     (outcome,) = segment_on_cluster(
         cluster.scheduler_address, jobs, BatchOptions(SegmentOptions(model="no-such-model"))
     )

@@ -5,25 +5,33 @@ import hashlib
 import numpy as np
 import pytest
 
-from rwkv_core import Segmenter, Volume, load_bundle, read_volume
+from rwkv_core import Segmenter, Volume, load_bundle, read_volume, write_volume
 from rwkv_core.cli import main
 from rwkv_core.cli.demo import SAMPLE
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
+    """What the demo leaves of the whole scan."""
     folder = tmp_path_factory.mktemp("demo")
     assert main(["demo", "-o", str(folder), "--device", "cpu"]) == 0
     return folder
 
 
-def test_demo_leaves_a_segmentation_on_the_scans_grid_and_a_picture(demo):
-    assert sorted(path.name for path in demo.iterdir()) == ["head.png", "head.seg.nrrd"]
-    scan, result = read_volume(SAMPLE), read_volume(demo / "head.seg.nrrd")
-    assert result.array.shape == scan.array.shape
+def test_demo_leaves_a_segmentation_on_the_scans_grid_and_a_picture(tmp_path, monkeypatch, capsys):
+    whole = read_volume(SAMPLE)
+    write_volume(tmp_path / "part.nii.gz", whole.array[70:76:2], whole.ijk_to_ras @ np.diag([1.0, 1, 2, 1]))
+    monkeypatch.setattr("rwkv_core.cli.demo.SAMPLE", tmp_path / "part.nii.gz")
+    assert main(["demo", "-o", str(tmp_path / "demo"), "--device", "cpu"]) == 0
+    assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == ["head.png", "head.seg.nrrd"]
+    scan, result = read_volume(tmp_path / "part.nii.gz"), read_volume(tmp_path / "demo" / "head.seg.nrrd")
+    assert result.array.shape == scan.array.shape and result.array.any()
     assert np.allclose(result.ijk_to_ras, scan.ijk_to_ras)
+    told = capsys.readouterr().out
+    assert "Left thalamus" in told and "not for diagnosis" in told
 
 
+@pytest.mark.long
 def test_structures_have_plausible_sizes_and_places(demo):
     """Colin27 lies in MNI space, where the middle of every deep structure is known to within some millimetres."""
     result = read_volume(demo / "head.seg.nrrd")

@@ -2,7 +2,6 @@ import dataclasses
 import importlib.util
 import itertools
 import logging
-import subprocess
 import sys
 
 import numpy as np
@@ -72,13 +71,14 @@ def empty_cache(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("variant", "in_channels", "batch", "size"),
     [
-        ("T", 1, 3, (96, 160)),
-        ("T", 3, 1, (64, 64)),
-        ("S", 1, 1, (160, 96)),
-        ("B", 1, 3, (96, 160)),
-        ("B", 3, 1, (16, 48)),
-        ("T", 1, 2, (16, 32, 48)),
-        ("S", 2, 1, (32, 16, 32)),
+        ("T", 1, 3, (32, 48)),
+        ("S", 3, 1, (48, 16)),
+        ("T", 1, 2, (16, 16, 32)),
+        pytest.param("T", 1, 3, (96, 160), marks=pytest.mark.long),
+        pytest.param("S", 1, 1, (160, 96), marks=pytest.mark.long),
+        pytest.param("B", 1, 3, (96, 160), marks=pytest.mark.long),
+        pytest.param("B", 3, 1, (16, 48), marks=pytest.mark.long),
+        pytest.param("S", 2, 1, (32, 16, 32), marks=pytest.mark.long),
     ],
 )
 def test_every_engine_gives_the_logits_of_the_network(engine, variant, in_channels, batch, size, caplog):
@@ -99,11 +99,11 @@ def test_every_engine_gives_the_logits_of_the_network(engine, variant, in_channe
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("slices", [3, 40])
+@pytest.mark.parametrize("slices", [3, pytest.param(40, marks=pytest.mark.long)])
 def test_many_slices_give_what_each_gives_alone(engine, slices, caplog):
     network = random_network()
     made = make_engine(network, "cpu", engine=engine)
-    batches = picture(slices, 1, 48, 32).split(7)
+    batches = picture(slices, 1, 32, 48).split(max(2, slices // 6))
     answers = list(made.map(iter(batches), slices))
     assert [len(one) for one in answers] == [len(one) for one in batches]
     with torch.inference_mode():
@@ -152,10 +152,10 @@ def test_failure_with_several_slices_at_once_is_no_failure(empty_cache, monkeypa
 @pytest.mark.parametrize("engine", ENGINES)
 def test_an_iteration_may_be_left_early(engine):
     made = make_engine(random_network(), "cpu", engine=engine)
-    images = picture(40, 1, 32, 32)
-    for _ in made.map(images.split(1), 40):
+    images = picture(12, 1, 32, 32)
+    for _ in made.map(images.split(1), 12):
         break
-    assert len(list(made.map(images.split(20), 40))) == 2
+    assert len(list(made.map(images.split(6), 12))) == 2
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -199,7 +199,7 @@ def test_keys_of_blocks_beyond_float32_are_left_to_the_network(engine):
     network = volumetric_network()
     with torch.no_grad():
         network.encoder.stage3[1].spatial.key.weight.mul_(100)
-    block = picture(1, 1, 16, 32, 32)
+    block = picture(1, 1, 16, 16, 32)
     with torch.inference_mode():
         assert graph_in_torch(network)(block)[1] > SAFE_EXPONENT
         assert relative_error(make_engine(network, "cpu", engine=engine)(block), network(block)) < 1e-5
@@ -286,7 +286,7 @@ def test_unknown_engines_are_told_what_there_is():
 
 
 @needs_openvino
-@pytest.mark.parametrize(("make", "size"), [(random_network, (32, 48)), (volumetric_network, (16, 16, 32))])
+@pytest.mark.parametrize(("make", "size"), [(random_network, (32, 48)), (volumetric_network, (16, 16, 16))])
 def test_second_start_compiles_nothing(empty_cache, monkeypatch, make, size):
     network, image = make(), picture(1, 1, *size)
     first = make_engine(network, "cpu")(image)
@@ -314,7 +314,7 @@ def test_other_weights_and_sizes_are_other_files(empty_cache):
 
 
 @needs_openvino
-@pytest.mark.parametrize("damage", ["cut", "garbage", "whole garbage"])
+@pytest.mark.parametrize("damage", ["cut", "whole garbage", pytest.param("garbage", marks=pytest.mark.long)])
 def test_damaged_cache_is_compiled_anew(empty_cache, damage):
     network, image = random_network(), picture(1, 1, 32, 32)
     make_engine(network, "cpu", (32, 32))
@@ -377,17 +377,6 @@ def test_failure_of_openvino_hands_over_to_torch(empty_cache, monkeypatch, caplo
     for _ in range(2):
         assert made(picture(1, 1, 32, 32)).shape == (1, 5, 32, 32)
     assert made.name == "torch" and len(caplog.records) == 1 and "unsupported processor" in caplog.text
-
-
-@needs_openvino
-def test_openvino_reports_to_nobody():
-    code = (
-        "import sys, torch, rwkv_core\n"
-        "network = rwkv_core.build_network('rwkv-unet', variant='T', num_classes=2)\n"
-        "engine = rwkv_core.make_engine(network, 'cpu', (16, 16), 'openvino')\n"
-        "assert engine.name == 'openvino' and sys.modules.get('openvino_telemetry') is None\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -142,6 +142,7 @@ def test_names_known_without_torch_are_those_of_the_networks():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.long
 def test_import_needs_no_compiler_and_starts_no_cuda():
     code = (
         "import subprocess, torch, rwkv_core\n"

@@ -7,6 +7,8 @@ import pytest
 
 from rwkv_core import Volume, spread
 from rwkv_core.errors import CancelledError, InputError
+from rwkv_core.spreading import spreading
+from rwkv_core.spreading.classifier import VoxelClassifier
 from rwkv_core.vocabulary import AXES, SliceIndex
 
 
@@ -30,6 +32,18 @@ def drawn(truth, slices, into=None):
     return labelmap
 
 
+@pytest.fixture
+def learned():
+    """For tests of how good an answer is: the classifier takes all of its steps."""
+
+
+@pytest.fixture(autouse=True)
+def steps(request, monkeypatch):
+    """Elsewhere, it takes few: what must not change does not depend on what it has learned."""
+    if "learned" not in request.fixturenames:
+        monkeypatch.setattr(spreading, "VoxelClassifier", lambda samples, **_: VoxelClassifier(samples, 1, 20))
+
+
 @pytest.fixture(scope="module")
 def phantom():
     """A bright bent tube (1) beside a darker ball (2), in noise; 40 slices of 48 x 44."""
@@ -49,7 +63,7 @@ def elsewhere(shape, slices):
     return free
 
 
-def test_image_shows_what_lies_between_slices(phantom):
+def test_image_shows_what_lies_between_slices(phantom, learned):
     volume, truth = phantom
     slices = slices_of(0, 9, 20, 31)
     labelmap = drawn(truth, slices)
@@ -81,7 +95,7 @@ def test_second_answer_takes_the_features_of_the_first(phantom):
 
 
 @pytest.mark.parametrize("axis", [1, 2])
-def test_any_plane(phantom, axis):
+def test_any_plane(phantom, learned, axis):
     volume, truth = phantom
     places = np.flatnonzero((truth == 1).any(tuple(other for other in range(3) if other != axis)))
     slices = slices_of(axis, *places[[len(places) // 5, len(places) // 2, 4 * len(places) // 5]].tolist())
@@ -90,7 +104,7 @@ def test_any_plane(phantom, axis):
     assert dice((answer.labelmap == 1) & free, (truth == 1) & free) > 0.85
 
 
-def test_two_planes_at_once(phantom):
+def test_two_planes_at_once(phantom, learned):
     volume, truth = phantom
     slices = [SliceIndex("K", 12), SliceIndex("K", 28), SliceIndex("I", 14)]
     answer = spread(volume, drawn(truth, slices), slices, [1])
@@ -100,7 +114,7 @@ def test_two_planes_at_once(phantom):
         assert np.array_equal(index.of(answer.labelmap) == 1, index.of(truth) == 1)
 
 
-def test_image_that_shows_nothing_gives_no_less_than_shapes():
+def test_image_that_shows_nothing_gives_no_less_than_shapes(learned):
     k, j, i = np.mgrid[:30, :40, :40].astype(float)
     truth = ((k - 15) ** 2 + (j - 20) ** 2 + (i - 20) ** 2 < 144).astype(np.uint8)
     noise = np.random.default_rng(1).normal(0, 1, k.shape).astype(np.float32)
@@ -123,7 +137,7 @@ def test_labels_that_were_not_shown_do_not_change_by_a_voxel(phantom):
     assert (answer.labelmap == 2).sum() == (labelmap == 2).sum()
 
 
-def test_a_new_structure_takes_voxels_from_the_label_it_was_painted_over(phantom):
+def test_a_new_structure_takes_voxels_from_the_label_it_was_painted_over(phantom, learned):
     volume, truth = phantom
     before = np.full_like(truth, 4)
     slices = slices_of(0, 9, 20, 31)
@@ -152,7 +166,7 @@ def test_a_right_answer_that_stood_stays(phantom):
     assert {one.method for one in answer.structures} == {"standing"}
 
 
-def test_a_wrong_answer_that_stood_is_mended(phantom):
+def test_a_wrong_answer_that_stood_is_mended(phantom, learned):
     volume, truth = phantom
     before = np.roll(truth, 5, axis=1)
     slices = slices_of(0, 9, 15, 20, 25, 31)
@@ -178,7 +192,7 @@ def test_kept_slices_stay(phantom):
     assert np.array_equal(answer.labelmap[:, 24], drawn(truth, slices)[:, 24])
 
 
-def test_one_slice(phantom):
+def test_one_slice(phantom, learned):
     volume, truth = phantom
     answer = spread(volume, drawn(truth, slices_of(0, 20)), slices_of(0, 20))
     free = elsewhere(truth.shape, slices_of(0, 20))

@@ -229,12 +229,14 @@ def test_only_a_few_models_stay_warm(worker, place):
     assert not worker.request(LoadRequest(options=SegmentOptions(model=models[-1], device="cpu", mode="paper"))).warm
 
 
+@pytest.mark.long
 def test_a_large_volume_stays_on_disk(worker, place):
     shape, box = (512, 1024, 1024), (slice(100, 106), slice(500, 520), slice(300, 324))
     if shutil.disk_usage(place).free < 4e9:
         pytest.skip("too little space on the disk for a volume of 1 GB")
     folder = write_small(place / "windowed", intensity={"method": "window", "low": 0, "high": 200})
-    file, array = worker.folder.reserve(shape, np.int16)
+    file = "array-00000000000000ff.npy"
+    array = np.lib.format.open_memmap(worker.folder.path / file, "w+", dtype=np.int16, shape=shape)
     array[box] = noise(dtype=np.int16)
     request = SegmentRequest(
         volume=VolumeFile(file=file, ijk_to_ras=geometry_of(OBLIQUE)),

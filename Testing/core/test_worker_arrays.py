@@ -40,12 +40,6 @@ def test_a_view_is_written_without_the_rest(folder):
     assert (folder.path / file).stat().st_size < 1000
 
 
-def test_reserved_arrays_are_filled_in_place(folder):
-    file, array = folder.reserve((2, 3), np.int16)
-    array[1] = 7
-    assert folder.get(file).tolist() == [[0, 0, 0], [7, 7, 7]]
-
-
 @pytest.mark.skipif(os.name != "posix", reason="file modes of POSIX")
 def test_nobody_else_may_enter(folder, tmp_path):
     assert folder.path.stat().st_mode & 0o777 == 0o700

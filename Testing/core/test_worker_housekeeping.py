@@ -1,25 +1,37 @@
 """Models listed, downloaded, imported and removed by a real worker."""
 
+import shutil
+
 import pytest
 
 from rwkv_core.bundle.config import config_text
-from rwkv_core.bundle.store import load_bundle
+from rwkv_core.bundle.store import load_bundle, user_store
 from rwkv_core.errors import BundleError, CancelledError, CheckpointError, InputError
 from rwkv_core.vocabulary import SegmentOptions
 from rwkv_core.worker.client import WorkerClient
 from rwkv_core.worker.protocol import DownloadRequest, ImportRequest, LoadRequest, ModelsRequest, RemoveRequest
 
 from core.bundle_files import weights, write_files
-from core.downloads import REPO, installed
+from core.downloads import REPO, installed, use_store
 from core.published_files import october
 from core.small_models import config
 
 
 @pytest.fixture
-def worker(home, tmp_path):
-    """A worker with a store of its own."""
-    with WorkerClient(tmp_path / "worker.log", temporary=tmp_path, log_level="debug") as client:
-        yield client
+def home(place, cache, monkeypatch):
+    """One folder for all tests of this file, so that they can share a worker; empty at the end of each."""
+    use_store(monkeypatch, place / "home")
+    yield user_store()
+    shutil.rmtree(place / "home", ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def worker(place, cache):
+    """A worker with the store of `home`."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_store(patch, place / "home")
+        with WorkerClient(place / "store.log", temporary=place, log_level="debug") as client:
+            yield client
 
 
 @pytest.fixture

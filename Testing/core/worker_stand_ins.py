@@ -16,7 +16,8 @@ GREETING = "the launcher says hello"
 SLOW_MODEL = "slow"  # a bundle folder of this name, at first, loads until somebody cancels
 ALIVE = "WORKER_TEST_ALIVE"  # environment variable: the FIFO of a `Watch`, held open while the worker lives
 CHILD_ALIVE = "WORKER_TEST_CHILD_ALIVE"  # likewise, while the child process of a worker that hangs lives
-BLOCK = "block:"  # in the log, before the sides of what goes through a volumetric network
+BLOCK = "block:"  # in the log, before the sides of what goes through a volumetric network,
+TELL_BLOCKS = "WORKER_TEST_TELL_BLOCKS"  # where this environment variable is set: it takes torch
 LIMIT = 60  # seconds after which it gives up waiting for the test
 
 PROGRAM = [sys.executable, __file__]
@@ -89,12 +90,10 @@ FAULTS = {
 def main():
     from rwkv_core.bundle import store
     from rwkv_core.inference.segmenter import PreparedVolume
-    from rwkv_core.models import URWKV
     from rwkv_core.worker import server
     from rwkv_core.worker.jobs import Jobs
 
     segment, load_bundle, take_next, slowed = PreparedVolume.segment, store.load_bundle, Jobs.next, []
-    forward = URWKV.forward
 
     def faulty_segment(self, region=None, probabilities=False, progress=None, cancel=None, options=None):
         def then_fail(done, total):
@@ -114,15 +113,24 @@ def main():
         Now.jobs, Now.job = self, take_next(self)
         return Now.job
 
+    PreparedVolume.segment, store.load_bundle, Jobs.next = faulty_segment, slow_load, next_and_tell
+    if os.environ.get(TELL_BLOCKS):
+        _tell_blocks()
+    print(GREETING, flush=True)
+    show_alive(ALIVE)
+    return server.main()
+
+
+def _tell_blocks():
+    from rwkv_core.models import URWKV
+
+    forward = URWKV.forward
+
     def telling_forward(self, volume):
         print(BLOCK, *volume.shape[2:], file=sys.stderr)
         return forward(self, volume)
 
-    PreparedVolume.segment, store.load_bundle, Jobs.next = faulty_segment, slow_load, next_and_tell
     URWKV.forward = telling_forward
-    print(GREETING, flush=True)
-    show_alive(ALIVE)
-    return server.main()
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def parse_slices(text: str) -> list[SliceIndex]:
 
 def run(options: argparse.Namespace) -> int:
     """Read, spread, write."""
-    from rwkv_core.spreading import spread
+    from rwkv_core.spreading.spreading import spread
     from rwkv_core.volume import check_output, read_labelmap, read_volume, write_segmentation
 
     slices = parse_slices(options.slices)

@@ -1,7 +1,7 @@
 """Where a model is unsure, and which slice deserves a look first."""
 
 import copy
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,13 +44,6 @@ def slice_scores(uncertainty: NDArray[np.floating], axis: int) -> NDArray[np.flo
     The mean rather than the maximum: every border has a voxel of doubt, and a slice with many of them is more work.
     """
     return uncertainty.mean(axis=tuple(a for a in range(3) if a != axis), dtype=np.float64)
-
-
-def most_uncertain_slice(uncertainty: NDArray[np.floating], axis: int, verified: Collection[int] = ()) -> int | None:
-    """Index along `axis` of the slice with the largest score that is not `verified`; None when all doubt is gone."""
-    scores = slice_scores(uncertainty, axis)
-    scores[[index for index in verified if 0 <= index < len(scores)]] = 0
-    return int(scores.argmax()) if scores.max() > 0 else None
 
 
 def sided(classes: Sequence[SegmentClass]) -> bool:

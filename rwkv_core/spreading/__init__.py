@@ -4,10 +4,6 @@
 - ``features``: what voxels look like.
 - ``shapes``: signed distances interpolated between the slices.
 - ``classifier``: a small network that learns in a tenth of a second.
+- ``corrections``: which slices a user has corrected, and what must not change; needs numpy alone.
 - ``standing``: the answer that stood before the corrections.
 """
-
-from rwkv_core.spreading.features import VolumeFeatures, volume_features
-from rwkv_core.spreading.spreading import Spread, spread
-
-__all__ = ["Spread", "VolumeFeatures", "spread", "volume_features"]

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from rwkv_core.cancellation import Cancel, as_question
-from rwkv_core.corrections import changed_values, keep_slices, standing_labels
 from rwkv_core.errors import CancelledError, InputError
 from rwkv_core.spreading.classifier import Samples, VoxelClassifier
+from rwkv_core.spreading.corrections import changed_values, keep_slices, standing_labels
 from rwkv_core.spreading.features import Box, VolumeFeatures, volume_features
 from rwkv_core.spreading.shapes import ShapeAt, ShapePrior
 from rwkv_core.spreading.standing import Changes, log_odds, repaints, soft_mask

@@ -92,11 +92,6 @@ class LabelMaps:
     def to(self, device: torch.device | str) -> "LabelMaps":
         return LabelMaps(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
-    def subset(self, indices: Sequence[int]) -> "LabelMaps":
-        """The same with some of the label maps only, such as those of a validation set."""
-        chosen = list(indices)
-        return LabelMaps(**{**vars(self), "maps": self.maps[chosen], "brain": self.brain[chosen]})
-
 
 def read_label_maps(folder: Path) -> LabelMaps:
     """Read `training_seg_*.nii.gz` and `labels_classes_priors/*.npy` as SynthSeg publishes them.

@@ -104,10 +104,6 @@ class SliceStack:
         leading = array.ndim - 3
         return array.transpose(*range(leading), *(leading + axis for axis in self.axes))[(..., *self._steps())]
 
-    def to_volume(self, stack: Array) -> Array:
-        """View of a 3-D array (slices, rows, columns) as (K, J, I): the exact inverse of `to_stack`."""
-        return stack[self._steps()].transpose(np.argsort(self.axes))
-
     def _steps(self) -> tuple[slice, slice, slice]:
         s, r, c = (slice(None, None, -1 if flip else 1) for flip in self.flips)
         return s, r, c

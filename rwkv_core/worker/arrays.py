@@ -12,7 +12,7 @@ import re
 import secrets
 import stat
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -119,23 +119,6 @@ class PrivateFolder:
             if not complete:
                 partial.unlink(missing_ok=True)
         return name
-
-    def reserve(self, shape: Sequence[int], dtype: npt.DTypeLike) -> tuple[str, Array]:
-        """A new file of zeros and the writable array that is mapped to it, to be filled in place.
-
-        Returns:
-            The file's name, and the array.
-
-        Raises:
-            StorageError: when the file cannot be made.
-        """
-        name = _new_name()
-        try:
-            mapped = np.lib.format.open_memmap(self.path / name, "w+", dtype=np.dtype(dtype), shape=tuple(shape))
-        except OSError as error:
-            (self.path / name).unlink(missing_ok=True)
-            raise StorageError(f"No array could be made in {self.path}: {error}.") from None
-        return name, np.asarray(mapped)
 
     def get(self, name: str) -> Array:
         """A file's array, mapped and read-only: its voxels are read from disk when they are used.

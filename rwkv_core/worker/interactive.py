@@ -25,7 +25,7 @@ from rwkv_core.worker.protocol import (
 )
 
 if TYPE_CHECKING:
-    from rwkv_core.spreading import VolumeFeatures
+    from rwkv_core.spreading.features import VolumeFeatures
     from rwkv_core.volume import Volume
 
 
@@ -90,7 +90,7 @@ class Interactive:
         )
 
     def spread(self, request: SpreadRequest, job: Job, report: Reporter) -> SpreadResult:
-        from rwkv_core.spreading import spread
+        from rwkv_core.spreading.spreading import spread
 
         volume = self._volume(request.volume)
         shape = volume.array.shape

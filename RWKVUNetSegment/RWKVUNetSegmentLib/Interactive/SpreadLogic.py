@@ -13,8 +13,8 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from rwkv_core.corrections import standing_labels
 from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
+from rwkv_core.spreading.corrections import standing_labels
 from rwkv_core.vocabulary import Region, SegmentClass, SliceIndex, SpreadStructure
 from rwkv_core.worker.protocol import SpreadRequest, SpreadResult, VolumeFile
 from RWKVUNetSegmentLib.Interactive.VerifiedSlices import editedSlices, gridOf, slicesMask, verifiedSlices

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from slicer.i18n import tr as _
 
-from rwkv_core.corrections import edited_slices, slices_mask
 from rwkv_core.errors import InputError
+from rwkv_core.spreading.corrections import edited_slices, slices_mask
 from rwkv_core.vocabulary import AXES, SliceIndex
 from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume, worldMatrix
 from RWKVUNetSegmentLib.Scene.SegmentLayers import Grid
@@ -71,7 +71,7 @@ def slicesMask(shape: tuple[int, ...], slices: Iterable[SliceIndex]) -> np.ndarr
 
 
 def editedSlices(before: np.ndarray, after: np.ndarray) -> list[SliceIndex]:
-    """The fewest slices that hold all differences of two labelmaps (K, J, I), as `rwkv_core.corrections` finds them."""
+    """The fewest slices that hold all differences of two labelmaps (K, J, I), found greedily."""
     return edited_slices(before, after)
 
 
