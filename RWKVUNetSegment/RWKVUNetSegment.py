@@ -30,6 +30,7 @@ from RWKVUNetSegmentLib.Scene import SampleData
 from RWKVUNetSegmentLib.Scene.ChosenNodes import ChosenNodes
 from RWKVUNetSegmentLib.Scene.InputVolume import isValid
 from RWKVUNetSegmentLib.Scene.ParameterNode import RWKVUNetSegmentParameterNode
+from RWKVUNetSegmentLib.Scene.SliceViews import volumesShown
 from RWKVUNetSegmentLib.Segmentation.BatchLogic import BatchLogic, BatchResult
 from RWKVUNetSegmentLib.Segmentation.InstallationLogic import InstallationLogic
 from RWKVUNetSegmentLib.Segmentation.ModelsLogic import ModelsLogic
@@ -160,13 +161,13 @@ class RWKVUNetSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.initializeParameterNode()
 
     def initializeParameterNode(self) -> None:
-        """Show the scene's choices; with none yet, take its first volume."""
+        """Show the scene's choices; with none yet, take the volume on screen, or else the scene's first one."""
         self.setParameterNode(self.logic.getParameterNode())
         if self._parameterNode.inputVolume is None:
             volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-            usable = (one for one in volumes if not one.GetHideFromEditors() and isValid(one)[0])
-            if (volume := next(usable, None)) is not None:
-                self._parameterNode.inputVolume = volume
+            usable = [one for one in volumes if not one.GetHideFromEditors() and isValid(one)[0]]
+            if usable:
+                self._parameterNode.inputVolume = next((one for one in volumesShown() if one in usable), usable[0])
 
     def setParameterNode(self, node: RWKVUNetSegmentParameterNode | None) -> None:
         if self._parameterNode is not None:

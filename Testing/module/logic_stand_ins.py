@@ -270,6 +270,10 @@ class Batch:
         self.calls.append((inputFolder, outputFolder, {"options": options, **others}))
         return self.result
 
+    def processVolumes(self, inputVolumes, options, **others):
+        self.calls.append((tuple(inputVolumes), None, {"options": options, **others}))
+        return self.result
+
     def cleanup(self):
         pass
 

@@ -119,6 +119,7 @@ def test_an_interactive_action_whose_answer_cannot_be_taken_ends(user, monkeypat
     assert result.failed and "torn" in result.message
 
 
+@pytest.mark.views
 def test_a_preview_that_cannot_be_shown_ends(user, monkeypatch):
     monkeypatch.setattr(user.interactive.preview._shown, "show", torn)
     user.turn_on()
@@ -141,6 +142,7 @@ def test_a_box_is_not_ticked_for_what_could_not_be_done(user, monkeypatch, name,
     assert not box.checked and box.enabled
 
 
+@pytest.mark.views
 def test_a_preview_that_cannot_be_asked_for_ends(user, monkeypatch):
     monkeypatch.setattr(user.interactive.preview._requests, "segment", torn)
     user.turn_on()

@@ -30,6 +30,7 @@ def edit(user, index, name="Body", block=(slice(0, 6), slice(0, 6))):
     bench.process_events()
 
 
+@pytest.mark.views
 def test_a_verified_slice_stays_and_is_saved_with_the_scene(user, tmp_path):
     user.segment()
     user.scroll(4)
@@ -58,6 +59,7 @@ def test_a_verified_slice_stays_and_is_saved_with_the_scene(user, tmp_path):
     assert verifiedSlices(user.result) == () and user.ui.verifiedLabel.text == "No slice is verified."
 
 
+@pytest.mark.views
 def test_the_preview_is_not_accepted_into_a_verified_slice(user):
     user.segment()
     user.scroll(4)
@@ -76,6 +78,7 @@ def test_slices_in_words(user):
     assert inWords(user.volume, slices) == "Axial 3, 5-7; Coronal 1"
 
 
+@pytest.mark.views
 def test_verified_slices_of_another_grid_are_not_overwritten_unasked(user):
     user.segment()
     user.scroll(4)
@@ -171,6 +174,7 @@ def test_the_part_at_a_crosshair_outside_of_the_region_is_refused(user):
     assert np.array_equal(user.labels(user.result), before) and not user.interactive.result.busy
 
 
+@pytest.mark.views
 def test_uncertainty_is_laid_over_the_scan_and_leads_the_way(user):
     assert not user.ui.uncertainButton.enabled and user.ui.uncertainButton.toolTip == "Press Segment first."
     user.segment()

@@ -28,6 +28,7 @@ WAYS = {
 }
 
 
+@pytest.mark.views
 @pytest.mark.parametrize("way", WAYS)
 def test_a_verified_slice_stays(user, way):
     user.segment()

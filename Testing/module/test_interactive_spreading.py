@@ -56,6 +56,7 @@ def test_an_answer_is_refused(user):
     assert node.GetDisplayNode().GetVisibility() and user.ui.spreadScoresLabel.text == ""
 
 
+@pytest.mark.views
 def test_the_next_slice_is_corrected_and_counts(user):
     node = draw(user, 2, 7)
     user.spread()
@@ -83,6 +84,7 @@ def test_of_a_result_only_what_was_corrected_follows(user):
     assert np.array_equal(user.labels(user.result)[3], after[3])
 
 
+@pytest.mark.views
 def test_use_this_slice(user):
     user.segment()
     user.scroll(6)

@@ -190,6 +190,7 @@ class Walk:
             assert len(left) <= 1, "arrays are left in the worker's folder"  # the volume, for the next preview
 
 
+@pytest.mark.views
 @pytest.mark.parametrize("seed", [1])
 def test_a_random_walk_leaves_the_scene_consistent(user, seed):
     walk = Walk(user, seed)

@@ -56,6 +56,7 @@ def rest(interactive):
     )
 
 
+@pytest.mark.views
 def test_previews_are_what_the_worker_segments(work):
     interactive, segmentation, volume, model = work
     interactive.preview.start(PreviewParameters(volume, SegmentOptions(model=model, device="cpu", engine="torch")))

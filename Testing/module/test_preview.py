@@ -15,6 +15,7 @@ from module.interactive_user import SHAPE, stand_in_fixture, user_fixture  # noq
 from module.label_blocks import addSegment, openEditor
 
 
+@pytest.mark.views
 def test_the_slice_that_is_looked_at_is_shown_in_each_view(user):
     user.scroll(4)
     user.turn_on()
@@ -31,6 +32,7 @@ def test_the_slice_that_is_looked_at_is_shown_in_each_view(user):
     assert user.result is None  # nothing was written into the user's
 
 
+@pytest.mark.views
 def test_the_latest_wins(user):
     user.turn_on()
     asked = user.asked("SegmentRequest")
@@ -41,6 +43,7 @@ def test_the_latest_wins(user):
     assert user.labels(user.preview)[8].any()
 
 
+@pytest.mark.views
 def test_a_stale_answer_is_dropped(user):
     user.state.model = "default"
     user.scroll(2)
@@ -55,6 +58,7 @@ def test_a_stale_answer_is_dropped(user):
     assert user.asked("SegmentRequest") == 2
 
 
+@pytest.mark.views
 def test_accept_slice_and_undo(user):
     user.scroll(4)
     user.turn_on()
@@ -74,6 +78,7 @@ def test_accept_slice_and_undo(user):
     assert np.array_equal(after[4], expected[4]) and not after[5].any()
 
 
+@pytest.mark.views
 def test_accept_all_is_one_step(user):
     user.turn_on()
     for index in (2, 4, 6):
@@ -90,6 +95,7 @@ def test_accept_all_is_one_step(user):
     assert not user.ui.acceptAllButton.enabled
 
 
+@pytest.mark.views
 def test_masking_and_locks_hold_for_accepted_slices(user):
     node = user.logic.segmentation.writer.newNode(user.volume)
     user.state.outputSegmentation = node
@@ -108,6 +114,7 @@ def test_masking_and_locks_hold_for_accepted_slices(user):
     assert "editable area" in user.ui.previewStatusLabel.text
 
 
+@pytest.mark.views
 def test_another_model_shows_another_result_and_forgets_the_old_slices(user):
     user.scroll(4)
     user.turn_on()
@@ -126,6 +133,7 @@ def test_another_model_shows_another_result_and_forgets_the_old_slices(user):
     assert user.labels(user.preview)[6].any()
 
 
+@pytest.mark.views
 def test_a_threshold_changes_the_slice_without_another_run(user):
     user.scroll(4)
     user.turn_on()
@@ -142,6 +150,7 @@ def test_a_threshold_changes_the_slice_without_another_run(user):
     assert user.labels(user.preview)[5].any() and not (user.labels(user.preview)[5] == 2).any()
 
 
+@pytest.mark.views
 def test_an_oblique_view_is_resampled_and_accepted(user):
     view = user.view("Red")
     normal = np.array([0.0, -0.6, 0.8])
@@ -160,6 +169,7 @@ def test_an_oblique_view_is_resampled_and_accepted(user):
     assert written.any()
 
 
+@pytest.mark.views
 def test_discard_takes_the_preview_away(user):
     user.turn_on()
     name = user.preview.GetName()
@@ -172,6 +182,7 @@ def test_discard_takes_the_preview_away(user):
     assert user.asked("SegmentRequest") == asked
 
 
+@pytest.mark.views
 def test_errors_are_told_and_the_next_slice_works(user):
     preview = user.interactive.preview
     preview.start(PreviewParameters(user.volume, SegmentOptions(model="broken")))
@@ -186,6 +197,7 @@ def test_errors_are_told_and_the_next_slice_works(user):
     assert user.labels(preview.node)[7].any()
 
 
+@pytest.mark.views
 @pytest.mark.parametrize("how", ["scene", "volume", "preview"])
 def test_what_is_deleted_ends_it(user, how):
     user.turn_on()
@@ -210,6 +222,7 @@ def test_without_a_volume_the_tooltip_says_why(user):
     assert not user.ui.acceptAllButton.enabled and user.ui.acceptAllButton.toolTip
 
 
+@pytest.mark.views
 def test_keys_press_the_buttons(user):
     panel = user.opened.panel
     panel.show()
@@ -225,6 +238,7 @@ def test_keys_press_the_buttons(user):
         bench.wait_until(done, what=str(key))
 
 
+@pytest.mark.views
 def test_oblique_planes_of_other_angles_have_the_same_size(user):
     """An engine prepares itself for each size anew; what lies outside of the volume is no number."""
     view, shapes = user.view("Red"), set()

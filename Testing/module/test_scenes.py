@@ -21,6 +21,7 @@ def isInHierarchy(node):
     return bool(hierarchy.GetItemByDataNode(node))
 
 
+@pytest.mark.views
 def test_nodes_that_are_not_the_users_are_hidden_and_not_saved(user, tmp_path):
     user.turn_on()
     user.segment()
@@ -156,6 +157,7 @@ def test_what_is_asked_for_meanwhile_comes_after(user):
     assert not (user.labels(user.result) == 2).any() and (user.labels(user.result) == 1).any()
 
 
+@pytest.mark.views
 def test_a_late_message_says_nothing_about_a_preview_that_is_off(user):
     user.turn_on()
     preview = user.interactive.preview

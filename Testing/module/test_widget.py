@@ -7,13 +7,14 @@ import sys
 
 import numpy as np
 import pytest
+import qt
 import slicer
 from PySide6 import QtCore, QtTest
 
 from rwkv_core.errors import DeviceError, DownloadError, InputError
 from rwkv_core.worker.protocol import Progress
 from RWKVUNetSegmentLib.Scene.InputVolume import modalityOf
-from RWKVUNetSegmentLib.Segmentation.BatchLogic import BatchItem, ItemState
+from RWKVUNetSegmentLib.Segmentation.BatchLogic import BatchItem, BatchResult, ItemState
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import RunState
 
 import bench
@@ -34,6 +35,21 @@ def test_first_volume_is_selected_when_it_is_loaded(ui, volume):
     assert ui.volumeSelector.currentNode() is volume
     assert ui.segmentButton.enabled
     assert ui.segmentButton.toolTip == "Segment the volume with the selected model."
+
+
+@pytest.mark.views
+def test_the_volume_on_screen_is_selected(opened, ui, state, volume):
+    """Not the first one of the scene: the module is opened over a scene in which another one is shown."""
+    opened.widget.setParameterNode(None)
+    shown = add_volume("shown")
+    add_volume_behind("loaded last")
+    state.inputVolume = None
+    opened.widget.initializeParameterNode()
+    assert ui.volumeSelector.currentNode() is shown
+
+
+def add_volume_behind(name):
+    return slicer.util.addVolumeFromArray(np.zeros((6, 7, 8), np.int16), name=name)
 
 
 @pytest.mark.parametrize(
@@ -305,14 +321,15 @@ def test_the_last_row_opens_the_dialog_and_is_no_model(opened, ui, state, volume
 # ---- a run
 
 
-def test_segment_becomes_cancel_and_shows_slices_stage_and_seconds(opened, ui, volume):
+def test_segment_becomes_cancel_and_shows_percent_stage_and_seconds(opened, ui, volume):
     ui.segmentButton.click()
     run = opened.logic.segmentation.begun[0]
     assert ui.segmentButton.text == "Cancel" and ui.segmentButton.enabled
     assert not ui.volumeSelector.enabled
     run.progress(90, 181, 12.4)
-    assert (ui.progressBar.value, ui.progressBar.maximum, ui.progressBar.format) == (90, 181, "%v of %m slices")
-    assert ui.statusLabel.text == "Segmenting, 12 s left"
+    assert (ui.progressBar.value, ui.progressBar.maximum) == (49, 100)
+    assert ui.progressBar.format == "%p %, 12 s left"
+    assert ui.statusLabel.text == "Segmenting"
     assert not ui.progressBar.isHidden()
     ui.segmentButton.click()
     assert run.cancelled
@@ -408,6 +425,46 @@ def test_another_volume_does_not_write_into_this_ones_segmentation(ui, state, vo
 # ---- a batch
 
 
+def test_a_batch_of_loaded_volumes(opened, ui, state, volume):
+    """Those that are ticked, by mouse; what cannot be segmented is not listed."""
+    second, hidden = add_volume("second"), add_volume("hidden")
+    hidden.SetHideFromEditors(True)
+    choose(ui.batchSourceComboBox, "Loaded volumes")
+    assert ui.batchInputPath.isHidden() and ui.batchOutputPath.isHidden()
+    names = [ui.batchVolumesList.item(row).text() for row in range(ui.batchVolumesList.count)]
+    assert names == ["scan", "second"]
+    assert ui.batchButton.text == "Segment the volumes" and ui.batchButton.enabled
+    ui.batchVolumesList.item(0).setCheckState(qt.Qt.Unchecked)
+    bench.process_events()
+    third = add_volume("third")
+    bench.process_events()
+    ui.batchButton.click()
+    assert opened.logic.batch.calls[0][0] == (second, third)
+    assert opened.logic.batch.calls[0][2]["options"].model == "default"
+    opened.logic.batch.finish(state=RunState.COMPLETED)
+    for row in range(3):
+        ui.batchVolumesList.item(row).setCheckState(qt.Qt.Unchecked)
+    bench.process_events()
+    assert not ui.batchButton.enabled and "tick" in ui.batchButton.toolTip
+    choose(ui.batchSourceComboBox, "A folder")
+    assert ui.batchVolumesList.isHidden() and ui.batchButton.text == "Segment the folder"
+
+
+@pytest.mark.parametrize(
+    ("states", "done", "fraction", "left"),
+    [
+        (("running", "waiting"), 0.5, 0.25, None),  # nothing tells how long the second takes
+        (("done", "running", "waiting"), 0.5, 0.5, 13.0),
+        (("skipped", "failed", "running"), 0.0, 0.5, 3.0),
+    ],
+)
+def test_progress_of_a_batch_counts_scans_alike(states, done, fraction, left):
+    items = [BatchItem(name, name, seconds=10.0) for name in states]
+    result = BatchResult(items=items, current=states.index("running"), done=int(10 * done), total=10, secondsLeft=3.0)
+    assert result.fraction == pytest.approx(fraction)
+    assert result.secondsLeftInAll == left
+
+
 def test_batch_says_what_is_missing(ui, volume, tmp_path):
     assert not ui.batchButton.enabled and "scans" in ui.batchButton.toolTip
     ui.batchInputPath.currentPath = str(tmp_path)
@@ -419,8 +476,8 @@ def test_batch_shows_where_it_is_and_can_be_cancelled(opened, ui, volume, tmp_pa
     batch = opened.logic.batch
     items = [BatchItem("a.nii", ItemState.DONE), BatchItem("b.nii", ItemState.RUNNING)]
     batch.progress(items=items, current=1, done=5, total=20, secondsLeft=3.0)
-    assert ui.batchStatusLabel.text == "Scan 2 of 2: b.nii, 3.0 s left"
-    assert (ui.batchProgressBar.value, ui.batchProgressBar.maximum) == (5, 20)
+    assert ui.batchStatusLabel.text == "Scan 2 of 2: b.nii"
+    assert (ui.batchProgressBar.value, ui.batchProgressBar.format) == (62, "%p %, 3.0 s left")
     ui.batchButton.click()
     assert batch.cancelled == 1
     items[1].state = ItemState.CANCELLED

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import qt
 import slicer
 
 from rwkv_core.vocabulary import SegmentOptions
@@ -223,6 +224,16 @@ class Controls:
         ui.openLogButton.click()
         assert bench.records.openedUrls == [log.as_uri()]
 
+    def batchSourceComboBox(self, opened, ui, state, volume):
+        choose(ui.batchSourceComboBox, "Loaded volumes")
+        assert not ui.batchVolumesList.isHidden() and ui.batchInputPath.isHidden()
+
+    def batchVolumesList(self, opened, ui, state, volume):
+        choose(ui.batchSourceComboBox, "Loaded volumes")
+        ui.batchVolumesList.item(0).setCheckState(qt.Qt.Unchecked)
+        bench.process_events()
+        assert not ui.batchButton.enabled
+
     def batchInputPath(self, opened, ui, state, volume, tmp_path):
         ui.batchInputPath.currentPath = str(tmp_path)
         assert state.batchInputFolder == str(tmp_path)
@@ -294,7 +305,13 @@ def controls_of_the_ui():
     )
 
 
-@pytest.mark.parametrize("name", controls_of_the_ui())
+LOOKS_AT_VIEWS = {"endHereButton", "showTableButton", "startHereButton", "viewSelector", "volumesTableButton"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.views] * (name in LOOKS_AT_VIEWS)) for name in controls_of_the_ui()],
+)
 def test_control_does_what_it_says(name, opened, ui, state, volume, tmp_path):
     action = getattr(Controls(), name)  # a control without an entry above fails here
     wanted = action.__code__.co_varnames[1 : action.__code__.co_argcount]

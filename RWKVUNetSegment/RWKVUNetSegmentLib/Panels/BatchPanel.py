@@ -1,17 +1,21 @@
-"""Batch: every scan of a folder, with the model and settings above."""
+"""Batch: every scan of a folder, or the loaded volumes, with the model and settings above."""
 
 from pathlib import Path
+from typing import Any
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 
 from RWKVUNetSegmentLib.Panels import TimeInWords
 from RWKVUNetSegmentLib.Panels.FolderChoice import FolderChoice
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
+from RWKVUNetSegmentLib.Scene.InputVolume import isValid
 from RWKVUNetSegmentLib.Scene.ParameterNode import optionsOf
 from RWKVUNetSegmentLib.Scene.SceneTables import showTable
 from RWKVUNetSegmentLib.Segmentation.BatchLogic import BatchResult, ItemState
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import RunState
+from RWKVUNetSegmentLib.Worker.EventLoop import later
 
 
 class BatchPanel(Panel):
@@ -22,6 +26,10 @@ class BatchPanel(Panel):
         ui = self.ui
         self._input = FolderChoice(ui.batchInputPath, self.onInputChosen)
         self._output = FolderChoice(ui.batchOutputPath, self.onOutputChosen)
+        self._unticked: set[str] = set()
+        ui.batchSourceComboBox.addItems([_("A folder"), _("Loaded volumes")])
+        ui.batchSourceComboBox.connect("currentIndexChanged(int)", self.onSource)
+        ui.batchVolumesList.connect("itemChanged(QListWidgetItem*)", self.onTicked)
         ui.batchProgressBar.visible = False
         ui.batchButton.connect("clicked()", self.onBatchOrCancel)
         ui.showTableButton.connect("clicked()", self.onShowTable)
@@ -41,6 +49,10 @@ class BatchPanel(Panel):
         free, reason = self.logic.segmentation.canStart()
         if not free:
             return False, reason
+        if self.fromScene:
+            if not self._ticked():
+                return False, _("Load volumes, and tick those to segment.")
+            return self.logic.models.canSegment(node.model)
         if not node.batchInputFolder or not Path(node.batchInputFolder).is_dir():
             return False, _("Choose the folder with the scans.")
         if not node.batchOutputFolder:
@@ -49,10 +61,12 @@ class BatchPanel(Panel):
 
     def updateFromState(self) -> None:
         ui, node = self.ui, self.parameterNode
-        ui.batchButton.text = _("Cancel the batch") if self.running else _("Segment the folder")
+        self._showSource()
+        start = _("Segment the volumes") if self.fromScene else _("Segment the folder")
+        ui.batchButton.text = _("Cancel the batch") if self.running else start
         ui.batchProgressBar.visible = self.running
         self.allow(ui.batchButton, *((True, "") if self.running else self.canStart()))
-        for path in (ui.batchInputPath, ui.batchOutputPath):
+        for path in (ui.batchInputPath, ui.batchOutputPath, ui.batchSourceComboBox, ui.batchVolumesList):
             self.allow(path, not self.running, _("Wait until the batch is done."))
         table = self.result.table if self.result else None
         self.allow(ui.showTableButton, bool(table and table.GetScene()), _("There is no batch yet."))
@@ -60,6 +74,50 @@ class BatchPanel(Panel):
         if node:
             self._input.show(node.batchInputFolder)
             self._output.show(node.batchOutputFolder)
+
+    @property
+    def fromScene(self) -> bool:
+        """Whether loaded volumes are segmented, and not a folder."""
+        return bool(self.ui.batchSourceComboBox.currentIndex == 1)
+
+    def _volumes(self) -> list[Any]:
+        volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if self.parameterNode else []
+        return [volume for volume in volumes if not volume.GetHideFromEditors() and isValid(volume)[0]]
+
+    def _ticked(self) -> list[Any]:
+        return [volume for volume in self._volumes() if volume.GetID() not in self._unticked]
+
+    def _showSource(self) -> None:
+        ui, volumes = self.ui, self._volumes() if self.fromScene else []
+        for part in (ui.batchInputLabel, ui.batchInputPath, ui.batchOutputLabel, ui.batchOutputPath):
+            part.visible = not self.fromScene
+        ui.batchVolumesList.visible = self.fromScene
+        listed = [
+            (ui.batchVolumesList.item(row).data(qt.Qt.UserRole), ui.batchVolumesList.item(row).text())
+            for row in range(ui.batchVolumesList.count)
+        ]
+        if listed == [(volume.GetID(), volume.GetName()) for volume in volumes]:
+            return
+        wasBlocked = ui.batchVolumesList.blockSignals(True)
+        ui.batchVolumesList.clear()
+        for volume in volumes:
+            entry = qt.QListWidgetItem(volume.GetName())
+            entry.setData(qt.Qt.UserRole, volume.GetID())
+            entry.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsUserCheckable)
+            entry.setCheckState(qt.Qt.Unchecked if volume.GetID() in self._unticked else qt.Qt.Checked)
+            ui.batchVolumesList.addItem(entry)
+        ui.batchVolumesList.blockSignals(wasBlocked)
+
+    def onSource(self, index: int) -> None:
+        self.updateFromState()
+
+    def onTicked(self, item: Any) -> None:
+        change = self._unticked.discard if item.checkState() == qt.Qt.Checked else self._unticked.add
+        change(item.data(qt.Qt.UserRole))
+        later(self.updateFromState)  # not within the item's own signal
+
+    def onSceneCloses(self) -> None:
+        self._unticked.clear()
 
     def onInputChosen(self, path: str) -> None:
         if self.parameterNode:
@@ -77,30 +135,32 @@ class BatchPanel(Panel):
             return
         with showErrors(_("The batch could not be started.")):
             node = self.parameterNode
-            for choice in (self._input, self._output):
-                choice.remember()
+            callbacks = {"onProgress": self.onProgress, "onFinished": self.onFinished}
             self.ui.batchProgressBar.maximum = 0
-            self.result = self.logic.batch.processFolder(
-                node.batchInputFolder,
-                node.batchOutputFolder,
-                optionsOf(node),
-                waitForCompletion=False,
-                onProgress=self.onProgress,
-                onFinished=self.onFinished,
-            )
+            if self.fromScene:
+                self.result = self.logic.batch.processVolumes(
+                    self._ticked(), optionsOf(node), waitForCompletion=False, **callbacks
+                )
+            else:
+                for choice in (self._input, self._output):
+                    choice.remember()
+                self.result = self.logic.batch.processFolder(
+                    node.batchInputFolder,
+                    node.batchOutputFolder,
+                    optionsOf(node),
+                    waitForCompletion=False,
+                    **callbacks,
+                )
             self.logic.stateChanged()
 
     def onProgress(self, result: BatchResult) -> None:
-        bar = self.ui.batchProgressBar
-        bar.maximum = result.total
-        bar.value = result.done
-        bar.format = _("%v of %m slices")
+        isKnown = bool(result.total) or result.fraction > 0
+        left = result.secondsLeftInAll
+        TimeInWords.showFraction(self.ui.batchProgressBar, result.fraction if isKnown else None, left)
         if 0 <= result.current < len(result.items) and self.ui.batchButton.enabled:
-            text = _("Scan {number} of {count}: {name}").format(
+            self.ui.batchStatusLabel.text = _("Scan {number} of {count}: {name}").format(
                 number=result.current + 1, count=len(result.items), name=result.items[result.current].name
             )
-            left = TimeInWords.secondsLeft(result.secondsLeft)
-            self.ui.batchStatusLabel.text = f"{text}, {left}" if left else text
             self.ui.batchStatusLabel.visible = True
 
     def onFinished(self, result: BatchResult) -> None:
@@ -120,7 +180,7 @@ class BatchPanel(Panel):
             (ItemState.WAITING, _("{count} not begun")),
         )
         counts = [(text, sum(item.state == state for item in result.items)) for state, text in words]
-        return ", ".join(text.format(count=count) for text, count in counts if count) or _("The folder has no scans.")
+        return ", ".join(text.format(count=count) for text, count in counts if count) or _("There are no scans.")
 
     def onShowTable(self) -> None:
         with showErrors(_("The table cannot be shown.")):

@@ -163,13 +163,10 @@ class SegmentPanel(Panel):
         self.logic.stateChanged()
 
     def onProgress(self, progress: RunProgress) -> None:
-        bar = self.ui.progressBar
-        bar.maximum = progress.total  # 0 shows that something goes on
-        bar.value = progress.done
-        bar.format = _("%v of %m slices")
+        fraction = progress.done / progress.total if progress.total else None
+        TimeInWords.showFraction(self.ui.progressBar, fraction, progress.secondsLeft)
         if self.ui.segmentButton.enabled:  # else it is being cancelled
-            left = TimeInWords.secondsLeft(progress.secondsLeft)
-            self.ui.statusLabel.text = f"{progress.text}, {left}" if left else progress.text
+            self.ui.statusLabel.text = progress.text
 
     def onFinished(self, result: SegmentationResult) -> None:
         self.result = result

@@ -1,4 +1,6 @@
-"""Durations for people."""
+"""Durations and progress for people."""
+
+from typing import Any
 
 from slicer.i18n import tr as _
 
@@ -18,3 +20,11 @@ def seconds(value: float) -> str:
 def secondsLeft(value: float | None) -> str:
     """E.g. "12 s left"; empty when it is not known."""
     return "" if value is None else _("{duration} left").format(duration=seconds(max(1, round(value))))
+
+
+def showFraction(bar: Any, fraction: float | None, value: float | None = None) -> None:
+    """Show in a QProgressBar how much is done, 0 to 1, and the seconds left; with None, that something goes on."""
+    bar.maximum = 0 if fraction is None else 100
+    bar.value = 0 if fraction is None else int(100 * fraction)
+    left = secondsLeft(value)
+    bar.format = _("%p %, {left}").format(left=left) if left else _("%p %")

@@ -82,6 +82,19 @@ class SliceViews(VTKObservationMixin):
             self._onMoved()
 
 
+def volumesShown() -> tuple[Any, ...]:
+    """Volumes in the background of the slice views; before them, the one that was made active last."""
+    scene, shown = slicer.mrmlScene, []
+    selection = slicer.app.applicationLogic().GetSelectionNode()
+    active = selection.GetActiveVolumeID() if selection is not None else None
+    views = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    backgrounds = [view.GetBackgroundVolumeID() for view in views]
+    if active in backgrounds or not any(backgrounds):
+        shown.append(active)
+    nodes = [scene.GetNodeByID(identifier) for identifier in dict.fromkeys([*shown, *backgrounds]) if identifier]
+    return tuple(node for node in nodes if node is not None)
+
+
 def sliceOf(volume: Any, sliceNode: Any) -> SliceIndex | None:
     """The volume's slice that lies nearest to what a view shows; None when the view is oblique to the volume.
 

@@ -74,6 +74,25 @@ class BatchResult:
         """Whether the state is final."""
         return self.state in RunState.FINAL
 
+    @property
+    def fraction(self) -> float:
+        """How much of the batch is done, 0 to 1: every volume counts alike, and those that were done before do not."""
+        here = self.done / self.total if self.total else 0.0
+        if self.current < 0:  # done elsewhere: progress counts volumes
+            return here
+        todo = [item for item in self.items if item.state != ItemState.SKIPPED]
+        over = sum(item.state not in (ItemState.WAITING, ItemState.RUNNING) for item in todo)
+        return (over + here) / len(todo) if todo else 1.0
+
+    @property
+    def secondsLeftInAll(self) -> float | None:
+        """Until the last volume is done, as far as the first ones tell; None while they tell nothing."""
+        waiting = sum(item.state == ItemState.WAITING for item in self.items)
+        if self.current < 0 or not waiting:
+            return self.secondsLeft
+        took = [item.seconds for item in self.items if item.state == ItemState.DONE]
+        return (self.secondsLeft or 0.0) + waiting * sum(took) / len(took) if took else None
+
     def cancel(self) -> None:
         """End the running volume and leave the rest; what is done stays."""
         if self.batch and not self.finished:
