@@ -1,6 +1,5 @@
 """The command line, `rwkv-unet`. One file per command; this one finds it, and turns errors into sentences."""
 
-import argparse
 import json
 import logging
 import re
@@ -9,6 +8,7 @@ from dataclasses import asdict
 from importlib import import_module
 
 from rwkv_core import __version__
+from rwkv_core.cli.terminal import PIPE_CLOSED, Console, LogFormatter, Parser, PipeClosedError, closing_pipes
 from rwkv_core.errors import CancelledError, ErrorReport, RWKVUNetError
 from rwkv_core.packages import missing
 
@@ -26,12 +26,20 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: without the program's name; None takes them from the process.
 
     Returns:
-        The exit code: 0 all done, 1 something failed, 2 wrong usage, 130 stopped by the user.
+        The exit code: 0 all done, 1 something failed, 2 wrong usage, 130 stopped by the user, 141 its reader has gone.
     """
     for stream in (sys.stdout, sys.stderr):  # a Windows console may not hold every letter of a path
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    parser = argparse.ArgumentParser(
+    try:
+        with closing_pipes():
+            return _run(sys.argv[1:] if arguments is None else arguments)
+    except PipeClosedError:
+        return PIPE_CLOSED
+
+
+def _run(given: list[str]) -> int:
+    parser = Parser(
         prog="rwkv-unet",
         description="Segments CT and MR volumes with RWKV-UNet. For research, not for diagnosis.",
     )
@@ -39,12 +47,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json-errors", action="store_true", help="tell an error as a line of JSON, for programs")
     parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    given = sys.argv[1:] if arguments is None else arguments
     command = next((word for word in given if not word.startswith("-")), "")
     for name in (command,) if command in COMMANDS else COMMANDS:  # what is not asked for need not be imported
         import_module(f"rwkv_core.cli.{name}").add_parser(subparsers)
     options = parser.parse_args(_with_negative_numbers(given))
-    logging.basicConfig(level=logging.DEBUG if options.debug else logging.ERROR, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogFormatter("%(message)s"))
+    logging.basicConfig(level=logging.DEBUG if options.debug else logging.ERROR, handlers=[handler])
     if not options.debug:
         logging.getLogger("rwkv_core").setLevel(logging.WARNING)
     try:
@@ -80,8 +89,6 @@ def _tell(error: RWKVUNetError, as_json: bool) -> None:
     if as_json:
         print(json.dumps(asdict(ErrorReport.of(error))), file=sys.stderr)
         return
-    from rich.console import Console
-
     from rwkv_core.cli.remedies import advice
 
     console = Console(stderr=True, soft_wrap=True, highlight=False)

@@ -6,10 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from rwkv_core.cli.terminal import Console, print_json
 from rwkv_core.cli.train import require_training
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def run_check(options: argparse.Namespace) -> int:
                          "voxels": report.voxels[c.name]} for c in dataset.classes],
             "findings": [asdict(finding) for finding in report.findings],
         }  # fmt: skip
-        print(json.dumps(document, indent=2, ensure_ascii=False))
+        print_json(document)
     else:
         _print(dataset, report)
     return FAILED if report.errors else OK

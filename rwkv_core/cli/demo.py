@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
+
+from rwkv_core.cli.terminal import Console
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample" / "ch2.nii.gz"
 """Colin27: T1-weighted MR of a head, 181 x 217 x 181 voxels of 1 mm; licence beside it."""

@@ -1,11 +1,9 @@
 """`rwkv-unet evaluate`: how well a model does on a labelled data set."""
 
 import argparse
-import json
 from pathlib import Path
 
-from rich.console import Console
-
+from rwkv_core.cli.terminal import Console, print_json
 from rwkv_core.cli.train import require_training
 
 
@@ -64,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     if options.output is not None:
         write_report(options.output, result)
     if options.json:
-        print(json.dumps(document(result), indent=2, ensure_ascii=False))
+        print_json(document(result))
     else:
         out = Console(highlight=False)
         out.print(paper_table(result) if options.paper else table(result))

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
@@ -14,6 +13,7 @@ from rwkv_core.bundle.catalogue import CATALOGUE_VARIABLE, Catalogue, load_catal
 from rwkv_core.bundle.config import BundleConfig, parse_config
 from rwkv_core.bundle.sources import Settings, Source, source_to_download, variable_name
 from rwkv_core.bundle.store import HOME_VARIABLE, Status, list_bundles, load_bundle, remove, status, user_store
+from rwkv_core.cli.terminal import Console, print_json
 from rwkv_core.errors import BundleError, InputError
 
 _STYLES = {"shipped": "green", "installed": "green", "needs download": "yellow", "broken": "bold red"}
@@ -97,7 +97,7 @@ def run_list(options: argparse.Namespace) -> int:
     catalogue = load_catalogue(options.catalogue)
     found = list_bundles(catalogue)
     if options.json:
-        print(json.dumps([_summary(one) for one in found], indent=2, ensure_ascii=False))
+        print_json([_summary(one) for one in found])
         return 0
     console = Console(highlight=False)
     table = Table("Model", "State", "What it segments", "Input", "Size (MB)", "Seconds")
@@ -128,7 +128,7 @@ def run_info(options: argparse.Namespace) -> int:
     one = status(options.id, catalogue)
     if options.json:
         config = one.config.model_dump(mode="json", exclude_none=True) if one.config else None
-        print(json.dumps({**_summary(one), "config": config}, indent=2, ensure_ascii=False))
+        print_json({**_summary(one), "config": config})
         return 0
     console = Console(highlight=False, soft_wrap=True)
     console.print(one.title, style="bold", markup=False)

@@ -1,12 +1,11 @@
 """`rwkv-unet prompt`: point at a structure, get its segmentation."""
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
+from rwkv_core.cli.terminal import Console, print_json
 from rwkv_core.errors import InputError
 from rwkv_core.inference.prompter import PLANES, STOP, Prompter
 from rwkv_core.vocabulary import SegmentClass
@@ -86,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     voxel = abs(float(np.linalg.det(volume.ijk_to_ras[:3, :3]))) / 1000
     summary["ml"] = float(np.count_nonzero(labelmap)) * voxel
     if options.json:
-        print(json.dumps({"output": str(options.output), **summary}, indent=2))
+        print_json({"output": str(options.output), **summary})
     console.print(f"{options.output}  ({options.name}: {summary['ml']:.2f} ml)", markup=False)
     return 0
 

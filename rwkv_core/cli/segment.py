@@ -1,17 +1,15 @@
 """`rwkv-unet segment`: volumes in, segmentations out."""
 
 import argparse
-import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rwkv_core.cli.remedies import advice
+from rwkv_core.cli.terminal import Console, print_json, printable
 from rwkv_core.inference.batch import BatchOptions, plan, segment_file, write_volumes
 from rwkv_core.vocabulary import FileOutcome, Region, SegmentOptions
 from rwkv_core.volume import OUTPUT_EXTENSIONS, split_address
@@ -113,9 +111,10 @@ def _one_by_one(jobs: Sequence[Job], batch: BatchOptions, progress: Progress) ->
     whole = progress.add_task("volumes", total=len(jobs), visible=len(jobs) > 1)
     outcomes = {}
     for source, target in jobs:
-        task = progress.add_task(source.name, total=None)
+        name = printable(source.name)
+        task = progress.add_task(name, total=None)
 
-        def tell(stage: str, done: int, total: int, name: str = source.name, task: Any = task) -> None:
+        def tell(stage: str, done: int, total: int, name: str = name, task: Any = task) -> None:
             description = name if stage == "segmenting" else f"{name}: {stage}"
             progress.update(task, description=description, completed=done, total=total or None)
 
@@ -141,7 +140,7 @@ def _report(outcomes: Sequence[FileOutcome], options: argparse.Namespace, consol
     """Say what happened: failures last, where they are seen."""
     if options.json:
         document: dict[str, Any] = {"model": options.model, "results": [asdict(outcome) for outcome in outcomes]}
-        print(json.dumps(document, indent=2, ensure_ascii=False), file=sys.stdout)
+        print_json(document)
     for outcome in outcomes:
         if outcome.status == "done":
             figures = ""

@@ -1,14 +1,13 @@
 """`rwkv-unet spread`: from a few corrected slices to the whole structure."""
 
 import argparse
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
+from rwkv_core.cli.terminal import Console, print_json
 from rwkv_core.errors import FieldError, InputError
 from rwkv_core.vocabulary import SegmentClass, SliceIndex, size_in_words
 
@@ -103,7 +102,7 @@ def run(options: argparse.Namespace) -> int:
             "next_slice": answer.next_slice and f"{answer.next_slice.axis}:{answer.next_slice.index}",
             "seconds": answer.seconds,
         }
-        print(json.dumps(document, indent=2, ensure_ascii=False))
+        print_json(document)
     console = Console(stderr=True, highlight=False)
     table = Table("structure", "made of", "Dice, slices left out", "of shapes alone", "voxels changed")
     for one in answer.structures:

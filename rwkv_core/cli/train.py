@@ -7,8 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
+from rwkv_core.cli.terminal import Console, print_json
 from rwkv_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,10 +59,8 @@ def run(options: argparse.Namespace) -> int:
     if options.preset in _GENERATED:
         return _GENERATED[options.preset](options, console)
     if options.show:
-        import json
-
         job = new_job(options, dataset_needed=False)
-        print(json.dumps(job.recipe.model_dump(mode="json"), indent=2, ensure_ascii=False))
+        print_json(job.recipe.model_dump(mode="json"))
         return OK
     if options.detach:
         from rwkv_core.training.background import start_detached

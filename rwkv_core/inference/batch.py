@@ -198,7 +198,10 @@ def write_volumes(path: Path, outcomes: Sequence[FileOutcome]) -> None:
     Raises:
         StorageError: when it cannot be written.
     """
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         table = csv.writer(file)
         table.writerow(["input", "structure", "label", "volume_ml", "confidence"])
         for outcome in outcomes:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rwkv_core.errors import InputError
 from rwkv_core.packages import LazyModule
 from rwkv_core.volume.geometry import Array
 
@@ -27,6 +31,38 @@ def quiet_itk() -> Iterator[None]:
         yield
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+
+
+def text_for_itk(path: Path) -> str | None:
+    """The path as SimpleITK takes it: UTF-8 whatever the locale; None where its bytes are no UTF-8.
+
+    SimpleITK ends the whole process at a text that is no Unicode, as Python gives names that the locale cannot read.
+    """
+    try:
+        text = os.fsencode(path).decode() if os.name == "posix" else str(path)
+        text.encode()
+    except UnicodeError:
+        return None
+    return text
+
+
+@contextmanager
+def readable_by_itk(path: Path) -> Iterator[str]:
+    """A text by which SimpleITK reads a file: its path, or that of a link to it.
+
+    Raises:
+        InputError: for a name that is no UTF-8, of a header whose voxels lie in a second file.
+    """
+    text = text_for_itk(path)
+    if text is not None:
+        yield text
+        return
+    if path.suffix.lower() in (".mhd", ".nhdr", ".hdr", ".img"):
+        raise InputError(f"The name of {path} is not in UTF-8.", hint="Rename the file or its folder.")
+    with tempfile.TemporaryDirectory(prefix="rwkv-unet-") as folder:
+        link = Path(folder) / f"image{''.join(path.suffixes[-2:]).encode(errors='replace').decode()}"
+        link.symlink_to(path.absolute())
+        yield str(link)
 
 
 class _Voxels:

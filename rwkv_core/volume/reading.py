@@ -15,7 +15,7 @@ from rwkv_core.vocabulary import SegmentClass
 from rwkv_core.volume.dicom import dicom_inputs, files_below, read_dicom_file, read_dicom_folder, split_address
 from rwkv_core.volume.dicom_frames import is_dicom_file
 from rwkv_core.volume.geometry import Volume, ijk_to_ras_from_lps
-from rwkv_core.volume.itk import array_of, quiet_itk, reason_of
+from rwkv_core.volume.itk import array_of, quiet_itk, readable_by_itk, reason_of
 from rwkv_core.volume.nifti import (
     MAX_SKEW_DEGREES,
     NiftiHeader,
@@ -106,9 +106,10 @@ def read_labelmap(path: str | Path) -> tuple[Volume, list[SegmentClass]]:
     fields: dict[str, str] = {}
     if path.is_file():
         reader = sitk.ImageFileReader()
-        reader.SetFileName(str(path))
-        reader.ReadImageInformation()
-        fields = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
+        with quiet_itk(), readable_by_itk(path) as text:
+            reader.SetFileName(text)
+            reader.ReadImageInformation()
+            fields = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
     classes = classes_in_header(fields)
     named = {one.value for one in classes}
     for value in np.unique(labels).tolist():
@@ -188,8 +189,10 @@ def _read_file(path: Path) -> Volume:
         )
     if header is not None and not header.apart and _is_own_business(path, header):
         return _read_nifti(path, header)
-    with quiet_itk():
-        return _read_itk(path, header)
+    if bad := damage(path):
+        raise _refused(path, bad)
+    with quiet_itk(), readable_by_itk(path) as text:
+        return _read_itk(path, header, text)
 
 
 def _is_own_business(path: Path, header: NiftiHeader) -> bool:
@@ -208,11 +211,9 @@ def _read_nifti(path: Path, header: NiftiHeader) -> Volume:
     return Volume(array, matrix, path.name, notes=notes)
 
 
-def _read_itk(path: Path, header: NiftiHeader | None) -> Volume:
+def _read_itk(path: Path, header: NiftiHeader | None, text: str) -> Volume:
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    if bad := damage(path):
-        raise _refused(path, bad)
+    reader.SetFileName(text)
     try:
         reader.ReadImageInformation()
         _check_kind(path, reader)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +16,7 @@ from rwkv_core.files import STORAGE_HINT, replacing
 from rwkv_core.packages import LazyModule
 from rwkv_core.vocabulary import size_in_words
 from rwkv_core.volume.geometry import Array, Matrix, check_geometry, directions_of, lps_geometry
-from rwkv_core.volume.itk import array_of, reason_of
+from rwkv_core.volume.itk import array_of, reason_of, text_for_itk
 from rwkv_core.volume.nifti import nifti_damage
 from rwkv_core.volume.seg_nrrd import segmentation_fields
 
@@ -158,10 +160,16 @@ def _image(array: Array, ijk_to_ras: Matrix, path: str | Path, stored: str) -> s
 
 def _save(path: Path, image: sitk.Image) -> None:
     with replacing(path) as temporary:
-        written = temporary.with_name(f"image{output_extension(path)}")  # ITK knows extensions in lower case only
+        name = f"image{output_extension(path)}"  # ITK knows extensions in lower case only
+        text = text_for_itk(temporary.with_name(name))
         try:
-            sitk.WriteImage(image, str(written), useCompression=True)
-            written.replace(temporary)
+            if text is not None:
+                sitk.WriteImage(image, text, useCompression=True)
+                temporary.with_name(name).replace(temporary)
+            else:  # the folder's name is no UTF-8
+                with tempfile.TemporaryDirectory(prefix="rwkv-unet-") as folder:
+                    sitk.WriteImage(image, str(Path(folder) / name), useCompression=True)
+                    shutil.copyfile(Path(folder) / name, temporary)
         except RuntimeError as error:
             raise StorageError(f"{path} cannot be written: {reason_of(error)}.", hint=STORAGE_HINT) from None
         if output_extension(path) in _NIFTI and (damage := nifti_damage(temporary)):

@@ -18,7 +18,7 @@ from rwkv_core.training.datasets.description import SPLIT_OF_FOLDER, Case, Datas
 from rwkv_core.training.datasets.files import files_in, read_image, stem_of
 from rwkv_core.vocabulary import Code, Terminology
 from rwkv_core.volume import INPUT_EXTENSIONS, Array, Matrix, ijk_to_ras_from_lps
-from rwkv_core.volume.itk import reason_of
+from rwkv_core.volume.itk import quiet_itk, readable_by_itk, reason_of
 
 _SEGMENTATION = ".seg.nrrd"
 _VOLUME_ENDINGS = re.compile(r"[ _-](seg|segmentation|label)$|-segmentation$", re.IGNORECASE)
@@ -149,9 +149,10 @@ def _volume_of(name: str, volumes: Iterable[Path], file: Path) -> Path:
 
 def _header(file: Path) -> dict[str, str]:
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(file))
     try:
-        reader.ReadImageInformation()
+        with quiet_itk(), readable_by_itk(file) as text:
+            reader.SetFileName(text)
+            reader.ReadImageInformation()
     except RuntimeError as error:
         raise InputError(f"{file} cannot be read: {reason_of(error)}.") from None
     return {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
@@ -161,7 +162,8 @@ def _read_case(case: Case, numbers: dict[str, int]) -> Sample:
     image, ijk_to_ras, known = read_image(case.images[0])
     assert case.label is not None
     try:
-        stored = sitk.ReadImage(str(case.label))
+        with quiet_itk(), readable_by_itk(case.label) as text:
+            stored = sitk.ReadImage(text)
     except RuntimeError as error:
         raise InputError(f"{case.label} cannot be read: {reason_of(error)}.") from None
     header = {key: stored.GetMetaData(key) for key in stored.GetMetaDataKeys()}
