@@ -258,6 +258,13 @@ class RWKVUNetSegmentLogic(ScriptedLoadableModuleLogic):
         spreading.accept()
         return spreading.answer.structures  # type: ignore[union-attr]  # accepted just now
 
+    def prompt(self, volume: Any, points: Any = (), **options: Any) -> Any:
+        """Segment what points in a slice say, (R, A, S) in mm each; see `PromptLogic.prompt`.
+
+        node = logic.prompt(volume, points=[(31, -42, 110)], negative=[(20, -42, 110)], segment="Kidney")
+        """
+        return self.interactive.pointing.prompt(volume, points, **options)
+
     def stateChanged(self) -> None:
         """A run began or ended: the panel, if there is one, shows it."""
         if self.onStateChanged is not None:

@@ -16,9 +16,12 @@ def _code(value, meaning):
 
 
 def _type(value, meaning, color, modifiers=()):
-    entry = _code(value, meaning)
+    entry = {**_code(value, meaning), "3dSlicerLabel": meaning.lower()}
     if modifiers:
-        entry["Modifier"] = [{**_code(*m), "recommendedDisplayRGBValue": color} for m in modifiers]
+        entry["Modifier"] = [
+            {**_code(*m), "3dSlicerLabel": f"{m[1]} {meaning}".lower(), "recommendedDisplayRGBValue": color}
+            for m in modifiers
+        ]
     else:
         entry["recommendedDisplayRGBValue"] = color
     return entry

@@ -47,6 +47,19 @@ class _View(QtWidgets.QWidget):
     def interactor(self):
         return self._ready().interactor
 
+    def VTKWidget(self):
+        """The inner widget that has mouse and keyboard: here the view itself."""
+        return self
+
+    def setViewCursor(self, cursor):
+        self.setCursor(cursor)
+
+    def unsetViewCursor(self):
+        self.unsetCursor()
+
+    def setDefaultViewCursor(self, cursor):
+        self._defaultCursor = cursor
+
     def pauseRender(self):
         self._paused += 1
 
@@ -84,6 +97,17 @@ class _View(QtWidgets.QWidget):
 
     def mouseMoveEvent(self, event):
         self._hand(event, "MouseMoveEvent")
+
+    def keyPressEvent(self, event):
+        """As QVTKInteractorAdapter: the key's name as X11 has it, then the character."""
+        modifiers, interactor = event.modifiers(), self.interactor()
+        control, shift = (bool(modifiers & key) for key in (Qt.ControlModifier, Qt.ShiftModifier))
+        name = {int(Qt.Key_Delete): "Delete", int(Qt.Key_Backspace): "BackSpace"}.get(event.key(), event.text())
+        code = event.text()[:1] if event.text().isascii() and event.text() else "\0"
+        interactor.SetKeyEventInformation(control, shift, code, 1, name)
+        interactor.KeyPressEvent()
+        interactor.CharEvent()
+        self.scheduleRender()
 
     def wheelEvent(self, event):
         self._hand(event, "MouseWheelForwardEvent" if event.angleDelta().y() > 0 else "MouseWheelBackwardEvent")

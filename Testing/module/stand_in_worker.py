@@ -2,6 +2,8 @@
 
 Class 1 ("Body") is where a voxel is above 100, class 2 ("Bone") where it is above 200: value / 333 is its probability.
 Spreading copies the nearest slice; with a file "hold" in the folder that RWKV_STAND_IN names, it waits for "go" there.
+Pointing finds disks around the clicks, less what lies around the negative ones, what is in the box, and what was there
+before; with a file "hold" it waits as spreading does. Following copies the mask as far as the bright blocks reach.
 Refining knows thresholds and classes that are off; of a clicked class, the
 rows (J) of the click stay. Model "slow" waits for a file named "go" in the folder that RWKV_STAND_IN names; "broken"
 answers with an error; "axial" allows slices along K only.
@@ -28,6 +30,8 @@ from rwkv_core.worker.protocol import (
     DevicesRequest,
     DevicesResult,
     Failure,
+    FollowRequest,
+    FollowResult,
     HelloRequest,
     HelloResult,
     ImportRequest,
@@ -35,6 +39,8 @@ from rwkv_core.worker.protocol import (
     ModelsRequest,
     ModelsResult,
     Progress,
+    PromptRequest,
+    PromptResult,
     RefineRequest,
     RefineResult,
     RemoveRequest,
@@ -96,6 +102,8 @@ class Worker:
             RefineRequest: self.refine,
             UncertaintyRequest: self.uncertainty,
             SpreadRequest: self.spread,
+            PromptRequest: self.prompt,
+            FollowRequest: self.follow,
         }
         self.say(kinds[type(request)](request))
 
@@ -193,6 +201,75 @@ class Worker:
         return UncertaintyResult(
             id=request.id, entropy=self.folder.put(unsure), region=region, ijk_to_ras=geometry_of(np.eye(4)),
             scores=scores,
+        )  # fmt: skip
+
+    def prompt(self, request):
+        """Checks as `rwkv_core.worker.prompts` and `Prompter.predict`; answers by distance, in pixels."""
+        if (self.signs / "hold").exists() and not self.await_sign(request):
+            return Failure(id=request.id, kind="cancelled", message="Cancelled.")
+        picture = request.slice.of(self.folder.get(request.volume.file))
+        scribble = None if request.scribble is None else self.folder.get(request.scribble)
+        mask = None if request.mask is None else self.folder.get(request.mask)
+        dimension, shape = request.slice.dimension, picture.shape
+        for place in [*request.points, *(request.box or ())]:
+            if round(place[2 - dimension]) != request.slice.index:
+                raise InputError(f"A point lies outside slice {request.slice.index} along {request.slice.axis}.")
+        across = [2 - axis for axis in range(3) if axis != dimension]
+        points = [(place[across[0]], place[across[1]]) for place in request.points]
+        for point in points:
+            if not all(-0.5 <= at < size - 0.5 for at, size in zip(point, shape, strict=True)):
+                raise InputError("A point lies outside the slice.")
+        pixels = [tuple(round(at) for at in point) for point in points]
+        inside = {pixel for pixel, label in zip(pixels, request.labels, strict=True) if label}
+        outside = {pixel for pixel, label in zip(pixels, request.labels, strict=True) if not label}
+        if inside & outside:
+            raise InputError("Points say both that it belongs and that it does not.")
+        drawn = scribble is not None and bool((scribble > 0).any())
+        if not (inside or drawn or request.box or mask is not None):
+            raise InputError("No prompt says what belongs.", hint="Click into the structure, or draw a box around it.")
+        rows, columns = np.indices(shape)
+        found = np.zeros(shape, np.float32) if mask is None else np.array(mask, np.float32)
+        if request.box:
+            corners = np.rint([[place[n] for n in across] for place in request.box])
+            (top, left), (bottom, right) = corners.min(0), corners.max(0)
+            found[(rows >= top) & (rows <= bottom) & (columns >= left) & (columns <= right)] = 0.9
+        if scribble is not None:
+            found[scribble > 0] = 0.9
+        for point, label in zip(pixels, request.labels, strict=True):
+            near = (rows - point[0]) ** 2 + (columns - point[1]) ** 2
+            found[near <= (9 if label else 4)] = 0.9 if label else 0.1
+        if scribble is not None:
+            found[scribble < 0] = 0.1
+        return PromptResult(
+            id=request.id, probabilities=self.folder.put(found.astype(np.float16)), seconds=0.0, warm=True
+        )
+
+    def follow(self, request):
+        mask = self.folder.get(request.mask) > 0
+        array = self.folder.get(request.volume.file)
+        request.slice.of(array)
+        if not mask.any():
+            raise InputError("The mask is empty: there is nothing to follow.")
+        axis, index = request.slice.dimension, request.slice.index
+        first, last = request.range or (0, array.shape[axis] - 1)
+        if (self.signs / "hold").exists():
+            self.say(Progress(id=request.id, stage="segment", done=1, total=last - first))
+            if not self.await_sign(request):
+                return Failure(id=request.id, kind="cancelled", message="Cancelled.")
+        labels = np.zeros(array.shape, np.uint8)
+        layers, values = np.moveaxis(labels, axis, 0), np.moveaxis(array, axis, 0)
+        layers[index] = mask
+        ends, reasons = [index, index], ["That is the last slice asked for."] * 2
+        for way, step, end in ((0, -1, first), (1, 1, last)):
+            for k in range(index + step, end + step, step) if end != index else ():
+                if values[k][mask].mean() < values[index][mask].mean() - 75:
+                    reasons[way] = "The structure ends there."
+                    break
+                layers[k], ends[way] = mask, k
+        slices = tuple(SliceIndex(request.slice.axis, k) for k in range(ends[0], ends[1] + 1) if k != index)
+        return FollowResult(
+            id=request.id, labelmap=self.folder.put(labels), slices=slices, agreement=(1.0,) * len(slices),
+            first=ends[0], last=ends[1], reasons=tuple(reasons),
         )  # fmt: skip
 
     def spread(self, request):

@@ -74,8 +74,8 @@ def run(options: argparse.Namespace) -> int:
         found = prompter.propagate(mask, index, options.plane, stop=options.stop)
         labelmap = found.labelmap
         summary |= {"first": found.first, "last": found.last, "reasons": found.reasons}
-        for reason in found.reasons:
-            console.print(f"  {reason}", markup=False)
+        for end, reason in zip((found.first, found.last), found.reasons, strict=True):
+            console.print(f"  to slice {end}: {reason}", markup=False)
     else:
         labelmap = np.zeros(volume.array.shape, np.uint8)
         prompter.stack(options.plane).to_stack(labelmap)[index] = mask

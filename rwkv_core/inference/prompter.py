@@ -294,21 +294,19 @@ class Prompter:
                 if progress:
                     progress(len(agreement), last - first)
                 if not found.any():
-                    reasons[way] = f"The structure ends before slice {position}."
+                    reasons[way] = "The structure ends there."
                     break
                 if agreement[position] < stop:
-                    reasons[way] = (
-                        f"Slice {position} agrees with the one before by {agreement[position]:.2f} only (Dice)."
-                    )
+                    reasons[way] = f"The next slice agrees with it by {agreement[position]:.2f} only (Dice)."
                     break
                 unlike = abs(float(np.median(picture.values[found])) - middle) > 3 * spread
                 if unlike:
-                    reasons[way] = f"What was found in slice {position} is unlike the first slice in its intensity."
+                    reasons[way] = "What was found in the next slice is unlike the first one in its intensity."
                     break
                 slices[position] = found
                 before, ends[way] = found, position
             else:
-                reasons[way] = f"Slice {end} is the last one asked for."
+                reasons[way] = "That is the last slice asked for."
         return Propagation(labelmap, agreement, ends[0], ends[1], (reasons[0], reasons[1]))
 
     def answer(

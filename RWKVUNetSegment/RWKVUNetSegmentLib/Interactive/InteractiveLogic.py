@@ -9,6 +9,7 @@ interactive.setVerified(interactive.lookedAt())
 interactive.uncertainty.goToMostUncertain()
 interactive.wait()
 interactive.spreading.spread(node, volume)
+interactive.pointing.arm("point")
 """
 
 from typing import Any
@@ -18,6 +19,7 @@ from slicer.i18n import tr as _
 from rwkv_core.errors import InputError
 from rwkv_core.vocabulary import SliceIndex
 from RWKVUNetSegmentLib.Interactive.PreviewLogic import PreviewLogic
+from RWKVUNetSegmentLib.Interactive.PromptLogic import PromptLogic
 from RWKVUNetSegmentLib.Interactive.SpreadLogic import SpreadLogic
 from RWKVUNetSegmentLib.Interactive.UncertaintyLogic import UncertaintyLogic
 from RWKVUNetSegmentLib.Interactive.VerifiedSlices import setVerified
@@ -38,6 +40,7 @@ class InteractiveLogic:
         result: `ResultLogic`: the last result, post-processing.
         uncertainty: `UncertaintyLogic`.
         spreading: `SpreadLogic`.
+        pointing: `PromptLogic`.
     """
 
     def __init__(self, segmentation: Any):
@@ -46,6 +49,7 @@ class InteractiveLogic:
         self.result = ResultLogic(segmentation)
         self.uncertainty = UncertaintyLogic(self.result, self.preview.views, self.volume)
         self.spreading = SpreadLogic(segmentation, self.result, self.volume)
+        self.pointing = PromptLogic(segmentation, self.result, self.volume)
         self.result.changed.connect(self._onResultChanged)
 
     def lookedAt(self, volume: Any = None) -> SliceIndex:
@@ -106,6 +110,7 @@ class InteractiveLogic:
     def cleanup(self) -> None:
         """Module reload or quit. Before the worker is ended."""
         self.uncertainty.cleanup()
+        self.pointing.cleanup()
         self.result.cleanup()
         self.spreading.cleanup()
         self.preview.cleanup()

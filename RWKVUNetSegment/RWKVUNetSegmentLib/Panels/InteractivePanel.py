@@ -9,6 +9,7 @@ import slicer
 from RWKVUNetSegmentLib.Panels.Panel import Panel
 from RWKVUNetSegmentLib.Panels.PostProcessingPanel import PostProcessingPanel
 from RWKVUNetSegmentLib.Panels.PreviewPanel import PreviewPanel
+from RWKVUNetSegmentLib.Panels.PromptPanel import PromptPanel
 from RWKVUNetSegmentLib.Panels.SpreadPanel import SpreadPanel
 from RWKVUNetSegmentLib.Panels.VerifiedPanel import VerifiedPanel
 
@@ -36,7 +37,10 @@ class InteractivePanel(Panel):
         layout = advanced.parentWidget().layout()
         layout.insertWidget(layout.indexOf(advanced) + 1, self._section)
         own = slicer.util.childWidgetVariables(self._section)
-        self.parts: tuple[Any, ...] = tuple(part(own, self.logic) for part in _PARTS)
+        self.parts: tuple[Any, ...] = (
+            PromptPanel(self._section, self.logic),
+            *(part(own, self.logic) for part in _PARTS),
+        )
         self.own = own
         self._shortcuts = []
         for keys, name in _KEYS.items():

@@ -44,6 +44,15 @@ def stackOf(volume: Any, sliceNode: Any) -> ObliqueStack:
     Raises:
         InputError: when the plane does not cut the volume.
     """
+    return _resampledTo(volume, sliceNode, parallel=True)
+
+
+def planeOf(volume: Any, sliceNode: Any) -> ObliqueStack:
+    """As `stackOf`, with the view's own plane alone."""
+    return _resampledTo(volume, sliceNode, parallel=False)
+
+
+def _resampledTo(volume: Any, sliceNode: Any, parallel: bool) -> ObliqueStack:
     given = InputVolume.fromNode(volume)
     plane = toNumpy(sliceNode.GetSliceToRAS())
     plane[:3, :3] /= np.linalg.norm(plane[:3, :3], axis=0)
@@ -60,7 +69,7 @@ def stackOf(volume: Any, sliceNode: Any) -> ObliqueStack:
     finest = float(np.linalg.norm(given.ijkToWorld[:3, :3], axis=0).min())
     pixel = max(finest, (right - left) / _MOST_PIXELS, (high - low) / _MOST_PIXELS)
     step = (far - near) / _PLANES
-    first, last = int(np.ceil(near / step)), int(np.floor(far / step))
+    first, last = (int(np.ceil(near / step)), int(np.floor(far / step))) if parallel else (0, 0)
     placed = np.diag([pixel, pixel, step, 1.0])
     columns, rows = (_ROUND_PIXELS * int(np.ceil(size / pixel / _ROUND_PIXELS)) for size in (right - left, high - low))
     placed[:3, 3] = (left + right - (columns - 1) * pixel) / 2, (low + high - (rows - 1) * pixel) / 2, first * step

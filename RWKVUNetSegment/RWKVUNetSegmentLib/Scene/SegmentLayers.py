@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import slicer
+import vtk
 from vtk.util import numpy_support
 
 from RWKVUNetSegmentLib.Scene.Matrices import toNumpy, toVTK
@@ -99,6 +100,41 @@ def maskOf(segment: Any, grid: Grid) -> np.ndarray:
             return mask
     mask[_placeOf(layer, grid)] = arrayOf(layer)[_cutOf(layer, grid)] == segment.GetLabelValue()
     return mask
+
+
+def sliceOfMask(segment: Any, grid: Grid, axis: int, index: int) -> np.ndarray:
+    """Where a segment is in one slice of the grid: bool, 2-D; `axis` of (K, J, I). In less than a millisecond."""
+    layer = layerOf(segment)
+    if not isEmpty(layer) and not grid.holds(layer):
+        return maskOf(segment, grid).take(index, axis)
+    mask = np.zeros(tuple(size for other, size in enumerate(grid.shape) if other != axis), bool)
+    if isEmpty(layer):
+        return mask
+    place, cut = list(_placeOf(layer, grid)), list(_cutOf(layer, grid))
+    if place[axis].start <= index < place[axis].stop:
+        array = arrayOf(layer).take(index - firstVoxelOf(layer)[axis], axis)
+        del place[axis], cut[axis]
+        mask[tuple(place)] = array[tuple(cut)] == segment.GetLabelValue()
+    return mask
+
+
+def grown(layer: Any, grid: Grid, box: tuple[slice, ...]) -> Any:
+    """The layer, or where it does not cover a box (K, J, I) of its grid, the same labels in one that does."""
+    first, end = [one.start for one in box], [one.stop for one in box]
+    if not isEmpty(layer):
+        own = firstVoxelOf(layer)
+        ends = [a + n for a, n in zip(own, layer.GetDimensions()[::-1], strict=True)]
+        if all(a <= b for a, b in zip(own, first, strict=True)) and all(a >= b for a, b in zip(ends, end, strict=True)):
+            return layer
+        first, end = np.minimum(first, own).tolist(), np.maximum(end, ends).tolist()
+    image = _newImage(grid.matrix, tuple(first), tuple(b - a for a, b in zip(first, end, strict=True)))
+    image.AllocateScalars(layer.GetScalarType() if not isEmpty(layer) else vtk.VTK_UNSIGNED_CHAR, 1)
+    array = arrayOf(image)
+    array[:] = 0
+    if not isEmpty(layer):
+        place = tuple(slice(a - b, a - b + n) for a, b, n in zip(own, first, layer.GetDimensions()[::-1], strict=True))
+        array[place] = arrayOf(layer)
+    return image
 
 
 def valuesOn(grid: Grid, image: Any) -> np.ndarray:

@@ -17,7 +17,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import InputError
-from rwkv_core.vocabulary import Region, SegmentClass, Slices
+from rwkv_core.vocabulary import Region, SegmentClass, SliceIndex, Slices
 from RWKVUNetSegmentLib.Interactive.VerifiedSlices import checkGrid, verifiedMask, verifiedSlices
 from RWKVUNetSegmentLib.Scene import Masking
 from RWKVUNetSegmentLib.Scene.HiddenNodes import addHiddenNode
@@ -28,10 +28,12 @@ from RWKVUNetSegmentLib.Scene.SegmentLayers import (
     Grid,
     arrayOf,
     firstVoxelOf,
+    grown,
     isEmpty,
     layerOf,
     maskOf,
     newLayer,
+    sliceOfMask,
     widened,
 )
 from RWKVUNetSegmentLib.Scene.UndoHistory import UndoHistory
@@ -162,6 +164,84 @@ class SegmentationWriter:
         array[part.index] = labels
         layer.Modified()
         return Written(known)
+
+    def writeSegmentSlice(
+        self, node: Any, volume: Any, segmentID: str, one: SliceIndex, mask: np.ndarray
+    ) -> tuple[str, ...]:
+        """Make one slice of one segment what a mask says, in place and in milliseconds.
+
+        The segment gets a layer of its own: other segments keep their voxels, and may overlap. No undo state is saved.
+
+        Args:
+            mask: bool, 2-D, as `SliceIndex.of` views the slice.
+
+        Returns:
+            Sentences about what was left as it was.
+
+        Raises:
+            InputError: as `write`, and when the segment is marked as completed, or the slice as verified.
+        """
+        grid = self._grid(node, volume)
+        segmentation = node.GetSegmentation()
+        segment = segmentation.GetSegment(segmentID)
+        if segmentID in Masking.lockedSegmentIDs(node):
+            raise InputError(_("“{name}” is marked as completed.").format(name=segment.GetName()))
+        verified = verifiedSlices(node)
+        if one in verified:
+            raise InputError(_("This slice is marked as verified."), hint=_("Take the mark back to change it."))
+        area, warnings = Masking.editableArea(node, volume, grid, [segmentID])
+        editable = np.ones(mask.shape, bool) if area is None else area.take(one.index, one.dimension)
+        for other in verified:
+            if other.axis != one.axis:  # it crosses this one in a line
+                line = other.dimension - (other.dimension > one.dimension)
+                editable[(slice(None),) * line + (other.index,)] = False
+        before = sliceOfMask(segment, grid, one.dimension, one.index)
+        after = np.where(editable, mask, before)
+        if verified and (after != mask).any() and area is None:
+            warnings.append(_("Verified slices were left as they are."))
+        if np.array_equal(before, after):
+            return tuple(warnings)
+        layer = self._ownLayer(node, segmentID, grid)
+        box = [slice(int(at[0]), int(at[-1]) + 1) if len(at := np.flatnonzero((before | after).any(1 - n))) else
+               slice(0, 1) for n in (0, 1)]  # fmt: skip
+        cut = tuple(box)
+        box.insert(one.dimension, slice(one.index, one.index + 1))
+        larger = grown(layer, grid, tuple(box))
+        if larger is not layer:
+            segment.AddRepresentation(LABELMAP, larger)
+        first = firstVoxelOf(larger)
+        place = [slice(part.start - a, part.stop - a) for part, a in zip(box, first, strict=True)]
+        index: list[Any] = list(place)
+        index[one.dimension] = one.index - first[one.dimension]
+        arrayOf(larger)[tuple(index)] = np.where(after[cut], segment.GetLabelValue(), 0)
+        larger.Modified()
+        return tuple(warnings)
+
+    def _ownLayer(self, node: Any, segmentID: str, grid: Grid) -> Any:
+        """The layer of a segment, in which no other lies, on the grid; None for an empty one."""
+        segmentation = node.GetSegmentation()
+        segment = segmentation.GetSegment(segmentID)
+        layer = layerOf(segment)
+        if isEmpty(layer):
+            segment.SetLabelValue(1)
+            return None
+        others = set(segmentation.GetSegmentIDsForDataObject(layer, LABELMAP)) - {segmentID}
+        if not others and grid.holds(layer):
+            return layer
+        mask = maskOf(segment, grid)
+        self._leaveLayers(segmentation, [segmentID])
+        segment.SetLabelValue(1)
+        layer = newLayer(mask.astype(np.uint8), grid)
+        segment.AddRepresentation(LABELMAP, layer)
+        return layer
+
+    def gridOf(self, node: Any, volume: Any) -> Grid:
+        """The volume's voxels in the node's coordinates.
+
+        Raises:
+            InputError: when the node cannot hold them.
+        """
+        return self._grid(node, volume)
 
     def saveStateForUndo(self, node: Any) -> None:
         self.history.save(node)

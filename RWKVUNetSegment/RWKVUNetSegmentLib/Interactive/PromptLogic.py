@@ -1,0 +1,1206 @@
+"""Point at a structure in a slice view: the answer is written into a segment while the mouse is still near.
+
+pointing = slicer.util.getModuleLogic("RWKVUNetSegment").interactive.pointing
+pointing.follow(volume, segmentation)
+pointing.arm("point")                      # then click; T, E, N, R, V, Ctrl+Z, Enter, Esc
+pointing.accept(), pointing.propagate("both")
+
+Prompts belong to one slice. Pointing at another slice accepts the one before. One request is on its way at a time; what
+was pointed at meanwhile is asked for next, so the latest wins, and an answer to earlier prompts is dropped.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
+
+from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
+from rwkv_core.vocabulary import SliceIndex
+from rwkv_core.worker.arrays import geometry_of
+from rwkv_core.worker.protocol import FollowRequest, FollowResult, Progress, PromptRequest, PromptResult, VolumeFile
+from RWKVUNetSegmentLib.Interactive.PromptedSlice import (
+    BOX,
+    POINT,
+    SCRIBBLE,
+    Place,
+    Prompt,
+    PromptedPlane,
+    PromptedSlice,
+    axisTowards,
+    promptedSlice,
+    savePrompts,
+    scribbleMap,
+    writeWhole,
+)
+from RWKVUNetSegmentLib.Interactive.PromptMarkers import NEGATIVE, POSITIVE, PromptMarkers
+from RWKVUNetSegmentLib.Interactive.PromptTool import Gestures, PromptTool
+from RWKVUNetSegmentLib.Interactive.VerifiedSlices import slicesMask, verifiedSlices
+from RWKVUNetSegmentLib.Scene import InputVolume
+from RWKVUNetSegmentLib.Scene.Masking import editorNodesOf, lockedSegmentIDs
+from RWKVUNetSegmentLib.Scene.SegmentNames import nameSegment
+from RWKVUNetSegmentLib.Scene.SliceDirection import SliceDirection, axisOf
+from RWKVUNetSegmentLib.Scene.SliceViews import SliceViews, goTo
+from RWKVUNetSegmentLib.Segmentation.ResultLogic import ResultLogic
+from RWKVUNetSegmentLib.Worker.EventLoop import Timer, Waiter, asError, later
+from RWKVUNetSegmentLib.Worker.Signal import Signal
+from RWKVUNetSegmentLib.Worker.VolumeOfWorker import VolumeOfWorker
+
+UP, DOWN, BOTH = "up", "down", "both"
+"""Where a structure is followed to: toward superior, anterior or right; the other way; both."""
+
+_SURFACE = "Closed surface"
+_QUIET_MILLISECONDS = 30
+_PAINTING = ("Paint", "Erase", "Draw", "Scissors", "Level tracing")
+"""Effects of the Segment Editor with which people draw in a slice."""
+
+
+@dataclass(frozen=True)
+class Pointed:
+    """What was given in a slice, and the answer.
+
+    Attributes:
+        painted: int8 (rows, columns), 1 where the user has painted, -1 where erased; None where neither.
+        answer: bool (rows, columns); None while there is none: the segment is then as it was.
+    """
+
+    prompts: tuple[Prompt, ...] = ()
+    painted: np.ndarray | None = None
+    answer: np.ndarray | None = None
+
+    @property
+    def empty(self) -> bool:
+        return not self.prompts and self.painted is None
+
+    @property
+    def saysWhatBelongs(self) -> bool:
+        painted = self.painted is not None and bool((self.painted > 0).any())
+        return painted or any(one.positive for one in self.prompts)
+
+
+class PromptLogic(VTKObservationMixin):
+    """Answers what is pointed at in a volume, into one segment at a time.
+
+    Args:
+        segmentation: `SegmentationLogic`.
+        result: `ResultLogic`, whose turn propagation takes.
+        volume: hands the scan over.
+
+    Attributes:
+        tool: "point", "box" or "scribble" while armed; else empty.
+        positive: whether what comes next belongs.
+        paintCounts: whether what the user paints or erases with the Segment Editor counts as a prompt.
+        model, device, engine: that answer.
+        message: how it stands, in words; `failed` whether it tells of an error.
+        changed: `Signal`.
+        nodeMade: `Signal` with the segmentation node that had to be made.
+    """
+
+    def __init__(self, segmentation: Any, result: ResultLogic, volume: VolumeOfWorker):
+        VTKObservationMixin.__init__(self)
+        self._segmentation, self._result, self._volume = segmentation, result, volume
+        self.tool, self.positive, self.paintCounts = "", True, True
+        self.model, self.device, self.engine = "prompt", "auto", "auto"
+        self.message, self.failed = "", False
+        self.changed, self.nodeMade = Signal(), Signal()
+        self.views = SliceViews(self._onViewMoved)
+        self.volume: Any = None
+        self.node: Any = None
+        self.segmentID = ""
+        self._newName = ""
+        self._slice: PromptedSlice | None = None
+        self._pointed = Pointed()
+        self._earlier: list[Pointed] = []
+        self._saved = self._hadSurface = False
+        self._round = 0
+        self._awaited: object | None = None
+        self._watched: list[Any] = []
+        self._warmed: Any = None
+        self._plane: tuple[Any, VolumeFile] | None = None
+        self._known: tuple[SliceIndex, np.ndarray] | None = None
+        self._writing = False
+        self._given: dict[tuple[str, str], set[SliceIndex]] = {}
+        self._propagating = self._scripted = self._acceptsNext = False
+        self._axes: tuple[Any, Any] = (None, None)
+        self._markers = PromptMarkers(self._onMarkersChanged)
+        self._tool = PromptTool(Gestures(self._canBegin, self._onGesture, self._onGestureEnds, self._actions()))
+        self._timer = Timer(self._ask)
+        self._paintTimer = Timer(self._lookForPaint, _QUIET_MILLISECONDS)
+        self._scene = slicer.mrmlScene
+        self.addObserver(self._scene, self._scene.StartCloseEvent, self._onSceneCloses)
+        self.addObserver(self._scene, self._scene.NodeAboutToBeRemovedEvent, self._onNodeGoes)
+
+    # What there is
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is still to come."""
+        return self._awaited is not None or self._timer.active or self._paintTimer.active
+
+    @property
+    def propagating(self) -> bool:
+        return self._propagating
+
+    @property
+    def prompts(self) -> tuple[Prompt, ...]:
+        """Those that are not accepted."""
+        return self._pointed.prompts
+
+    @property
+    def open(self) -> bool:
+        """Whether something was pointed at that is not accepted."""
+        return not self._pointed.empty
+
+    @property
+    def structures(self) -> list[tuple[str, str]]:
+        """Id and name of every segment of the chosen segmentation."""
+        if self.node is None:
+            return []
+        segmentation = self.node.GetSegmentation()
+        return [(one, segmentation.GetSegment(one).GetName()) for one in segmentation.GetSegmentIDs()]
+
+    @property
+    def structure(self) -> str:
+        """Name of the structure that is pointed at."""
+        segment = self._segment()
+        return segment.GetName() if segment is not None else self._newName or self._freeName()
+
+    def canPoint(self) -> tuple[bool, str]:
+        """Whether pointing is possible, and else why not."""
+        return InputVolume.isValid(self.volume)
+
+    def canAccept(self) -> tuple[bool, str]:
+        return self.open, _("Point at a structure first.")
+
+    def canUndo(self) -> tuple[bool, str]:
+        """Whether there is a prompt to take back, or something that was written before."""
+        before = self.node is not None and self._segmentation.writer.canUndo(self.node)
+        return bool(self._earlier) or before, _("There is nothing to undo.")
+
+    def canPropagate(self) -> tuple[bool, str]:
+        """Whether the slice that is looked at can be carried on, and else why not."""
+        possible, reason = self._segmentation.canStart()
+        if not possible:
+            return False, reason
+        if self._segment() is None:
+            return False, _("Point at a structure first.")
+        if self.busy:
+            return False, _("Wait for the answer.")
+        try:
+            where = self._here()
+        except RWKVUNetError as error:
+            return False, str(error)
+        if isinstance(where, PromptedPlane):
+            return False, _("This view is oblique. Look at an axial, coronal or sagittal view of the volume.")
+        if not where.read(self._segmentation.writer, self.node, self.segmentID).any():
+            return False, _("The structure is not in the slice that you look at.")
+        return True, ""
+
+    # What is worked on
+
+    def follow(self, volume: Any, node: Any) -> None:
+        """Work on another volume or segmentation; what was pointed at in those before is accepted."""
+        if volume is self.volume and node is self.node:
+            return
+        self._finish()
+        if volume is not self.volume:
+            self._forgetPlane()
+        if self.node is not None:
+            self._unwatch()
+        self.volume, self.node = volume, node
+        if node is not None:
+            segmentation = node.GetSegmentation()
+            for event in (slicer.vtkSegmentation.SourceRepresentationModified, slicer.vtkSegmentation.SegmentRemoved):
+                self.addObserver(segmentation, event, self._onVoxelsChanged)
+        if self._segment() is None:
+            self.segmentID = ""
+        self._known = None
+        if self.tool:
+            possible, _reason = self.canPoint()
+            if possible:
+                self._warm()
+            else:
+                self.disarm()
+        self.changed.emit()
+
+    def choose(self, segmentID: str) -> None:
+        """Point at the structure of a segment from now on; empty for a new one."""
+        if segmentID == self.segmentID:
+            return
+        self._finish()
+        self.segmentID, self._newName, self._known = segmentID, "", None
+        self._say(_("Point at {name}.").format(name=self.structure))
+
+    def newSegment(self, name: str = "") -> None:
+        """Accept, and point at another structure, which gets a segment with the first answer."""
+        self._finish()
+        self.segmentID, self._newName, self._known = "", name, None
+        self._say(_("Point at {name}.").format(name=self.structure))
+
+    def nextStructure(self) -> None:
+        """Accept, and point at the structure of the next segment; after the last one, at a new one."""
+        self._finish()
+        ids = [one for one, _name in self.structures]
+        at = ids.index(self.segmentID) + 1 if self.segmentID in ids else len(ids)
+        if at < len(ids):
+            self.choose(ids[at])
+        elif self.segmentID:
+            self.newSegment()
+
+    def rename(self, name: str) -> None:
+        """Name the structure; where Slicer's terminology knows the name, its codes and color come with it."""
+        name = name.strip()
+        segment = self._segment()
+        if not name or name == self.structure:
+            return
+        if segment is None:
+            self._newName = name
+        else:
+            nameSegment(segment, name)
+        self.changed.emit()
+
+    def setPositive(self, positive: bool) -> None:
+        """Whether what comes next belongs to the structure."""
+        self.positive = positive
+        if self.tool:
+            self._tool.start(*self._look())
+        self.changed.emit()
+
+    # The tool
+
+    def arm(self, tool: str = POINT) -> None:
+        """Let the left button point, in all slice views, until `disarm`; the model is made ready meanwhile.
+
+        Args:
+            tool: "point", "box" or "scribble".
+
+        Raises:
+            InputError: when there is nothing to point at.
+        """
+        possible, reason = self.canPoint()
+        if not possible:
+            raise InputError(reason)
+        first = not self.tool
+        self.tool = tool
+        if first:
+            self._takeMouse()
+            self.views.start()
+        self._tool.start(*self._look())
+        self._warm()
+        self._rememberShown()
+        words = {
+            POINT: _("Click into {name}."),
+            BOX: _("Draw a box around {name}: hold the left button."),
+            SCRIBBLE: _("Draw over {name}: hold the left button."),
+        }
+        if not self.open:
+            self._say(words[tool].format(name=self.structure))
+        else:
+            self.changed.emit()
+
+    def disarm(self) -> None:
+        """Give the left button back. What was pointed at stays, to be accepted."""
+        if not self.tool:
+            return
+        self.tool = ""
+        self._tool.stop()
+        self.views.stop()
+        for node in self._watched:
+            self.removeObserver(node, vtk.vtkCommand.ModifiedEvent, self._onMouseTaken)
+        self._watched = []
+        self.removeObserver(self._scene, self._scene.NodeAddedEvent, self._onNodeAdded)
+        self._markers.dropSketch()
+        self.changed.emit()
+
+    def toggleVisibility(self) -> None:
+        """Hide the segmentation, to see the scan, or show it."""
+        display = self.node.GetDisplayNode() if self.node is not None else None
+        if display is not None:
+            display.SetVisibility(not display.GetVisibility())
+
+    # Prompts
+
+    def point(self, place: Place, view: Any = None, positive: bool | None = None) -> None:
+        """A click: it belongs, or with `positive=False` not.
+
+        Args:
+            place: world coordinates, mm, on the slice that the view shows.
+            view: slice node; None for the one that was scrolled last.
+
+        Raises:
+            InputError: when nothing can be pointed at there; nothing is changed then.
+        """
+        positive = self.positive if positive is None else positive
+        self.add([Prompt(POINT, positive, (place,))], view)
+
+    def add(self, prompts: Sequence[Prompt], view: Any = None) -> None:
+        """Add prompts of one slice, and ask for the answer; as `point`."""
+        where = self._at(view)
+        for one in prompts:
+            if one.kind != SCRIBBLE and not all(where.inside(place) for place in one.places):
+                raise InputError(
+                    _("That is outside of the volume {name}.").format(name=self.volume.GetName()),
+                    hint=_("Point at the scan."),
+                )
+        self._begin(where)
+        where = self._slice  # type: ignore[assignment]  # begun just now
+        flat = tuple(
+            Prompt(one.kind, one.positive, tuple(where.place(where.voxel(place)) for place in one.places))
+            for one in prompts
+        )
+        self._change(Pointed((*self._pointed.prompts, *flat), self._pointed.painted))
+
+    def undo(self) -> None:
+        """Take the last prompt back, marker and result together; with none left, what was written before.
+
+        Raises:
+            InputError: when there is nothing.
+        """
+        possible, reason = self.canUndo()
+        if not possible:
+            raise InputError(reason)
+        if not self._earlier:
+            self._writing = True
+            try:
+                self._segmentation.writer.undo(self.node)
+            finally:
+                self._writing = False
+            if self._segment() is None:
+                self.segmentID = ""
+            self._rememberShown()
+            self._result.changed.emit()
+            self._say(_("Undone."))
+            return
+        self._round += 1
+        pointed = self._earlier.pop()
+        self._pointed = pointed
+        self._showMarkers()
+        if pointed.answer is None and not pointed.empty:
+            self._timer.start()
+            return
+        self._write(pointed.answer)
+        if pointed.empty and not self._earlier:
+            self._leave()
+            self._say(_("Undone."))
+        else:
+            self._tell()
+
+    def clear(self) -> None:
+        """Take away all prompts of this slice, and what they made. Can be undone."""
+        if self.open:
+            self._change(Pointed())
+
+    def accept(self) -> None:
+        """The answer is right: the markers go, and the prompts are kept with the segment.
+
+        Raises:
+            InputError: when nothing was pointed at.
+        """
+        possible, reason = self.canAccept()
+        if not possible:
+            raise InputError(reason)
+        if self.busy:
+            self._acceptsNext = True  # as soon as the answer is there
+            return
+        words = self._slice.inWords  # type: ignore[union-attr]  # what is open has one
+        self._finish()
+        self._say(_("{slice} is accepted.").format(slice=words))
+
+    def propagate(self, direction: str = BOTH, to: int | None = None) -> None:
+        """Carry the structure on from the slice that is looked at. One undo step; slices that were accepted stay.
+
+        Args:
+            direction: "up", "down" or "both".
+            to: index of the last slice, in whichever direction it lies; None as far as the structure goes.
+
+        Raises:
+            InputError: when that cannot be done now.
+        """
+        possible, reason = self.canPropagate()
+        if not possible:
+            raise InputError(reason)
+        where = self._here()
+        node, volume, segmentID = self.node, self.volume, self.segmentID
+        mask = where.read(self._segmentation.writer, node, segmentID)
+        self._finish()
+        self._give(where)
+        one, client = where.one, self._result.client
+        limits = self._limits(one, direction, to)
+        if limits[0] == limits[1]:
+            raise InputError(_("There is no slice to go to."), hint=_("The next slice was accepted already."))
+        self._propagating = True
+        files: list[str] = []
+
+        def over(outcome: RWKVUNetError | str) -> None:
+            for file in files:
+                client.discard(file)
+            if not self._propagating:
+                return
+            self._propagating = False
+            self._result.end(outcome)
+            failed = isinstance(outcome, RWKVUNetError) and not isinstance(outcome, CancelledError)
+            self._say(self._result.message, failed)
+
+        def withVolume(file: VolumeFile) -> None:
+            client.put(mask.astype(np.uint8), lambda name: ask(file, name), over)
+
+        def ask(file: VolumeFile, name: str) -> None:
+            files.append(name)
+            request = FollowRequest(
+                volume=file, slice=one, bundle=self.model, device=self.device, engine=self.engine, mask=name,
+                range=limits,
+            )  # fmt: skip
+            self._result.ask(request, take, over)
+
+        def take(found: FollowResult) -> None:
+            try:
+                labels = self._result.take(found.labelmap)
+                told = self._writeFollowed(node, volume, segmentID, one, labels, found)
+            except RWKVUNetError as error:
+                over(error)
+                return
+            over(told)
+            self._goToEnd(volume, one, direction, to, found)
+
+        self._result.begin(_("Propagating"), over)
+        self._say(_("Propagating"))
+        self._volume.get(volume, withVolume, over)
+
+    def wait(self) -> None:
+        """Process events until every answer is there.
+
+        Raises:
+            RuntimeError: what went wrong.
+        """
+        waiter = Waiter()
+
+        def look() -> None:
+            if not self.busy and not self._propagating:
+                waiter.finish()
+
+        self.changed.connect(look)
+        look()
+        waiter.wait()
+        self.changed.disconnect(look)
+        if self.failed:
+            raise RuntimeError(self.message)
+
+    def prompt(
+        self,
+        volume: Any,
+        points: Sequence[Place] = (),
+        negative: Sequence[Place] = (),
+        box: tuple[Place, Place] | None = None,
+        segment: str = "",
+        segmentation: Any = None,
+        plane: str = "axial",
+        propagate: bool = False,
+    ) -> Any:
+        """From the Python console: point, wait for the answer, accept it. One undo step, and one for propagation.
+
+        Args:
+            volume: vtkMRMLScalarVolumeNode.
+            points, negative: (R, A, S) in mm of what belongs and of what does not, all in one slice.
+            box: two opposite corners in that slice.
+            segment: name; an existing segment of this name is corrected. Empty for a new one.
+            segmentation: vtkMRMLSegmentationNode; None for a new one.
+            plane: "axial", "coronal" or "sagittal": that of the volume nearest to it.
+            propagate: carry the answer on, up and down.
+
+        Returns:
+            The segmentation node.
+
+        Raises:
+            InputError: when that cannot be done.
+            RuntimeError: what went wrong.
+        """
+        valid, reason = InputVolume.isValid(volume)
+        if not valid:
+            raise InputError(reason)
+        if plane.upper() not in SliceDirection.__members__:
+            raise InputError(_("There is no plane {plane}: use axial, coronal or sagittal.").format(plane=plane))
+        prompts = [Prompt(POINT, True, (place,)) for place in points]
+        prompts += [Prompt(BOX, True, box)] if box is not None else []
+        prompts += [Prompt(POINT, False, (place,)) for place in negative]
+        places = [place for one in prompts for place in one.places]
+        if not places:
+            raise InputError(_("Give at least one point."))
+        if not any(one.positive for one in prompts) and not segment:
+            raise InputError(_("No point says what belongs."))
+        where = PromptedSlice(volume, sliceThrough(volume, plane, places))
+        self._scripted = True
+        try:
+            return self._prompted(where, prompts, segment, segmentation, propagate)
+        finally:
+            self._scripted = False
+
+    def _prompted(
+        self, where: PromptedSlice, prompts: list[Prompt], segment: str, segmentation: Any, propagate: bool
+    ) -> Any:
+        """What the console asked for; the panel goes on with its own choice afterwards."""
+        self.follow(where.volume, segmentation)
+        found = {name: one for one, name in self.structures}
+        self.segmentID = found.get(segment, "") if segment else ""
+        self._newName = segment
+        self._addAt(where, prompts)
+        self.wait()
+        if self._pointed.answer is None or not self._pointed.answer.any():
+            self.clear()
+            self._finish()
+            raise InputError(_("Nothing was found there."), hint=_("Point at another place, or draw a box around it."))
+        self._finish()
+        node = self.node
+        if propagate:
+            goTo(where.volume, where.one)
+            self.propagate(BOTH)
+            self.wait()
+        return node
+
+    def cleanup(self) -> None:
+        """Module reload or quit."""
+        self.changed.clear()
+        self.nodeMade.clear()
+        self.disarm()
+        self._round += 1
+        self._markers.cleanup()
+        for timer in (self._timer, self._paintTimer):
+            timer.delete()
+        self.views.stop()
+        self.removeObservers()
+
+    # One slice, from its first prompt until it is accepted
+
+    def _at(self, view: Any) -> PromptedSlice:
+        view = view if view is not None else self.views.active
+        possible, reason = self.canPoint()
+        if not possible:
+            raise InputError(reason)
+        return promptedSlice(self.volume, view)
+
+    def _here(self) -> PromptedSlice:
+        """The slice that is pointed at; with none, the one that is looked at."""
+        return self._slice if self._slice is not None else self._at(None)
+
+    def _addAt(self, where: PromptedSlice, prompts: Sequence[Prompt]) -> None:
+        if not all(where.inside(place) for one in prompts for place in one.places):
+            raise InputError(_("That is outside of the volume {name}.").format(name=self.volume.GetName()))
+        self._begin(where)
+        self._change(Pointed((*self._pointed.prompts, *prompts), self._pointed.painted))
+
+    def _begin(self, where: PromptedSlice) -> None:
+        """Make this the slice that is pointed at; what was pointed at elsewhere is accepted.
+
+        Raises:
+            InputError: when the structure is not to be changed.
+        """
+        if self._slice is not None and self._slice.key == where.key:
+            return
+        self._finish()
+        segment = self._segment()
+        if segment is None:
+            self.segmentID = ""
+        elif self.segmentID in lockedSegmentIDs(self.node):
+            raise InputError(
+                _("“{name}” is marked as completed.").format(name=segment.GetName()),
+                hint=_("Choose another structure, or a new one."),
+            )
+        if self.node is not None and where.key in verifiedSlices(self.node):
+            raise InputError(
+                _("{slice} is marked as verified.").format(slice=where.inWords),
+                hint=_("Take the mark back to change it."),
+            )
+        where.begin(self._segmentation.writer, self.node, self.segmentID)
+        self._slice = where
+
+    def _change(self, pointed: Pointed) -> None:
+        """Something was given or taken away."""
+        self._round += 1
+        self._acceptsNext = False
+        self._earlier.append(self._pointed)
+        self._pointed = pointed
+        self._showMarkers()
+        self._timer.start()  # in the next turn: the marker is drawn first
+        self.changed.emit()
+
+    def _leave(self) -> None:
+        """Nothing is pointed at any more."""
+        self._round += 1
+        self._timer.stop()
+        self._slice, self._pointed, self._earlier = None, Pointed(), []
+        self._saved = False
+        self._markers.clear()
+
+    def _finish(self) -> None:
+        """Accept what was pointed at, if anything was."""
+        where, pointed = self._slice, self._pointed
+        if where is None:
+            return
+        segment = self._segment()
+        if segment is not None and pointed.answer is not None:
+            savePrompts(segment, where, pointed.prompts)
+            self._give(where)
+            if self._hadSurface and not self.node.GetSegmentation().ContainsRepresentation(_SURFACE):
+                self.node.GetSegmentation().CreateRepresentation(_SURFACE)
+        self._leave()
+        self._rememberShown()
+        self.changed.emit()
+
+    def _give(self, where: PromptedSlice) -> None:
+        if isinstance(where.key, SliceIndex) and self.node is not None:
+            self._given.setdefault((self.node.GetID(), self.segmentID), set()).add(where.key)
+
+    def _showMarkers(self) -> None:
+        if self._slice is not None:
+            self._markers.show(self._pointed.prompts, self._slice.axes)
+
+    def _write(self, mask: np.ndarray | None) -> tuple[str, ...]:
+        """Into the segment; None for what it held before.
+
+        Raises:
+            InputError: when that is not allowed.
+        """
+        where, writer = self._slice, self._segmentation.writer
+        assert where is not None
+        if mask is None and not self._saved:
+            return ()  # nothing was written yet
+        self._writing = True
+        try:
+            if not self._saved:
+                self._saveState()
+            warnings = where.write(writer, self.node, self.segmentID, mask)
+        finally:
+            self._writing = False
+        self._rememberShown()
+        return warnings
+
+    def _saveState(self) -> None:
+        """Before the first write in a slice: one undo step, and the segment where there is none."""
+        writer = self._segmentation.writer
+        made = self.node is None
+        if made:
+            node = writer.newNode(self.volume)
+            self._goOnIn(node)
+        writer.saveStateForUndo(self.node)
+        self._saved = True
+        segmentation = self.node.GetSegmentation()
+        self._hadSurface = segmentation.ContainsRepresentation(_SURFACE)
+        if not self.segmentID:
+            name = self.structure
+            self.segmentID = segmentation.AddEmptySegment("", name)
+            nameSegment(segmentation.GetSegment(self.segmentID), name)
+            self._newName = ""
+        if made and not self._scripted:
+            self.nodeMade.emit(self.node)
+
+    def _goOnIn(self, node: Any) -> None:
+        """Go on in a node that was made for what is pointed at."""
+        where, pointed, earlier = self._slice, self._pointed, self._earlier
+        self._slice = None
+        self.follow(self.volume, node)
+        self._slice, self._pointed, self._earlier = where, pointed, earlier
+
+    # The worker
+
+    def _ask(self) -> None:
+        """Ask for the answer to what was given, unless another one is awaited."""
+        where, pointed = self._slice, self._pointed
+        if where is None or self._awaited is not None:
+            return
+        corrects = bool(where.base.any())
+        if pointed.empty or not (pointed.saysWhatBelongs or corrects):
+            try:
+                self._write(None)
+            except RWKVUNetError as error:
+                self._say(str(error), failed=True)
+                return
+            self._tell()
+            return
+        turn = self._awaited = object()
+        round_ = self._round
+        files: list[str] = []
+        client = self._segmentation.client
+
+        def over() -> None:
+            for file in files:
+                client.discard(file)
+            if self._awaited is turn:
+                self._awaited = None
+            if self._round != round_:
+                self._timer.start()
+            self.changed.emit()
+
+        def fail(error: RWKVUNetError) -> None:
+            over()
+            if self._round == round_:
+                cancelled = isinstance(error, CancelledError)
+                self._say("" if cancelled else str(error), failed=not cancelled)
+
+        def take(found: PromptResult) -> None:
+            try:
+                mask = np.array(client.read(found.probabilities)) > 0.5
+            except RWKVUNetError as error:
+                fail(error)
+                return
+            files.append(found.probabilities)
+            if self._round == round_:
+                try:
+                    self._answered(mask)
+                except RWKVUNetError as error:
+                    fail(error)
+                    return
+            over()
+
+        def put(arrays: list[np.ndarray], onDone: Callable[[], None]) -> None:
+            """One file after another, in their order."""
+            if not arrays:
+                onDone()
+                return
+
+            def ready(name: str) -> None:
+                files.append(name)
+                put(arrays[1:], onDone)
+
+            client.put(arrays[0], ready, fail)
+
+        def withVolume(file: VolumeFile) -> None:
+            if self._round != round_:
+                over()
+                return
+            scribble = scribbleMap(pointed.prompts, pointed.painted, where)
+            arrays = [one for one in (scribble, where.base.astype(np.float32) if corrects else None) if one is not None]
+
+            def ask() -> None:
+                names = list(files)
+                request = self._request(file, where, pointed, scribble is not None, corrects, names)
+                client.ask(request, self._onProgress, take, fail)
+
+            put(arrays, ask)
+
+        try:
+            self._withVolume(where, withVolume, fail)
+        except Exception as error:
+            fail(asError(error))
+
+    def _request(
+        self,
+        file: VolumeFile,
+        where: PromptedSlice,
+        pointed: Pointed,
+        scribbled: bool,
+        corrects: bool,
+        names: list[str],
+    ) -> PromptRequest:
+        points = [one for one in pointed.prompts if one.kind == POINT]
+        boxes = [one for one in pointed.prompts if one.kind == BOX]
+        box = None
+        if boxes:
+            first, last = (where.voxel(place) for place in boxes[-1].places)
+            box = first, last
+        return PromptRequest(
+            volume=file,
+            slice=where.one,
+            bundle=self.model,
+            device=self.device,
+            engine=self.engine,
+            points=tuple(where.voxel(one.places[0]) for one in points),
+            labels=tuple(one.positive for one in points),
+            box=box,
+            scribble=names[0] if scribbled else None,
+            mask=names[-1] if corrects else None,
+        )
+
+    def _withVolume(
+        self,
+        where: PromptedSlice,
+        onReady: Callable[[VolumeFile], object],
+        onError: Callable[[RWKVUNetError], object],
+    ) -> None:
+        """The scan, or the oblique plane of it, as a file of the worker's."""
+        if not isinstance(where, PromptedPlane):
+            self._volume.get(self.volume, onReady, onError)
+            return
+        client = self._segmentation.client
+        key = where, client.session
+        if self._plane is not None and self._plane[0] == key:
+            onReady(self._plane[1])
+            return
+        self._forgetPlane()
+        given = InputVolume.InputVolume.fromNode(self.volume)
+
+        def ready(name: str) -> None:
+            file = VolumeFile(
+                file=name, ijk_to_ras=geometry_of(where.ijkToWorld), name=given.name, modality=given.modality
+            )
+            self._plane = (where, client.session), file
+            onReady(file)
+
+        client.put(where.array, ready, onError)
+
+    def _forgetPlane(self) -> None:
+        if self._plane is not None:
+            (_where, session), file = self._plane
+            if session is self._segmentation.client.session:
+                self._segmentation.client.discard(file.file)
+            self._plane = None
+
+    def _answered(self, mask: np.ndarray) -> None:
+        where, pointed = self._slice, self._pointed
+        assert where is not None
+        drawn = scribbleMap(pointed.prompts, pointed.painted, where)
+        if drawn is not None:  # what the user has drawn is so
+            mask = (mask | (drawn > 0)) & ~(drawn < 0)
+        warnings = self._write(mask)
+        self._pointed = Pointed(pointed.prompts, pointed.painted, mask)
+        self._result.changed.emit()
+        if not mask.any():
+            self._say(_("Nothing was found there. Point at another place, or draw a box around it."))
+        else:
+            self._tell(*warnings)
+        if self._acceptsNext:
+            self._acceptsNext = False
+            later(self._told(self.accept))
+
+    def _warm(self) -> None:
+        """Let the worker read the scan and load the model before the first click: by an answer to nobody."""
+        view = self.views.active
+        client = self._segmentation.client
+        if self._awaited is not None or (self._warmed is not None and self._warmed == (client.session, self.volume)):
+            return
+        try:
+            where = self._at(view)
+        except RWKVUNetError:
+            return
+        if isinstance(where, PromptedPlane):
+            where = PromptedSlice(self.volume, SliceIndex("K", 0))
+        turn = self._awaited = object()
+        volume = self.volume
+
+        def over() -> None:
+            if self._awaited is turn:
+                self._awaited = None
+                if self.message == _("Starting…"):
+                    self._say("")
+            self._timer.start()
+            self.changed.emit()
+
+        def take(found: PromptResult) -> None:
+            client.discard(found.probabilities)
+            self._warmed = client.session, volume
+            over()
+
+        def ask(file: VolumeFile) -> None:
+            voxel = where.voxel(where.middle)
+            request = PromptRequest(
+                volume=file, slice=where.one, bundle=self.model, device=self.device, engine=self.engine,
+                points=(voxel,), labels=(True,),
+            )  # fmt: skip
+            client.ask(request, self._onProgress, take, lambda error: over())
+
+        self._volume.get(volume, ask, lambda error: over())
+
+    def _onProgress(self, progress: Progress) -> None:
+        words = {"library": _("Loading the library"), "weights": _("Loading the model")}
+        if progress.stage in words and self.open:
+            self._say(words[progress.stage])
+
+    # Propagation
+
+    def _limits(self, one: SliceIndex, direction: str, to: int | None) -> tuple[int, int]:
+        """First and last slice to go to: not over slices that the user has accepted."""
+        size = InputVolume.InputVolume.fromNode(self.volume).array.shape[one.dimension]
+        first, last = 0, size - 1
+        if to is not None:
+            to = min(max(to, 0), size - 1)
+            first, last = min(to, one.index), max(to, one.index)
+        elif direction != BOTH:
+            _letter, way = axisTowards(self.volume, one.axis)
+            if (way > 0) == (direction == UP):
+                first = one.index
+            else:
+                last = one.index
+        given = [other.index for other in self._givenSlices() if other.axis == one.axis]
+        first = max([first, *(index + 1 for index in given if index < one.index)])
+        last = min([last, *(index - 1 for index in given if index > one.index)])
+        return first, last
+
+    def _givenSlices(self) -> set[SliceIndex]:
+        return self._given.get((self.node.GetID(), self.segmentID), set()) if self.node is not None else set()
+
+    def _writeFollowed(
+        self, node: Any, volume: Any, segmentID: str, one: SliceIndex, labels: np.ndarray, found: FollowResult
+    ) -> str:
+        if node.GetScene() is None or volume.GetScene() is None or node.GetSegmentation().GetSegment(segmentID) is None:
+            raise CancelledError
+        slices = [SliceIndex(one.axis, index) for index in range(found.first, found.last + 1) if index != one.index]
+        self._writing = True
+        try:
+            self._segmentation.writer.saveStateForUndo(node)
+            where = slicesMask(labels.shape, slices)
+            warnings = writeWhole(self._segmentation.writer, node, volume, segmentID, labels, where)
+        finally:
+            self._writing = False
+        self._rememberShown()
+        _letter, way = axisTowards(volume, one.axis)
+        ends = {DOWN: (found.first, found.reasons[0]), UP: (found.last, found.reasons[1])}
+        if way < 0:
+            ends = {DOWN: ends[UP], UP: ends[DOWN]}
+        told = []
+        for name, (index, reason) in ends.items():
+            if index != one.index or len(slices) == 0:
+                words = _("Down to {slice}: {reason}") if name == DOWN else _("Up to {slice}: {reason}")
+                told.append(words.format(slice=index + 1, reason=reason))
+        return " ".join([*told, *warnings])
+
+    def _goToEnd(self, volume: Any, one: SliceIndex, direction: str, to: int | None, found: FollowResult) -> None:
+        """Show the slice where it stopped: that is what has to be looked at."""
+        _letter, way = axisTowards(volume, one.axis)
+        up, down = (found.last, found.first) if way > 0 else (found.first, found.last)
+        if to is not None:
+            end = found.last if to > one.index else found.first
+        else:
+            end = down if direction == DOWN or (direction == BOTH and up == one.index) else up
+        goTo(volume, SliceIndex(one.axis, end), self.views.active)
+
+    # What the user does in the views
+
+    def _actions(self) -> dict[str, Callable[[], None]]:
+        return {
+            "P": self._told(lambda: self.arm(POINT)),
+            "B": self._told(lambda: self.arm(BOX)),
+            "S": self._told(lambda: self.arm(SCRIBBLE)),
+            "T": self._told(lambda: self.setPositive(not self.positive)),
+            "E": self._told(self.nextStructure),
+            "N": self._told(self.newSegment),
+            "R": self._told(self.clear),
+            "V": self._told(self.toggleVisibility),
+            "Ctrl+Z": self._told(self.undo),
+            "Enter": self._told(self.accept),
+            "Esc": self._told(self.disarm),
+        }
+
+    def _told(self, action: Callable[[], None]) -> Callable[[], None]:
+        """What goes wrong is said in the panel: no dialog while the user's hand is on the mouse."""
+
+        def act() -> None:
+            try:
+                action()
+            except Exception as error:
+                self._say(str(asError(error)), failed=True)
+
+        return act
+
+    def _look(self) -> tuple[tuple[float, float, float], str]:
+        return (POSITIVE, "+") if self.positive or self.tool == BOX else (NEGATIVE, "-")
+
+    def _canBegin(self) -> bool:
+        return bool(self.tool) and not self._markers.hovered
+
+    def _onGesture(self, view: Any, places: tuple[Place, ...]) -> None:
+        if self.tool == POINT:
+            return
+        try:
+            if self._axes[0] is not places[0]:  # another stroke
+                self._axes = places[0], self._at(view).axes
+        except RWKVUNetError:
+            return
+        self._markers.sketch(self.tool, self.positive or self.tool == BOX, places, self._axes[1])
+
+    def _onGestureEnds(self, view: Any, places: tuple[Place, ...]) -> None:
+        self._markers.dropSketch()
+        self.views.active = view
+        positive = self.positive or self.tool == BOX
+        chosen = {POINT: (places[-1],), BOX: (places[0], places[-1]), SCRIBBLE: places}[self.tool]
+        if self.tool == BOX and np.abs(np.subtract(*chosen)).max() < 1e-6:
+            self._say(_("Hold the left button, and draw the box from corner to corner."))
+            return
+        self._told(lambda: self.add([Prompt(self.tool, positive, chosen)], view))()
+
+    def _onMarkersChanged(self, prompts: tuple[Prompt, ...]) -> None:
+        """Some were dragged or deleted."""
+        if self._slice is None or prompts == self._pointed.prompts:
+            return
+        if not all(self._slice.inside(place) for one in prompts if one.kind != SCRIBBLE for place in one.places):
+            self._showMarkers()  # back to where it was
+            self._say(_("That is outside of the volume {name}.").format(name=self.volume.GetName()), failed=True)
+            return
+        self._change(Pointed(prompts, self._pointed.painted))
+
+    def _takeMouse(self) -> None:
+        """The left button is ours until somebody else takes it: an effect of an editor, or a mouse mode."""
+        for editor in slicer.util.getNodesByClass("vtkMRMLSegmentEditorNode"):
+            if editor.GetActiveEffectName():
+                editor.SetActiveEffectName("")
+        interaction = _interactionNode()
+        if interaction is not None:
+            interaction.SwitchToViewTransformMode()
+        self._watched = [*slicer.util.getNodesByClass("vtkMRMLSegmentEditorNode")]
+        self._watched += [interaction] if interaction is not None else []
+        for node in self._watched:
+            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onMouseTaken)
+        self.addObserver(self._scene, self._scene.NodeAddedEvent, self._onNodeAdded)
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _onNodeAdded(self, caller: Any, event: str, node: Any) -> None:
+        """The Segment Editor is opened for the first time."""
+        if node is not None and node.IsA("vtkMRMLSegmentEditorNode"):
+            self._watched.append(node)
+            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onMouseTaken)
+
+    def _onMouseTaken(self, caller: Any, event: Any) -> None:
+        if caller.IsA("vtkMRMLSegmentEditorNode"):
+            taken = bool(caller.GetActiveEffectName())
+        else:
+            taken = caller.GetCurrentInteractionMode() != caller.ViewTransform
+        if taken:
+            self.disarm()
+
+    # What the user paints
+
+    def _onViewMoved(self) -> None:
+        self._rememberShown()
+        self.changed.emit()
+
+    def _rememberShown(self) -> None:
+        """What the segment holds in the slice that is looked at, to tell afterwards what was painted."""
+        self._known = None
+        if self._segment() is None:
+            return
+        try:
+            where = self._at(None)
+            if not isinstance(where, PromptedPlane):
+                self._known = where.one, where.read(self._segmentation.writer, self.node, self.segmentID)
+        except RWKVUNetError:
+            return
+
+    def _onVoxelsChanged(self, caller: Any, event: Any) -> None:
+        if self._writing:
+            return
+        if self.segmentID and self._segment() is None:  # the user has deleted it
+            self._leave()
+            self.segmentID = ""
+            self.changed.emit()
+        elif self.segmentID:
+            self._paintTimer.start()
+
+    def _lookForPaint(self) -> None:
+        """Somebody else changed voxels: a painted stroke is a prompt, anything else is the new state."""
+        known, where, segment = self._known, self._slice, self._segment()
+        self._rememberShown()
+        if segment is None:
+            return
+        if where is not None and not isinstance(where, PromptedPlane):
+            now = where.read(self._segmentation.writer, self.node, self.segmentID)
+            written = self._pointed.answer if self._saved else None
+            if written is not None and np.array_equal(now, where.base) and not np.array_equal(now, written):
+                self._leave()  # undone elsewhere
+                self.changed.emit()
+                return
+        if known is None or self._known is None or known[0] != self._known[0] or not self._paints():
+            self.changed.emit()
+            return
+        added, removed = self._known[1] & ~known[1], known[1] & ~self._known[1]
+        if not (added.any() or removed.any()):
+            self.changed.emit()
+            return
+        try:
+            here = self._at(None)
+            if where is None or where.key != here.key:
+                self._begin(here)
+                self._slice.base = known[1]  # type: ignore[union-attr]  # begun just now
+            painted = np.zeros(known[1].shape, np.int8) if self._pointed.painted is None else self._pointed.painted
+            painted = painted.copy()
+            painted[added], painted[removed] = 1, -1
+        except RWKVUNetError as error:
+            self._say(str(error), failed=True)
+            return
+        self._saved = True  # the editor has saved the state before
+        self._change(Pointed(self._pointed.prompts, painted))
+
+    def _paints(self) -> bool:
+        """Whether the user is painting this very segment."""
+        return self.paintCounts and any(
+            editor.GetActiveEffectName() in _PAINTING and editor.GetSelectedSegmentID() == self.segmentID
+            for editor in editorNodesOf(self.node)
+        )
+
+    # The rest
+
+    def _segment(self) -> Any:
+        if self.node is None or not self.segmentID:
+            return None
+        return self.node.GetSegmentation().GetSegment(self.segmentID)
+
+    def _freeName(self) -> str:
+        taken = {name for _id, name in self.structures}
+        number = 1
+        while (name := _("Structure {number}").format(number=number)) in taken:
+            number += 1
+        return name
+
+    def _tell(self, *warnings: str) -> None:
+        """How it stands after an answer."""
+        if self._pointed.empty:
+            said = _("Point at {name}.").format(name=self.structure)
+        elif self._pointed.answer is None and not self._pointed.saysWhatBelongs:
+            said = _("Say what belongs: click into {name}, or draw a box around it.").format(name=self.structure)
+        else:
+            said = _("Point at what is missing or too much, or accept.")
+        self._say(" ".join([said, *warnings]))
+
+    def _say(self, message: str, failed: bool = False) -> None:
+        self.message, self.failed = message, failed
+        self.changed.emit()
+
+    def _unwatch(self) -> None:
+        segmentation = self.node.GetSegmentation()
+        for event in (slicer.vtkSegmentation.SourceRepresentationModified, slicer.vtkSegmentation.SegmentRemoved):
+            self.removeObserver(segmentation, event, self._onVoxelsChanged)
+
+    def _forget(self) -> None:
+        self._leave()
+        if self.node is not None:
+            self._unwatch()
+        self._forgetPlane()
+        self.disarm()
+        self.volume = self.node = self._known = self._warmed = None
+        self.segmentID = self._newName = ""
+        self.message, self.failed = "", False
+
+    def _onSceneCloses(self, caller: Any, event: str) -> None:
+        self._markers.forgetScene()
+        self._forget()
+        self._given.clear()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _onNodeGoes(self, caller: Any, event: str, node: Any) -> None:
+        if node is not None and node in (self.volume, self.node):
+            self._forget()
+            self.changed.emit()
+        elif node is not None:
+            self._markers.lookFor(node)
+
+
+def sliceThrough(volume: Any, plane: str, places: Sequence[Place]) -> SliceIndex:
+    """The volume's slice, of those nearest to a plane, in which all positions (world, mm) lie.
+
+    Raises:
+        InputError: when they lie in different slices, or outside of the volume.
+    """
+    axis, count = axisOf(volume, SliceDirection[plane.upper()])
+    given = InputVolume.InputVolume.fromNode(volume)
+    ijk = np.linalg.inv(given.ijkToWorld) @ np.array([[*place, 1.0] for place in places]).T
+    indices = np.rint(ijk["IJK".index(axis)]).astype(int)
+    if len(set(indices.tolist())) > 1:
+        raise InputError(_("The points lie in different slices."), hint=_("Give points of one slice."))
+    if not 0 <= indices[0] < count:
+        raise InputError(_("That is outside of the volume {name}.").format(name=given.name))
+    return SliceIndex(axis, int(indices[0]))  # type: ignore[arg-type]  # one of the three
+
+
+def _interactionNode() -> Any:
+    logic = slicer.app.applicationLogic()
+    return logic.GetInteractionNode() if logic is not None else None
