@@ -1013,8 +1013,9 @@ class PromptLogic(VTKObservationMixin):
         self._markers.dropSketch()
         self.views.active = view
         positive = self.positive or self.tool == BOX
-        chosen = {POINT: (places[-1],), BOX: (places[0], places[-1]), SCRIBBLE: places}[self.tool]
-        if self.tool == BOX and np.abs(np.subtract(*chosen)).max() < 1e-6:
+        kinds = {POINT: (places[-1],), BOX: (places[0], places[-1]), SCRIBBLE: places}
+        chosen: tuple[Place, ...] = kinds[self.tool]
+        if self.tool == BOX and np.allclose(chosen[0], chosen[1]):
             self._say(_("Hold the left button, and draw the box from corner to corner."))
             return
         self._told(lambda: self.add([Prompt(self.tool, positive, chosen)], view))()

@@ -174,7 +174,7 @@ class PromptedPlane(PromptedSlice):
             self._before = whole[self._where]
 
     def write(self, writer: SegmentationWriter, node: Any, segmentID: str, mask: np.ndarray | None) -> tuple[str, ...]:
-        assert self._where is not None
+        assert self._where is not None and self._before is not None
         if mask is None:
             labels = np.zeros(self._where.shape, np.uint8)
             labels[self._where] = self._before
