@@ -39,8 +39,10 @@ print(json.dumps({"engine": segmenter.engine.name, "seconds": seconds, "memory":
 HELLO = """
 import sys
 from pathlib import Path
-from rwkv_core.worker.client import WorkerClient
-with WorkerClient(Path(sys.argv[1]) / "worker.log") as worker:
+place, testing = sys.argv[1:]
+sys.path.insert(0, testing)
+from core.worker_client import WorkerClient
+with WorkerClient(Path(place) / "worker.log") as worker:
     pass
 """
 
@@ -75,7 +77,7 @@ def measure(extra: str, index: str | None, no_cache: bool) -> dict[str, float | 
         said = [python, "-m", "rwkv_core.cli", "--version"]
         seconds_of(said, **more)  # compiles the sources
         version = min(seconds_of(said, **more) for _ in range(3))
-        hello = min(seconds_of([python, "-c", HELLO, place], **more) for _ in range(3))
+        hello = min(seconds_of([python, "-c", HELLO, place, ROOT / "Testing"], **more) for _ in range(3))
         run = subprocess.run([python, "-c", RESULTS], check=True, capture_output=True, text=True, **more)  # type: ignore[call-overload]
         results = json.loads(run.stdout.splitlines()[-1])
         again = json.loads(

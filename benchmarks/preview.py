@@ -10,6 +10,7 @@ import argparse
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,8 +24,10 @@ from rwkv_core.bundle.bundle import new_network, write_bundle
 from rwkv_core.bundle.catalogue import load_catalogue
 from rwkv_core.vocabulary import SegmentOptions
 from rwkv_core.worker.arrays import geometry_of
-from rwkv_core.worker.client import WorkerClient
 from rwkv_core.worker.protocol import SegmentRequest, Slices, VolumeFile
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "Testing"))
+from core.worker_client import WorkerClient
 
 TARGETS = {"synapse-t": "0.25", "synapse-b": "0.40"}
 SHAPE = (150, 512, 512)

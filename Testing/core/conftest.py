@@ -8,11 +8,11 @@ import torch
 
 from rwkv_core.bundle import transfer
 from rwkv_core.bundle.store import user_store
-from rwkv_core.worker.client import WorkerClient
 
 from core.bundle_files import bundle_files
 from core.downloads import REPO, use_store
 from core.hub_server import HubServer
+from core.worker_client import WorkerClient
 from core.worker_helpers import write_small
 
 

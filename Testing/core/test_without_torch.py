@@ -13,10 +13,10 @@ import rwkv_core
 from rwkv_core import Region, Segmenter, Volume, read_volume, write_volume
 from rwkv_core.bundle.bundle import new_network, write_bundle
 from rwkv_core.vocabulary import SegmentOptions
-from rwkv_core.worker.client import WorkerClient
 from rwkv_core.worker.protocol import DevicesRequest, LoadRequest, SegmentRequest
 
 from core.small_models import config
+from core.worker_client import WorkerClient
 from core.worker_helpers import OBLIQUE, noise, volume_file, write_averaging, write_small
 
 BLOCKER = """

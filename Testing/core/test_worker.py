@@ -14,7 +14,6 @@ from rwkv_core.engines import ENGINES, why_unavailable
 from rwkv_core.errors import BundleError, DeviceError, InputError
 from rwkv_core.vocabulary import Region, SegmentOptions, Slices
 from rwkv_core.worker.arrays import geometry_of
-from rwkv_core.worker.client import WorkerClient
 from rwkv_core.worker.framing import encode
 from rwkv_core.worker.loaded_models import KEPT
 from rwkv_core.worker.protocol import (
@@ -27,6 +26,7 @@ from rwkv_core.worker.protocol import (
     VolumeFile,
 )
 
+from core.worker_client import WorkerClient
 from core.worker_helpers import (
     HELLO,
     LIMIT,
@@ -324,4 +324,11 @@ def test_an_id_in_use_is_refused(tmp_path, model):
         assert (reply["type"], reply["id"]) == ("error", None)
         assert "4 is not answered yet" in reply["message"]
         assert worker.ask({"id": 5, "type": "cancel", "request": 4})["found"] == "running"
-        assert worker.hear() == {"type": "error", "id": 4, "kind": "cancelled", "message": "Cancelled.", "hint": ""}
+        assert worker.hear() == {
+            "type": "error",
+            "id": 4,
+            "kind": "cancelled",
+            "message": "Cancelled.",
+            "hint": "",
+            "remedy": None,
+        }

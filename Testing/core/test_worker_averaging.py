@@ -6,9 +6,9 @@ import pytest
 from rwkv_core import Segmenter, Volume
 from rwkv_core.errors import CancelledError
 from rwkv_core.vocabulary import Region, Slices
-from rwkv_core.worker.client import WorkerClient
 from rwkv_core.worker.protocol import SegmentRequest
 
+from core.worker_client import WorkerClient
 from core.worker_helpers import PLANES, asking, noise, volume_file, write_averaging
 from core.worker_stand_ins import PROGRAM
 

@@ -10,9 +10,9 @@ from rwkv_core import Segmenter
 from rwkv_core.errors import CancelledError, InputError
 from rwkv_core.vocabulary import SegmentOptions
 from rwkv_core.volume import read_volume
-from rwkv_core.worker.client import WorkerClient
 from rwkv_core.worker.protocol import PlanRequest, SegmentFileRequest
 
+from core.worker_client import WorkerClient
 from core.worker_helpers import LONG, noise, write_small
 
 

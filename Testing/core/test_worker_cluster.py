@@ -9,10 +9,10 @@ import SimpleITK as sitk
 from rwkv_core.errors import CancelledError, InputError
 from rwkv_core.vocabulary import SegmentOptions
 from rwkv_core.volume import read_volume
-from rwkv_core.worker.client import WorkerClient
 from rwkv_core.worker.protocol import PlanRequest, SegmentFileRequest, SegmentFilesRequest
 
 from core import dask_stand_in
+from core.worker_client import WorkerClient
 from core.worker_helpers import noise, posix
 
 distributed = pytest.importorskip("distributed")
@@ -68,7 +68,7 @@ def test_each_outcome_is_told_as_it_comes(worker, model, address, tmp_path):
             input=a.input, output=str(tmp_path / "here.seg.nrrd"), options=SegmentOptions(model=model, device="cpu")
         )
     )
-    assert told[a.output].volumes_ml == here.volumes_ml
+    assert told[a.output].volumes_ml == here.file.volumes_ml
     assert np.array_equal(read_volume(Path(a.output)).array, read_volume(tmp_path / "here.seg.nrrd").array)
     assert (steps[-1].stage, steps[-1].done, steps[-1].total) == ("volumes", 3, 3)
 

@@ -125,7 +125,7 @@ def test_a_death_is_told_with_the_end_of_the_log(code, said):
 
 def test_the_clients_end_needs_numpy_alone():
     code = (
-        "import sys; import rwkv_core.worker.client, rwkv_core.worker.conversation, rwkv_core.worker.process\n"
+        "import sys; import core.worker_client, rwkv_core.worker.conversation, rwkv_core.worker.process\n"
         "print([name for name in ('torch', 'pydantic', 'SimpleITK', 'huggingface_hub') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,11 +11,11 @@ import pytest
 
 from rwkv_core.errors import CancelledError
 from rwkv_core.worker.arrays import PrivateFolder
-from rwkv_core.worker.client import WorkerClient
-from rwkv_core.worker.errors import WorkerDiedError, WorkerHungError
+from rwkv_core.worker.errors import WorkerDiedError
 from rwkv_core.worker.framing import encode
 from rwkv_core.worker.process import worker_environment
 
+from core.worker_client import WorkerClient, WorkerHungError
 from core.worker_helpers import (
     HELLO,
     LIMIT,
@@ -93,7 +93,7 @@ def test_a_folder_that_others_may_enter_is_refused(tmp_path):
 DIES_IN_THE_MIDDLE = """
 import os, signal, sys
 from pathlib import Path
-from rwkv_core.worker.client import WorkerClient
+from core.worker_client import WorkerClient
 from core.worker_helpers import ask_for
 from core.worker_stand_ins import PROGRAM
 

@@ -6,8 +6,7 @@ import pytest
 
 from rwkv_core.errors import CancelledError, DeviceError, StorageError
 from rwkv_core.vocabulary import SegmentOptions
-from rwkv_core.worker.client import WorkerClient
-from rwkv_core.worker.errors import WorkerDiedError, WorkerError, WorkerHungError
+from rwkv_core.worker.errors import WorkerDiedError, WorkerError
 from rwkv_core.worker.protocol import (
     CancelRequest,
     DevicesRequest,
@@ -15,6 +14,7 @@ from rwkv_core.worker.protocol import (
     LoadRequest,
 )
 
+from core.worker_client import WorkerClient, WorkerHungError
 from core.worker_helpers import (
     LONG,
     Watch,

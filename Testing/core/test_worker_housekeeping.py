@@ -8,13 +8,13 @@ from rwkv_core.bundle.config import config_text
 from rwkv_core.bundle.store import load_bundle, user_store
 from rwkv_core.errors import BundleError, CancelledError, CheckpointError, InputError
 from rwkv_core.vocabulary import SegmentOptions
-from rwkv_core.worker.client import WorkerClient
 from rwkv_core.worker.protocol import DownloadRequest, ImportRequest, LoadRequest, ModelsRequest, RemoveRequest
 
 from core.bundle_files import weights, write_files
 from core.downloads import REPO, installed, use_store
 from core.published_files import october
 from core.small_models import config
+from core.worker_client import WorkerClient
 
 
 @pytest.fixture

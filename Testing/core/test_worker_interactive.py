@@ -17,7 +17,6 @@ from rwkv_core.postprocess import (
     remove_small_parts,
 )
 from rwkv_core.vocabulary import PostProcessing, Region, SegmentClass, SliceIndex, Slices, SpreadStructure
-from rwkv_core.worker.client import WorkerClient
 from rwkv_core.worker.framing import decode_reply, decode_request, encode
 from rwkv_core.worker.protocol import (
     RefineRequest,
@@ -30,6 +29,7 @@ from rwkv_core.worker.protocol import (
     VolumeFile,
 )
 
+from core.worker_client import WorkerClient
 from core.worker_helpers import OBLIQUE, asking, noise, volume_file, write_small
 
 ROWS = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))

@@ -11,10 +11,10 @@ from rwkv_core.errors import BundleError, InputError
 from rwkv_core.inference.prompt_maps import CHANNELS
 from rwkv_core.models import RWKVUNet
 from rwkv_core.vocabulary import SliceIndex
-from rwkv_core.worker.client import WorkerClient
 from rwkv_core.worker.framing import decode_reply, decode_request, encode
 from rwkv_core.worker.protocol import FollowRequest, FollowResult, PromptRequest, PromptResult, VolumeFile
 
+from core.worker_client import WorkerClient
 from core.worker_helpers import OBLIQUE, noise, volume_file
 
 ROWS = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))

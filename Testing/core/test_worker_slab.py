@@ -6,10 +6,10 @@ import pytest
 from rwkv_core.bundle.bundle import write_bundle
 from rwkv_core.models import build_network
 from rwkv_core.vocabulary import SegmentOptions, Slices
-from rwkv_core.worker.client import WorkerClient
 from rwkv_core.worker.protocol import SegmentRequest
 
 from core.small_models import config
+from core.worker_client import WorkerClient
 from core.worker_helpers import noise, volume_file
 from core.worker_stand_ins import BLOCK, PROGRAM, TELL_BLOCKS
 

@@ -191,6 +191,7 @@ class Walk:
 
 
 @pytest.mark.views
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [1])
 def test_a_random_walk_leaves_the_scene_consistent(user, seed):
     walk = Walk(user, seed)

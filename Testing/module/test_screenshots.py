@@ -64,6 +64,7 @@ def test_cut_texts_are_found():
     assert cutTexts(panel) == []
 
 
+@pytest.mark.long
 def test_pictures_of_the_documentation(opened):
     """Thirty-three structures in their own colours, in every view, beside the panel that made them."""
     _, segmentation = pictures.run(opened, OUT)
@@ -81,6 +82,7 @@ def test_pictures_of_the_documentation(opened):
         assert (OUT / name).stat().st_size < 400_000, "too large for the extension's page"
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("xvfb-run") is None, reason="xvfb-run is not installed")
 @pytest.mark.skipif(display.missing() is not None, reason=str(display.missing()))
 def test_a_real_window_opens(tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import slicer
 
+from rwkv_core import read_volume, write_volume
 from RWKVUNetSegmentLib.Scene.InputVolume import rememberModality
 from RWKVUNetSegmentLib.Segmentation.BatchResult import ItemState
 
@@ -15,8 +16,18 @@ from bench.pictures import MODULE, PATIENCE, SAMPLE
 from module.panel import choose, start_batch
 from module.workers import warm
 
-FIRST, LAST = 78, 81
+FIRST, LAST = 8, 11
 """Slices as the panel counts them, from 1."""
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory):
+    """Sixteen axial slices of the sample scan."""
+    whole, path = read_volume(SAMPLE), tmp_path_factory.mktemp("scan") / "head.nii.gz"
+    corner = np.eye(4)
+    corner[2, 3] = 70
+    write_volume(path, whole.array[70:86], whole.ijk_to_ras @ corner)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +45,10 @@ def session(tmp_path_factory):
 
 
 @pytest.fixture
-def head(session):
-    """The sample scan, and a range of its axial slices chosen in the panel."""
+def head(session, scan):
+    """Slices of the sample scan, and a range of its axial slices chosen in the panel."""
     session.enter()
-    volume = slicer.util.loadVolume(str(SAMPLE), {"name": "Head"})
+    volume = slicer.util.loadVolume(str(scan), {"name": "Head"})
     rememberModality(volume, "MR")  # it is asked for otherwise
     slicer.util.setSliceViewerLayers(background=volume, fit=True)
     bench.process_events()
@@ -128,11 +139,11 @@ def test_a_saved_scene_goes_on_where_it_was(session, head, tmp_path):
     assert np.array_equal(labels(node, volume), found)
 
 
-def test_batch_from_the_console_and_from_the_panel(session, tmp_path):
+def test_batch_from_the_console_and_from_the_panel(session, scan, tmp_path):
     """The tutorial's lines for the Python console; the panel then finds the work done."""
     scans = tmp_path / "ü软 x"
     scans.mkdir()
-    whole = slicer.util.loadVolume(str(SAMPLE))
+    whole = slicer.util.loadVolume(str(scan))
     piece = slicer.util.arrayFromVolume(whole)[FIRST:LAST].copy()
     volume = slicer.util.addVolumeFromArray(piece, name="piece")
     volume.CopyOrientation(whole)

@@ -13,11 +13,10 @@ from rwkv_core.training.datasets.splitting import divided, with_patients
 from rwkv_core.training.datasets.unlabelled import open_unlabelled
 from rwkv_core.training.errors import TrainingError
 from rwkv_core.training.job import Job
-from rwkv_core.training.recipe import Recipe
+from rwkv_core.training.recipe import Recipe, find_bundle
 from rwkv_core.training.run_folder import LOG, RunFolder
 from rwkv_core.training.run_status import ACTIVE_STATES, Status, read_status
 from rwkv_core.training.slice_cache import Preparation, SliceCache, build_cache, open_cache
-from rwkv_core.training.starting_point import find_bundle
 from rwkv_core.vocabulary import SegmentClass
 
 LARGEST_PATCH = 320

@@ -11,11 +11,15 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from rwkv_core.bundle.architectures import STRIDE
-from rwkv_core.bundle.config import Preprocessing, problems_in_words
-from rwkv_core.errors import InputError
+from rwkv_core.bundle.architectures import ARCHITECTURES, STRIDE, TITLES, VOLUMETRIC
+from rwkv_core.bundle.bundle import Bundle
+from rwkv_core.bundle.config import Patches, Preprocessing, problems_in_words
+from rwkv_core.bundle.store import load_bundle
+from rwkv_core.errors import BundleError, InputError
 
 PRESETS = Path(__file__).with_name("presets")
+
+CHECKPOINTS = (".pth", ".pt", ".bin")
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -245,8 +249,6 @@ def _checked(kind: type[RecipeT], content: dict[str, Any], source: str) -> Recip
 
 def _preprocessing_of(content: dict[str, Any], changes: Sequence[str]) -> dict[str, Any] | None:
     """That of the bundle that the recipe starts from, so that one field of it can be changed."""
-    from rwkv_core.training.starting_point import find_bundle
-
     chosen = [change.partition("=")[2] for change in changes if change.partition("=")[0].strip() == "init"]
     bundle = find_bundle(chosen[-1] if chosen else content.get("init"))
     own = bundle.config.preprocessing if bundle else None
@@ -285,3 +287,54 @@ def _value(text: str) -> Any:
         except ValueError:
             return value
     return value
+
+
+def find_bundle(init: str | None) -> Bundle | None:
+    """The bundle that a recipe starts from; None for fresh weights and for checkpoints.
+
+    Raises:
+        BundleError: when there is no such bundle.
+    """
+    if init is None or Path(init).suffix in CHECKPOINTS:
+        return None
+    return load_bundle(init)
+
+
+def require_fitting(recipe: Recipe) -> None:
+    """Check that the recipe's network, its start and the way its images are prepared belong together.
+
+    Raises:
+        BundleError: when the model in `init` is missing, or of another kind.
+        InputError: when the recipe contradicts itself.
+    """
+    bundle = find_bundle(recipe.init)
+    start = bundle.config.architecture if bundle else "rwkv-unet"
+    asked = recipe.architecture or start
+    if recipe.init is not None and start != asked:
+        raise BundleError(
+            f"{bundle.config.id if bundle else recipe.init} is a model of {TITLES[start]}, and the recipe trains "
+            f"{TITLES[asked]}.",
+            hint=f"Start from a model of {TITLES[asked]}, or choose another preset.",
+        )
+    if recipe.variant is not None and recipe.variant not in ARCHITECTURES[asked]:
+        raise InputError(
+            f"{TITLES[asked]} has no variant {recipe.variant}.", hint=f"Choose from {', '.join(ARCHITECTURES[asked])}."
+        )
+    preparation = recipe.preprocessing or (bundle.config.preprocessing if bundle else None)
+    volumetric = asked in VOLUMETRIC
+    if preparation is not None and isinstance(preparation.resampling, Patches) != volumetric:
+        takes, method = ("blocks", "patches") if volumetric else ("slices", "stretch or spacing")
+        raise InputError(
+            f"{TITLES[asked]} takes {takes}, and the recipe prepares {'slices' if volumetric else 'blocks'}.",
+            hint=f"Choose a preset for {TITLES[asked]}, or set preprocessing.resampling to the method {method}.",
+        )
+    if not volumetric:
+        return
+    if recipe.patch is not None:
+        raise InputError("patch is for slices.", hint="Set preprocessing.resampling.size, such as [96, 96, 96].")
+    if recipe.consistency is not None:
+        raise InputError(f"{TITLES[asked]} does not learn from unlabelled images.", hint="Set consistency=null.")
+    if recipe.pipeline == "paper":
+        raise InputError("The published pipeline is one for slices.", hint="Set pipeline=best.")
+    if recipe.in_channels == 3:
+        raise InputError(f"{TITLES[asked]} takes grey volumes.", hint="Set in_channels=1.")

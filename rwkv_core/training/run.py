@@ -33,9 +33,10 @@ from rwkv_core.training.finished_model import add_to_store, require_free_name, w
 from rwkv_core.training.inputs import patch_size, read_inputs, slices_of
 from rwkv_core.training.job import Job
 from rwkv_core.training.loop import Loop
+from rwkv_core.training.recipe import require_fitting
 from rwkv_core.training.run_folder import LOG, RunFolder
 from rwkv_core.training.run_status import Status, stop_requested
-from rwkv_core.training.starting_point import require_fitting, starting_point
+from rwkv_core.training.starting_point import starting_point
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 

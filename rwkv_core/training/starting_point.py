@@ -6,18 +6,14 @@ from pathlib import Path
 
 import torch
 
-from rwkv_core.bundle.architectures import ARCHITECTURES, TITLES, VOLUMETRIC
-from rwkv_core.bundle.bundle import Bundle
-from rwkv_core.bundle.config import Patches
+from rwkv_core.bundle.architectures import TITLES
 from rwkv_core.bundle.importing import inspect, read_checkpoint
 from rwkv_core.bundle.store import load_bundle
-from rwkv_core.errors import BundleError, CheckpointError, InputError, Remedy
+from rwkv_core.errors import BundleError, CheckpointError, Remedy
 from rwkv_core.models import Network, RWKVUNet, build_network, load_published
 from rwkv_core.models.published import unwrap
-from rwkv_core.training.recipe import Recipe
+from rwkv_core.training.recipe import CHECKPOINTS
 from rwkv_core.vocabulary import SegmentClass
-
-_CHECKPOINTS = (".pth", ".pt", ".bin")
 
 
 @dataclass(frozen=True)
@@ -26,57 +22,6 @@ class StartingPoint:
 
     network: Network
     record: str
-
-
-def find_bundle(init: str | None) -> Bundle | None:
-    """The bundle that a recipe starts from; None for fresh weights and for checkpoints.
-
-    Raises:
-        BundleError: when there is no such bundle.
-    """
-    if init is None or Path(init).suffix in _CHECKPOINTS:
-        return None
-    return load_bundle(init)
-
-
-def require_fitting(recipe: Recipe) -> None:
-    """Check that the recipe's network, its start and the way its images are prepared belong together.
-
-    Raises:
-        BundleError: when the model in `init` is missing, or of another kind.
-        InputError: when the recipe contradicts itself.
-    """
-    bundle = find_bundle(recipe.init)
-    start = bundle.config.architecture if bundle else "rwkv-unet"
-    asked = recipe.architecture or start
-    if recipe.init is not None and start != asked:
-        raise BundleError(
-            f"{bundle.config.id if bundle else recipe.init} is a model of {TITLES[start]}, and the recipe trains "
-            f"{TITLES[asked]}.",
-            hint=f"Start from a model of {TITLES[asked]}, or choose another preset.",
-        )
-    if recipe.variant is not None and recipe.variant not in ARCHITECTURES[asked]:
-        raise InputError(
-            f"{TITLES[asked]} has no variant {recipe.variant}.", hint=f"Choose from {', '.join(ARCHITECTURES[asked])}."
-        )
-    preparation = recipe.preprocessing or (bundle.config.preprocessing if bundle else None)
-    volumetric = asked in VOLUMETRIC
-    if preparation is not None and isinstance(preparation.resampling, Patches) != volumetric:
-        takes, method = ("blocks", "patches") if volumetric else ("slices", "stretch or spacing")
-        raise InputError(
-            f"{TITLES[asked]} takes {takes}, and the recipe prepares {'slices' if volumetric else 'blocks'}.",
-            hint=f"Choose a preset for {TITLES[asked]}, or set preprocessing.resampling to the method {method}.",
-        )
-    if not volumetric:
-        return
-    if recipe.patch is not None:
-        raise InputError("patch is for slices.", hint="Set preprocessing.resampling.size, such as [96, 96, 96].")
-    if recipe.consistency is not None:
-        raise InputError(f"{TITLES[asked]} does not learn from unlabelled images.", hint="Set consistency=null.")
-    if recipe.pipeline == "paper":
-        raise InputError("The published pipeline is one for slices.", hint="Set pipeline=best.")
-    if recipe.in_channels == 3:
-        raise InputError(f"{TITLES[asked]} takes grey volumes.", hint="Set in_channels=1.")
 
 
 def starting_point(
@@ -103,7 +48,7 @@ def starting_point(
             architecture or "rwkv-unet", variant=variant or "T", num_classes=1 + len(classes), in_channels=in_channels
         )
         return StartingPoint(network, "random weights")
-    if Path(init).suffix in _CHECKPOINTS:
+    if Path(init).suffix in CHECKPOINTS:
         return _from_checkpoint(Path(init), variant, classes, in_channels)
     bundle = load_bundle(init)
     if variant and variant != bundle.config.variant:

@@ -16,13 +16,16 @@ from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rwkv_core.errors import InputError, StorageError
-from rwkv_core.worker.protocol import Geometry
+from rwkv_core.worker.protocol import Geometry, VolumeFile
+
+if TYPE_CHECKING:
+    from rwkv_core.volume import Volume
 
 Array = npt.NDArray[Any]
 
@@ -131,6 +134,17 @@ class PrivateFolder:
             return np.asarray(np.lib.format.open_memmap(path, "r"))
         except (OSError, ValueError, EOFError) as error:
             raise InputError(f"The array {name} cannot be read: {error}.") from None
+
+    def volume(self, given: VolumeFile) -> "Volume":
+        """Give a volume whose array is mapped. Raises as `get` and `Volume`."""
+        from rwkv_core.volume import Volume
+
+        return Volume(self.get(given.file), np.array(given.ijk_to_ras), given.name, given.modality)
+
+    def state(self, name: str) -> tuple[str, int, int]:
+        """Tell a file from what was there under its name before."""
+        found = self._locate(name).stat()
+        return name, found.st_mtime_ns, found.st_size
 
     def take(self, name: str) -> Array:
         """A file's array, copied into memory; the file is deleted. Raises as `get`."""

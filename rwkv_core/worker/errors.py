@@ -43,12 +43,6 @@ class WorkerError(RWKVUNetError):
         self.kind = kind
 
 
-class WorkerHungError(RWKVUNetError):
-    """The worker gave no sign of life for as long as the caller was willing to wait. It still runs."""
-
-    kind = "hung"
-
-
 class WorkerDiedError(RWKVUNetError):
     """The worker ended while it was needed.
 

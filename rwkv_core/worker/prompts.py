@@ -41,8 +41,7 @@ class Prompts:
         start = time.perf_counter()
         try:
             self._set_volume(prompter, request)
-            state = (self._folder.path / request.volume.file).stat()
-            key = (request.volume.file, state.st_mtime_ns, state.st_size, request.window, self._made_from)
+            key = (self._folder.state(request.volume.file), request.window, self._made_from)
             if self._remembered[0] == key:
                 prompter.memory = self._remembered[1]
             dimension = request.slice.dimension
@@ -105,10 +104,7 @@ class Prompts:
         )
 
     def _set_volume(self, prompter: "Prompter", request: PromptRequest | FollowRequest) -> None:
-        from rwkv_core.volume import Volume
-
-        given = request.volume
-        volume = Volume(self._folder.get(given.file), np.array(given.ijk_to_ras), given.name, given.modality)
+        volume = self._folder.volume(request.volume)
         request.slice.of(volume.array)  # tells of a slice that is not there
         prompter.set_volume(volume, request.window)
 

@@ -18,11 +18,10 @@ from rwkv_core.training.datasets import open_dataset
 from rwkv_core.training.datasets.splitting import divided
 from rwkv_core.training.evaluation import evaluate
 from rwkv_core.training.job import Job
-from rwkv_core.training.recipe import Augmentation, load_recipe
+from rwkv_core.training.recipe import Augmentation, load_recipe, require_fitting
 from rwkv_core.training.run import train
 from rwkv_core.training.slice_cache import CachedSlice, SliceCache
 from rwkv_core.training.slices import prepared_slices
-from rwkv_core.training.starting_point import require_fitting
 from rwkv_core.volume import read_volume
 
 from core.small_models import BandNetwork, config, with_network

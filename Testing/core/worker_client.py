@@ -22,7 +22,7 @@ from typing import Generic, TypeVar
 from rwkv_core.errors import RWKVUNetError
 from rwkv_core.worker.arrays import PrivateFolder
 from rwkv_core.worker.conversation import Answer, Conversation, Ticket
-from rwkv_core.worker.errors import WorkerDiedError, WorkerHungError, death_of
+from rwkv_core.worker.errors import WorkerDiedError, death_of
 from rwkv_core.worker.process import kill_tree, worker_environment, worker_options, worker_program
 from rwkv_core.worker.protocol import HelloRequest, HelloResult, Progress, Request, Result, ShutdownRequest
 
@@ -33,6 +33,12 @@ _CHUNK = 1 << 16
 _CANCEL_CHECK_SECONDS = 0.05
 _EXIT_SECONDS = 10
 _TAIL_BYTES, _TAIL_LINES = 1 << 13, 20
+
+
+class WorkerHungError(RWKVUNetError):
+    """The worker gave no sign of life for as long as the caller was willing to wait. It still runs."""
+
+    kind = "hung"
 
 
 class WorkerClient:
