@@ -19,7 +19,7 @@ from rwkv_core.inference.intensity import IntensityScale
 from rwkv_core.inference.pipeline import run_pipeline
 from rwkv_core.inference.preprocessing import Resampler, softmax
 
-_PIXELS_PER_BATCH = {"cpu": 100_000, "mps": 400_000, "cuda": 1_600_000}
+_PIXELS_PER_BATCH = {"cpu": 60_000, "mps": 400_000, "cuda": 1_600_000}
 """Network input pixels in one batch: enough to keep the device busy, little enough to stay in memory."""
 
 _TYPICAL = 24
