@@ -170,12 +170,14 @@ class StructureVolume:
         volume_ml: milliliters.
         confidence: the Dice with the truth that the model's own probabilities let expect, 0 to 1; None where nothing
             is known.
+        voxels: of the volume's own grid.
     """
 
     name: str
     value: int
     volume_ml: float
     confidence: float | None
+    voxels: int = 0
 
 
 @dataclass(frozen=True, order=True)

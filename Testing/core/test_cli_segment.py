@@ -58,6 +58,7 @@ def test_volumes_of_all_structures_go_into_a_table(model, scans, tmp_path):
     assert [row["label"] for row in rows] == ["1", "2", "3", "4"]
     for row in rows:
         voxels = np.count_nonzero(labels == int(row["label"]))
+        assert int(row["voxels"]) == voxels
         assert float(row["volume_ml"]) == pytest.approx(voxels * 1.0 * 1.5 * 3.0 / 1000, abs=1e-3)
         assert bool(row["confidence"]) == bool(voxels)
 
@@ -65,7 +66,12 @@ def test_volumes_of_all_structures_go_into_a_table(model, scans, tmp_path):
 def test_batch_lists_failures_and_goes_on(model, scans, tmp_path, capsys):
     out = tmp_path / "out"
     assert segment(scans, "-o", out, "--model", model) == 1
-    assert sorted(path.name for path in out.iterdir()) == ["a.seg.nrrd", "b.seg.nrrd"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "a.seg.nrrd",
+        "a.seg.nrrd.json",
+        "b.seg.nrrd",
+        "b.seg.nrrd.json",
+    ]
     said = capsys.readouterr().err
     assert "1 of 3 failed" in said
     assert "broken.mha" in said

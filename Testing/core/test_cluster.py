@@ -118,7 +118,7 @@ def test_a_worker_killed_in_the_middle_loses_nothing(cluster, tmp_path, notes, m
     assert all(target.exists() for _, target in jobs)
     assert seen[0][:2] == (0, 3) and seen[-1][:2] == (3, 3)
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
-    left = [path for path in (tmp_path / "out").rglob("*") if not path.name.endswith(".seg.nrrd")]
+    left = [path for path in (tmp_path / "out").rglob("*") if not path.name.endswith((".seg.nrrd", ".seg.nrrd.json"))]
     assert left == []
 
 

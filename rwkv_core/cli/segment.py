@@ -16,6 +16,8 @@ from rwkv_core.volume import OUTPUT_EXTENSIONS, split_address
 
 Job = tuple[Path, Path]
 
+FORMATS = {extension.removeprefix("."): extension for extension in OUTPUT_EXTENSIONS} | {"dicom-seg": ".dcm"}
+
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register the command and its options."""
@@ -29,14 +31,21 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT",
         help="for one input, a file; else a folder. Written as .seg.nrrd, unless OUT ends in another of "
-        + ", ".join(OUTPUT_EXTENSIONS),
+        + ", ".join(OUTPUT_EXTENSIONS) + ", .dcm (DICOM SEG, of DICOM input)",
     )  # fmt: skip
+    parser.add_argument(
+        "--format", choices=FORMATS, default="seg.nrrd", help="of the files in a folder (default: %(default)s)"
+    )
     add_options(parser)
     parser.add_argument("--series", metavar="UID|N", help="which series of a DICOM folder that holds several")
     parser.add_argument("--region", type=str, metavar="I,J,K", help='voxels to segment, e.g. "10:200,:,30:60"')
     parser.add_argument("--probabilities", action="store_true", help="also write NAME_probabilities.nii.gz (4-D)")
     parser.add_argument(
-        "--volumes", type=Path, metavar="CSV", help="also write every structure's volume and confidence"
+        "--provenance", action=argparse.BooleanOptionalAction, default=True,
+        help="write NAME.json beside each result: model, options, input, warnings, seconds (default: on)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--volumes", type=Path, metavar="CSV", help="also write every structure's milliliters, voxels and confidence"
     )
     parser.add_argument("--overwrite", action="store_true", help="segment again what is already there")
     parser.add_argument(
@@ -79,9 +88,16 @@ def run(options: argparse.Namespace) -> int:
         segment=options_of(options),
         region=Region.parse(options.region) if options.region else None,
         probabilities=options.probabilities,
+        provenance=options.provenance,
         overwrite=options.overwrite,
     )
-    jobs = plan(options.inputs, options.output, options.series, [options.volumes] if options.volumes else [])
+    jobs = plan(
+        options.inputs,
+        options.output,
+        options.series,
+        [options.volumes] if options.volumes else [],
+        FORMATS[options.format],
+    )
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     waiting = [job for job in jobs if options.overwrite or not job[1].exists()]
     done: dict[Job, FileOutcome] = {}

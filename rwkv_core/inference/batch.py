@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.errors import CancelledError, ErrorReport, InputError, Remedy, RWKVUNetError
 from rwkv_core.files import replacing
+from rwkv_core.inference.provenance import weights_sha256, write_provenance
 from rwkv_core.vocabulary import FileOutcome, Region, SegmentOptions
 from rwkv_core.volume import (
     INPUT_EXTENSIONS,
@@ -25,13 +26,15 @@ from rwkv_core.volume import (
     write_segmentation,
     write_volume,
 )
+from rwkv_core.volume.dicom_seg import EXTENSION as DICOM_SEG
+from rwkv_core.volume.dicom_seg import Algorithm, check_dicom_seg, write_dicom_seg
 
 if TYPE_CHECKING:
     from rwkv_core.inference.segmenter import Segmenter
 
 
 _NOT_WRITTEN = (
-    ".mgz", ".mgh", ".img", ".hdr", ".nhdr", ".mhd", ".dcm", ".gz", ".bz2", ".zip", ".tif", ".tiff", ".png", ".stl",
+    ".mgz", ".mgh", ".img", ".hdr", ".nhdr", ".mhd", ".gz", ".bz2", ".zip", ".tif", ".tiff", ".png", ".stl",
     ".obj", ".vtk", ".gipl", ".h5", ".npy", ".npz", ".nifti", ".raw", ".minc", ".mnc", ".seg", ".json", ".csv",
 )  # fmt: skip
 """Ends of a name that mean a file, and not a folder, though no segmentation is written as such."""
@@ -45,26 +48,33 @@ class BatchOptions:
         segment: model, device and what is done with the answers.
         region: None for whole volumes.
         probabilities: also write NAME_probabilities.nii.gz.
+        provenance: also write NAME.json, which says what made the result.
         overwrite: segment again what is already there.
     """
 
     segment: SegmentOptions = field(default_factory=SegmentOptions)
     region: Region | None = None
     probabilities: bool = False
+    provenance: bool = True
     overwrite: bool = False
 
 
 def plan(
-    inputs: Sequence[Path], output: Path, series: str | None = None, also: Sequence[Path] = ()
+    inputs: Sequence[Path],
+    output: Path,
+    series: str | None = None,
+    also: Sequence[Path] = (),
+    extension: str = OUTPUT_EXTENSIONS[0],
 ) -> list[tuple[Path, Path]]:
     """Pairs of input and output.
 
     Args:
         inputs: volumes, DICOM folders, or folders of these, which are searched to the bottom.
-        output: a file for one input, else a folder; in it, names end in .seg.nrrd. Where inputs have one name, their
+        output: a file for one input, else a folder; in it, names end in `extension`. Where inputs have one name, their
             folders' names, or the kinds of the files, tell the results apart.
         series: number or UID of the series to take from DICOM folders that hold several.
         also: what else the run writes.
+        extension: of results in a folder.
 
     Raises:
         InputError: when a folder holds no volume, the output is of a kind that is not written, or it is an input.
@@ -83,8 +93,8 @@ def plan(
                 )
             sources += found
     sources = list(dict.fromkeys(sources))
-    extension = next((e for e in OUTPUT_EXTENSIONS if output.name.lower().endswith(e)), None)
-    if extension and not output.is_dir():
+    names_a_file = output.name.lower().endswith((*OUTPUT_EXTENSIONS, DICOM_SEG))
+    if names_a_file and not output.is_dir():
         if len(sources) > 1:
             raise InputError(
                 f"{len(sources)} volumes cannot go into one file.",
@@ -95,7 +105,7 @@ def plan(
     else:
         if output.suffix.lower() in _NOT_WRITTEN and not output.is_dir():
             output_extension(output)  # raises
-        jobs = [(source, output / f"{name}.seg.nrrd") for source, name in zip(sources, _names(sources), strict=True)]
+        jobs = [(source, output / f"{name}{extension}") for source, name in zip(sources, _names(sources), strict=True)]
     for target in (*(target for _, target in jobs), *also):
         for source in sources:
             if _same_file(source, target):
@@ -150,6 +160,7 @@ def segment_file(
     asked = as_question(cancel)
     outcome = FileOutcome(input=str(source), output=str(target))
     start = time.perf_counter()
+    record: Path | None = None
     try:
         soft = target.with_name(f"{stem(target)}_probabilities.nii.gz")
         if options.probabilities and _same_file(source, soft):
@@ -157,8 +168,10 @@ def segment_file(
                 f"The probabilities {soft} would overwrite the input.", hint="Give the result another name."
             )
         tell("reading", 0, 0)
+        frames = check_dicom_seg(source) if target.name.lower().endswith(DICOM_SEG) else ()
         volume = read_volume(source)
-        check_output(target, volume.ijk_to_ras)
+        if not frames:
+            check_output(target, volume.ijk_to_ras)
         if asked():
             raise CancelledError
         assert segmenter is not None
@@ -175,7 +188,19 @@ def segment_file(
         tell("writing", 0, 0)
         if result.probabilities is not None:
             write_volume(soft, result.probabilities, result.ijk_to_ras)
-        write_segmentation(target, result.labelmap, result.ijk_to_ras, result.classes)  # last: its presence means done
+        if options.provenance:
+            record = write_provenance(target, source, volume, segmenter, result, options.segment, options.region)
+        try:  # last: its presence means done
+            if frames:
+                model = segmenter.bundle
+                made_by = Algorithm(name=model.config.title, model=model.config.id, sha256=weights_sha256(model))
+                write_dicom_seg(target, result.labelmap, frames, result.classes, made_by)
+            else:
+                write_segmentation(target, result.labelmap, result.ijk_to_ras, result.classes)
+        except RWKVUNetError:
+            if record is not None:
+                record.unlink(missing_ok=True)
+            raise
     except CancelledError:
         raise
     except RWKVUNetError as error:
@@ -203,11 +228,11 @@ def write_volumes(path: Path, outcomes: Sequence[FileOutcome]) -> None:
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         table = csv.writer(file)
-        table.writerow(["input", "structure", "label", "volume_ml", "confidence"])
+        table.writerow(["input", "structure", "label", "volume_ml", "voxels", "confidence"])
         for outcome in outcomes:
             for row in outcome.volumes:
                 sure = "" if row.confidence is None else f"{row.confidence:.3f}"
-                table.writerow([outcome.input, row.name, row.value or "", f"{row.volume_ml:.3f}", sure])
+                table.writerow([outcome.input, row.name, row.value or "", f"{row.volume_ml:.3f}", row.voxels, sure])
 
 
 def stem(path: Path) -> str:
@@ -216,7 +241,7 @@ def stem(path: Path) -> str:
     if series is not None:
         return f"{folder.name}_series_{series}"
     lower = path.name.lower()
-    for extension in sorted((*INPUT_EXTENSIONS, *OUTPUT_EXTENSIONS), key=len, reverse=True):
+    for extension in sorted((*INPUT_EXTENSIONS, *OUTPUT_EXTENSIONS, DICOM_SEG), key=len, reverse=True):
         if lower.endswith(extension) and not path.is_dir():
             return path.name[: -len(extension)]
     return path.name

@@ -121,10 +121,13 @@ def structure_volumes(
             value=c.value,
             volume_ml=float(counts[c.value]) * voxel_ml,
             confidence=None if np.isnan(confidence[channel]) else round(float(confidence[channel]), 4),
+            voxels=int(counts[c.value]),
         )
         for channel, c in enumerate(classes, 1)
     ]
     if surroundings or any(_FLUID_ID in c.freesurfer for c in classes):
-        whole = sum(float(counts[c.value]) for c in (*classes, *surroundings)) * voxel_ml
-        rows.append(StructureVolume(name="Intracranial", value=0, volume_ml=whole, confidence=None))
+        whole = sum(int(counts[c.value]) for c in (*classes, *surroundings))
+        rows.append(
+            StructureVolume(name="Intracranial", value=0, volume_ml=whole * voxel_ml, confidence=None, voxels=whole)
+        )
     return tuple(rows)

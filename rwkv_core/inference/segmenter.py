@@ -338,7 +338,8 @@ class PreparedVolume:
 
     def _doubts(self, volumes: Sequence[StructureVolume]) -> list[str]:
         """Sentences about an answer for a whole volume that looks wrong."""
-        return too_little(volumes, self.segmenter.bundle.config, self.volume.spacing) or low_confidence(volumes)
+        found = too_little(volumes, self.segmenter.bundle.config, self.volume.spacing)
+        return found + low_confidence(volumes)
 
     def _label(
         self,

@@ -186,6 +186,25 @@ def dicom_inputs(folder: Path) -> list[Path]:
     return sorted({*paths, *bad, *(set(found.troubled) - set(homes))})
 
 
+def frames_of(path: Path) -> tuple[Frame, ...]:
+    """The frames that make the volume at a path, slice by slice as they lie in it; none where it is no DICOM.
+
+    Args:
+        path: a folder, a `series_address`, or a file.
+
+    Raises:
+        InputError: as the reading of that volume.
+    """
+    folder, series = split_address(path)
+    if folder.is_dir():
+        volume = _chosen(find_dicom(folder), series)
+    elif is_dicom_file(path) and (header := read_header(path)) is not None:
+        volume = _chosen(_sorted_out(path, [header], []), None)
+    else:
+        return ()
+    return tuple(_regular_grid(volume.folder, volume.frames)[0])
+
+
 def _sorted_out(folder: Path, headers: Sequence[Header], damaged: Sequence[Path]) -> DicomFiles:
     series = sorted(_series(headers), key=lambda group: (group[0].number.zfill(8), group[0].series))
     numbers = [group[0].number for group in series]
