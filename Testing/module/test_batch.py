@@ -150,7 +150,8 @@ def test_a_folder_becomes_files_and_a_table(batch, model, scans, tmp_path):
     assert [item.name for item in result.items] == ["a.nii.gz", "b.nrrd", "c.nrrd"]
     assert states(result) == [ItemState.DONE, ItemState.FAILED, ItemState.DONE]
     assert "b.nrrd" in result.items[1].error
-    assert sorted(path.name for path in out.iterdir()) == ["a.seg.nrrd", "c.seg.nrrd", SUMMARY]
+    results = ["a.seg.nrrd", "c.seg.nrrd"]
+    assert sorted(path.name for path in out.iterdir()) == sorted([*results, *(f"{n}.json" for n in results), SUMMARY])
     written = read_volume(out / "a.seg.nrrd").array
     assert written.shape == SHORT
     assert sum(result.items[0].volumesML.values()) == pytest.approx(np.count_nonzero(written) / 1000)

@@ -105,9 +105,8 @@ def write_dicom_seg(
         numbers[one.value] = number
     array = numbers[labelmap]
     array = array.astype(np.uint8 if len(shown) < 256 else np.uint16)
-    sources, places = _sources(frames), {}
-    if len(sources) == 1 and len(frames) > 1:
-        places = {"plane_positions": [_plane_position(frame) for frame in frames]}
+    sources = _sources(frames)
+    many_in_one = len(sources) == 1 and len(frames) > 1
     software = _version()
     try:
         with warnings.catch_warnings():
@@ -128,7 +127,7 @@ def write_dicom_seg(
                 content_label="SEGMENTATION",
                 content_description=algorithm.name[:_LONGEST_NAME],
                 omit_empty_frames=bool(array.any()),
-                **places,
+                plane_positions=[_plane_position(frame) for frame in frames] if many_in_one else None,
             )
             made.SeriesDescription = f"Segmentation by {algorithm.name}"[:_LONGEST_NAME]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
