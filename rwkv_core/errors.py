@@ -140,6 +140,12 @@ class DeviceError(RWKVUNetError):
     kind = "device"
 
 
+class TrainingError(RWKVUNetError):
+    """A training run cannot go on: its loss is no number, a slice does not fit the memory, its data went away."""
+
+    kind = "training"
+
+
 class MissingPackageError(RWKVUNetError):
     """Something optional, such as training, needs a Python package that is not installed."""
 

@@ -4,7 +4,6 @@ import itertools
 
 import huggingface_hub
 import pytest
-import torch
 
 from rwkv_core.bundle import transfer
 from rwkv_core.bundle.store import user_store
@@ -23,15 +22,6 @@ def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RWKV_UNET_CACHE", str(folder))
         yield folder
-
-
-@pytest.fixture(scope="module")
-def one_thread():
-    """Small steps are faster on one thread, and several test processes do not fight for the cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

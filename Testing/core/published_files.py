@@ -1,5 +1,6 @@
 """State dicts with the names and shapes of the published checkpoints, filled with reproducible pseudo-weights."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -11,13 +12,19 @@ DATA = Path(__file__).parent / "data"
 _SHAPES = json.loads((DATA / "official_state_dict_keys.json").read_text(encoding="utf-8"))
 
 
-def october(variant, classes=9):
-    """A full network as the files of October 2025 hold it."""
+@functools.cache
+def _filled(variant, classes):
     shapes = {
         name: [classes, *shape[1:]] if name.startswith("final_conv.") else shape
         for name, shape in _SHAPES[variant].items()
     }
-    return {name: torch.from_numpy(value) if value.shape else torch.tensor(0) for name, value in fill(shapes).items()}
+    return fill(shapes)
+
+
+def october(variant, classes=9):
+    """A full network as the files of October 2025 hold it."""
+    values = _filled(variant, classes)
+    return {name: torch.tensor(value) if value.shape else torch.tensor(0) for name, value in values.items()}
 
 
 def january(variant, classes=9):

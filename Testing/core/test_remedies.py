@@ -44,7 +44,8 @@ def test_the_library_names_no_flag_of_the_command_line():
                     n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)
                 )
                 found += [f"{path.name}: {text}"] if COMMAND_LINE.search(text) else []
-    assert [line for line in found if "dask" not in line] == []  # the commands of Dask are the same everywhere
+    others = "dask", "python -c"  # programs whose options are the same everywhere
+    assert [line for line in found if not any(name in line for name in others)] == []
 
 
 def test_remedies_cross_processes():

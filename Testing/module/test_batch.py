@@ -18,7 +18,7 @@ from core.worker_stand_ins import PROGRAM
 from module.workers import isThere, newClient, volumeNode, waitUntil
 
 SHORT = (4, 20, 24)
-SMALL = {"device": "cpu", "engine": "torch"}
+SMALL = {"device": "cpu", "engine": "openvino"}
 
 
 @pytest.fixture

@@ -59,13 +59,13 @@ def rest(interactive):
 @pytest.mark.views
 def test_previews_are_what_the_worker_segments(work):
     interactive, segmentation, volume, model = work
-    interactive.preview.start(PreviewParameters(volume, SegmentOptions(model=model, device="cpu", engine="torch")))
+    interactive.preview.start(PreviewParameters(volume, SegmentOptions(model=model, device="cpu", engine="openvino")))
     for one in (SliceIndex("K", 3), SliceIndex("J", 11), SliceIndex("I", 20)):
         view = goTo(volume, one)
         rest(interactive)
         region = view if one.axis == "K" else None
         if region is not None:
-            result = segmentation.process(volume, region=region, model=model, device="cpu", engine="torch")
+            result = segmentation.process(volume, region=region, model=model, device="cpu", engine="openvino")
             assert np.array_equal(labels(result.node, volume)[3], labels(interactive.preview.node, volume)[3])
         place = tuple(one.index if name == one.axis else slice(None) for name in "KJI")
         assert labels(interactive.preview.node, volume)[place].any()
@@ -79,7 +79,7 @@ def test_previews_are_what_the_worker_segments(work):
 
 def test_refine_uncertainty_and_spread(work):
     interactive, segmentation, volume, model = work
-    result = segmentation.process(volume, model=model, device="cpu", engine="torch", islands="keep", keep=True)
+    result = segmentation.process(volume, model=model, device="cpu", engine="openvino", islands="keep", keep=True)
     first = labels(result.node, volume)
     interactive.result.refine(PostProcessing(off=(1,)))
     rest(interactive)

@@ -19,7 +19,7 @@ from core.worker_stand_ins import PROGRAM
 from module.workers import SAMPLE, isThere, leftFolders, newClient, volumeNode, waitUntil
 
 SHORT = (6, 20, 24)
-SMALL = {"device": "cpu", "engine": "torch"}
+SMALL = {"device": "cpu", "engine": "openvino"}
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_one_call_segments_a_volume(logic, model):
     voxel = abs(np.linalg.det(np.array([[-0.9, 0.1, 0], [0.1, 0.9, -0.2], [0, 0.3, 2.9]]))) / 1000
     for one in result.classes:
         assert result.volumesML[one.name] == pytest.approx(np.count_nonzero(labels == one.value) * voxel)
-    assert (result.device, result.engine) == ("cpu", "torch")
+    assert (result.device, result.engine) == ("cpu", "openvino")
     assert {"send", "network", "import", "total"} <= result.timings.keys()
     assert result.logPath.is_file()
     assert result.error is None
@@ -86,7 +86,7 @@ def test_the_shipped_model_on_the_sample(logic):
     """A few slices of the real scan, with the real model: what a user sees."""
     whole = slicer.util.loadVolume(str(SAMPLE))
     slices = Region(k=(70, 74))
-    result = logic.process(whole, region=RegionOfInterest(box=slices), device="cpu", engine="torch")
+    result = logic.process(whole, region=RegionOfInterest(box=slices), **SMALL)
     names = {node.GetName() for node in map(result.node.GetSegmentation().GetSegment, result.segmentIDs.values())}
     assert {"Left cerebral white matter", "Right cerebral cortex", "Left thalamus", "Brainstem"} <= names
     assert len(names) == 33

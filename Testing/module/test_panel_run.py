@@ -21,7 +21,7 @@ def opened(open_module, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     module = open_module(MODULE)
     bench.wait_until(lambda: module.logic.models.models, MINUTES)
-    module.widget._parameterNode.engine = "torch"
+    module.widget._parameterNode.engine = "openvino"
     return module
 
 

@@ -38,7 +38,7 @@ def session(tmp_path_factory):
         patch.setenv("OMP_NUM_THREADS", "1")
         opened = bench.open_module(MODULE)
         bench.wait_until(lambda: opened.logic.models.models, PATIENCE)
-        warm(opened.logic.segmentation.client, "default")
+        warm(opened.logic.segmentation.client, "default", "torch")
         yield opened
         opened.close()
         bench.process_events()

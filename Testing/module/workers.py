@@ -37,10 +37,10 @@ def newClient(folder, program=None, **options):
     return WorkerClient("test", program or worker_program(), logFolder=folder, temporary=folder, **options)
 
 
-def warm(client, model):
+def warm(client, model, engine="openvino"):
     """Start the worker and load a model, so that it is there before a test begins."""
     answers = Answers()
-    client.ask(LoadRequest(options=SegmentOptions(model=str(model), device="cpu", engine="torch")), **answers.callbacks)
+    client.ask(LoadRequest(options=SegmentOptions(model=str(model), device="cpu", engine=engine)), **answers.callbacks)
     answers.result()
 
 

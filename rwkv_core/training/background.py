@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rwkv_core.errors import StorageError, read_report
-from rwkv_core.training.errors import TrainingError
+from rwkv_core.errors import StorageError, TrainingError, read_report
 from rwkv_core.training.run_folder import OUTPUT_FILE
 from rwkv_core.training.run_status import read_status
 from rwkv_core.worker.process import worker_environment

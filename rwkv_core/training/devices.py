@@ -13,6 +13,9 @@ from rwkv_core.errors import DeviceError, InputError, Remedy
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
+MEMORY_HINT = "Choose a smaller batch, or smaller slices or blocks, or close other programs that use it."
+"""What to do when a device has too little memory."""
+
 
 @dataclass(frozen=True)
 class Processes:

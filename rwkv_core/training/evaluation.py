@@ -14,14 +14,17 @@ from numpy.typing import NDArray
 
 from rwkv_core.bundle.bundle import Bundle
 from rwkv_core.cancellation import Cancel, as_question
+from rwkv_core.engines import make_engine
+from rwkv_core.engines.arrays import as_numpy
 from rwkv_core.errors import CancelledError, InputError, Remedy, RWKVUNetError
+from rwkv_core.inference.intensity import fit_intensity
+from rwkv_core.inference.preprocessing import make_resampler
 from rwkv_core.inference.segmenter import Segmenter
 from rwkv_core.training.datasets import Case, Dataset, LabelClass, Sample, Split
 from rwkv_core.training.metrics import Agreement, agreement
-from rwkv_core.training.pixels import label_pixels
 from rwkv_core.training.slices import one_or_three_channels
 from rwkv_core.vocabulary import SegmentOptions
-from rwkv_core.volume import Volume, write_segmentation
+from rwkv_core.volume import Volume, choose_stack, write_segmentation
 
 
 @dataclass(frozen=True)
@@ -245,3 +248,32 @@ def records(result: Evaluation) -> Iterator[dict[str, object]]:
 
 def _or_none(value: float) -> float | None:
     return None if math.isnan(value) else value
+
+
+def label_pixels(
+    bundle: Bundle, image: NDArray[np.generic], sample: Sample, mode: Literal["best", "paper"], device: str
+) -> NDArray[np.unsignedinteger]:
+    """Label color images (3, K, J, I), slice by slice: a labelmap (K, J, I) with the values of the bundle's classes.
+
+    It is what `Segmenter` is for grey volumes.
+
+    Raises:
+        InputError: when the image cannot be prepared.
+        DeviceError: when the device is not there.
+    """
+    preprocessing = bundle.config.preprocessing
+    assert preprocessing is not None
+    engine = make_engine(bundle.weights, device)
+    stack = choose_stack(sample.ijk_to_ras, image.shape[1:], preprocessing.orientations)
+    scale = fit_intensity(preprocessing.intensity, np.asarray(image), exact=mode == "paper")
+    shape = (stack.shape[1], stack.shape[2])
+    resampler = make_resampler(preprocessing, shape, stack.spacing[1:], mode == "paper")
+    values = np.array([0, *(one.value for one in bundle.config.classes)], np.uint16)
+    labelmap = np.zeros(image.shape[1:], np.uint16)
+    target = stack.to_stack(labelmap)
+    source = [stack.to_stack(channel) for channel in image]
+    for n in range(stack.shape[0]):
+        raw = np.stack([one[n] for one in source])
+        batch = as_numpy(resampler.to_network(scale(raw), scale.padding)).swapaxes(0, 1)
+        target[n] = values[resampler.labels(as_numpy(engine(batch)))[0]]
+    return labelmap

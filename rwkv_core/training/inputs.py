@@ -7,11 +7,10 @@ from pathlib import Path
 
 from rwkv_core.bundle.architectures import STRIDE
 from rwkv_core.bundle.config import Patches, Preprocessing, Stretch
-from rwkv_core.errors import CancelledError, InputError, Remedy
+from rwkv_core.errors import CancelledError, InputError, Remedy, TrainingError
 from rwkv_core.training.datasets import SPLITS, Dataset, open_dataset
 from rwkv_core.training.datasets.splitting import divided, with_patients
 from rwkv_core.training.datasets.unlabelled import open_unlabelled
-from rwkv_core.training.errors import TrainingError
 from rwkv_core.training.job import Job
 from rwkv_core.training.recipe import Recipe, find_bundle
 from rwkv_core.training.run_folder import LOG, RunFolder

@@ -16,13 +16,12 @@ from lightning.fabric import Fabric
 from torch import Tensor, distributed
 
 from rwkv_core.bundle.config import Patches
-from rwkv_core.errors import Remedy
+from rwkv_core.errors import Remedy, TrainingError
 from rwkv_core.models import Network
 from rwkv_core.training.batches import EpochOrder, TrainingSlices, make_loader
 from rwkv_core.training.blocks import TrainingBlocks, blocks_of_epoch
 from rwkv_core.training.checkpoint import Progress, load_checkpoint, save_checkpoint, save_weights
-from rwkv_core.training.devices import out_of_memory
-from rwkv_core.training.errors import MEMORY_HINT, TrainingError
+from rwkv_core.training.devices import MEMORY_HINT, out_of_memory
 from rwkv_core.training.losses import LossParts, SegmentationLoss, consistency, two_views
 from rwkv_core.training.pictures import draw_curve, draw_preview
 from rwkv_core.training.recipe import Recipe

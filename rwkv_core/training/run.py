@@ -16,10 +16,11 @@ from rwkv_core.bundle.architectures import TITLES
 from rwkv_core.bundle.bundle import Bundle
 from rwkv_core.bundle.config import Patches
 from rwkv_core.bundle.store import user_store
-from rwkv_core.errors import CancelledError, Remedy, RWKVUNetError, StorageError
+from rwkv_core.errors import CancelledError, Remedy, RWKVUNetError, StorageError, TrainingError
 from rwkv_core.files import STORAGE_HINT
 from rwkv_core.training.checkpoint import Progress
 from rwkv_core.training.devices import (
+    MEMORY_HINT,
     Processes,
     find_processes,
     is_first_process,
@@ -28,7 +29,6 @@ from rwkv_core.training.devices import (
     out_of_memory,
 )
 from rwkv_core.training.environment import environment
-from rwkv_core.training.errors import MEMORY_HINT, TrainingError
 from rwkv_core.training.finished_model import add_to_store, require_free_name, write_model
 from rwkv_core.training.inputs import patch_size, read_inputs, slices_of
 from rwkv_core.training.job import Job

@@ -30,7 +30,6 @@ from core.training.tiny_runs import curve, resume, run
 
 pytestmark = [
     pytest.mark.long,
-    pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]
 

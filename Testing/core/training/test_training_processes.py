@@ -16,8 +16,8 @@ import torch
 from rwkv_core.bundle.catalogue import load_catalogue
 from rwkv_core.bundle.store import list_bundles
 from rwkv_core.cli import main
+from rwkv_core.errors import TrainingError
 from rwkv_core.training.background import start_detached
-from rwkv_core.training.errors import TrainingError
 from rwkv_core.training.inputs import read_inputs, slices_of
 from rwkv_core.training.run_folder import RunFolder
 from rwkv_core.training.run_status import Status, process_exists, read_status, request_stop, runs_in

@@ -22,10 +22,9 @@ from rwkv_core.bundle.store import list_bundles
 from rwkv_core.bundle.store import load_bundle as from_store
 from rwkv_core.cli import main
 from rwkv_core.cli.remedies import advice
-from rwkv_core.errors import BundleError, InputError, StorageError
+from rwkv_core.errors import BundleError, InputError, StorageError, TrainingError
 from rwkv_core.models import RWKVUNet
 from rwkv_core.training import checkpoint, loop
-from rwkv_core.training.errors import TrainingError
 from rwkv_core.training.recipe import changed_recipe
 from rwkv_core.training.run_folder import RunFolder
 from rwkv_core.training.run_status import read_status
@@ -36,7 +35,6 @@ from core.training.tiny_runs import curve, job, resume, run
 
 pytestmark = [
     pytest.mark.long,
-    pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]
 

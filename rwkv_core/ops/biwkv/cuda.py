@@ -121,7 +121,6 @@ def _log_once(reason: str) -> None:
     _LOG.warning("The CUDA kernel for BiWKV is not used, slower operators of PyTorch are: %s", reason)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def why_unavailable(
     device: torch.device, scalar: torch.dtype, tokens: int, backward: bool = False, ordered: bool = False
 ) -> str:
@@ -137,6 +136,10 @@ def why_unavailable(
     if scalar not in SCALARS:
         return f"It takes float32, float16 and bfloat16, not {scalar}."
     return _why_unavailable(_index(device), scalar, tokens, backward, ordered)
+
+
+# What torch.compiler.assume_constant_result does, which would import the compiler: seconds, in every process.
+why_unavailable._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def why_not(decay: Tensor, first: Tensor, key: Tensor, value: Tensor, order: Sequence[int] | None = None) -> str:
