@@ -43,3 +43,21 @@ def test_an_engine_that_answers_otherwise_is_told(monkeypatch):
         engines, "make_engine", lambda *given: (lambda x: -make(*given)(x)) if given[3] == "openvino" else make(*given)
     )
     assert dict(doctor.self_tests())["openvino"].startswith("DIFFERS")
+
+
+def test_a_part_that_fails_hides_no_other_and_no_folder_is_told(capsys, monkeypatch, tmp_path):
+    (tmp_path / "Jane Doe").mkdir()
+    own = tmp_path / "Jane Doe" / "catalogue.json"
+    own.write_text("{")
+    monkeypatch.setenv("RWKV_UNET_CATALOGUE", str(own))
+
+    def broken(*_):
+        raise OSError(f"{tmp_path}/libtorch.so: cannot open shared object file")
+
+    monkeypatch.setattr("rwkv_core.worker.capabilities.devices", broken)
+    assert main(["doctor", "--no-test"]) == 0
+    told = capsys.readouterr().out
+    assert "Devices\n  FAILED: OSError: .../libtorch.so: cannot open" in told
+    assert "Models\n  FAILED: BundleError" in told
+    assert "proxy:" in told and "NVIDIA driver:" in told
+    assert str(tmp_path) not in told and "Jane" not in told

@@ -1,15 +1,23 @@
 """`rwkv-unet doctor`: what this installation and machine can do, as plain text for a bug report; nothing personal."""
 
 import argparse
+import ctypes
 import os
 import platform
+import re
 import shutil
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
+
+from rwkv_core.cli.terminal import printable
 
 PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
+_ANSWERED = "ok, "
 SIDE = 160
 """Pixels of the self test's slice."""
 
@@ -27,53 +35,120 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the report; 1 when no engine gives an answer."""
-    working = False
-    for title, lines in _sections():
-        print(f"{title}\n" + "\n".join(f"  {line}" for line in lines))
-    if options.no_test:
-        return 0
-    print("Self test: one slice by the shipped model")
-    for engine, answer in self_tests():
-        working |= answer.startswith("ok")
-        print(f"  {engine}: {answer}")
+    """Print the report as it comes; 1 when no engine gives an answer."""
+    working = options.no_test
+    for line in report(test=not options.no_test):
+        print(printable(line))
+        working |= _ANSWERED in line
     return 0 if working else 1
 
 
-def _sections() -> Iterator[tuple[str, list[str]]]:
-    from rwkv_core.bundle.catalogue import load_catalogue
-    from rwkv_core.bundle.store import list_bundles, user_store
-    from rwkv_core.compiled_cache import cache_folder
-    from rwkv_core.worker.capabilities import devices, hello
-    from rwkv_core.worker.jobs import Job, Reporter
-    from rwkv_core.worker.protocol import DevicesRequest, HelloRequest
+def report(test: bool = True) -> Iterator[str]:
+    """Give the report line by line: versions, machine, devices, engines, folders, models, network, self test.
 
-    versions = hello(HelloRequest(id=1)).versions
-    yield "Versions", [f"{name} {version or 'not installed'}" for name, version in versions.items()]
-    machine = f"{platform.system()} {platform.release()}, {platform.machine()}, {os.cpu_count()} cores"
-    yield "Machine", [machine]
+    No part that fails keeps the others from being told. It imports torch where it is installed, and computes: for a
+    process of its own (`python -m rwkv_core.cli doctor`), not for Slicer's.
+
+    Args:
+        test: run one slice through each engine.
+    """
+    for title, part in _PARTS.items():
+        yield title
+        try:
+            yield from (f"  {line}" for line in part())
+        except Exception as error:  # a broken package, catalogue or driver is what a report is asked for
+            yield f"  FAILED: {type(error).__name__}: {_without_home(str(error))}"
+    if test:
+        yield "Self test: one slice by the shipped model"
+        yield from (f"  {engine}: {answer}" for engine, answer in self_tests())
+
+
+def _versions() -> Iterator[str]:
+    from rwkv_core.worker.capabilities import hello
+    from rwkv_core.worker.protocol import HelloRequest
+
+    for name, version in hello(HelloRequest(id=1)).versions.items():
+        yield f"{name} {version or 'not installed'}"
+
+
+def _machine() -> Iterator[str]:
+    yield f"{platform.system()} {platform.release()}, {platform.machine()}, {os.cpu_count()} cores"
+    yield f"NVIDIA driver: {_driver_cuda()}; this PyTorch: {_torch_cuda()}"
+
+
+def _driver_cuda() -> str:
+    """The newest CUDA that NVIDIA's driver takes."""
+    number = ctypes.c_int()
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        if driver.cuDriverGetVersion(ctypes.byref(number)) != 0:
+            return "does not answer"
+    except (OSError, AttributeError):
+        return "none"
+    return f"up to CUDA {number.value // 1000}.{number.value % 1000 // 10}"
+
+
+def _torch_cuda() -> str:
+    if find_spec("torch") is None:
+        return "not installed"
+    import torch
+
+    return f"CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
+
+
+def _offers(which: Literal["devices", "engines"]) -> Iterator[str]:
+    from rwkv_core.worker.capabilities import devices
+    from rwkv_core.worker.jobs import Job, Reporter
+    from rwkv_core.worker.protocol import DevicesRequest
+
     request = DevicesRequest(id=1)
     found = devices(request, Job(request), Reporter(request.id, lambda message: None))
-    for title, offers in (("Devices", found.devices), ("Engines", found.engines)):
-        yield title, [f"{x.name} ({x.title}): {f'no: {x.unavailable}' if x.unavailable else 'yes'}" for x in offers]
+    for offer in getattr(found, which):
+        yield f"{offer.name} ({offer.title}): {f'no: {offer.unavailable}' if offer.unavailable else 'yes'}"
+
+
+def _folders() -> Iterator[str]:
+    from rwkv_core.bundle.store import user_store
+    from rwkv_core.compiled_cache import cache_folder
+
     folders = {"models": user_store(), "compiled networks": cache_folder(), "temporary": Path(tempfile.gettempdir())}
-    yield "Folders", [f"{name}: {_rights(folder)}" for name, folder in folders.items()]
+    for name, folder in folders.items():
+        yield f"{name}: {_rights(folder)}"
+
+
+def _models() -> Iterator[str]:
+    from rwkv_core.bundle.catalogue import load_catalogue
+    from rwkv_core.bundle.store import list_bundles
+
     catalogue = load_catalogue()
     listed = list_bundles(catalogue)
-    public = [
-        status for status in listed if catalogue.find(status.id) is not None
-    ]  # an own model's name may name people
-    own = len(listed) - len(public)
-    yield "Models", [f"{status.id}: {status.state}" for status in public] + [f"your own: {own}"]
+    public = [one for one in listed if catalogue.find(one.id) is not None]  # an own model's name may name people
+    for one in public:
+        yield f"{one.id}: {one.state}"
+    yield f"your own: {len(listed) - len(public)}"
+
+
+def _network() -> Iterator[str]:
     proxies = [name for name in PROXIES if os.environ.get(name) or os.environ.get(name.lower())]
-    yield (
-        "Network",
-        [
-            f"proxy: {', '.join(proxies) or 'none set'}",
-            f"offline: {'yes (HF_HUB_OFFLINE)' if os.environ.get('HF_HUB_OFFLINE') else 'no'}",
-            f"Hugging Face endpoint: {'set (HF_ENDPOINT)' if os.environ.get('HF_ENDPOINT') else 'the usual one'}",
-        ],
-    )
+    yield f"proxy: {', '.join(proxies) or 'none set'}"
+    yield f"offline: {'yes (HF_HUB_OFFLINE)' if os.environ.get('HF_HUB_OFFLINE') else 'no'}"
+    yield f"Hugging Face endpoint: {'set (HF_ENDPOINT)' if os.environ.get('HF_ENDPOINT') else 'the usual one'}"
+
+
+_PARTS: dict[str, Callable[[], Iterator[str]]] = {
+    "Versions": _versions,
+    "Machine": _machine,
+    "Devices": lambda: _offers("devices"),
+    "Engines": lambda: _offers("engines"),
+    "Folders": _folders,
+    "Models": _models,
+    "Network": _network,
+}
+
+
+def _without_home(text: str) -> str:
+    """The text in one line, without folders: they may name a person."""
+    return re.sub(r"(?:[A-Za-z]:)?[\\/][^:'\"]*[\\/]", ".../", " ".join(text.split()))[:300]
 
 
 def _rights(folder: Path) -> str:
@@ -106,10 +181,10 @@ def self_tests() -> Iterator[tuple[str, str]]:
             logits = make_engine(weights, "cuda" if name == "cuda" else "cpu", (SIDE, SIDE), name)(image)
             answer = np.asarray(logits.cpu() if hasattr(logits, "cpu") else logits)
         except (RWKVUNetError, RuntimeError, OSError, ImportError) as error:
-            yield name, f"FAILED: {' '.join(str(error).split())[:300]}"
+            yield name, f"FAILED: {_without_home(str(error))}"
             continue
         labels = answer.argmax(1)
         expected = labels if expected is None else expected
         same = float((labels == expected).mean())
         seconds = time.perf_counter() - start
-        yield name, f"ok, {seconds:.1f} s" if same > 0.99 else f"DIFFERS in {1 - same:.1%} of the pixels"
+        yield name, f"{_ANSWERED}{seconds:.1f} s" if same > 0.99 else f"DIFFERS in {1 - same:.1%} of the pixels"
