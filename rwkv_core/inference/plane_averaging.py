@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rwkv_core.bundle.architectures import STRIDE
 from rwkv_core.errors import CancelledError
 from rwkv_core.inference.confidence import Confidence
 from rwkv_core.inference.network_grid import Box, NetworkGrid
@@ -23,8 +24,8 @@ _LOOK_EVERY = 8.0
 """mm between the slices that are looked at first."""
 _GUIDE_EVERY = 4.0
 """mm between the slices that are only asked for left and right."""
-_MARGIN = 10.0
-"""mm around what was found there."""
+_MARGIN, _LEAST_MARGIN = 10.0, 5.0
+"""mm around what was found there; fewer where this makes the network's input smaller."""
 _COUNTED = 2
 """Every such slice of the network's grid counts for the confidence."""
 
@@ -223,14 +224,28 @@ class Averaging:
             found = np.flatnonzero(labels.any(tuple(other for other in range(3) if other != axis)))
             if not found.size:
                 return None
-            margin = round(_MARGIN / mm)
-            sides.append(slice(max(0, int(found[0]) - margin), min(size, int(found[-1]) + margin + 1)))
+            sides.append(_widened(int(found[0]), int(found[-1]) + 1, size, mm))
         return sides[0], sides[1], sides[2]
 
 
 def _whole(shape: tuple[int, int, int]) -> Box:
     k, j, i = (slice(0, size) for size in shape)
     return k, j, i
+
+
+def _widened(start: int, stop: int, size: int, mm: float) -> slice:
+    """A range with a margin, within an axis of `size`: where it can be, so many voxels as fill the network's input.
+
+    Args:
+        mm: of a voxel.
+    """
+    wanted, least = (
+        min(size, stop + round(margin / mm)) - max(0, start - round(margin / mm)) for margin in (_MARGIN, _LEAST_MARGIN)
+    )
+    length = wanted // STRIDE * STRIDE
+    length = min(size, length if length >= least else -(-wanted // STRIDE) * STRIDE)
+    start = min(max(0, start - (length - (stop - start)) // 2), size - length)
+    return slice(start, start + length)
 
 
 def _likeliest(chances: NDArray[np.float32]) -> NDArray[np.integer]:
