@@ -8,7 +8,7 @@ Cancel = Callable[[], bool] | threading.Event
 
 
 def as_question(cancel: Cancel | None) -> Callable[[], bool]:
-    """A function that says whether to stop; without `cancel`, never."""
+    """Make a function that says whether to stop; without `cancel`, never."""
     if isinstance(cancel, threading.Event):
         return cancel.is_set
     return cancel or (lambda: False)

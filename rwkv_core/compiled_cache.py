@@ -33,7 +33,7 @@ class CompiledCache:
         self._folder = cache_folder() / kind
 
     def load(self, key: str) -> dict[str, bytes] | None:
-        """What was saved, or None when it is not there or damaged."""
+        """Read what was saved; None when it is not there or damaged."""
         path = self._path(key)
         try:
             content = path.read_bytes()

@@ -14,7 +14,7 @@ STORAGE_HINT = "Check the free space and the permissions of the folder."
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file.
+    """Give the value in a JSON file.
 
     Raises:
         OSError: when it cannot be read.
@@ -28,7 +28,7 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path`, of the same name, to be written; it takes the place of `path` when that went well.
+    """Give a path beside `path`, of the same name, to be written; it takes the place of `path` when that went well.
 
     The folder is made if there is none. When the block fails, nothing is left, and an older file is untouched.
 

@@ -37,7 +37,7 @@ class LazyModule:
 
 
 def is_installed(package: str) -> bool:
-    """Whether a package can be found; it is not imported."""
+    """Tell whether a package can be found; it is not imported."""
     try:
         return find_spec(package) is not None
     except (ImportError, ValueError):  # something took its place among the loaded modules
@@ -58,7 +58,7 @@ def require_torch(what: str) -> None:
 
 
 def missing(what: str, module: str | None) -> MissingPackageError:
-    """The error for what cannot be done without a module, which `ImportError.name` gives."""
+    """Make the error for what cannot be done without a module, which `ImportError.name` gives."""
     package = (module or "").partition(".")[0]
     title, extra = _EXTRAS.get(package, (package or "a package", ""))
     requirement = f"'{DISTRIBUTION}[{extra}]'" if extra else DISTRIBUTION

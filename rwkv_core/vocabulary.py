@@ -197,7 +197,7 @@ class SliceIndex:
 
     @property
     def dimension(self) -> int:
-        """The axis as a number of the (K, J, I) array's: 0 is K, 1 is J, 2 is I."""
+        """Give the axis as a number of the (K, J, I) array's: 0 is K, 1 is J, 2 is I."""
         return AXES.index(self.axis)
 
     def of(self, array: NDArray[Any]) -> NDArray[Any]:

@@ -9,7 +9,7 @@ import pytest
 
 from rwkv_core.bundle import store as stores
 from rwkv_core.bundle.catalogue import load_catalogue
-from rwkv_core.bundle.store import Origin, list_bundles, load_bundle, read_origin, record_origin, remove, status
+from rwkv_core.bundle.store import Origin, find_model, list_bundles, load_bundle, read_origin, record_origin, remove
 from rwkv_core.cli.remedies import advice
 from rwkv_core.errors import BundleError, StorageError
 
@@ -136,7 +136,7 @@ def test_malformed_setting_spoils_one_line_of_the_list_only(monkeypatch):
 
 def test_status_of_an_unknown_model():
     with pytest.raises(BundleError, match="no model 'x'"):
-        status("x", load_catalogue())
+        find_model("x", load_catalogue())
 
 
 def test_unreadable_origin_counts_as_none(tmp_path):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from rwkv_core.errors import CancelledError, InputError
+from rwkv_core.errors import CancelledError, ErrorReport, InputError, Remedy
 from rwkv_core.vocabulary import SegmentOptions
 from rwkv_core.worker.conversation import Conversation
 from rwkv_core.worker.errors import WorkerDiedError, WorkerError, death_of, error_of
@@ -106,10 +106,11 @@ def test_a_request_that_could_not_be_sent_does_not_wait():
 
 
 def test_errors_keep_their_class():
-    error = error_of("internal", "Defect.", "Report it.")
+    error = error_of(ErrorReport(kind="internal", message="Defect.", hint="Report it."))
     assert isinstance(error, WorkerError)
     assert (error.kind, error.message, error.hint) == ("internal", "Defect.", "Report it.")
-    assert isinstance(error_of("input", "x", ""), InputError)
+    told = error_of(ErrorReport(kind="input", message="x", remedy=Remedy("choose series")))
+    assert isinstance(told, InputError) and told.remedy == Remedy("choose series")
 
 
 @pytest.mark.parametrize(
@@ -125,7 +126,7 @@ def test_a_death_is_told_with_the_end_of_the_log(code, said):
 
 def test_the_clients_end_needs_numpy_alone():
     code = (
-        "import sys; import core.worker_client, rwkv_core.worker.conversation, rwkv_core.worker.process\n"
+        "import sys; import rwkv_core.worker.conversation, rwkv_core.worker.process\n"
         "print([name for name in ('torch', 'pydantic', 'SimpleITK', 'huggingface_hub') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -40,7 +40,7 @@ class Bundle:
 
     @cached_property
     def weights(self) -> NetworkWeights:
-        """The network's weights.
+        """Read the network's weights.
 
         Raises:
             BundleError: when the weights file is missing, damaged, or does not fit config.json; or when the bundle
@@ -55,7 +55,7 @@ class Bundle:
 
     @cached_property
     def network(self) -> "Network":
-        """The network in torch with its weights, float32, in evaluation mode.
+        """Make the network in torch with its weights, float32, in evaluation mode.
 
         Raises:
             BundleError: as for `weights`.
@@ -91,7 +91,7 @@ class Bundle:
         return self.folder / WEIGHTS_FILE
 
     def check(self) -> None:
-        """Whether the weights file is there and complete, from its header alone.
+        """Tell whether the weights file is there and complete, from its header alone.
 
         Raises:
             BundleError: when it is missing, cut short or no safetensors file.
@@ -108,7 +108,7 @@ class Bundle:
         self._read(encoder=self.config.kind == "encoder")
 
     def _read(self, encoder: bool = False) -> NetworkWeights:
-        """All weights, or those of the encoder; there must be exactly the network's own."""
+        """Give all weights, or those of the encoder; there must be exactly the network's own."""
         from rwkv_core.engines.graphs import unfit_names
 
         config, arrays = self.config, {}
@@ -158,7 +158,7 @@ def read_bundle(folder: Path) -> Bundle:
 
 
 def new_network(config: BundleConfig) -> "Network":
-    """The network that `config` describes, with fresh weights."""
+    """Make the network that `config` describes, with fresh weights."""
     from rwkv_core.models import build_network
 
     return build_network(

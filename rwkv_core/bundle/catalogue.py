@@ -97,17 +97,17 @@ class Catalogue(_Strict):
         return self
 
     def find(self, bundle_id: str) -> Entry | None:
-        """The entry with this id, if there is one."""
+        """Give the entry with this id, if there is one."""
         return next((entry for entry in self.entries if entry.id == bundle_id), None)
 
     def title(self, entry: Entry) -> str:
-        """For people, e.g. "Abdominal organs in CT (B)"."""
+        """Name it for people, e.g. "Abdominal organs in CT (B)"."""
         if entry.title is not None or entry.family is None:
             return entry.title or entry.id
         return f"{self.families[entry.family].title} ({entry.variant})"
 
     def config(self, entry: Entry) -> BundleConfig | None:
-        """The complete description of a bundle of this entry; None when only the bundle itself can tell.
+        """Give the complete description of a bundle of this entry; None when only the bundle itself can tell.
 
         Raises:
             BundleError: when the catalogue describes no valid bundle.
@@ -130,7 +130,7 @@ class Catalogue(_Strict):
 
 
 def load_catalogue(path: Path | None = None) -> Catalogue:
-    """The project's catalogue, extended by the user's own.
+    """Give the project's catalogue, extended by the user's own.
 
     A catalogue of one's own has the same form. Its families replace those of the same name; its entries add to, or
     change field by field, those of the same id, so `{"id": "synapse-b", "repo": "me/synapse-b", "revision": "..."}` is

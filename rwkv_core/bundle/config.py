@@ -226,7 +226,7 @@ def parse_config(text: str | bytes, source: str) -> BundleConfig:
 
 
 def problems_in_words(error: ValidationError) -> str:
-    """Every field that is wrong and what was expected of it, on one line."""
+    """List every field that is wrong and what was expected of it, on one line."""
     return "; ".join(
         f"{'.'.join(str(part) for part in e['loc']) or 'config'}: {e['msg'].removeprefix('Value error, ')}"
         for e in error.errors(include_url=False)

@@ -199,7 +199,7 @@ def _metadata(source: Source, name: str, revision: str) -> _RemoteFile:
 
 
 def _is_intact(folder: Path, source: Source, commit: str) -> bool:
-    """Whether this very commit is installed, its weights unchanged since."""
+    """Tell whether this very commit is installed, its weights unchanged since."""
     origin = read_origin(folder)
     if (origin.how, origin.repo, origin.commit) != ("downloaded", source.repo, commit) or origin.sha256 is None:
         return False
@@ -226,7 +226,7 @@ def _check_config(path: Path, bundle_id: str, repo: str, revision: str) -> None:
 
 
 def _check_hash(path: Path, source: Source, etag: str | None) -> str:
-    """SHA-256 of the file, which is removed when another is expected."""
+    """Give the SHA-256 of the file, which is removed when another is expected."""
     found = sha256_of(path)
     stated = etag if etag is not None and len(etag) == _LFS_HASH_LENGTH else None
     expected = source.sha256 or stated

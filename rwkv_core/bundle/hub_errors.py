@@ -35,7 +35,7 @@ def in_words(repo: str, endpoint: str, revision: str = "", writing: bool = False
 
 
 def explain(error: BaseException, repo: str, endpoint: str, revision: str, writing: bool) -> DownloadError | None:
-    """The error for people; None when it is not one of the Hub or the network."""
+    """Make the error for people; None when it is not one of the Hub or the network."""
     where = f"{repo} at {endpoint}"
     if isinstance(error, OfflineModeIsEnabled):
         return DownloadError(
@@ -54,12 +54,12 @@ def explain(error: BaseException, repo: str, endpoint: str, revision: str, writi
 
 
 def is_transport(error: BaseException) -> bool:
-    """Whether the connection failed or broke, rather than that the server answered with an error."""
+    """Tell whether the connection failed or broke, rather than that the server answered with an error."""
     return "TransportError" in _class_names(error)
 
 
 def status_code(error: BaseException) -> int | None:
-    """The HTTP status that a server answered with, if it did."""
+    """Give the HTTP status that a server answered with, if it did."""
     return int(error.response.status_code) if isinstance(error, HfHubHTTPError) else None
 
 

@@ -145,7 +145,7 @@ def import_bundle(
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The dictionary that a .pth or .safetensors file holds, on the CPU. No code in the file can run.
+    """Read the dictionary that a .pth or .safetensors file holds, on the CPU. No code in the file can run.
 
     Raises:
         CheckpointError: when there is no such file, it is something else, cut short, or needs code to be read.
@@ -212,7 +212,7 @@ def _refuse_known_others(path: Path, start: bytes) -> None:
 
 
 def _described(catalogue: Catalogue, name: str | None, contents: Contents, path: Path) -> BundleConfig:
-    """The description that the catalogue has for the file."""
+    """Give the description that the catalogue has for the file."""
     if name is None:
         fitting = _fitting(catalogue, contents)
         if len(fitting) != 1:
@@ -234,7 +234,7 @@ def _described(catalogue: Catalogue, name: str | None, contents: Contents, path:
 
 
 def _fitting(catalogue: Catalogue, contents: Contents) -> list[BundleConfig]:
-    """The catalogue's bundles that the file could be."""
+    """Give the catalogue's bundles that the file could be."""
     configs = (catalogue.config(entry) for entry in catalogue.entries if entry.variant == contents.variant)
     return [config for config in configs if config is not None and _contents(config) == contents]
 

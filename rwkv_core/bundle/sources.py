@@ -46,16 +46,16 @@ class Source:
 
     @property
     def complete(self) -> bool:
-        """Whether there is something to download."""
+        """Tell whether there is something to download."""
         return self.repo is not None and self.revision is not None
 
     @property
     def pinned(self) -> bool:
-        """Whether the revision is a commit, whose content can never change."""
+        """Tell whether the revision is a commit, whose content can never change."""
         return self.revision is not None and bool(_COMMIT.fullmatch(self.revision))
 
     def require(self, bundle_id: str) -> tuple[str, str]:
-        """Repository and revision.
+        """Give repository and revision.
 
         Raises:
             DownloadError: when one of them is not set.
@@ -108,7 +108,7 @@ def find_source(bundle_id: str, entry: Entry | None, command_line: Settings | No
 
 
 def source_to_download(bundle_id: str, catalogue: Catalogue, command_line: Settings) -> Source:
-    """Where a download that a person asked for comes from.
+    """Find where a download that a person asked for comes from.
 
     Raises:
         InputError: when the bundle is shipped and nothing else was asked for, or a setting is malformed.
@@ -131,7 +131,7 @@ _FIELDS = ("REPO", "REVISION", "ENDPOINT", "SHA256")
 
 
 def variable_name(what: str, bundle_id: str) -> str:
-    """Environment variable of one setting, e.g. RWKV_UNET_REPO_SYNAPSE_B."""
+    """Name the environment variable of one setting, e.g. RWKV_UNET_REPO_SYNAPSE_B."""
     return f"RWKV_UNET_{what}_{re.sub('[^A-Z0-9]', '_', bundle_id.upper())}"
 
 

@@ -23,7 +23,7 @@ from rwkv_core.bundle.config import BundleConfig
 from rwkv_core.bundle.sources import Source, find_source
 from rwkv_core.errors import BundleError, InputError, Remedy, StorageError
 from rwkv_core.files import read_json
-from rwkv_core.vocabulary import ModelState, is_model_id
+from rwkv_core.vocabulary import ModelEntry, ModelState, is_model_id
 
 SHIPPED = Path(__file__).parents[1] / "data" / "bundles"
 HOME_VARIABLE = "RWKV_UNET_HOME"
@@ -54,7 +54,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Status:
+class KnownModel:
     """What is known of one bundle, for lists.
 
     Attributes:
@@ -75,9 +75,33 @@ class Status:
     source: Source | None = None
     size: int | None = None
 
+    def as_entry(self) -> ModelEntry:
+        """Say what lists of models show, as messages carry it."""
+        config = self.config
+        return ModelEntry(
+            id=self.id,
+            title=self.title,
+            description=config.description if config else "",
+            state=self.state,
+            reason=self.reason,
+            kind=config.kind if config else "segmentation",
+            modality=config.modality if config else "any",
+            variant=config.variant if config else "",
+            classes=config.classes if config else (),
+            licence=config.licence if config else "",
+            citation=config.citation if config else "",
+            size=self.size,
+            folder=str(self.bundle.folder) if self.bundle else "",
+            origin="shipped" if self.state == "shipped" else _in_words(self.origin) if self.origin else "",
+            repo=(self.source.repo or "") if self.source else "",
+            revision=(self.source.revision or "") if self.source else "",
+            in_channels=config.in_channels if config else 1,
+            orientations=config.preprocessing.orientations if config and config.preprocessing else (),
+        )
+
 
 def user_store() -> Path:
-    """Folder of the user's bundles: RWKV_UNET_HOME/bundles, else in the user's data folder. It may not exist yet."""
+    """Find the user's bundles: RWKV_UNET_HOME/bundles, else in the user's data folder. It may not exist yet."""
     home = os.environ.get(HOME_VARIABLE)
     return (Path(home) if home else platformdirs.user_data_path("rwkv-unet", appauthor=False)) / "bundles"
 
@@ -124,16 +148,16 @@ def load_bundle(id_or_folder: str | Path, store: Path | None = None, catalogue: 
     )
 
 
-def list_bundles(catalogue: Catalogue, store: Path | None = None) -> list[Status]:
-    """Every bundle that is here or that the catalogue knows, in the catalogue's order, the user's own after it."""
+def list_bundles(catalogue: Catalogue, store: Path | None = None) -> list[KnownModel]:
+    """List every bundle that is here or that the catalogue knows, in the catalogue's order, the user's own after it."""
     store = store or user_store()
     ids = [entry.id for entry in catalogue.entries]
     ids += [name for folder in (SHIPPED, store) for name in _folders(folder) if name not in ids]
-    return [status(bundle_id, catalogue, store) for bundle_id in dict.fromkeys(ids)]
+    return [find_model(bundle_id, catalogue, store) for bundle_id in dict.fromkeys(ids)]
 
 
-def status(bundle_id: str, catalogue: Catalogue, store: Path | None = None) -> Status:
-    """What is known of one bundle: here (shipped or installed), to be had, or broken and why. Uses no network.
+def find_model(bundle_id: str, catalogue: Catalogue, store: Path | None = None) -> KnownModel:
+    """Tell what is known of one bundle: here (shipped or installed), to be had, or broken and why. Uses no network.
 
     Raises:
         BundleError: when neither the store nor the catalogue knows the id.
@@ -149,20 +173,20 @@ def status(bundle_id: str, catalogue: Catalogue, store: Path | None = None) -> S
     if is_model_id(bundle_id):
         for folder in (installed, shipped):
             if folder.is_dir():
-                return _status_of_folder(folder, "shipped" if folder == shipped else "installed", entry, source)
+                return _model_in_folder(folder, "shipped" if folder == shipped else "installed", entry, source)
     if entry is None:
         raise BundleError(f"There is no model {bundle_id!r}.", remedy=Remedy("list models"))
     title = catalogue.title(entry)
     if entry.shipped:
-        return Status(bundle_id, "broken", title, reason=f"{shipped} is missing; install again.", entry=entry)
+        return KnownModel(bundle_id, "broken", title, reason=f"{shipped} is missing; install again.", entry=entry)
     config = catalogue.config(entry)
     if source is None:
-        return Status(bundle_id, "broken", title, wrong_setting, config, entry=entry, size=entry.size)
+        return KnownModel(bundle_id, "broken", title, wrong_setting, config, entry=entry, size=entry.size)
     state: ModelState = "needs download" if source.complete else "not published"
-    return Status(bundle_id, state, title, config=config, entry=entry, source=source, size=entry.size)
+    return KnownModel(bundle_id, state, title, config=config, entry=entry, source=source, size=entry.size)
 
 
-def _status_of_folder(folder: Path, state: ModelState, entry: Entry | None, source: Source | None) -> Status:
+def _model_in_folder(folder: Path, state: ModelState, entry: Entry | None, source: Source | None) -> KnownModel:
     origin = read_origin(folder) if state == "installed" else None
     config = None
     try:
@@ -173,9 +197,9 @@ def _status_of_folder(folder: Path, state: ModelState, entry: Entry | None, sour
         bundle.check()
     except BundleError as error:
         title = config.title if config else folder.name
-        return Status(folder.name, "broken", title, error.message, config, None, origin, entry, source)
+        return KnownModel(folder.name, "broken", title, error.message, config, None, origin, entry, source)
     size = bundle.weights_file.stat().st_size
-    return Status(folder.name, state, config.title, "", config, bundle, origin, entry, source, size)
+    return KnownModel(folder.name, state, config.title, "", config, bundle, origin, entry, source, size)
 
 
 def remove(bundle_id: str, store: Path | None = None) -> None:
@@ -263,7 +287,7 @@ def require_space(store: Path, needed: int, what: str) -> None:
 
 @contextmanager
 def staging(bundle_id: str, store: Path) -> Iterator[Path]:
-    """A new hidden folder in the store, removed at the end with all that is still in it.
+    """Make a new hidden folder in the store, removed at the end with all that is still in it.
 
     Raises:
         StorageError: when the store cannot be written.
@@ -287,7 +311,7 @@ def record_origin(folder: Path, origin: Origin) -> None:
 
 
 def read_origin(folder: Path) -> Origin:
-    """How the bundle in `folder` came here; `Origin("local")` when nothing readable is recorded."""
+    """Read how the bundle in `folder` came here; `Origin("local")` when nothing readable is recorded."""
     try:
         return Origin(**read_json(folder / ORIGIN_FILE))
     except (OSError, ValueError, TypeError):
@@ -295,7 +319,7 @@ def read_origin(folder: Path) -> Origin:
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file's contents, in hexadecimal."""
+    """Hash a file's contents; gives hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -304,7 +328,15 @@ def sha256_of(path: Path) -> str:
 
 
 def _folders(parent: Path) -> list[str]:
-    """Names of the folders that can be bundles."""
+    """List the names of the folders that can be bundles."""
     if not parent.is_dir():
         return []
     return sorted(child.name for child in parent.iterdir() if is_model_id(child.name) and child.is_dir())
+
+
+def _in_words(origin: Origin) -> str:
+    if origin.how == "downloaded":
+        return f"downloaded from {origin.repo} at {(origin.commit or origin.revision or 'an unknown commit')[:7]}"
+    if origin.how == "imported":
+        return f"imported from {origin.file}"
+    return "trained" if origin.how == "trained" else "installed by hand"

@@ -113,12 +113,12 @@ def _is_temporary(error: Exception) -> bool:
 
 
 def access_token(source: Source) -> bool | None:
-    """What huggingface_hub is told: None, take the token from HF_TOKEN or the login; False, send none."""
+    """Choose what huggingface_hub is told: None, take the token from HF_TOKEN or the login; False, send none."""
     return None if source.trusted else False
 
 
 def length(path: Path) -> int:
-    """Bytes of a file that may not exist yet."""
+    """Count the bytes of a file that may not exist yet."""
     return path.stat().st_size if path.exists() else 0
 
 

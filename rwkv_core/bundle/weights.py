@@ -32,7 +32,7 @@ class NetworkWeights:
 
     @staticmethod
     def of(network: "Network") -> "NetworkWeights":
-        """A copy of the weights of a network in torch, on any device."""
+        """Make a copy of the weights of a network in torch, on any device."""
         arrays = {
             name: value.detach().float().cpu().numpy().copy()
             for name, value in network.state_dict().items()
@@ -41,7 +41,7 @@ class NetworkWeights:
         return NetworkWeights(network.architecture, network.variant, network.num_classes, network.in_channels, arrays)
 
     def network(self) -> "Network":
-        """The network in torch, float32, in evaluation mode, with a copy of these weights.
+        """Make the network in torch, float32, in evaluation mode, with a copy of these weights.
 
         Raises:
             MissingPackageError: when torch is not installed.
@@ -71,7 +71,7 @@ class Parameters:
         self._unfit: set[str] = set()
 
     def take(self, name: str, *shape: int) -> NDArray[np.float64]:
-        """The array of this name, float64; zeros, and the name noted, where it is missing or of another shape."""
+        """Give the array of this name, float64; zeros, and the name noted, where it is missing or of another shape."""
         self._untaken.discard(name)
         value = self._arrays.get(name)
         if value is None or value.shape != shape:
@@ -80,15 +80,15 @@ class Parameters:
         return value.astype(np.float64)
 
     def wrong(self) -> list[str]:
-        """Names that are missing, of another shape, or were never taken; sorted."""
+        """List the names that are missing, of another shape, or were never taken; sorted."""
         return sorted(self._unfit | self._untaken)
 
 
 def is_counter(name: str) -> bool:
-    """Whether it is a BatchNorm's count of batches, which inference does not need and files do not keep."""
+    """Tell whether it is a BatchNorm's count of batches, which inference does not need and files do not keep."""
     return name.endswith("num_batches_tracked")
 
 
 def not_finite(arrays: Iterable[tuple[str, NDArray[Any]]]) -> list[str]:
-    """Names of the arrays that hold infinities or what is no number, sorted."""
+    """List the names of the arrays that hold infinities or what is no number, sorted."""
     return sorted(name for name, value in arrays if not np.isfinite(value).all())

@@ -84,13 +84,13 @@ def run_classes(options: argparse.Namespace) -> int:
             "dataset": str(dataset.path),
             "format": dataset.format,
             "cases": len(dataset.cases),
-            "classes": [{"value": one.value, "name": one.name} for one in dataset.classes],
+            "classes": [{"value": label_class.value, "name": label_class.name} for label_class in dataset.classes],
         }
         print(json.dumps(document))  # ASCII: whoever reads it from a pipe need not know the encoding
         return OK
     console = Console(highlight=False)
-    for one in dataset.classes:
-        console.print(f"{one.value:>5}  {one.name}", markup=False)
+    for label_class in dataset.classes:
+        console.print(f"{label_class.value:>5}  {label_class.name}", markup=False)
     return OK
 
 
@@ -107,11 +107,16 @@ def _print(dataset: "Dataset", report: "Report") -> None:
     )  # fmt: skip
     if report.spacings:
         low, high = (tuple(pick(axis) for axis in zip(*report.spacings, strict=True)) for pick in (min, max))
-        words = [" x ".join(f"{part:.3g}" for part in one) for one in (low, high)]
+        words = [" x ".join(f"{part:.3g}" for part in spacing) for spacing in (low, high)]
         console.print(f"Spacing: {words[0]} mm" + (f" to {words[1]} mm" if words[0] != words[1] else ""))
     table = Table("Value", "Class", "Cases", "Voxels", title="Classes")
-    for one in dataset.classes:
-        row = (one.value, escape(one.name), report.cases_with[one.name], f"{report.voxels[one.name]:,}")
+    for label_class in dataset.classes:
+        row = (
+            label_class.value,
+            escape(label_class.name),
+            report.cases_with[label_class.name],
+            f"{report.voxels[label_class.name]:,}",
+        )
         table.add_row(*map(str, row))
     console.print(table)
     if not report.findings:

@@ -12,7 +12,7 @@ from rwkv_core.bundle.bundle import CONFIG_FILE, Bundle
 from rwkv_core.bundle.catalogue import CATALOGUE_VARIABLE, Catalogue, load_catalogue
 from rwkv_core.bundle.config import BundleConfig, parse_config
 from rwkv_core.bundle.sources import Settings, Source, source_to_download, variable_name
-from rwkv_core.bundle.store import HOME_VARIABLE, Status, list_bundles, load_bundle, remove, status, user_store
+from rwkv_core.bundle.store import HOME_VARIABLE, KnownModel, find_model, list_bundles, load_bundle, remove, user_store
 from rwkv_core.cli.terminal import Console, print_json
 from rwkv_core.errors import BundleError, InputError
 
@@ -93,51 +93,51 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run_list(options: argparse.Namespace) -> int:
-    """Every bundle, as a table or as JSON."""
+    """Print every bundle, as a table or as JSON."""
     catalogue = load_catalogue(options.catalogue)
     found = list_bundles(catalogue)
     if options.json:
-        print_json([_summary(one) for one in found])
+        print_json([_summary(model) for model in found])
         return 0
     console = Console(highlight=False)
     table = Table("Model", "State", "What it segments", "Input", "Size (MB)", "Seconds")
     for column in table.columns[4:]:
         column.justify = "right"
-    for one in found:
-        seconds = one.entry.expected_seconds if one.entry else None
+    for model in found:
+        seconds = model.entry.expected_seconds if model.entry else None
         table.add_row(
-            one.id,
-            f"[{_STYLES.get(one.state, 'default')}]{_state(one)}[/]",
-            one.title,
-            one.config.modality if one.config else "",
-            f"{one.size / 1e6:.1f}" if one.size else "",
+            model.id,
+            f"[{_STYLES.get(model.state, 'default')}]{_state(model)}[/]",
+            model.title,
+            model.config.modality if model.config else "",
+            f"{model.size / 1e6:.1f}" if model.size else "",
             f"{seconds:g}" if seconds else "",
         )
     console.print(table)
     console.print(f"Seconds: {catalogue.expected_seconds_are}.", markup=False, soft_wrap=True)
     console.print(f"Store: {user_store()}", markup=False, soft_wrap=True)
-    for one in found:
-        if one.reason:
-            console.print(f"{one.id} is broken: {one.reason}", markup=False, soft_wrap=True)
+    for model in found:
+        if model.reason:
+            console.print(f"{model.id} is broken: {model.reason}", markup=False, soft_wrap=True)
     return 0
 
 
 def run_info(options: argparse.Namespace) -> int:
     """One bundle, as lines or as JSON."""
     catalogue = load_catalogue(options.catalogue)
-    one = status(options.id, catalogue)
+    model = find_model(options.id, catalogue)
     if options.json:
-        config = one.config.model_dump(mode="json", exclude_none=True) if one.config else None
-        print_json({**_summary(one), "config": config})
+        config = model.config.model_dump(mode="json", exclude_none=True) if model.config else None
+        print_json({**_summary(model), "config": config})
         return 0
     console = Console(highlight=False, soft_wrap=True)
-    console.print(one.title, style="bold", markup=False)
-    for name, value in _lines(one, catalogue):
+    console.print(model.title, style="bold", markup=False)
+    for name, value in _lines(model, catalogue):
         console.print(f"[cyan]{name + ':':14}[/]", end="")
         console.print(value, markup=False)
-    if one.config and one.config.classes:
+    if model.config and model.config.classes:
         table = Table("Label", "Structure", "Code")
-        for c in one.config.classes:
+        for c in model.config.classes:
             codes = [c.terminology.type, c.terminology.modifier] if c.terminology else []
             coded = ", ".join(f"{code.meaning} ({code.scheme} {code.value})" for code in codes if code)
             table.add_row(str(c.value), f"[rgb({','.join(map(str, c.color))})]■[/] {c.name}", coded)
@@ -241,30 +241,30 @@ def _print_installed(console: Console, bundle: Bundle) -> None:
         console.print(f"Use it with: rwkv-unet segment IN -o OUT --model {bundle.config.id}", markup=False)
 
 
-def _state(one: Status) -> str:
-    if one.state == "installed" and one.origin and one.origin.how != "local":
-        return f"installed ({one.origin.how})"
-    return one.state
+def _state(model: KnownModel) -> str:
+    if model.state == "installed" and model.origin and model.origin.how != "local":
+        return f"installed ({model.origin.how})"
+    return model.state
 
 
-def _summary(one: Status) -> dict[str, Any]:
-    """What --json says of one bundle; None where nothing is known."""
-    config, entry = one.config, one.entry
-    source = one.source or Source(None, None, "", None, trusted=False)
+def _summary(model: KnownModel) -> dict[str, Any]:
+    """Tell what --json says of one bundle; None where nothing is known."""
+    config, entry = model.config, model.entry
+    source = model.source or Source(None, None, "", None, trusted=False)
     return {
-        "id": one.id,
-        "state": one.state,
-        "reason": one.reason or None,
-        "origin": one.origin.how if one.origin else None,
-        "folder": str(one.bundle.folder) if one.bundle else None,
-        "title": one.title,
+        "id": model.id,
+        "state": model.state,
+        "reason": model.reason or None,
+        "origin": model.origin.how if model.origin else None,
+        "folder": str(model.bundle.folder) if model.bundle else None,
+        "title": model.title,
         "kind": config.kind if config else None,
         "variant": config.variant if config else None,
         "modality": config.modality if config else None,
         "classes": [c.name for c in config.classes] if config else None,
         "licence": config.licence if config else None,
         "citation": config.citation if config else None,
-        "size": one.size,
+        "size": model.size,
         "expected_seconds": entry.expected_seconds if entry else None,
         "repo": source.repo,
         "revision": source.revision,
@@ -272,17 +272,17 @@ def _summary(one: Status) -> dict[str, Any]:
     }
 
 
-def _lines(one: Status, catalogue: Catalogue) -> list[tuple[str, str]]:
-    """What `info` shows, line by line."""
-    lines = [("Id", one.id), ("State", _state(one))]
-    if one.reason:
-        lines.append(("Reason", one.reason))
-    if one.state == "not published":
-        lines.append(("To get it", f"import a file (rwkv-unet models import FILE --as {one.id}) or set a repository"))
-    if one.state == "needs download":
-        lines.append(("To get it", f"rwkv-unet models download {one.id}"))
-    if one.config:
-        config = one.config
+def _lines(model: KnownModel, catalogue: Catalogue) -> list[tuple[str, str]]:
+    """Tell what `info` shows, line by line."""
+    lines = [("Id", model.id), ("State", _state(model))]
+    if model.reason:
+        lines.append(("Reason", model.reason))
+    if model.state == "not published":
+        lines.append(("To get it", f"import a file (rwkv-unet models import FILE --as {model.id}) or set a repository"))
+    if model.state == "needs download":
+        lines.append(("To get it", f"rwkv-unet models download {model.id}"))
+    if model.config:
+        config = model.config
         lines += [
             ("Description", config.description),
             ("Network", f"{config.architecture} {config.variant}"),
@@ -291,16 +291,16 @@ def _lines(one: Status, catalogue: Catalogue) -> list[tuple[str, str]]:
             ("Citation", config.citation),
         ]
         lines.append(("Training", "; ".join(f"{name}: {value}" for name, value in config.training.items())))
-    if one.size:
-        lines.append(("Size", f"{one.size / 1e6:.1f} MB"))
-    if one.entry and one.entry.expected_seconds:
-        lines.append(("Seconds", f"{one.entry.expected_seconds:g}: {catalogue.expected_seconds_are}"))
-    if one.source and one.source.repo:
-        lines.append(("Repository", f"{one.source.repo} at {one.source.endpoint}"))
-        lines.append(("Revision", one.source.revision or "not set"))
-    if one.origin:
-        known = [part for part in (one.origin.file, one.origin.repo, one.origin.commit) if part]
-        lines.append(("From", " ".join([one.origin.how, *known])))
-    if one.bundle:
-        lines.append(("Folder", str(one.bundle.folder)))
+    if model.size:
+        lines.append(("Size", f"{model.size / 1e6:.1f} MB"))
+    if model.entry and model.entry.expected_seconds:
+        lines.append(("Seconds", f"{model.entry.expected_seconds:g}: {catalogue.expected_seconds_are}"))
+    if model.source and model.source.repo:
+        lines.append(("Repository", f"{model.source.repo} at {model.source.endpoint}"))
+        lines.append(("Revision", model.source.revision or "not set"))
+    if model.origin:
+        known = [part for part in (model.origin.file, model.origin.repo, model.origin.commit) if part]
+        lines.append(("From", " ".join([model.origin.how, *known])))
+    if model.bundle:
+        lines.append(("Folder", str(model.bundle.folder)))
     return [(name, value) for name, value in lines if value]

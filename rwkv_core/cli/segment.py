@@ -118,7 +118,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _one_by_one(jobs: Sequence[Job], batch: BatchOptions, progress: Progress) -> dict[Job, FileOutcome]:
-    """On this machine."""
+    """Segment on this machine."""
     segmenter = None
     if any(split_address(source)[0].exists() for source, _ in jobs):
         from rwkv_core.inference.segmenter import Segmenter

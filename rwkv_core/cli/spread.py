@@ -94,20 +94,24 @@ def run(options: argparse.Namespace) -> int:
     values = None if options.structures is None else _values(options.structures, classes)
     answer = spread(volume, labels.array, slices, values, before=None if before is None else before.array)
     write_segmentation(options.output, answer.labelmap, volume.ijk_to_ras, classes)
-    names = {one.value: one.name for one in classes}
+    names = {segment_class.value: segment_class.name for segment_class in classes}
     if options.json:
         document = {
             "output": str(options.output),
-            "structures": [{"name": names.get(one.value, ""), **asdict(one)} for one in answer.structures],
+            "structures": [
+                {"name": names.get(structure.value, ""), **asdict(structure)} for structure in answer.structures
+            ],
             "next_slice": answer.next_slice and f"{answer.next_slice.axis}:{answer.next_slice.index}",
             "seconds": answer.seconds,
         }
         print_json(document)
     console = Console(stderr=True, highlight=False)
     table = Table("structure", "made of", "Dice, slices left out", "of shapes alone", "voxels changed")
-    for one in answer.structures:
-        scores = ("" if score is None else f"{score:.3f}" for score in (one.score, one.interpolation))
-        table.add_row(names.get(one.value, str(one.value)), _METHODS[one.method], *scores, str(one.voxels))
+    for structure in answer.structures:
+        scores = ("" if score is None else f"{score:.3f}" for score in (structure.score, structure.interpolation))
+        table.add_row(
+            names.get(structure.value, str(structure.value)), _METHODS[structure.method], *scores, str(structure.voxels)
+        )
     console.print(table)
     if answer.next_slice is not None:
         console.print(f"Least sure in slice {answer.next_slice.axis}:{answer.next_slice.index}: correct that one next.")
@@ -119,9 +123,16 @@ def _values(text: str, classes: list[SegmentClass]) -> list[int]:
     """Label values of structures that are named, or given by value."""
     found = []
     for part in filter(None, (part.strip() for part in text.split(","))):
-        value = next((one.value for one in classes if part.casefold() in (one.name.casefold(), str(one.value))), None)
+        value = next(
+            (
+                segment_class.value
+                for segment_class in classes
+                if part.casefold() in (segment_class.name.casefold(), str(segment_class.value))
+            ),
+            None,
+        )
         if value is None:
-            known = ", ".join(one.name for one in classes) or "none"
+            known = ", ".join(segment_class.name for segment_class in classes) or "none"
             raise InputError(f"There is no structure {part!r} in the segmentation.", hint=f"It has: {known}.")
         found.append(value)
     return found

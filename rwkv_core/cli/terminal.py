@@ -84,7 +84,7 @@ def closing_pipes() -> Iterator[None]:
 
 
 def _has_closed(stream: IO[str]) -> bool:
-    """Whether nobody reads a stream any more; then what is left in it, and what comes, goes nowhere."""
+    """Tell whether nobody reads a stream any more; then what is left in it, and what comes, goes nowhere."""
     try:
         number = stream.fileno()
     except (OSError, ValueError):  # no file

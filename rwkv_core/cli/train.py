@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def new_job(options: argparse.Namespace, dataset_needed: bool = True) -> "Job":
-    """What the options ask for.
+    """Make what the options ask for.
 
     Raises:
         InputError: when the data set is missing, or the recipe is not valid.
@@ -111,7 +111,7 @@ def new_job(options: argparse.Namespace, dataset_needed: bool = True) -> "Job":
 
 
 def _words(options: argparse.Namespace) -> list[str]:
-    """The options as arguments of another such command, which does not detach itself."""
+    """Give the options as arguments of another such command, which does not detach itself."""
     words = [options.dataset] if options.dataset else []
     words += ["-o", str(options.output), *(["--resume"] if options.resume else [])]
     for name in ("preset", "init", "unlabelled", "name", "device", "devices"):
@@ -130,7 +130,7 @@ def require_training() -> None:
 
 
 def _changed(job: "Job", options: argparse.Namespace) -> "Job":
-    """The stored job with the options that may change when a run goes on."""
+    """Give the stored job with the options that may change when a run goes on."""
     from rwkv_core.training.recipe import changed_recipe
 
     if options.dataset and str(Path(options.dataset).absolute()) != job.dataset:
@@ -142,12 +142,12 @@ def _changed(job: "Job", options: argparse.Namespace) -> "Job":
 
 
 def _absolute(init: str | None) -> str | None:
-    """A path that still holds when the run is resumed from another folder; an id stays what it is."""
+    """Give a path that still holds when the run is resumed from another folder; an id stays what it is."""
     return str(Path(init).absolute()) if init is not None and Path(init).exists() else init
 
 
 def _log_to(console: Console, first: bool) -> None:
-    """What is logged to log.txt, on the terminal too; of several processes, one speaks."""
+    """Log to the terminal what goes to log.txt; of several processes, one speaks."""
     logger = logging.getLogger("rwkv_core.training")
     logger.setLevel(logging.INFO if first else logging.ERROR)
     logger.propagate = False

@@ -12,7 +12,7 @@ _CLASSES: dict[str, type[RWKVUNet] | type[URWKV]] = {"rwkv-unet": RWKVUNet, "u-r
 
 
 def build_network(architecture: str, *, variant: str, num_classes: int, in_channels: int = 1) -> Network:
-    """A network with fresh weights, in training mode.
+    """Give a network with fresh weights, in training mode.
 
     Args:
         architecture: a key of `rwkv_core.bundle.architectures.ARCHITECTURES`.

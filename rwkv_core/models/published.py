@@ -70,7 +70,7 @@ def load_published(network: RWKVUNet, state_dict: Mapping[str, object]) -> RWKVU
 
 
 def unwrap(state_dict: Mapping[str, object]) -> dict[str, Tensor]:
-    """The parameters themselves: without an enclosing dictionary and without a wrapper's prefix.
+    """Give the parameters themselves: without an enclosing dictionary and without a wrapper's prefix.
 
     Raises:
         CheckpointError: when there are no tensors, or something else stands among them.
@@ -91,5 +91,5 @@ def unwrap(state_dict: Mapping[str, object]) -> dict[str, Tensor]:
 
 
 def is_dead(name: str) -> bool:
-    """Whether the authors' code carries this parameter without ever using it, in blocks that lack the live one."""
+    """Tell whether the authors' code carries this parameter without ever using it, in blocks that lack the live one."""
     return bool(_ATTENTION.match(name) or _NEVER_USED.match(name))

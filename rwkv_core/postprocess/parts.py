@@ -85,7 +85,7 @@ def _remove(labelmap: Labelmap, value: int, unwanted: Callable[[NDArray[np.int64
 
 
 def _box(labelmap: Labelmap, value: int) -> Box | None:
-    """The smallest box that holds a class, None where it is absent."""
+    """Find the smallest box that holds a class, None where it is absent."""
     mask = labelmap == value
     sides = []
     for axis in range(3):

@@ -132,7 +132,7 @@ def volumes_ml(
 
 
 def _smoothed(labels: Labelmap, sigmas: list[float], reach: list[int]) -> Labelmap:
-    """A copy of `labels` in which every voxel has the label with the largest smoothed indicator."""
+    """Make a copy of `labels` in which every voxel has the label with the largest smoothed indicator."""
     found = np.zeros_like(labels)
     best = np.ones(labels.shape, np.float32)  # background: what the labels leave of 1
     boxes = _boxes(labels)
@@ -157,7 +157,7 @@ def _keep_largest(labelmap: Labelmap, mask: NDArray[np.bool_]) -> int:
 
 
 def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The largest connected part of `mask`."""
+    """Find the largest connected part of `mask`."""
     parts, count = ndimage.label(mask)
     if count < 2:
         return mask
@@ -177,13 +177,13 @@ def _distance(mask: NDArray[np.bool_], spacing: tuple[float, float, float]) -> N
 
 
 def _boxes(labelmap: Labelmap) -> dict[int, tuple[slice, ...]]:
-    """The smallest box around each label that occurs."""
+    """Find the smallest box around each label that occurs."""
     found = ndimage.find_objects(labelmap)
     return {label: box for label, box in enumerate(found, start=1) if box is not None}
 
 
 def _box_of(array: NDArray[np.generic]) -> tuple[slice, ...]:
-    """The smallest box around all that is not zero; empty when there is nothing."""
+    """Find the smallest box around all that is not zero; empty when there is nothing."""
     sides = []
     for axis in range(array.ndim):
         others = tuple(other for other in range(array.ndim) if other != axis)

@@ -57,7 +57,7 @@ def labels_from_probabilities(
     thresholds: Mapping[int, float] | None = None,
     off: Collection[int] = (),
 ) -> NDArray[np.unsignedinteger]:
-    """A labelmap with rules of its own for some classes.
+    """Make a labelmap with rules of its own for some classes.
 
     A class without a threshold claims the voxels where it is the most probable of all channels, background included. A
     class with threshold t claims those where its probability reaches t, whatever the others have. Where several claim

@@ -21,7 +21,7 @@ def refine(
     cancel: Cancel | None = None,
     clean: Callable[[NDArray[np.unsignedinteger]], None] | None = None,
 ) -> NDArray[np.unsignedinteger]:
-    """A labelmap from kept probabilities.
+    """Make a labelmap from kept probabilities.
 
     Args:
         probabilities: (1 + classes, K, J, I), of a whole volume or of a region of it; left as they are.

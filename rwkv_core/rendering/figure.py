@@ -63,8 +63,8 @@ def save_figure(path: Path, volume: Volume, segmentation: Segmentation, title: s
 
 
 def _fullest(labels: NDArray[np.unsignedinteger]) -> int:
-    """The slice that shows the most classes, and of those the one with the most labelled voxels."""
-    counts = [(len(np.unique(one)), int(np.count_nonzero(one))) for one in labels]
+    """Give the slice that shows the most classes, and of those the one with the most labelled voxels."""
+    counts = [(len(np.unique(label)), int(np.count_nonzero(label))) for label in labels]
     return max(range(len(counts)), key=lambda i: counts[i])
 
 
@@ -73,10 +73,10 @@ def _overlay(
 ) -> NDArray[np.float32]:
     """RGB picture of one slice, labels blended over it and outlined."""
     picture = np.repeat(grey[..., None], 3, axis=2)
-    for one in segmentation.classes:
-        mask = labels == one.value
+    for segment_class in segmentation.classes:
+        mask = labels == segment_class.value
         if not mask.any():
             continue
         opacity = np.where(mask & ~ndimage.binary_erosion(mask), _EDGE, _FILL)[..., None] * mask[..., None]
-        picture = picture * (1 - opacity) + np.array(one.color, np.float32) / 255 * opacity
+        picture = picture * (1 - opacity) + np.array(segment_class.color, np.float32) / 255 * opacity
     return picture.astype(np.float32)

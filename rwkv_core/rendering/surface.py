@@ -62,10 +62,12 @@ def render_surface(
     """
     view = _to_view(labelmap, ijk_to_ras)
     surfaces = []
-    for one in classes:
-        fluid = one.terminology is not None and one.terminology.type.value == _FLUID
-        if not fluid and (view == one.value).any():
-            surfaces.append(_trace(view == one.value, (np.array(one.color) / 255).astype(np.float32)))
+    for segment_class in classes:
+        fluid = segment_class.terminology is not None and segment_class.terminology.type.value == _FLUID
+        if not fluid and (view == segment_class.value).any():
+            surfaces.append(
+                _trace(view == segment_class.value, (np.array(segment_class.color) / 255).astype(np.float32))
+            )
     height, width = view.shape[1] * _FINER, view.shape[2] * _FINER
     picture = np.broadcast_to(np.array(background, np.float32), (height, width, 3)).copy()
     if not surfaces:
@@ -86,7 +88,7 @@ def render_surface(
 
 
 def _to_view(labelmap: NDArray[np.unsignedinteger], ijk_to_ras: NDArray[np.float64]) -> NDArray[np.uint16]:
-    """The labels in the view's frame (depth, rows, columns), cropped to what is labelled."""
+    """Give the labels in the view's frame (depth, rows, columns), cropped to what is labelled."""
     image = sitk.GetImageFromArray(labelmap.astype(np.uint16))
     origin, spacing, direction = lps_geometry(ijk_to_ras)
     image.SetOrigin(origin)

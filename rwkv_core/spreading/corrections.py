@@ -11,7 +11,7 @@ from rwkv_core.vocabulary import AXES, SliceIndex
 
 
 def edited_slices(before: NDArray[Any], after: NDArray[Any]) -> list[SliceIndex]:
-    """The fewest slices that hold all differences of two labelmaps, found greedily, along all three axes.
+    """Find the fewest slices that hold all differences of two labelmaps, found greedily, along all three axes.
 
     A slice corrected in one view changes a line in nearly every slice of the other two; only the one that explains
     most is counted. The first of equals, K before J before I, is taken.
@@ -29,7 +29,7 @@ def edited_slices(before: NDArray[Any], after: NDArray[Any]) -> list[SliceIndex]
     counts = [np.bincount(places[:, axis], minlength=size) for axis, size in enumerate(before.shape)]
     found = []
     while len(places):
-        axis = max(range(3), key=lambda one: counts[one].max())
+        axis = max(range(3), key=lambda dimension: counts[dimension].max())
         index = int(counts[axis].argmax())
         found.append(SliceIndex(AXES[axis], index))
         inside = places[:, axis] == index
@@ -40,20 +40,20 @@ def edited_slices(before: NDArray[Any], after: NDArray[Any]) -> list[SliceIndex]
 
 
 def slices_mask(shape: tuple[int, ...], slices: Iterable[SliceIndex]) -> NDArray[np.bool_]:
-    """(K, J, I), true in the given slices."""
+    """Make a mask (K, J, I), true in the given slices."""
     mask = np.zeros(shape, bool)
-    for one in slices:
-        one.of(mask)[...] = True
+    for index in slices:
+        index.of(mask)[...] = True
     return mask
 
 
 def keep_slices(
     new: NDArray[np.unsignedinteger], users: NDArray[np.unsignedinteger], slices: Iterable[SliceIndex]
 ) -> NDArray[np.unsignedinteger]:
-    """A copy of the labelmap `new` in which the given slices (verified, edited) are those of `users`."""
+    """Make a copy of the labelmap `new` in which the given slices (verified, edited) are those of `users`."""
     kept = new.astype(np.promote_types(new.dtype, users.dtype))
-    for one in slices:
-        one.of(kept)[...] = one.of(users)
+    for index in slices:
+        index.of(kept)[...] = index.of(users)
     return kept
 
 
@@ -63,7 +63,7 @@ def changed_values(
     slices: Iterable[SliceIndex],
     new: Iterable[int] = (),
 ) -> set[int]:
-    """The labels that the user's corrections are about: those that voxels were taken from, or given to.
+    """Give the labels that the user's corrections are about: those that voxels were taken from, or given to.
 
     Args:
         before: (K, J, I), the prediction.
@@ -74,7 +74,7 @@ def changed_values(
     mask = slices_mask(before.shape, slices) & (before != users)
     taken, given = before[mask], users[mask]
     is_new = np.isin(given, list(new))
-    return {int(one) for one in np.unique(np.concatenate([given, taken[~is_new]]))}
+    return {int(value) for value in np.unique(np.concatenate([given, taken[~is_new]]))}
 
 
 def standing_labels(
@@ -82,7 +82,7 @@ def standing_labels(
     slices: Iterable[SliceIndex],
     before: NDArray[np.unsignedinteger] | None = None,
 ) -> NDArray[np.unsignedinteger]:
-    """The labelmap as it stood before the corrections.
+    """Give the labelmap as it stood before the corrections.
 
     Args:
         labelmap: (K, J, I), the truth in `slices`.
@@ -94,8 +94,8 @@ def standing_labels(
         return before
     result = labelmap.copy()
     given = set(slices)
-    for one in given:
-        free = (place for place in range(labelmap.shape[one.dimension]) if SliceIndex(one.axis, place) not in given)
-        source = min(free, key=lambda other, one=one: abs(other - one.index), default=None)  # type: ignore[misc]
-        one.of(result)[...] = 0 if source is None else SliceIndex(one.axis, source).of(labelmap)
+    for index in given:
+        free = (place for place in range(labelmap.shape[index.dimension]) if SliceIndex(index.axis, place) not in given)
+        source = min(free, key=lambda other, index=index: abs(other - index.index), default=None)  # type: ignore[misc]
+        index.of(result)[...] = 0 if source is None else SliceIndex(index.axis, source).of(labelmap)
     return result

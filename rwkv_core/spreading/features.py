@@ -42,7 +42,7 @@ class VolumeFeatures:
         )
 
     def within(self, box: Box) -> NDArray[np.float16]:
-        """View of the maps in a smaller box."""
+        """View the maps in a smaller box."""
         inside = tuple(
             slice(asked.start - own.start, asked.stop - own.start) for own, asked in zip(self.box, box, strict=True)
         )

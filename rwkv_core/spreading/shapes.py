@@ -66,12 +66,12 @@ class ShapePrior:
         return self._stacks[axis].reach
 
     def ends(self, axis: int) -> tuple[int, int] | None:
-        """The first and the last slice along an axis in which something was drawn."""
+        """Find the first and the last slice along an axis in which something was drawn."""
         stack = self._stacks.get(axis)
         return (stack.filled[0], stack.filled[-1]) if stack and stack.filled else None
 
     def at(self, index: SliceIndex, without_it: bool = False) -> ShapeAt | None:
-        """The shape in a slice of the box; None when nothing at all is known of it.
+        """Give the shape in a slice of the box; None when nothing at all is known of it.
 
         Args:
             index: of the slice.
@@ -80,9 +80,9 @@ class ShapePrior:
         found = []
         for axis, stack in self._stacks.items():
             if axis == index.dimension:
-                one = stack.at(index.index, index.index if without_it else None)
-                if one is not None:
-                    found.append(one)
+                shape = stack.at(index.index, index.index if without_it else None)
+                if shape is not None:
+                    found.append(shape)
             else:
                 found.append(self._across(axis, index))
         if not found:
@@ -90,10 +90,10 @@ class ShapePrior:
         if len(found) == 1:
             return found[0]
         floor = 0.5 * self.pixel
-        weights = [1 / (one.distance + floor) ** 2 for one in found]
+        weights = [1 / (shape.distance + floor) ** 2 for shape in found]
         total = np.sum(np.broadcast_arrays(*weights), 0)
-        depth = sum(one.depth * weight for one, weight in zip(found, weights, strict=True)) / total
-        beyond = np.minimum.reduce(np.broadcast_arrays(*(one.beyond for one in found)))
+        depth = sum(shape.depth * weight for shape, weight in zip(found, weights, strict=True)) / total
+        beyond = np.minimum.reduce(np.broadcast_arrays(*(shape.beyond for shape in found)))
         return ShapeAt(
             depth.astype(np.float32),
             (1 / np.sqrt(total) - floor / np.sqrt(len(found))).clip(0).astype(np.float32),
@@ -101,13 +101,13 @@ class ShapePrior:
         )
 
     def _across(self, axis: int, index: SliceIndex) -> ShapeAt:
-        """What the slices along another axis say in this one."""
+        """Tell what the slices along another axis say in this one."""
         stack = self._stacks[axis]
         if axis not in self._volumes:
             layers = [stack.at(place) for place in range(stack.size)]
-            self._volumes[axis] = np.stack([one.depth for one in layers if one], axis).astype(np.float16)
-            stack.distances = np.array([float(one.distance.flat[0]) for one in layers if one], np.float32)
-            stack.beyonds = np.array([float(one.beyond.flat[0]) for one in layers if one], np.float32)
+            self._volumes[axis] = np.stack([layer.depth for layer in layers if layer], axis).astype(np.float16)
+            stack.distances = np.array([float(layer.distance.flat[0]) for layer in layers if layer], np.float32)
+            stack.beyonds = np.array([float(layer.beyond.flat[0]) for layer in layers if layer], np.float32)
         depth = index.of(self._volumes[axis]).astype(np.float32)
         rows = axis == min(other for other in range(3) if other != index.dimension)
         view = (slice(None), None) if rows else (None, slice(None))

@@ -180,7 +180,7 @@ def _chosen_values(
     before: Labels | None,
     locked: Collection[int],
 ) -> list[int]:
-    """The structures to carry on, sorted.
+    """Give the structures to carry on, sorted.
 
     Raises:
         InputError: when there are none, or one is in no slice.
@@ -237,7 +237,7 @@ def _box(
 
 
 def _wider(box: Box, shape: tuple[int, ...]) -> Box:
-    """An eighth larger on each side: so the next call, with another slice, finds its features there."""
+    """Widen a region by an eighth on each side: so the next call, with another slice, finds its features there."""
     sides = [
         slice(max(part.start - (part.stop - part.start) // 8, 0), min(part.stop + (part.stop - part.start) // 8, size))
         for part, size in zip(box, shape, strict=True)
@@ -330,7 +330,7 @@ class _Work:
         self._classifier = VoxelClassifier(self._samples(self._slices, _PIXELS))
 
     def _without(self, shape: ShapePrior, index: SliceIndex, whole: bool) -> ShapeAt:
-        """The shape in a given slice, as if it had not been given."""
+        """Give the shape in a given slice, as if it had not been given."""
         own = shape.own(index)
         if whole:
             found = shape.at(index, without_it=True)
@@ -346,7 +346,7 @@ class _Work:
         return ShapeAt((own + noise - 0.5 * _DEFAULT_SLOPE * distance).astype(np.float32), flat, flat)
 
     def _likeliest_slope(self, place: int) -> float:
-        """How much an interpolated border is off, as the left-out slices say."""
+        """Tell how much an interpolated border is off, as the left-out slices say."""
         losses = dict.fromkeys(_SLOPES, 0.0)
         for index in self._slices:
             own = index.of(self._labels) == self.values[place]
@@ -519,7 +519,7 @@ class _Work:
         return found, doubt
 
     def _range(self, place: int) -> tuple[int, int]:
-        """The first and last slice of the box along the main axis in which a structure is looked for."""
+        """Find the first and last slice of the box along the main axis in which a structure is looked for."""
         size = self._labels.shape[self.axis]
         ends = self._shapes[place].ends(self.axis)
         if ends is None or self._stood_before[place]:
@@ -529,7 +529,7 @@ class _Work:
         return max(ends[0] - more, 0), min(ends[1] + more, size - 1)
 
     def written(self, odds: NDArray[np.float16], locked: Collection[int]) -> Labels:
-        """The labelmap with the answer in it, but for the slices that must not change."""
+        """Give the labelmap with the answer in it, but for the slices that must not change."""
         result = self._labelmap.copy()
         part, stood = result[self.box], self._stood
         taken, becomes = repaints(self._standing, self._labelmap, self._given, self.values)
@@ -575,7 +575,7 @@ class _Work:
 
 
 def _between(own: NDArray[np.float32], left_out: ShapeAt, share: NDArray[np.float32] | np.float32) -> ShapeAt:
-    """A shape as far off as it would be at a share of the distance at which the left-out slice is."""
+    """Give a shape as far off as it would be at a share of the distance at which the left-out slice is."""
     return ShapeAt((1 - share) * own + share * left_out.depth, share * left_out.distance, share * left_out.beyond)
 
 

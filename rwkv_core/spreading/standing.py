@@ -16,7 +16,7 @@ Labels = NDArray[np.unsignedinteger]
 def repaints(
     standing: Labels, labelmap: Labels, slices: Sequence[SliceIndex], values: Collection[int]
 ) -> tuple[dict[int, set[int]], dict[int, int]]:
-    """What the corrections say about labels that take voxels of others.
+    """Tell what the corrections say about labels that take voxels of others.
 
     Returns:
         For each of `values`, the labels that it took voxels from; and for each, the label, not among `values`, that

@@ -119,7 +119,7 @@ class RandCropAndEnlarged(RandomizableTransform, MapTransform):
 
 
 def _moves(settings: Augmentation, size: Sequence[int], spacing: Sequence[float] | None = None) -> list[Any]:
-    """The transforms of geometry that are on, for slices (H, W), or blocks (D, H, W) of a spacing."""
+    """Give the transforms of geometry that are on, for slices (H, W), or blocks (D, H, W) of a spacing."""
     steps: list[Any] = []
     rows, columns = len(size) - 2, len(size) - 1
     border = "zeros" if spacing is None else "border"
@@ -156,7 +156,7 @@ def _angles(largest: float, spacing: Sequence[float] | None) -> list[float]:
 
 
 def _changes(settings: Augmentation) -> list[Any]:
-    """The other transforms that are on."""
+    """Give the other transforms that are on."""
     steps: list[Any] = []
     if settings.brightness_contrast:
         brighter = RandScaleIntensityd("image", factors=0.2, prob=1.0)
@@ -185,7 +185,7 @@ class Clipd(MapTransform):
 
 
 def _gate(probability: float, steps: list[Any]) -> Any:
-    """All of `steps`, or nothing."""
+    """Give all of `steps`, or nothing."""
     if probability >= 1:
         return Compose(steps)
     return OneOf([Compose(steps), Identityd(_BOTH)], weights=[probability, 1 - probability])

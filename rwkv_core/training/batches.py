@@ -66,7 +66,7 @@ class EpochOrder(Sampler[list[Key]]):
         return -(-len(self.labelled) // self.batch)
 
     def start_at(self, epoch: int, step: int = 0) -> None:
-        """What the next `iter` gives: an epoch, from one of its steps on."""
+        """Choose what the next `iter` gives: an epoch, from one of its steps on."""
         self.epoch, self.first = epoch, step
 
     def __len__(self) -> int:

@@ -103,7 +103,7 @@ class BrainTraining(lightning.LightningModule):
 
 
 def twins(config: BundleConfig) -> list[int]:
-    """The channel of each channel's other side; its own number where there is none."""
+    """Give the channel of each channel's other side; its own number where there is none."""
     channel_of = {c.value: channel for channel, c in enumerate(config.classes, 1)}
     opposite = [
         channel if c.opposite is None else channel_of[c.opposite] for channel, c in enumerate(config.classes, 1)

@@ -60,7 +60,7 @@ def save_weights(path: Path, network: dict[str, Any], epoch: int) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What `save_checkpoint` or `save_weights` wrote, on the CPU.
+    """Read what `save_checkpoint` or `save_weights` wrote, on the CPU.
 
     Raises:
         CheckpointError: when it is damaged or something else.

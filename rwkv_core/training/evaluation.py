@@ -185,7 +185,7 @@ def _cases(dataset: Dataset, split: str) -> tuple[str, list[Case]]:
 def _segmenting(
     bundle: Bundle, mode: Literal["best", "paper"], device: str, channel: int | None
 ) -> Callable[[Case, Sample], NDArray[np.unsignedinteger]]:
-    """A function from a case to its labelmap (K, J, I)."""
+    """Make a function from a case to its labelmap (K, J, I)."""
     if bundle.config.in_channels == 3:
         return lambda case, sample: label_pixels(
             bundle, one_or_three_channels(sample, channel, 3), sample, mode, device
@@ -203,15 +203,15 @@ def _segmenting(
 
 
 def _mean(found: Sequence[Agreement]) -> Mean:
-    return _averaged(found, sum(not math.isnan(one.dice) for one in found))
+    return _averaged(found, sum(not math.isnan(agreement.dice) for agreement in found))
 
 
 def _averaged(found: Sequence[Agreement | Mean], cases: int) -> Mean:
     return Mean(
-        _nanmean([one.dice for one in found]),
-        _nanmean([one.hd95 for one in found]),
-        _nanmean([one.paper_dice for one in found]),
-        _nanmean([one.paper_hd95 for one in found]),
+        _nanmean([agreement.dice for agreement in found]),
+        _nanmean([agreement.hd95 for agreement in found]),
+        _nanmean([agreement.paper_dice for agreement in found]),
+        _nanmean([agreement.paper_hd95 for agreement in found]),
         cases,
     )
 
@@ -268,12 +268,12 @@ def label_pixels(
     scale = fit_intensity(preprocessing.intensity, np.asarray(image), exact=mode == "paper")
     shape = (stack.shape[1], stack.shape[2])
     resampler = make_resampler(preprocessing, shape, stack.spacing[1:], mode == "paper")
-    values = np.array([0, *(one.value for one in bundle.config.classes)], np.uint16)
+    values = np.array([0, *(segment_class.value for segment_class in bundle.config.classes)], np.uint16)
     labelmap = np.zeros(image.shape[1:], np.uint16)
     target = stack.to_stack(labelmap)
     source = [stack.to_stack(channel) for channel in image]
     for n in range(stack.shape[0]):
-        raw = np.stack([one[n] for one in source])
+        raw = np.stack([channel[n] for channel in source])
         batch = as_numpy(resampler.to_network(scale(raw), scale.padding)).swapaxes(0, 1)
         target[n] = values[resampler.labels(as_numpy(engine(batch)))[0]]
     return labelmap

@@ -33,7 +33,7 @@ def write_report(folder: Path, result: Evaluation) -> None:
 
 
 def document(result: Evaluation) -> dict[str, Any]:
-    """The contents of evaluation.json."""
+    """Give the contents of evaluation.json."""
     return {
         "model": result.model,
         "dataset": result.dataset,

@@ -52,7 +52,7 @@ def describe(
     started_from: str,
     typical_ml: dict[int, float] | None = None,
 ) -> BundleConfig:
-    """The config.json of the model."""
+    """Give the config.json of the model."""
     recipe, dataset = job.recipe, inputs.dataset
     kept = progress.best_epoch if recipe.keep == "best" and progress.best_epoch else progress.epoch
     training = {
@@ -110,7 +110,7 @@ def write_model(
 
 
 def add_to_store(bundle: Bundle, folder: RunFolder, store: Path) -> Bundle:
-    """A copy of the run's bundle in the store.
+    """Make a copy of the run's bundle in the store.
 
     Raises:
         StorageError: when it cannot be written.
@@ -123,5 +123,5 @@ def add_to_store(bundle: Bundle, folder: RunFolder, store: Path) -> Bundle:
 
 
 def _run_id(path: Path) -> str:
-    """What the store remembers of a run: its folder."""
+    """Tell what the store remembers of a run: its folder."""
     return str(path.absolute())

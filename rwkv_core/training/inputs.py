@@ -71,7 +71,7 @@ def read_inputs(job: Job) -> Inputs:
 
 
 def preprocessing_of(recipe: Recipe, dataset: Dataset) -> Preprocessing:
-    """The recipe's, or that of the bundle that it starts from; in the order that the data set's arrays have.
+    """Give the recipe's, or that of the bundle that it starts from; in the order that the data set's arrays have.
 
     Raises:
         InputError: when neither has one.
@@ -108,7 +108,7 @@ def channels_of(recipe: Recipe, dataset: Dataset) -> int:
 def slices_of(
     inputs: Inputs, recipe: Recipe, folder: RunFolder, status: Status, stop: Callable[[], bool]
 ) -> tuple[SliceCache, str]:
-    """The run's slice cache and its key; made by the run's first process where it is not there, awaited by others.
+    """Give the run's slice cache and its key; made by the run's first process where it is not there, awaited by others.
 
     Raises:
         InputError: when the data set has errors.
@@ -155,7 +155,7 @@ def patch_size(recipe: Recipe, preprocessing: Preprocessing, cache: SliceCache) 
 
 
 def _unlabelled(job: Job) -> Dataset | None:
-    """The images for the consistency loss, or None where the recipe has no such term.
+    """Give the images for the consistency loss, or None where the recipe has no such term.
 
     Raises:
         InputError: when the recipe has, and there are none.

@@ -137,7 +137,7 @@ class Loop:
         return True
 
     def _epoch(self) -> bool:
-        """The rest of one epoch; False when it was stopped."""
+        """Give the rest of one epoch; False when it was stopped."""
         at = self.progress
         self.order.start_at(at.epoch, at.step)
         rate = cosine_rate(self.recipe, at.epoch)
@@ -328,7 +328,7 @@ class Loop:
                 distributed.broadcast(buffer, 0)
 
     def _agreed(self, *wishes: bool) -> list[bool]:
-        """What any of the processes wants, on all of them."""
+        """Share what any of the processes wants with all of them."""
         if self.fabric.world_size == 1:
             return list(wishes)
         votes = torch.tensor(wishes, dtype=torch.float32, device=self.fabric.device)
@@ -353,7 +353,7 @@ class Loop:
             )
 
     def _early(self) -> bool:
-        """Whether the validation Dice has not become better for too long."""
+        """Tell whether the validation Dice has not become better for too long."""
         at, patience = self.progress, self.recipe.early_stopping
         if patience is None or not at.best_epoch or at.epoch - at.best_epoch < patience:
             return False
@@ -389,6 +389,6 @@ class Loop:
 
 
 def cosine_rate(recipe: Recipe, epoch: int) -> float:
-    """The learning rate of an epoch, counted from 0: torch's CosineAnnealingLR with T_max = epochs."""
+    """Give the learning rate of an epoch, counted from 0: torch's CosineAnnealingLR with T_max = epochs."""
     wave = (1 + math.cos(math.pi * epoch / recipe.epochs)) / 2
     return recipe.minimum_rate + (recipe.learning_rate - recipe.minimum_rate) * wave

@@ -54,7 +54,7 @@ class View:
     noise: float
 
     def apply(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        """The changed images (B, C, H, W)."""
+        """Give the changed images (B, C, H, W)."""
         noise = torch.randn(image.shape, generator=generator).to(image.device, image.dtype)
         seen = image * self.gain + self.noise * noise
         seen = seen.flip(3) if self.flip else seen

@@ -80,7 +80,7 @@ def _surface(mask: Mask) -> Mask:
 
 
 def _box(mask: Mask) -> tuple[slice, slice, slice]:
-    """The part of the array that holds the mask: distances within it are those of the whole."""
+    """Give the part of the array that holds the mask: distances within it are those of the whole."""
     k, j, i = (
         slice(int(found[0]), int(found[-1]) + 1)
         for found in (

@@ -58,7 +58,7 @@ def draw_preview(
     prediction: NDArray[np.integer[Any]],
     colors: Sequence[tuple[int, int, int]],
 ) -> None:
-    """The slice with its label (left) and with the prediction (right) as coloured areas.
+    """Give the slice with its label (left) and with the prediction (right) as coloured areas.
 
     Args:
         path: of the .png.

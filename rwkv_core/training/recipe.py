@@ -170,12 +170,12 @@ class Recipe(StrictModel):
 
 
 def preset_names() -> list[str]:
-    """The presets that exist."""
+    """Give the presets that exist."""
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
 def load_recipe(preset: str, changes: Sequence[str] = (), **fields: Any) -> Recipe:
-    """A preset with fields changed.
+    """Give a preset with fields changed.
 
     Args:
         preset: its name, or the path of a .yaml file of one's own.
@@ -256,7 +256,7 @@ def _preprocessing_of(content: dict[str, Any], changes: Sequence[str]) -> dict[s
 
 
 def _kinds_first(changes: Sequence[str]) -> list[str]:
-    """The changes with those of a method before those of its fields."""
+    """Give the changes with those of a method before those of its fields."""
     return sorted(changes, key=lambda change: not change.partition("=")[0].strip().endswith(f".{_KIND}"))
 
 
@@ -290,7 +290,7 @@ def _value(text: str) -> Any:
 
 
 def find_bundle(init: str | None) -> Bundle | None:
-    """The bundle that a recipe starts from; None for fresh weights and for checkpoints.
+    """Give the bundle that a recipe starts from; None for fresh weights and for checkpoints.
 
     Raises:
         BundleError: when there is no such bundle.

@@ -183,7 +183,7 @@ def _loggers(folder: RunFolder) -> list[Any]:
 
 @contextmanager
 def _stopping(folder: RunFolder, cancel: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
-    """A question whether to stop: by `cancel`, the file `stop`, Ctrl-C or SIGTERM; a second Ctrl-C interrupts."""
+    """Make a question whether to stop: by `cancel`, the file `stop`, Ctrl-C or SIGTERM; a second Ctrl-C interrupts."""
     asked = threading.Event()
     old: dict[int, Any] = {}
 
@@ -204,7 +204,7 @@ def _stopping(folder: RunFolder, cancel: Callable[[], bool]) -> Iterator[Callabl
 
 
 def _for_people(error: BaseException, folder: RunFolder) -> BaseException:
-    """What a library raised, as an error that says what to do, where it is one that a person can cure."""
+    """Word what a library raised as an error that says what to do, where a person can cure it."""
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
         return StorageError(f"{error.filename or folder.path} cannot be written: {error.strerror}.", STORAGE_HINT)
     if out_of_memory(error):
@@ -215,7 +215,7 @@ def _for_people(error: BaseException, folder: RunFolder) -> BaseException:
 
 
 def _tell(status: Status, error: BaseException) -> None:
-    """What ended the run, in status.json and the log."""
+    """Write what ended the run to status.json and the log."""
     if isinstance(error, KeyboardInterrupt):
         status.update(state="stopped", message="Interrupted; it can be resumed.")
     elif isinstance(error, RWKVUNetError):

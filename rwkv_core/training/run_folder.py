@@ -93,7 +93,7 @@ class RunFolder:
         return config
 
     def read_config(self) -> dict[str, Any]:
-        """The contents of config.json.
+        """Give the contents of config.json.
 
         Raises:
             InputError: when there is none, or it is damaged.

@@ -85,7 +85,7 @@ class Status:
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """The contents of a run's status.json; empty where there is none.
+    """Give the contents of a run's status.json; empty where there is none.
 
     Fields that are not of their kind are left out: a damaged file of one run must not hide the others. The state of a
     run whose process is gone without a word (killed, power cut) is "interrupted".
@@ -119,12 +119,12 @@ def request_stop(folder: Path) -> None:
 
 
 def stop_requested(folder: Path) -> bool:
-    """Whether somebody did."""
+    """Tell whether somebody asked the run to stop."""
     return (folder / STOP_FILE).exists()
 
 
 def runs_in(folder: Path) -> Iterator[Path]:
-    """The run folders directly in a folder, the one that was started or resumed last first."""
+    """Give the run folders directly in a folder, the one that was started or resumed last first."""
     found = []
     for path in folder.iterdir() if folder.is_dir() else ():
         if (path / "config.json").is_file() and (status := read_status(path)):
@@ -133,7 +133,7 @@ def runs_in(folder: Path) -> Iterator[Path]:
 
 
 def process_exists(pid: int) -> bool:
-    """Whether there is such a process on this machine; True where that cannot be asked without harm (Windows)."""
+    """Tell whether there is such a process on this machine; True where that cannot be asked without harm (Windows)."""
     if os.name != "posix":
         return True
     try:
@@ -146,7 +146,7 @@ def process_exists(pid: int) -> bool:
 
 
 def _alive(folder: Path, status: dict[str, Any]) -> bool:
-    """A run holds its lock as long as it lives, and the system lets go of it however it dies."""
+    """Tell whether a run lives: it holds its lock, and the system lets go of it however the run dies."""
     if status.get("host") != socket.gethostname():
         return time.time() - float(status.get("heartbeat", 0)) < _ALIVE_SECONDS
     if not process_exists(int(status.get("pid", 0))):

@@ -73,19 +73,19 @@ class SliceCache:
         """(C, H, W), read-only, mapped."""
         if self._images is None:
             self._images = np.memmap(self.folder / _IMAGES, np.float32, "r")
-        one = self.slices[index]
-        return self._images[one.image : one.image + int(np.prod(one.shape))].reshape(one.shape)
+        entry = self.slices[index]
+        return self._images[entry.image : entry.image + int(np.prod(entry.shape))].reshape(entry.shape)
 
     def label(self, index: int) -> NDArray[np.uint8]:
         """(H, W), read-only, mapped."""
         if self._labels is None:
             self._labels = np.memmap(self.folder / _LABELS, np.uint8, "r")
-        one = self.slices[index]
-        return self._labels[one.label : one.label + one.shape[1] * one.shape[2]].reshape(one.shape[1:])
+        entry = self.slices[index]
+        return self._labels[entry.label : entry.label + entry.shape[1] * entry.shape[2]].reshape(entry.shape[1:])
 
     def of_split(self, split: str) -> list[int]:
         """Indices of the slices of one split."""
-        return [n for n, one in enumerate(self.slices) if one.split == split]
+        return [n for n, entry in enumerate(self.slices) if entry.split == split]
 
     def volumes(self, split: str) -> list[list[int]]:
         """Indices of the slices of each case of one split, in order; they are all of one size."""
@@ -100,14 +100,14 @@ class SliceCache:
 
 
 def open_cache(folder: Path, key: str) -> SliceCache | None:
-    """The cache in a folder, if it is whole and was made for this key."""
+    """Give the cache in a folder, if it is whole and was made for this key."""
     try:
         content = read_json(folder / _INDEX)
         if content["key"] != key:
             return None
         slices = tuple(
-            CachedSlice(**{**one, "shape": tuple(one["shape"]), "classes": tuple(one["classes"])})
-            for one in content["slices"]
+            CachedSlice(**{**entry, "shape": tuple(entry["shape"]), "classes": tuple(entry["classes"])})
+            for entry in content["slices"]
         )
         return SliceCache(folder, slices, {int(value): float(ml) for value, ml in content["typical_ml"].items()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -137,14 +137,14 @@ class Preparation:
     @property
     def values(self) -> tuple[int, ...]:
         """Label values of the classes, in the channels' order."""
-        return tuple(one.value for one in self.dataset.classes)
+        return tuple(label_class.value for label_class in self.dataset.classes)
 
     @property
     def key(self) -> str:
         """Changes whenever the prepared slices would: files (size and time), splits, classes, preparation."""
         files: list[Any] = []
-        for one in (self.dataset, self.unlabelled):
-            for case in one.cases if one else ():
+        for dataset in (self.dataset, self.unlabelled):
+            for case in dataset.cases if dataset else ():
                 paths = [*case.images, *([case.label] if case.label else [])]
                 stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in paths if p.exists()]
                 files.append([case.id, case.split, stats])
@@ -198,7 +198,7 @@ def build_cache(
         content = {
             "key": key,
             "typical_ml": report.typical_ml(),
-            "slices": [asdict(one) for one in slices],
+            "slices": [asdict(entry) for entry in slices],
         }
         with replacing(folder / _INDEX) as path:
             path.write_text(json.dumps(content), encoding="utf-8")
@@ -233,19 +233,26 @@ def _add_case(
         image = one_or_three_channels(sample, preparation.channel, preparation.channels)
         label, values = sample.label if labelled else None, preparation.values
         made = prepared_slices(image, label, sample, preparation.preprocessing, values, preparation.paper)
-        for number, one in enumerate(made):
+        for number, prepared in enumerate(made):
             first_label = -1
             classes: tuple[int, ...] = ()
             first_image = images.tell() // 4
-            one.image.tofile(images)
-            if one.label is not None:
+            prepared.image.tofile(images)
+            if prepared.label is not None:
                 first_label = labels.tell()
-                one.label.tofile(labels)
-                classes = tuple(int(v) for v in np.unique(one.label) if 0 < v <= len(values))
-            channels_, height, width = one.image.shape
+                prepared.label.tofile(labels)
+                classes = tuple(int(v) for v in np.unique(prepared.label) if 0 < v <= len(values))
+            channels_, height, width = prepared.image.shape
             slices.append(
                 CachedSlice(
-                    case.id, number, split, (channels_, height, width), first_image, first_label, classes, one.padding
+                    case.id,
+                    number,
+                    split,
+                    (channels_, height, width),
+                    first_image,
+                    first_label,
+                    classes,
+                    prepared.padding,
                 )
             )
     except InputError as error:

@@ -39,7 +39,7 @@ class PreparedSlice:
 
 
 def one_or_three_channels(sample: Sample, channel: int | None, channels: int) -> NDArray[np.generic]:
-    """The image (C, K, J, I) with the wanted number of channels: one chosen, RGB to grey, or grey to RGB.
+    """Give the image (C, K, J, I) with the wanted number of channels: one chosen, RGB to grey, or grey to RGB.
 
     Raises:
         InputError: when `channel` is not there, or there are neither one nor three.
@@ -70,7 +70,7 @@ def prepared_slices(
     values: tuple[int, ...],
     paper: bool,
 ) -> Iterator[PreparedSlice]:
-    """Every slice of a case, in order.
+    """List every slice of a case, in order.
 
     Args:
         image: (C, K, J, I).
@@ -118,7 +118,7 @@ def _inputs(source: Array, part: slice, resampler: Resampler, scale: IntensitySc
 
 
 def _planes(source: Array, planes: int, resampler: Resampler, scale: IntensityScale) -> NDArray[np.float32]:
-    """A stack of slices (S, R, C) on a volumetric network's grid, (planes, H, W)."""
+    """Give a stack of slices (S, R, C) on a volumetric network's grid, (planes, H, W)."""
     return resampled_in_depth(len(source), planes, resampler.size, lambda part: _inputs(source, part, resampler, scale))
 
 

@@ -31,7 +31,7 @@ def starting_point(
     in_channels: int,
     architecture: str | None = None,
 ) -> StartingPoint:
-    """The network for these classes.
+    """Make the network for these classes.
 
     Args:
         init: bundle (id or folder), checkpoint (.pth), or None.

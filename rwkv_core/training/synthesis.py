@@ -260,7 +260,7 @@ class SliceGenerator:
         return torch.isin(self.source.ids, torch.tensor(ids, device=self.device))
 
     def __call__(self, batch: int, height: int, width: int) -> Slices:
-        """A batch of slices of one size."""
+        """Give a batch of slices of one size."""
         plane = self._integers(len(PLANES), batch)
         indices = self._atrophy(self._cut(plane, height, width))  # (B, layers, H, W)
         stripped = self._chance(self.variation.stripped, batch)
@@ -335,7 +335,7 @@ class SliceGenerator:
         return height + from_middle * (1 - amount * near)
 
     def _faceless(self, point: Tensor, size: Tensor, indices: Tensor) -> Tensor:
-        """What a defacing tool takes away: all but the brain in front of an oblique plane, in some heads."""
+        """Find what a defacing tool takes away: all but the brain in front of an oblique plane, in some heads."""
         batch = len(point)
         angle = torch.deg2rad(self._uniform(15, 65, batch))
         forward = torch.stack([torch.zeros_like(angle), angle.cos(), -angle.sin()], 1)
@@ -410,7 +410,7 @@ class SliceGenerator:
         return mean.flatten()[sample] + std.flatten()[sample] * self._normal(*indices.shape)
 
     def _texture(self, image: Tensor, middle: Tensor) -> Tensor:
-        """What label maps do not tell apart: muscle, fat and vessels outside, dura, uneven tissue, masses."""
+        """Draw what label maps do not tell apart: muscle, fat and vessels outside, dura, uneven tissue, masses."""
         vary, (batch, height, width) = self.variation, image.shape
         outside = self.extracerebral[middle]
         patches = self._smooth_noise(batch, 1, height, width, knots=(8, 48))[:, 0]
@@ -476,7 +476,7 @@ class SliceGenerator:
         return image.clamp(0, 1) ** gamma
 
     def _seen(self, batch: int, height: int, width: int) -> Tensor:
-        """Whether each pixel is in the image (B, H, W): some images end within the head, on one side."""
+        """Tell whether each pixel is in the image (B, H, W): some images end within the head, on one side."""
         row = torch.arange(height, device=self.device)[:, None].expand(height, width)
         column = torch.arange(width, device=self.device).expand(height, width)
         from_side = torch.stack([row, height - 1 - row, column, width - 1 - column])[self._integers(4, batch)]
@@ -501,7 +501,7 @@ class SliceGenerator:
         return about_x.view(-1, 3, 3) @ about_y.view(-1, 3, 3) @ about_z.view(-1, 3, 3)
 
     def _share(self, below: int) -> int:
-        """A random number that the whole batch shares."""
+        """Draw a random number that the whole batch shares."""
         return int(torch.randint(below, (), generator=self.dice))
 
     def _uniform(self, low: float, high: float, *shape: int) -> Tensor:
@@ -518,7 +518,7 @@ class SliceGenerator:
 
 
 def _neighbours(mask: Tensor) -> Tensor:
-    """The largest value of each pixel and its eight neighbours, (..., H, W)."""
+    """Find the largest value of each pixel and its eight neighbours, (..., H, W)."""
     return F.max_pool2d(mask.flatten(0, -3)[:, None], 3, 1, 1).view_as(mask)
 
 

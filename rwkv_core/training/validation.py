@@ -142,7 +142,7 @@ def _volumes(
     network: Callable[[Tensor], Tensor],
     device: torch.device,
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Every plane with its logits (1, classes, H, W)."""
+    """List every plane with its logits (1, classes, H, W)."""
     for volume in volumes:
         grid = np.stack([cache.image(n)[0] for n in volume]).astype(np.float32)
         padding = cache.slices[volume[0]].padding
@@ -153,7 +153,7 @@ def _volumes(
 
 
 def _most_telling(cache: SliceCache, volumes: list[list[int]]) -> int:
-    """The plane that shows most classes, nearest to the middle of its case; -1 where there is none."""
+    """Give the plane that shows most classes, nearest to the middle of its case; -1 where there is none."""
     ranked = [
         (len(cache.slices[n].classes), -abs(place - len(volume) // 2), -n)
         for volume in volumes

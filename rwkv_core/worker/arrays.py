@@ -59,7 +59,7 @@ class PrivateFolder:
 
     @classmethod
     def create(cls, parent: Path | None = None) -> "PrivateFolder":
-        """A new folder with mode 0700 (on Windows, with the permissions of `parent`).
+        """Make a new folder with mode 0700 (on Windows, with the permissions of `parent`).
 
         Args:
             parent: None for the system's folder of temporary files.
@@ -124,7 +124,7 @@ class PrivateFolder:
         return name
 
     def get(self, name: str) -> Array:
-        """A file's array, mapped and read-only: its voxels are read from disk when they are used.
+        """Give a file's array, mapped and read-only: its voxels are read from disk when they are used.
 
         Raises:
             InputError: when `name` is not one of this folder's, or the file is missing, damaged or of Python objects.
@@ -147,7 +147,7 @@ class PrivateFolder:
         return name, found.st_mtime_ns, found.st_size
 
     def take(self, name: str) -> Array:
-        """A file's array, copied into memory; the file is deleted. Raises as `get`."""
+        """Give a file's array, copied into memory; the file is deleted. Raises as `get`."""
         array = np.array(self.get(name))
         self.discard(name)
         return array
@@ -186,7 +186,7 @@ class PrivateFolder:
 
 
 def geometry_of(ijk_to_ras: npt.NDArray[np.float64]) -> Geometry:
-    """A 4 x 4 matrix as messages carry it."""
+    """Give a 4 x 4 matrix as messages carry it."""
     a, b, c, d = (tuple(map(float, row)) for row in np.asarray(ijk_to_ras).reshape(4, 4))
     return a, b, c, d  # type: ignore[return-value]  # mypy cannot count the four columns
 

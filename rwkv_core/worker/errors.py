@@ -84,7 +84,7 @@ def error_of(report: ErrorReport) -> RWKVUNetError:
 
 
 def death_of(exit_code: int | None, log_tail: str, log_file: str, behind_launcher: bool = False) -> WorkerDiedError:
-    """What to tell about a worker that ended by itself.
+    """Word what became of a worker that ended by itself.
 
     Args:
         exit_code: as subprocess has it, negative for a signal; None when it never started.
@@ -110,7 +110,7 @@ def death_of(exit_code: int | None, log_tail: str, log_file: str, behind_launche
 
 
 def explain(request_id: int | None, error: BaseException) -> Failure:
-    """The reply for an exception. One that nobody foresaw goes to the log with its traceback."""
+    """Make the reply for an exception. One that nobody foresaw goes to the log with its traceback."""
     if isinstance(error, RWKVUNetError):
         return Failure.of_report(request_id, ErrorReport.of(error))
     _log.error("Request %s failed", request_id, exc_info=error)

@@ -29,7 +29,7 @@ _HEADS: dict[type, dict[str, str]] = {
 
 
 def encode(message: AnyRequest | Reply) -> bytes:
-    """The line of a message, line feed included.
+    """Give the line of a message, line feed included.
 
     Raises:
         ProtocolError: when a number in it is not finite, or the line is longer than `MAX_LINE`.
@@ -100,7 +100,7 @@ class LineSplitter:
             self._rest, self._skipping = b"", True
 
     def end(self) -> bytes:
-        """What came after the last line feed, once no more will come."""
+        """Give what came after the last line feed, once no more will come."""
         rest, self._rest = self._rest, b""
         return rest
 
@@ -114,7 +114,7 @@ def _missing_or_wrong(message: dict[str, Any], field: str, expected: str) -> str
 
 
 def dumps(value: dict[str, Any]) -> str:
-    """One line of JSON, in ASCII, so that any path survives any pipe.
+    """Write one line of JSON, in ASCII, so that any path survives any pipe.
 
     Raises:
         ProtocolError: when a number is not finite, which JSON cannot say.
@@ -126,7 +126,7 @@ def dumps(value: dict[str, Any]) -> str:
 
 
 def loads(line: bytes) -> dict[str, Any]:
-    """The object on one line.
+    """Give the object on one line.
 
     Raises:
         ProtocolError: when the line is not UTF-8, no JSON (NaN is none either), or no object.
@@ -163,7 +163,7 @@ def _check(expected: Any, value: object, field: str) -> Any:
     if origin in (Union, UnionType):
         if value is None and NoneType in arguments:
             return None
-        return _check(next(one for one in arguments if one is not NoneType), value, field)
+        return _check(next(argument for argument in arguments if argument is not NoneType), value, field)
     if origin is Literal:
         if not isinstance(value, str) or value not in arguments:
             raise _wrong(field, f"one of {', '.join(map(repr, arguments))}", value)
@@ -173,7 +173,7 @@ def _check(expected: Any, value: object, field: str) -> Any:
     if origin is dict:
         if not isinstance(value, dict):
             raise _wrong(field, "an object", value)
-        return {key: _check(arguments[1], one, _join(field, key)) for key, one in value.items()}
+        return {key: _check(arguments[1], part, _join(field, key)) for key, part in value.items()}
     return _check_scalar(expected, value, field)
 
 
@@ -181,12 +181,12 @@ def _check_object(kind: Any, value: object, field: str) -> object:
     if not isinstance(value, dict):
         raise _wrong(field, "an object", value)
     hints = _hints(kind)
-    fields = {one.name: one for one in dataclasses.fields(kind)}
+    fields = {known.name: known for known in dataclasses.fields(kind)}
     for name in value:
         if name not in fields:
             raise ProtocolError(f"There is no field {_join(field, name)!r}.", f"Known are: {', '.join(fields)}.")
-    for name, one in fields.items():
-        needed = one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
+    for name, known in fields.items():
+        needed = known.default is dataclasses.MISSING and known.default_factory is dataclasses.MISSING
         if name not in value and needed:
             raise ProtocolError(f"The field {_join(field, name)!r} is missing.")
     checked = {name: _check(hints[name], part, _join(field, name)) for name, part in value.items()}
@@ -205,7 +205,7 @@ def _check_tuple(arguments: tuple[Any, ...], value: object, field: str) -> tuple
     if len(value) != len(arguments):
         raise _wrong(field, f"a list of {len(arguments)}", value)
     pairs = zip(arguments, value, strict=True)
-    return tuple(_check(expected, one, f"{field}[{n}]") for n, (expected, one) in enumerate(pairs))
+    return tuple(_check(expected, part, f"{field}[{n}]") for n, (expected, part) in enumerate(pairs))
 
 
 def _check_scalar(expected: Any, value: object, field: str) -> object:
@@ -229,7 +229,7 @@ def _wrong(field: str, expected: str, value: object) -> ProtocolError:
 
 
 def _named(value: object) -> str:
-    """A value in a message: short, whatever it is."""
+    """Give a value in a message: short, whatever it is."""
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):

@@ -60,16 +60,16 @@ class Kept:
 
     @property
     def values(self) -> list[int]:
-        """Of the classes, in the order of the channels."""
-        return [one.value for one in self.config.classes]
+        """List the labels of the classes, in the order of the channels."""
+        return [segment_class.value for segment_class in self.config.classes]
 
     @property
     def inside(self) -> tuple[slice, slice, slice]:
-        """The region as an index of a (K, J, I) array."""
+        """Give the region as an index of a (K, J, I) array."""
         return self.region.as_slices()
 
     def labels(self, processing: PostProcessing, cancel: threading.Event) -> Array:
-        """A labelmap (K, J, I) of the region, cleaned as when the result was made; errors as `refine`."""
+        """Make a labelmap (K, J, I) of the region, cleaned as when the result was made; errors as `refine`."""
         from rwkv_core.postprocess import refine
         from rwkv_core.postprocess.cleaning import Cleaning
 
@@ -98,7 +98,7 @@ class KeptResults:
         self._kept: dict[str, Kept] = {}
 
     def begin(self, request: SegmentRequest, parts: Parts, classes: int) -> bool:
-        """Whether the result is to be kept and can be. The one before stays until then: this one may be cancelled.
+        """Tell whether the result is to be kept and can be. The one before stays until then: this one may be cancelled.
 
         Raises:
             InputError: when slices that do not follow each other are to be kept.
@@ -127,7 +127,9 @@ class KeptResults:
         if prepared.scale.some_unmeasured:
             probabilities[:, prepared.scale.unmeasured(volume.array[region.as_slices()])] = 0
         config = prepared.segmenter.bundle.config
-        settle_ties(probabilities, [one.value for one in config.classes], parts.joined(parts.labelmaps))
+        settle_ties(
+            probabilities, [segment_class.value for segment_class in config.classes], parts.joined(parts.labelmaps)
+        )
         self._kept[_kind(request)] = Kept(
             request=request,
             config=config,
@@ -144,7 +146,7 @@ class KeptResults:
         self._kept.clear()
 
     def find(self, result: int) -> Kept:
-        """The result of this request.
+        """Give the result of this request.
 
         Raises:
             InputError: when it is not kept.
@@ -247,7 +249,7 @@ class Interactive:
         )
 
     def _probabilities(self, result: int | None, shape: Sequence[int]) -> dict[int, Array]:
-        """Those of a kept result of the whole volume, by label; none where it is not kept any more."""
+        """Find those of a kept result of the whole volume, by label; none where it is not kept any more."""
         try:
             kept = None if result is None else self.kept.find(result)
         except InputError:

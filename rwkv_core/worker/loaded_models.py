@@ -50,7 +50,7 @@ class LoadedModels:
         report: Callable[[Stage], None],
         cancelled: Callable[[], bool],
     ) -> LoadedModel:
-        """A model, loaded now or before.
+        """Give a model, loaded now or before.
 
         Args:
             options: model, device, engine and mode.
@@ -106,7 +106,7 @@ class LoadedModels:
 
     def _drop_oldest(self, key: _Key) -> None:
         """Before the next one is loaded, so that no more than `KEPT` ever lie in memory."""
-        for old in [one for one in self._loaded if one[:-1] == key[:-1]]:  # its files have changed since
+        for old in [known for known in self._loaded if known[:-1] == key[:-1]]:  # its files have changed since
             del self._loaded[old]
         while len(self._loaded) >= KEPT:
             self._loaded.popitem(last=False)

@@ -1,10 +1,8 @@
 """Requests about the models on this machine: list, download, import, remove. No torch where weights are not read."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rwkv_core.errors import CancelledError
-from rwkv_core.vocabulary import ModelEntry
 from rwkv_core.worker.jobs import Job, Reporter
 from rwkv_core.worker.protocol import (
     DownloadRequest,
@@ -16,9 +14,6 @@ from rwkv_core.worker.protocol import (
     RemoveRequest,
     RemoveResult,
 )
-
-if TYPE_CHECKING:
-    from rwkv_core.bundle.store import Origin, Status
 
 _REPORT_SECONDS = 0.1
 
@@ -32,7 +27,7 @@ def models(request: ModelsRequest, job: Job, report: Reporter) -> ModelsResult:
     from rwkv_core.bundle.catalogue import load_catalogue
     from rwkv_core.bundle.store import list_bundles, user_store
 
-    found = tuple(map(_entry, list_bundles(load_catalogue())))
+    found = tuple(model.as_entry() for model in list_bundles(load_catalogue()))
     return ModelsResult(id=request.id, models=found, store=str(user_store()))
 
 
@@ -70,35 +65,3 @@ def remove(request: RemoveRequest, job: Job, report: Reporter) -> RemoveResult:
 
     delete(request.bundle)
     return RemoveResult(id=request.id, bundle=request.bundle)
-
-
-def _entry(status: "Status") -> ModelEntry:
-    config = status.config
-    return ModelEntry(
-        id=status.id,
-        title=status.title,
-        description=config.description if config else "",
-        state=status.state,
-        reason=status.reason,
-        kind=config.kind if config else "segmentation",
-        modality=config.modality if config else "any",
-        variant=config.variant if config else "",
-        classes=config.classes if config else (),
-        licence=config.licence if config else "",
-        citation=config.citation if config else "",
-        size=status.size,
-        folder=str(status.bundle.folder) if status.bundle else "",
-        origin="shipped" if status.state == "shipped" else _in_words(status.origin) if status.origin else "",
-        repo=(status.source.repo or "") if status.source else "",
-        revision=(status.source.revision or "") if status.source else "",
-        in_channels=config.in_channels if config else 1,
-        orientations=config.preprocessing.orientations if config and config.preprocessing else (),
-    )
-
-
-def _in_words(origin: "Origin") -> str:
-    if origin.how == "downloaded":
-        return f"downloaded from {origin.repo} at {(origin.commit or origin.revision or 'an unknown commit')[:7]}"
-    if origin.how == "imported":
-        return f"imported from {origin.file}"
-    return "trained" if origin.how == "trained" else "installed by hand"

@@ -43,12 +43,12 @@ class Parts:
 
     @property
     def regions(self) -> list[Region | None]:
-        """What to segment, one after the other; None is the whole volume."""
+        """Tell what to segment, one after the other; None is the whole volume."""
         return self._regions
 
     @property
     def filled(self) -> Region:
-        """The smallest region around all, every end filled in."""
+        """Find the smallest region around all, every end filled in."""
         first, last = ((region or Region()).within(self.shape) for region in (self._regions[0], self._regions[-1]))
         return Region((first.i[0], last.i[1]), (first.j[0], last.j[1]), (first.k[0], last.k[1]))
 
@@ -95,7 +95,7 @@ class Parts:
 
 
 def _runs(indices: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Half-open ranges of neighbouring indices.
+    """Find half-open ranges of neighbouring indices.
 
     Raises:
         InputError: when there are none, or they do not increase.

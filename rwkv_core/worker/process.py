@@ -27,7 +27,7 @@ _PARENT_CHECK_SECONDS = 1.0
 
 
 def worker_program(python: str | Path = sys.executable) -> list[str]:
-    """The worker's program, without its options. In Slicer, `python` is PythonSlicer."""
+    """Give the worker's program, without its options. In Slicer, `python` is PythonSlicer."""
     return [str(python), "-m", "rwkv_core.worker"]
 
 
@@ -50,7 +50,7 @@ def worker_environment(environment: Mapping[str, str] | None = None) -> dict[str
     """
     inherited = os.environ if environment is None else environment
     here = str(Path(rwkv_core.__file__).parents[1])
-    others = [one for one in inherited.get("PYTHONPATH", "").split(os.pathsep) if one and one != here]
+    others = [path for path in inherited.get("PYTHONPATH", "").split(os.pathsep) if path and path != here]
     return {
         "PYTHONPATH": os.pathsep.join([here, *others]),
         "PYTHONSAFEPATH": "1",  # a file named torch.py where Slicer happens to run must not be imported
@@ -110,7 +110,7 @@ def _descendants(pids: Sequence[int], session_only: bool) -> list[int]:
 
 
 def _listed_in_proc() -> Iterator[tuple[int, int]]:
-    """Process ids and those of their parents, where the system has no `ps`: Linux."""
+    """List process ids and those of their parents, where the system has no `ps`: Linux."""
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError, ValueError, IndexError):
             yield int(path.parent.name), int(path.read_text().rpartition(")")[2].split()[1])

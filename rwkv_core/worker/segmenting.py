@@ -110,7 +110,7 @@ class Segmenting:
         )
 
     def _prepared(self, request: SegmentRequest, volume: "Volume", segmenter: "Segmenter") -> "PreparedVolume":
-        """The volume, measured now or for an earlier request about the same file.
+        """Give the volume, measured now or for an earlier request about the same file.
 
         Only the measurement is kept: a volume that stays mapped could not be deleted on Windows.
         """

@@ -113,7 +113,7 @@ class SampleGenerator:
         return image[order], target[order], neighbour[order]
 
     def _visible(self, image: Tensor, target: Tensor) -> Tensor:
-        """Whether the target differs from its surroundings by more than chance."""
+        """Tell whether the target differs from its surroundings by more than chance."""
         inside = target.float()
         ring = F.max_pool2d(inside[:, None], 9, 1, 4)[:, 0] - inside
         mean_in = (image * inside).sum((1, 2)) / inside.sum((1, 2)).clamp_min(1)
@@ -545,7 +545,7 @@ def _anchors(heads: Heads, random: torch.Generator, count: int = 256) -> Tensor:
 
 
 def _part_nearest_centre(mask: Tensor) -> Tensor:
-    """The connected part of each mask (B, H, W) around the pixel that is deep inside and near the centre."""
+    """Give the connected part of each mask (B, H, W) around the pixel that is deep inside and near the centre."""
     batch, size = len(mask), mask.shape[1]
     line = torch.linspace(-1, 1, size, device=mask.device)
     near = 1.5 - (line[:, None] ** 2 + line[None] ** 2).sqrt()
@@ -557,7 +557,7 @@ def _part_nearest_centre(mask: Tensor) -> Tensor:
 
 
 def grown_within(part: Tensor, mask: Tensor) -> Tensor:
-    """All of `mask` (B, H, W) that is connected with `part`, 8 neighbours."""
+    """Find all of `mask` (B, H, W) that is connected with `part`, 8 neighbours."""
     allowed, grown = mask[:, None].float(), part[:, None].float()
     for _ in range(12):
         before = grown

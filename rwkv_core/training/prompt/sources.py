@@ -39,7 +39,7 @@ def read_heads(folder: Path, device: torch.device, held_out: int) -> tuple[Heads
 
 
 def read_scans(folder: Path, device: torch.device) -> list[Scan]:
-    """The CTs (.nii.gz, in Hounsfield units) of a folder, over-segmented.
+    """Give the CTs (.nii.gz, in Hounsfield units) of a folder, over-segmented.
 
     Raises:
         InputError: when there is none, or a file cannot be read.
@@ -51,7 +51,7 @@ def read_scans(folder: Path, device: torch.device) -> list[Scan]:
 
 
 def scan_of(volume: Volume, device: torch.device) -> Scan:
-    """A CT as the sample generator takes it."""
+    """Give a CT as the sample generator takes it."""
     stack = slice_stack(volume.ijk_to_ras, volume.array.shape, "SAR")
     voxels = np.ascontiguousarray(stack.to_stack(volume.array), np.float32)
     level = torch.from_numpy(np.rint(np.interp(voxels, _HOUNSFIELD, _LEVELS)).astype(np.uint8)).long().to(device)

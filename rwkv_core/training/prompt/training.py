@@ -37,7 +37,7 @@ _AVERAGE = 0.998
 
 
 def promptable(variant: str = "T") -> RWKVUNet:
-    """A promptable network with fresh weights."""
+    """Give a promptable network with fresh weights."""
     return RWKVUNet(variant, 1, len(CHANNELS))
 
 

@@ -20,7 +20,7 @@ class SimulatedUser:
         self.careful = careful
 
     def first(self, target: Tensor, neighbour: Tensor) -> Prompts:
-        """The first prompts; a sample whose `neighbour` is not empty often gets none besides."""
+        """Find the first prompts; a sample whose `neighbour` is not empty often gets none besides."""
         batch = len(target)
         empty = torch.zeros_like(target)
         kind = self._uniform(batch)
@@ -55,7 +55,7 @@ class SimulatedUser:
         return Prompts(positive, negative, prompts.box, answer, prompts.neighbour, seed)
 
     def _inner(self, region: Tensor) -> Tensor:
-        """A pixel of each region (B, H, W): mostly the most inner, else likelier where deeper; none of none."""
+        """Give a pixel of each region (B, H, W): mostly the most inner, else likelier where deeper; none of none."""
         depth = inner_distance(region)
         noise = torch.rand(depth.shape, generator=self.random, device=depth.device)
         best = (depth + 0.9 * noise * region).flatten(1)
@@ -72,7 +72,7 @@ class SimulatedUser:
         return result.view_as(region) & region
 
     def _scribble(self, region: Tensor, through: Tensor) -> Tensor:
-        """A curved line inside each region through the pixel `through`: a level set of smooth noise, cut short."""
+        """Give a curved line inside each region through the pixel `through`: a level set of smooth noise, cut short."""
         batch, height, width = region.shape
         knots = torch.randn((batch, 1, 4, 4), generator=self.random, device=region.device)
         noise = F.interpolate(knots, size=(height, width), mode="bicubic", align_corners=True)[:, 0]
