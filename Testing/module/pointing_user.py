@@ -77,9 +77,9 @@ class PointingUser:
 
     def move(self, view, voxel):
         view.renderWindow().Render()  # what is under the mouse is known once it was drawn
-        self._moveTo(view, self.at(view, voxel))
+        self.moveTo(view, self.at(view, voxel))
 
-    def _moveTo(self, view, at, button=Qt.NoButton):
+    def moveTo(self, view, at, button=Qt.NoButton):
         """QTest moves the pointer of the display, which there may be none of."""
         place = QPointF(at)
         event = QMouseEvent(QEvent.MouseMove, place, place, Qt.NoButton, button, Qt.NoModifier)
@@ -98,7 +98,7 @@ class PointingUser:
         QTest.mousePress(view, Qt.LeftButton, Qt.NoModifier, self.at(view, first))
         for part in (0.3, 0.6, 1.0):
             there = [a + part * (b - a) for a, b in zip(first, last, strict=True)]
-            self._moveTo(view, self.at(view, there), Qt.LeftButton)
+            self.moveTo(view, self.at(view, there), Qt.LeftButton)
         QTest.mouseRelease(view, Qt.LeftButton, Qt.NoModifier, self.at(view, last))
         self.rest()
 

@@ -9,6 +9,8 @@ import random
 import numpy as np
 import pytest
 import slicer
+from PySide6.QtCore import Qt
+from PySide6.QtTest import QTest
 
 from RWKVUNetSegmentLib.Interactive.VerifiedSlices import verifiedSlices
 from RWKVUNetSegmentLib.Scene.ParameterNode import Region
@@ -16,6 +18,7 @@ from RWKVUNetSegmentLib.Scene.SliceViews import sliceOf
 
 import bench
 from module.interactive_user import SHAPE, SPACING, stand_in_fixture, user_fixture  # noqa: F401 (fixtures)
+from module.pointing_user import PointingUser
 from module.test_interactive import edit
 
 ACTIONS, REST = 500, 20
@@ -27,6 +30,12 @@ CLICKS = (
     "spreadSlicesButton", "acceptSpreadButton", "refuseSpreadButton", "undoSpreadButton", "nextSliceButton",
 )  # fmt: skip
 """Every button of the section must have been pressed in the end."""
+POINT_CLICKS = (
+    "undoPromptButton", "clearPromptsButton", "acceptPromptsButton", "newSegmentButton", "propagateButton",
+    "propagateUpButton", "propagateDownButton", "propagateToButton", "paintedCheckBox",
+)  # fmt: skip
+POINTS = ("click", "box", "scribble", "drag", "key", *POINT_CLICKS)
+KEYS = (Qt.Key_P, Qt.Key_B, Qt.Key_S, Qt.Key_T, Qt.Key_E, Qt.Key_N, Qt.Key_R, Qt.Key_V, Qt.Key_Return, Qt.Key_Escape)
 
 
 class Walk:
@@ -34,6 +43,66 @@ class Walk:
         self.user, self.random = user, random.Random(seed)
         self.verified = {}
         self.done = set()
+        self.pointing = PointingUser(user)
+
+    def voxel(self):
+        k, j, i = (self.random.randrange(size) for size in SHAPE)
+        return i, j, k
+
+    def point(self):
+        """A click, a box or a scribble somewhere in the slice that the axial view shows, or on a marker."""
+        pointing, logic = self.pointing, self.pointing.logic
+        if not logic.tool:
+            button = self.random.choice(("pointButton", "boxButton", "scribbleButton"))
+            if getattr(pointing.ui, button).enabled:
+                getattr(pointing.ui, button).click()
+            return
+        view = pointing.view("Red")
+        places = [place for kind, _, place in pointing.markers if kind == "FiducialNode"]
+        first = self.voxel()
+        here = view.mrmlSliceNode().GetSliceOffset()
+        places = [place for place in places if abs(place[2] - here) < SPACING[2] / 2]
+        if places and self.random.random() < 0.6:
+            first = [at / step for at, step in zip(self.random.choice(places), SPACING, strict=True)]
+            self.done.add("drag")
+        last = self.voxel() if logic.tool != "point" or self.random.random() < 0.3 else first
+        view.renderWindow().Render()
+        pointing.moveTo(view, pointing.at(view, first))
+        QTest.mousePress(view, Qt.LeftButton, Qt.NoModifier, pointing.at(view, first))
+        pointing.moveTo(view, pointing.at(view, last), Qt.LeftButton)
+        QTest.mouseRelease(view, Qt.LeftButton, Qt.NoModifier, pointing.at(view, last))
+        self.done.add({"point": "click"}.get(logic.tool, logic.tool))
+
+    def point_key(self):
+        view, undo = self.pointing.view("Red"), self.random.random() < 0.3
+        if undo:
+            self.verified.clear()  # the user may change verified slices so
+        QTest.keyClick(
+            view, Qt.Key_Z if undo else self.random.choice(KEYS), Qt.ControlModifier if undo else Qt.NoModifier
+        )
+        self.done.add("key")
+
+    def point_click(self):
+        name = self.random.choice(POINT_CLICKS)
+        button = getattr(self.pointing.ui, name)
+        if name == "propagateToButton":
+            self.pointing.ui.propagateToSpinBox.value = self.random.randrange(1, SHAPE[0] + 1)
+        if button.enabled and not self.nothing_left(name):
+            if name == "undoPromptButton":
+                self.verified.clear()
+            button.click()
+            self.done.add(name)
+
+    def nothing_left(self, name):
+        """A dialog says so where the slices beside were accepted, or the slice to go to is this one."""
+        logic = self.pointing.logic
+        if not name.startswith("propagate") or logic.propagating:
+            return False
+        one = logic._here().one
+        way = {"propagateUpButton": "up", "propagateDownButton": "down"}.get(name, "both")
+        to = self.pointing.ui.propagateToSpinBox.value - 1 if name == "propagateToButton" else None
+        first, last = logic._limits(one, way, to)
+        return first == last
 
     def click(self, *names):
         name = self.random.choice(names)
@@ -51,6 +120,8 @@ class Walk:
             if name not in self.done and getattr(self.user.ui, name).enabled:
                 special.get(name, lambda name=name: self.click(name))()
                 return
+        for _ in range(3):
+            self.random.choice((self.point, self.point_key, self.point_click))()
 
     def press(self):
         if self.user.opened.widget.ui.segmentButton.enabled:
@@ -149,6 +220,7 @@ class Walk:
             (1, lambda: self.click("largestCheckBox", "holesCheckBox")),
             (2, lambda: self.click("acceptSpreadButton", "refuseSpreadButton", "undoSpreadButton", "nextSliceButton")),
             (0.5, lambda: self.click("spreadSlicesButton")),
+            (6, self.point), (2, self.point_key), (3, self.point_click),
         ]  # fmt: skip
         self.random.choices([one for _, one in actions], [weight for weight, _ in actions])[0]()
         bench.process_events()
@@ -157,6 +229,7 @@ class Walk:
         user, ui = self.user, self.user.opened.widget.ui
         preview = user.interactive.preview
         bench.wait_until(lambda: ui.segmentButton.text == "Segment")
+        self.pointing.rest()
         user.settle()  # a control that comes to rest lets the preview begin again
         bench.wait_until(lambda: not preview.busy, what=lambda: preview.message)
 
@@ -175,10 +248,12 @@ class Walk:
             masks = [
                 slicer.util.arrayFromSegmentBinaryLabelmap(node, one, user.volume) > 0
                 for one in segmentation.GetSegmentIDs()
-                if segmentation.GetSegment(one).GetName() != "Lesion"  # the user's
+                if segmentation.GetSegment(one).GetName() in ("Body", "Bone")  # others are the user's
             ]
             assert not masks or np.sum(masks, axis=0).max() <= 1, "segments overlap"
         assert not interactive.result.busy and not interactive.spreading.running
+        markups = slicer.util.getNodesByClass("vtkMRMLMarkupsNode")
+        assert bool(markups) == bool(interactive.pointing.prompts), [node.GetName() for node in markups]
         for one in verifiedSlices(user.result):
             if one.axis == "K":  # edits cross the others
                 labels = user.labels(user.result)[one.index]
@@ -187,6 +262,15 @@ class Walk:
         session = user.logic.segmentation.client.session
         if session is not None:
             left = [path for path in session.folder.path.iterdir() if path.suffix == ".npy"]
+            if len(left) > 1:
+                import shutil
+
+                shutil.copy(user.folder / "asked.jsonl", "/tmp/asked.jsonl")
+                print(
+                    "LEFT",
+                    [(path.name, np.load(path).shape, np.load(path).dtype) for path in left],
+                    interactive.pointing.busy,
+                )
             assert len(left) <= 1, "arrays are left in the worker's folder"  # the volume, for the next preview
 
 
@@ -201,7 +285,7 @@ def test_a_random_walk_leaves_the_scene_consistent(user, seed):
             walk.rest()
             walk.look()
             walk.make_up()
-    assert {"segment", "edit", "kill", "tilt", "region", *SLIDERS, *CLICKS} <= walk.done, walk.done
+    assert {"segment", "edit", "kill", "tilt", "region", *SLIDERS, *CLICKS, *POINTS} <= walk.done, walk.done
     user.state.region = Region.WHOLE
     user.segment()
     user.turn_on() if not user.interactive.preview.on else user.rest()

@@ -14,6 +14,8 @@ import bench
 from module.interactive_user import stand_in_fixture, user_fixture  # noqa: F401 (fixtures)
 from module.pointing_user import disk, pointing_fixture  # noqa: F401 (fixtures)
 
+pytestmark = pytest.mark.views
+
 
 def complete(user, name):
     logic = slicer.vtkSlicerSegmentationsModuleLogic

@@ -12,6 +12,8 @@ import bench
 from module.interactive_user import stand_in_fixture, user_fixture  # noqa: F401 (fixtures)
 from module.pointing_user import disk, pointing_fixture  # noqa: F401 (fixtures)
 
+pytestmark = pytest.mark.views
+
 
 def slices(pointing, name="Structure 1"):
     return np.flatnonzero(pointing.mask(name).any((1, 2))).tolist()

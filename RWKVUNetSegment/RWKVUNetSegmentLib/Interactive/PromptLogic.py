@@ -9,7 +9,7 @@ Prompts belong to one slice. Pointing at another slice accepts the one before. O
 was pointed at meanwhile is asked for next, so the latest wins, and an answer to earlier prompts is dropped.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,18 +35,17 @@ from RWKVUNetSegmentLib.Interactive.PromptedSlice import (
     promptedSlice,
     savePrompts,
     scribbleMap,
-    writeWhole,
 )
 from RWKVUNetSegmentLib.Interactive.PromptMarkers import NEGATIVE, POSITIVE, PromptMarkers
 from RWKVUNetSegmentLib.Interactive.PromptTool import Gestures, PromptTool
-from RWKVUNetSegmentLib.Interactive.VerifiedSlices import slicesMask, verifiedSlices
+from RWKVUNetSegmentLib.Interactive.VerifiedSlices import verifiedSlices
 from RWKVUNetSegmentLib.Scene import InputVolume
 from RWKVUNetSegmentLib.Scene.Masking import editorNodesOf, lockedSegmentIDs
 from RWKVUNetSegmentLib.Scene.SegmentNames import nameSegment
 from RWKVUNetSegmentLib.Scene.SliceDirection import SliceDirection, axisOf
 from RWKVUNetSegmentLib.Scene.SliceViews import SliceViews, goTo
 from RWKVUNetSegmentLib.Segmentation.ResultLogic import ResultLogic
-from RWKVUNetSegmentLib.Worker.EventLoop import Timer, Waiter, asError, later
+from RWKVUNetSegmentLib.Worker.EventLoop import Timer, Waiter, asError, later, runInChunks
 from RWKVUNetSegmentLib.Worker.Signal import Signal
 from RWKVUNetSegmentLib.Worker.VolumeOfWorker import VolumeOfWorker
 
@@ -124,7 +123,8 @@ class PromptLogic(VTKObservationMixin):
         self._known: tuple[SliceIndex, np.ndarray] | None = None
         self._writing = False
         self._given: dict[tuple[str, str], set[SliceIndex]] = {}
-        self._propagating = self._scripted = self._acceptsNext = False
+        self._propagation: object | None = None
+        self._scripted = self._acceptsNext = False
         self._axes: tuple[Any, Any] = (None, None)
         self._markers = PromptMarkers(self._onMarkersChanged)
         self._tool = PromptTool(Gestures(self._canBegin, self._onGesture, self._onGestureEnds, self._actions()))
@@ -143,7 +143,7 @@ class PromptLogic(VTKObservationMixin):
 
     @property
     def propagating(self) -> bool:
-        return self._propagating
+        return self._propagation is not None
 
     @property
     def prompts(self) -> tuple[Prompt, ...]:
@@ -432,24 +432,30 @@ class PromptLogic(VTKObservationMixin):
         limits = self._limits(one, direction, to)
         if limits[0] == limits[1]:
             raise InputError(_("There is no slice to go to."), hint=_("The next slice was accepted already."))
-        self._propagating = True
+        turn = self._propagation = object()
         files: list[str] = []
 
         def over(outcome: RWKVUNetError | str) -> None:
             for file in files:
                 client.discard(file)
-            if not self._propagating:
+            if self._propagation is not turn:
                 return
-            self._propagating = False
-            self._result.end(outcome)
-            failed = isinstance(outcome, RWKVUNetError) and not isinstance(outcome, CancelledError)
-            self._say(self._result.message, failed)
+            self._propagation = None
+            if isinstance(outcome, str):
+                self._result.end()
+                self._say(outcome)
+            else:
+                self._result.end(outcome)
+                self._say(self._result.message, self._result.failed)
 
         def withVolume(file: VolumeFile) -> None:
             client.put(mask.astype(np.uint8), lambda name: ask(file, name), over)
 
         def ask(file: VolumeFile, name: str) -> None:
             files.append(name)
+            if self._propagation is not turn:  # given up meanwhile
+                over(CancelledError())
+                return
             request = FollowRequest(
                 volume=file, slice=one, bundle=self.model, device=self.device, engine=self.engine, mask=name,
                 range=limits,
@@ -457,12 +463,11 @@ class PromptLogic(VTKObservationMixin):
             self._result.ask(request, take, over)
 
         def take(found: FollowResult) -> None:
-            try:
-                labels = self._result.take(found.labelmap)
-                told = self._writeFollowed(node, volume, segmentID, one, labels, found)
-            except RWKVUNetError as error:
-                over(error)
-                return
+            files.append(found.labelmap)
+            writing = self._writeFollowed(node, volume, segmentID, one, found)
+            runInChunks(writing, lambda told: written(found, told), over)
+
+        def written(found: FollowResult, told: str) -> None:
             over(told)
             self._goToEnd(volume, one, direction, to, found)
 
@@ -479,7 +484,7 @@ class PromptLogic(VTKObservationMixin):
         waiter = Waiter()
 
         def look() -> None:
-            if not self.busy and not self._propagating:
+            if not self.busy and not self.propagating:
                 waiter.finish()
 
         self.changed.connect(look)
@@ -643,7 +648,7 @@ class PromptLogic(VTKObservationMixin):
         if segment is not None and pointed.answer is not None:
             savePrompts(segment, where, pointed.prompts)
             self._give(where)
-            if self._hadSurface and not self.node.GetSegmentation().ContainsRepresentation(_SURFACE):
+            if self._hadSurface:
                 self.node.GetSegmentation().CreateRepresentation(_SURFACE)
         self._leave()
         self._rememberShown()
@@ -931,29 +936,43 @@ class PromptLogic(VTKObservationMixin):
         return self._given.get((self.node.GetID(), self.segmentID), set()) if self.node is not None else set()
 
     def _writeFollowed(
-        self, node: Any, volume: Any, segmentID: str, one: SliceIndex, labels: np.ndarray, found: FollowResult
-    ) -> str:
-        if node.GetScene() is None or volume.GetScene() is None or node.GetSegmentation().GetSegment(segmentID) is None:
-            raise CancelledError
-        slices = [SliceIndex(one.axis, index) for index in range(found.first, found.last + 1) if index != one.index]
-        self._writing = True
-        try:
-            self._segmentation.writer.saveStateForUndo(node)
-            where = slicesMask(labels.shape, slices)
-            warnings = writeWhole(self._segmentation.writer, node, volume, segmentID, labels, where)
-        finally:
-            self._writing = False
+        self, node: Any, volume: Any, segmentID: str, one: SliceIndex, found: FollowResult
+    ) -> Generator[None, None, str]:
+        """Write a slice in each turn of the event loop; gives where and why it stopped, in words."""
+        writer = self._segmentation.writer
+        indices = [index for index in range(found.first, found.last + 1) if index != one.index]
+        hadSurface = node.GetSegmentation().ContainsRepresentation(_SURFACE)
+        told: dict[str, None] = {}
+        for number, index in enumerate(indices):
+            there = node.GetScene() is not None and volume.GetScene() is not None
+            if not there or node.GetSegmentation().GetSegment(segmentID) is None:
+                raise CancelledError
+            this = SliceIndex(one.axis, index)
+            mask = np.array(this.of(self._result.client.read(found.labelmap))) > 0
+            self._writing = True
+            try:
+                if number == 0:
+                    writer.saveStateForUndo(node)
+                if this not in verifiedSlices(node):
+                    told |= dict.fromkeys(writer.writeSegmentSlice(node, volume, segmentID, this, mask))
+                elif mask.any():
+                    told[_("Verified slices were left as they are.")] = None
+            finally:
+                self._writing = False
+            yield
+        if hadSurface:
+            node.GetSegmentation().CreateRepresentation(_SURFACE)
         self._rememberShown()
         _letter, way = axisTowards(volume, one.axis)
         ends = {DOWN: (found.first, found.reasons[0]), UP: (found.last, found.reasons[1])}
         if way < 0:
             ends = {DOWN: ends[UP], UP: ends[DOWN]}
-        told = []
+        stops = []
         for name, (index, reason) in ends.items():
-            if index != one.index or len(slices) == 0:
-                words = _("Down to {slice}: {reason}") if name == DOWN else _("Up to {slice}: {reason}")
-                told.append(words.format(slice=index + 1, reason=reason))
-        return " ".join([*told, *warnings])
+            if index != one.index or not indices:
+                words = _("Down to slice {slice}: {reason}") if name == DOWN else _("Up to slice {slice}: {reason}")
+                stops.append(words.format(slice=index + 1, reason=reason))
+        return " ".join([*stops, *told])
 
     def _goToEnd(self, volume: Any, one: SliceIndex, direction: str, to: int | None, found: FollowResult) -> None:
         """Show the slice where it stopped: that is what has to be looked at."""

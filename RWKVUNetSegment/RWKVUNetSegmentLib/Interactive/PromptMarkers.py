@@ -15,7 +15,7 @@ POSITIVE, NEGATIVE = (0.20, 0.85, 0.20), (0.90, 0.15, 0.15)
 """Colors of what belongs and of what does not."""
 
 _OURS = "RWKVUNetSegment.Prompt"
-_GLYPH = 2.2
+_GLYPH = 2.6
 """Size of a point, in per cent of the view."""
 _CORNER = 1.4
 _LINE = 0.6
@@ -154,6 +154,7 @@ class PromptMarkers(VTKObservationMixin):
             display.SetColor(*color)
             display.SetSelectedColor(*color)
             display.SetActiveColor(*[min(1.0, part + 0.3) for part in color])
+            display.SetOpacity(1.0)
             display.SetPointLabelsVisibility(False)
             display.SetPropertiesLabelVisibility(False)
             display.SetGlyphScale(glyph)
