@@ -674,9 +674,13 @@ class PromptLogic(VTKObservationMixin):
             return ()  # nothing was written yet
         self._writing = True
         try:
+            known = self.segmentID
             if not self._saved:
                 self._saveState()
             warnings = where.write(writer, self.node, self.segmentID, mask)
+            if known != self.segmentID:  # what is drawn later lies above: markers above the new segment
+                self._markers.clear()
+                self._showMarkers()
         finally:
             self._writing = False
         self._rememberShown()
