@@ -19,6 +19,7 @@ from slicer.util import VTKObservationMixin
 from RWKVUNetSegmentLib.Interactive.InteractiveLogic import InteractiveLogic
 from RWKVUNetSegmentLib.Panels.AdvancedPanel import AdvancedPanel
 from RWKVUNetSegmentLib.Panels.BatchPanel import BatchPanel
+from RWKVUNetSegmentLib.Panels.HelpPanel import HelpPanel
 from RWKVUNetSegmentLib.Panels.InputsPanel import InputsPanel
 from RWKVUNetSegmentLib.Panels.InteractivePanel import InteractivePanel
 from RWKVUNetSegmentLib.Panels.ModelPanel import ModelPanel
@@ -51,6 +52,7 @@ PANELS = (
     BatchPanel,
     TrainingPanel,
     SetupPanel,
+    HelpPanel,
 )
 """The sections, from top to bottom."""
 
@@ -133,11 +135,15 @@ class RWKVUNetSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panels = ()
 
     def enter(self) -> None:
+        for panel in self.panels:
+            panel.onEnter()
         self.initializeParameterNode()
         self.logic.installation.refresh()
         later(next(panel for panel in self.panels if isinstance(panel, SetupPanel)).goOn)
 
     def exit(self) -> None:
+        for panel in self.panels:
+            panel.onExit()
         if self._parameterNode is not None:
             self._parameterNode.disconnectGui(self._guiTag)
             self._guiTag = None

@@ -98,6 +98,7 @@ class qSlicerApplication(QtWidgets.QApplication):
     startupCompleted = signal()
     mrmlSceneChanged = signal("vtkMRMLScene*")
     # qSlicerApplication's properties that scripts read
+    applicationVersion = "5.12.3"
     revision, repositoryRevision, releaseType = "34532", "0000000", "Stable"
     majorVersion, minorVersion = 5, 12
     mainApplicationName, mainApplicationDisplayName = "Slicer", "3D Slicer"

@@ -1,8 +1,9 @@
 """qt.QUiLoader: makes the stand-ins that a .ui file names; connects what PySide6 cannot (signals with MRML types)."""
 
+import os
 import xml.etree.ElementTree as ElementTree
 
-from bench import pythonqt
+from bench import pythonqt, scripted_module
 from bench.pyside import QtCore, QtUiTools, QtWidgets
 from bench.recording import records
 from bench.standins import standins
@@ -33,6 +34,10 @@ class QUiLoader(QtUiTools.QUiLoader):
         for connections in tree.iter("connections"):
             for connection in own:
                 connections.remove(connection)
+        if scripted_module.PSEUDO in os.environ:  # as Qt's translator does
+            for text in tree.iter("string"):
+                if text.get("notr") != "true" and text.text:
+                    text.text = scripted_module.longer(text.text)
         for element in tree.iter("customwidgets"):
             element.clear()  # createWidget knows them; PySide6 would look for their base classes
         buffer = QtCore.QBuffer()

@@ -4,6 +4,7 @@ import slicer
 import vtk
 
 from bench.pyside import QtCore, QtWidgets
+from bench.recording import records
 from bench.standins import field, signal, standin
 from bench.widgets_ctk_values import ctkDoubleSpinBox, ctkSliderWidget
 
@@ -451,29 +452,145 @@ class qSlicerDICOMExportDialog(QtCore.QObject):
         dialogs.shown.append(ShownDialog("qSlicerDICOMExportDialog", "Export", hierarchy.GetItemName(item)))
 
 
+class _Effect(QtCore.QObject):
+    """A qSlicerSegmentEditorAbstractEffect by its name; painting is the test's, through the node."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.name = name
+
+
 @standin
-class qMRMLSegmentEditorWidget(_SceneWidget):
-    """Wiring only: the effects and the table of the true one are C++ with Qt."""
+class qMRMLSegmentEditorWidget(qMRMLWidget):
+    """Choices, effects by name and undo, over the logic that the true one has inside; its table is a list of names.
+
+    As in the true one: before an editor node is set, a segmentation is refused; another segmentation ends the effect;
+    an effect begins only where there is a segmentation; views are observed only on demand.
+    """
+
+    segmentationNodeChanged = signal("vtkMRMLSegmentationNode*")
+    sourceVolumeNodeChanged = signal("vtkMRMLVolumeNode*")
+    currentSegmentIDChanged = signal("QString")
 
     def __init__(self, parent=None):
         super().__init__(parent)
-        self._editorNode = self._segmentation = self._source = None
-        QtWidgets.QVBoxLayout(self).addWidget(QtWidgets.QLabel("Segment Editor (stand-in)"))
+        self._logic, self._effect, self._observed = slicer.vtkSlicerSegmentEditorLogic(), None, False
+        self._order, self._buttons = (), QtWidgets.QWidget()
+        self._names = QtWidgets.QListWidget()
+        self._names.setMaximumHeight(70)
+        column = QtWidgets.QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        self._grid = QtWidgets.QGridLayout(self._buttons)
+        undo, redo = QtWidgets.QPushButton("Undo"), QtWidgets.QPushButton("Redo")
+        undo.clicked.connect(lambda *_: self.undo())
+        redo.clicked.connect(lambda *_: self.redo())
+        row = QtWidgets.QHBoxLayout()
+        for part in (undo, redo):
+            row.addWidget(part)
+        for part in (QtWidgets.QLabel("Segment Editor (stand-in for Slicer's)"), self._names, self._buttons):
+            column.addWidget(part)
+        column.addLayout(row)
+
+    segmentationNodeSelectorVisible = field(bool, True)
+    sourceVolumeNodeSelectorVisible = field(bool, True)
+    switchToSegmentationsButtonVisible = field(bool, True)
+    show3DButtonVisible = field(bool, True)
+    unorderedEffectsVisible = field(bool, True)
+    effectColumnCount = field(int, 2)
+    readOnly = field(bool, False, None, lambda self, value: self._buttons.setEnabled(not value))
+    maximumNumberOfUndoStates = field(
+        int, 10, None, lambda self, count: self._logic.SetMaximumNumberOfUndoStates(count)
+    )
+
+    def setMRMLScene(self, scene):
+        super().setMRMLScene(scene)
+        self._logic.SetMRMLScene(scene)
+        self.updateWidgetFromMRML()
 
     def setMRMLSegmentEditorNode(self, node):
-        self._editorNode = node
+        self._logic.SetSegmentEditorNode(node)
+        self.updateWidgetFromMRML()
 
     def mrmlSegmentEditorNode(self):
-        return self._editorNode
+        return self._logic.GetSegmentEditorNode()
 
     def setSegmentationNode(self, node):
-        self._segmentation = node
+        editor = self.mrmlSegmentEditorNode()
+        if editor is None:
+            if node is not None:
+                records.failedConnects.append("qMRMLSegmentEditorWidget::setSegmentationNode before an editor node")
+            return
+        if editor.GetSegmentationNode() is not node:
+            self.setActiveEffect(None)
+            editor.SetAndObserveSegmentationNode(node)
+            self._logic.SetSegmentationNode(node)
+            self.updateWidgetFromMRML()
+            self.segmentationNodeChanged.emit(node)
 
     def setSourceVolumeNode(self, node):
-        self._source = node
+        editor = self.mrmlSegmentEditorNode()
+        if editor is not None:
+            editor.SetAndObserveSourceVolumeNode(node)
+            self.sourceVolumeNodeChanged.emit(node)
 
     def segmentationNode(self):
-        return self._segmentation
+        editor = self.mrmlSegmentEditorNode()
+        node = editor.GetSegmentationNode() if editor is not None and self.mrmlScene() else None
+        return node if node is not None and not node.GetHideFromEditors() else None  # it asks a selector
 
     def sourceVolumeNode(self):
-        return self._source
+        editor = self.mrmlSegmentEditorNode()
+        return editor.GetSourceVolumeNode() if editor is not None else None
+
+    def currentSegmentID(self):
+        editor = self.mrmlSegmentEditorNode()
+        return editor.GetSelectedSegmentID() or "" if editor is not None else ""
+
+    def setCurrentSegmentID(self, identifier):
+        self.mrmlSegmentEditorNode().SetSelectedSegmentID(identifier)
+        self.currentSegmentIDChanged.emit(identifier)
+
+    def setEffectNameOrder(self, names):
+        self._order = tuple(names)
+        for place, name in enumerate(self._order):
+            button = QtWidgets.QToolButton()
+            button.text = name
+            button.setSizePolicy(QtWidgets.QSizePolicy.Ignored, QtWidgets.QSizePolicy.Fixed)
+            button.clicked.connect(lambda *_, name=name: self.setActiveEffectByName(name))
+            self._grid.addWidget(button, place // self.effectColumnCount, place % self.effectColumnCount)
+
+    def effectNameOrder(self):
+        return self._order
+
+    def activeEffect(self):
+        return self._effect
+
+    def setActiveEffect(self, effect):
+        editor = self.mrmlSegmentEditorNode()
+        self._effect = effect if editor is not None and editor.GetSegmentationNode() is not None else None
+        if editor is not None:
+            editor.SetActiveEffectName(self._effect.name if self._effect else "")
+
+    def setActiveEffectByName(self, name):
+        self.setActiveEffect(_Effect(name) if name else None)
+
+    def saveStateForUndo(self):
+        self._logic.SaveStateForUndo()
+
+    def undo(self):
+        self._logic.Undo()
+
+    def redo(self):
+        self._logic.Redo()
+
+    def setupViewObservations(self):
+        self._observed = True
+
+    def removeViewObservations(self):
+        self._observed = False
+
+    def updateWidgetFromMRML(self):
+        self._names.clear()
+        node = self.segmentationNode()
+        for identifier in node.GetSegmentation().GetSegmentIDs() if node else ():
+            self._names.addItem(node.GetSegmentation().GetSegment(identifier).GetName())

@@ -196,6 +196,7 @@ class Segmentation:
         self.writer = SimpleNamespace(
             canUndo=lambda node: node not in self.undone,
             undo=self.undone.append,
+            history=SimpleNamespace(ownEditor=None),
         )
 
     canStart = SegmentationLogic.canStart  # the rule is the true one

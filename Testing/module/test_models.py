@@ -130,7 +130,7 @@ def test_import_of_a_folder_and_of_what_is_none(logic, home, tmp_path):
         ("mine", "", "is here already", ""),
         ("bad", "is damaged", "Nobody has published", ""),
         ("encoder", "starting point for training", "is here already", "part of the extension"),
-        ("colour", "takes colour images", "is here already", "not here"),
+        ("colour", "takes color images", "is here already", "not here"),
         ("unheard-of", "Choose a model", "Choose a model", "Choose a model"),
     ],
 )

@@ -234,4 +234,4 @@ def test_while_the_list_of_models_is_read_that_is_said(stand_in, open_module):
 def test_after_undo_the_label_says_so(user):
     user.segment()
     user.opened.widget.ui.undoButton.click()
-    assert user.opened.widget.ui.statusLabel.text == "The last run was undone."
+    assert user.opened.widget.ui.statusLabel.text == "The last change was undone."

@@ -1,5 +1,6 @@
 """Every control of the panel does what it says. The logics stand in (logic_stand_ins), so any state can be had."""
 
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -13,6 +14,7 @@ from rwkv_core.vocabulary import SegmentOptions
 from RWKVUNetSegmentLib.Scene.ParameterNode import Preference, Region, parametersOf
 from RWKVUNetSegmentLib.Scene.SliceDirection import SliceDirection
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import RunState
+from RWKVUNetSegmentLib.Worker import DoctorReport
 
 import bench
 from module.panel import MODULE, add_result, add_volume, choose, offer_installation, select_model, start_batch
@@ -223,6 +225,13 @@ class Controls:
         opened.widget.updateFromState()
         ui.openLogButton.click()
         assert bench.records.openedUrls == [log.as_uri()]
+
+    def reportButton(self, opened, ui, state, volume):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(DoctorReport, "doctorProgram", lambda: [sys.executable, "-c", "print('Versions')"])
+            ui.reportButton.click()
+            bench.wait_until(lambda: ui.reportButton.enabled)
+        assert bench.records.openedUrls
 
     def batchSourceComboBox(self, opened, ui, state, volume):
         choose(ui.batchSourceComboBox, "Loaded volumes")

@@ -189,7 +189,7 @@ class BundleConfig(_Strict):
         if self.kind == "prompt" and (self.classes or self.in_channels < 3 or self.architecture in VOLUMETRIC):
             raise ValueError("a prompt bundle has no classes, and its network takes slices with maps of prompts")
         if self.kind != "prompt" and self.in_channels not in (1, 3):
-            raise ValueError("in_channels must be 1 (grey) or 3 (colour)")
+            raise ValueError("in_channels must be 1 (gray) or 3 (color)")
         if self.preprocessing is not None:
             blocks = isinstance(self.preprocessing.resampling, Patches)
             if blocks != (self.architecture in VOLUMETRIC):

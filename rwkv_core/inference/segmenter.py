@@ -112,7 +112,7 @@ class Segmenter:
                 remedy=Remedy("list models"),
             )
         if config.in_channels != 1:
-            raise BundleError(f"{config.title} ({config.id}) takes RGB images; volumes are grey.")
+            raise BundleError(f"{config.title} ({config.id}) takes RGB images; volumes are gray.")
         if mode not in ("best", "paper"):
             raise ValueError(f'mode must be "best" or "paper", got {mode!r}')
         choose_device(device, engine)  # a wrong name is told before the weights are read

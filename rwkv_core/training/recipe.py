@@ -337,4 +337,4 @@ def require_fitting(recipe: Recipe) -> None:
     if recipe.pipeline == "paper":
         raise InputError("The published pipeline is one for slices.", hint="Set pipeline=best.")
     if recipe.in_channels == 3:
-        raise InputError(f"{TITLES[asked]} takes grey volumes.", hint="Set in_channels=1.")
+        raise InputError(f"{TITLES[asked]} takes gray volumes.", hint="Set in_channels=1.")

@@ -251,7 +251,7 @@ def _check_array(array: Array, what: str) -> None:
     size = size_in_words(array.shape)
     if array.ndim == 4 and array.shape[-1] in (3, 4):
         raise InputError(
-            f"{what} is a colour or vector image ({size}), not a scalar one.", hint="Convert it to one channel first."
+            f"{what} is a color or vector image ({size}), not a scalar one.", hint="Convert it to one channel first."
         )
     if array.ndim != 3:
         hint = "Give one 3-D volume, for example a single time point." if array.ndim > 3 else ""

@@ -238,7 +238,7 @@ def _check_kind(path: Path, reader: sitk.ImageFileReader) -> None:
         raise InputError(f"{path} holds complex numbers.", hint="Save its magnitude as a volume first.")
     if (components := reader.GetNumberOfComponents()) > 1:
         raise InputError(
-            f"{path} is a colour or vector image: {components} values in each of {written} voxels.",
+            f"{path} is a color or vector image: {components} values in each of {written} voxels.",
             hint="Convert it to a scalar volume first.",
         )
     _check_axes(path, reader.GetSize())

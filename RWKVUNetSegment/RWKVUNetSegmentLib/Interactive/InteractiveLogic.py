@@ -107,6 +107,17 @@ class InteractiveLogic:
             if logic.failed:
                 raise RuntimeError(logic.message)
 
+    def undo(self, node: Any) -> None:
+        """Take back the last change of a segmentation, whichever part of this module made it.
+
+        Raises:
+            InputError: when something goes on, or there is nothing to take back.
+        """
+        if self.result.current is not None and self.result.current.node is node:
+            self.result.undo()  # which also follows with what it remembers
+        else:
+            self.result.writer.undo(node)
+
     def cleanup(self) -> None:
         """Module reload or quit. Before the worker is ended."""
         self.uncertainty.cleanup()

@@ -106,6 +106,12 @@ class Panel:
         if not complete and reason and not self.logic.installation.restartPending:
             slicer.util.errorDisplay(reason, _("Installation"))
 
+    def onEnter(self) -> None:
+        """The module is shown."""
+
+    def onExit(self) -> None:
+        """Another module is shown: what takes the mouse or the keyboard in the views is put down."""
+
     def onSceneCloses(self) -> None:
         """What belongs to the scene alone is forgotten."""
 

@@ -97,7 +97,12 @@ class SegmentPanel(Panel):
         self.explain(ui.show3DButton, usable, why)
         self.allow(ui.editButton, usable, why)
         undoable = usable and self.logic.segmentation.writer.canUndo(node)
-        self.allow(ui.undoButton, undoable, _("There is nothing to undo here.") if usable else why)
+        busy = self.logic.interactive.result.busy
+        if busy and usable:
+            why = _("Wait until this is done: {action}").format(action=busy)
+        elif usable:
+            why = _("There is nothing to undo here.")
+        self.allow(ui.undoButton, undoable and not busy, why)
 
     def _outcome(self) -> str:
         """Of the run that is over, in words."""
@@ -111,7 +116,7 @@ class SegmentPanel(Panel):
         if result.state == RunState.FAILED:
             return str(result.error)
         if self._undone:
-            return _("The last run was undone.")
+            return _("The last change was undone.")
         names = dict.fromkeys((result.device.partition(":")[0], result.engine))
         done = _("Done in {duration} ({where}). Structures: {count}.").format(
             duration=TimeInWords.seconds(result.timings.get("total", 0.0)),
@@ -189,8 +194,8 @@ class SegmentPanel(Panel):
             self.parameterNode.show3D = on
 
     def onUndo(self) -> None:
-        with showErrors(_("The last run cannot be undone.")):
-            self.logic.segmentation.writer.undo(self.parameterNode.outputSegmentation)
+        with showErrors(_("The last change cannot be undone.")):
+            self.logic.interactive.undo(self.parameterNode.outputSegmentation)
             self._undone = True
             self.logic.stateChanged()
 

@@ -112,12 +112,7 @@ class SpreadPanel(Panel):
 
     def onUndo(self) -> None:
         with showErrors(_("It could not be undone."), waitCursor=True):
-            interactive = self.logic.interactive
-            current = interactive.result.current
-            if current is not None and current.node is self._node:
-                interactive.result.undo()
-            else:
-                self.logic.segmentation.writer.undo(self._node)
+            self.logic.interactive.undo(self._node)
         self.updateFromState()
 
     def onNext(self) -> None:

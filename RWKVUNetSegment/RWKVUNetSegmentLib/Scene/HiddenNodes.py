@@ -21,7 +21,8 @@ def addHiddenNode(className: str, name: str, attribute: str) -> Any:
     node.SetHideFromEditors(True)
     node.SetSaveWithScene(False)
     node = scene.AddNode(node)
-    node.CreateDefaultDisplayNodes()
-    if node.GetDisplayNode() is not None:
-        node.GetDisplayNode().SetSaveWithScene(False)
+    if node.IsA("vtkMRMLDisplayableNode"):
+        node.CreateDefaultDisplayNodes()
+        if node.GetDisplayNode() is not None:
+            node.GetDisplayNode().SetSaveWithScene(False)
     return node

@@ -8,15 +8,20 @@ _STATES = 3
 
 
 class UndoHistory:
-    """Saves states where the user will look for them: in the Segment Editor when it has the node open, else here."""
+    """Saves states where the user will look for them: in an editor that has the node open, else here.
+
+    Attributes:
+        ownEditor: qMRMLSegmentEditorWidget in this module's panel; None while it is closed.
+    """
 
     def __init__(self) -> None:
+        self.ownEditor: Any = None
         self._histories: dict[str, Any] = {}
         self._inEditor: set[str] = set()
 
     def save(self, node: Any) -> None:
         """Save the state of a segmentation node as the next undo step."""
-        editor = _openEditor(node)
+        editor = self._openEditor(node)
         if editor is not None:
             editor.saveStateForUndo()
             self._histories.pop(node.GetID(), None)  # one undo, in one place
@@ -26,17 +31,23 @@ class UndoHistory:
             self._history(node).SaveState()
 
     def canUndo(self, node: Any) -> bool:
+        """Whether there may be something to undo: an editor in the panel does not tell, and does nothing if not."""
+        if self.ownEditor is not None and self._openEditor(node) is self.ownEditor:
+            return True
         if node.GetID() in self._inEditor:
-            return _openEditor(node) is not None
+            return self._openEditor(node) is not None
         return node.GetID() in self._histories and bool(self._history(node).IsRestorePreviousStateAvailable())
 
     def undo(self, node: Any) -> None:
         """Bring back the last saved state, if there is one."""
         if not self.canUndo(node):
             return
+        if self.ownEditor is not None and self._openEditor(node) is self.ownEditor:
+            self.ownEditor.undo()
+            return
         if node.GetID() in self._inEditor:
             self._inEditor.discard(node.GetID())
-            _openEditor(node).undo()
+            self._openEditor(node).undo()
             return
         with slicer.util.NodeModify(node):
             self._history(node).RestorePreviousState()
@@ -57,9 +68,10 @@ class UndoHistory:
             self._histories[node.GetID()] = history
         return history
 
-
-def _openEditor(node: Any) -> Any:
-    """The Segment Editor module's qMRMLSegmentEditorWidget, when it has a node open; else None."""
-    module = getattr(slicer.modules, "SegmentEditorWidget", None)  # None until the module was opened once
-    editor = getattr(module, "editor", None)
-    return editor if editor is not None and editor.segmentationNode() is node else None
+    def _openEditor(self, node: Any) -> Any:
+        """The qMRMLSegmentEditorWidget that has a node open, here or in the Segment Editor module; else None."""
+        module = getattr(slicer.modules, "SegmentEditorWidget", None)  # None until the module was opened once
+        for editor in (self.ownEditor, getattr(module, "editor", None)):
+            if editor is not None and editor.segmentationNode() is node:
+                return editor
+        return None

@@ -108,7 +108,7 @@ class ModelsLogic:
                 title=title
             )
         if entry.in_channels != 1:
-            return False, _("{title} takes colour images; volumes are grey.").format(title=title)
+            return False, _("{title} takes color images; volumes are gray.").format(title=title)
         if entry.state == "broken":
             return False, _("{title} is damaged: {reason}").format(title=title, reason=entry.reason)
         if entry.state == "needs download":

@@ -161,7 +161,7 @@ class TrainingLogic:
         if request.classes is not None and not request.classes:
             return False, _("Tick at least one class.")
         if request.semiSupervised and not (request.unlabelled and Path(request.unlabelled).exists()):
-            return False, _("This recipe learns from unlabelled images, too: choose their folder.")
+            return False, _("This recipe learns from unlabeled images, too: choose their folder.")
         return self._canBeNamed(request.name)
 
     def start(

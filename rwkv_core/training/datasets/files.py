@@ -89,7 +89,7 @@ def read_label(path: Path, problems: list[str] | None = None) -> tuple[Array, Ma
         if pixels.ndim == 3:
             if not all(np.array_equal(pixels[..., 0], pixels[..., n]) for n in range(1, min(pixels.shape[2], 3))):
                 raise InputError(
-                    f"{path} is a colour image, not a mask of label values.",
+                    f"{path} is a color image, not a mask of label values.",
                     hint="Save masks with one channel, in which every class has a value of its own.",
                 )
             pixels = pixels[..., 0]

@@ -1,0 +1,143 @@
+"""Correcting in the panel: Slicer's editor beside the rest, one undo for both, the mouse for one tool at a time."""
+
+import numpy as np
+import pytest
+import slicer
+
+import bench
+from module.interactive_user import SHAPE, stand_in_fixture, user_fixture  # noqa: F401 (fixtures)
+
+
+@pytest.fixture
+def correct(user):
+    """The part of the panel, after Segment, with its box open."""
+    user.segment()
+    user.ui.correctBox.collapsed = False
+    panel = next(one for one in user.opened.widget.panels if type(one).__name__ == "InteractivePanel")
+    return next(part for part in panel.parts if type(part).__name__ == "CorrectPanel")
+
+
+def paint(user, editor, name="Bone"):
+    """One stroke of an effect: saves the state, then changes voxels."""
+    editor.saveStateForUndo()
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[2, 3, 4:14] = 1
+    identifier = user.result.GetSegmentation().GetSegmentIdBySegmentName(name)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(mask, user.result, identifier, user.volume)
+
+
+def test_the_editor_is_made_when_it_is_needed(user):
+    box = user.ui.correctBox
+    assert box.collapsed
+    box.collapsed = False
+    panel = next(one for one in user.opened.widget.panels if type(one).__name__ == "InteractivePanel")
+    part = next(part for part in panel.parts if type(part).__name__ == "CorrectPanel")
+    assert part.editor is None and "press Segment" in user.ui.correctLabel.text
+    user.segment()
+    editor = part.editor
+    assert editor.segmentationNode() is user.result and editor.sourceVolumeNode() is user.volume
+    assert editor.effectNameOrder()[:3] == ("Paint", "Draw", "Erase") and editor._observed
+    node = editor.mrmlSegmentEditorNode()
+    assert node.GetHideFromEditors() and not node.GetSaveWithScene() and not node.GetSingletonTag()
+
+
+def test_one_undo_for_strokes_and_for_what_the_module_writes(user, correct):
+    ui, first = user.opened.widget.ui, user.labels(user.result)
+    assert ui.undoButton.enabled
+    paint(user, correct.editor)
+    painted = user.labels(user.result)
+    assert not np.array_equal(painted, first)
+    user.process(off=(1,))
+    assert not (user.labels(user.result) == 1).any()
+    user.ui.undoButton.click()
+    user.settle()
+    assert np.array_equal(user.labels(user.result), painted)
+    ui.undoButton.click()
+    bench.process_events()
+    assert np.array_equal(user.labels(user.result), first)
+    user.ui.correctBox.collapsed = True
+    assert user.logic.segmentation.writer.history.ownEditor is None
+
+
+def test_the_editors_masking_holds_for_segment(user, correct):
+    before = user.labels(user.result)
+    node = correct.editor.mrmlSegmentEditorNode()
+    node.SetSourceVolumeIntensityMask(True)
+    node.SetSourceVolumeIntensityMaskRange(10_000, 20_000)
+    user.state.model = "axial"
+    user.process(off=(1,))
+    assert np.array_equal(user.labels(user.result), before), "nothing in the scan is as bright"
+
+
+def test_the_mouse_belongs_to_one_tool(user, correct):
+    editor, pointing = correct.editor, user.interactive.pointing
+    editor.setActiveEffectByName("Paint")
+    pointing.follow(user.volume, user.result)
+    pointing.arm("point")
+    assert editor.activeEffect() is None and pointing.tool == "point"
+    editor.setActiveEffectByName("Erase")
+    assert pointing.tool == "" and editor.activeEffect().name == "Erase"
+
+
+def test_another_module_gets_the_mouse_back(user, correct):
+    correct.editor.setActiveEffectByName("Paint")
+    user.opened.widget.exit()
+    assert correct.editor.activeEffect() is None and not correct.editor._observed
+    user.opened.widget.enter()
+    assert correct.editor._observed and correct.editor.activeEffect() is None
+
+
+def test_another_segmentation_is_edited_when_it_is_chosen(user, correct):
+    correct.editor.setActiveEffectByName("Paint")
+    other = user.logic.segmentation.writer.newNode(user.volume, "other")
+    user.state.outputSegmentation = other
+    bench.process_events()
+    assert correct.editor.segmentationNode() is other and correct.editor.activeEffect() is None
+    user.state.outputSegmentation = None
+    bench.process_events()
+    assert correct.editor.isHidden() and correct.editor.segmentationNode() is None
+
+
+def test_while_something_goes_on_nothing_can_be_painted(user, correct):
+    user.interactive.result.begin("Something")
+    assert correct.editor.readOnly
+    user.interactive.result.end()
+    assert not correct.editor.readOnly
+
+
+def test_a_closed_scene_leaves_no_editor_node(user, correct):
+    bench.clear_scene()
+    bench.process_events()
+    assert not slicer.util.getNodesByClass("vtkMRMLSegmentEditorNode")
+    user.load("new")
+    user.segment()
+    assert correct.editor.segmentationNode() is user.result
+
+
+def test_boxes_open_when_they_are_of_use_and_stay_as_the_user_left_them(user):
+    ui = user.ui
+    boxes = (ui.correctBox, ui.verifiedBox, ui.spreadBox, ui.finishBox, ui.previewBox)
+    assert all(box.collapsed for box in boxes)
+    user.segment()
+    assert not ui.verifiedBox.collapsed and ui.spreadBox.collapsed
+    ui.verifiedBox.collapsed = True
+    user.segment()
+    assert ui.verifiedBox.collapsed
+
+
+@pytest.mark.views
+def test_a_verified_slice_opens_spread(user):
+    user.segment()
+    user.scroll(4)
+    user.ui.verifiedButton.click()
+    bench.process_events()
+    assert not user.ui.spreadBox.collapsed
+
+
+def test_the_boxes_stand_in_the_order_of_work(user):
+    layout = user.ui.correctBox.parentWidget().layout()
+    widgets = [layout.itemAt(index).widget() for index in range(layout.count())]
+    names = [
+        widget.name for widget in widgets if widget is not None and type(widget).__name__ == "ctkCollapsibleButton"
+    ]
+    assert names == ["promptCollapsibleButton", "correctBox", "verifiedBox", "spreadBox", "finishBox", "previewBox"]
