@@ -321,6 +321,17 @@ def test_the_last_row_opens_the_dialog_and_is_no_model(opened, ui, state, volume
 # ---- a run
 
 
+def test_the_next_run_is_known_to_take_as_long(opened, ui, volume):
+    qt.QSettings().remove("RWKVUNetSegment/MicrosecondsPerVoxel")  # of other tests
+    opened.widget.updateFromState()
+    assert "<b>Time</b>" not in ui.modelDetailsLabel.text
+    ui.segmentButton.click()
+    opened.logic.segmentation.begun[0].finish(timings={"total": 25.0, "load": 3.0, "send": 2.0})
+    assert "about 20 s for this volume" in ui.modelDetailsLabel.text
+    select_model(ui, "My own")
+    assert "<b>Time</b>" not in ui.modelDetailsLabel.text
+
+
 def test_segment_becomes_cancel_and_shows_percent_stage_and_seconds(opened, ui, volume):
     ui.segmentButton.click()
     run = opened.logic.segmentation.begun[0]

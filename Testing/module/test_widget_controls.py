@@ -11,6 +11,7 @@ import qt
 import slicer
 
 from rwkv_core.vocabulary import SegmentOptions
+from RWKVUNetSegmentLib.Scene.InputVolume import modalityOf
 from RWKVUNetSegmentLib.Scene.ParameterNode import Preference, Region, parametersOf
 from RWKVUNetSegmentLib.Scene.SliceDirection import SliceDirection
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import RunState
@@ -29,6 +30,13 @@ class Controls:
         other = add_volume("other")
         ui.volumeSelector.setCurrentNode(other)
         assert state.inputVolume is other
+
+    def sampleButton(self, opened, ui, state):
+        assert not ui.sampleButton.isHidden()
+        ui.sampleButton.click()
+        bench.process_events()
+        assert state.inputVolume.GetName() == "Head MR" and modalityOf(state.inputVolume) == "MR"
+        assert ui.segmentButton.enabled and ui.sampleButton.isHidden()
 
     def segmentationSelector(self, opened, ui, state, volume):
         node = ui.segmentationSelector.addNode()
@@ -321,7 +329,9 @@ LOOKS_AT_VIEWS = {"endHereButton", "showTableButton", "startHereButton", "viewSe
     "name",
     [pytest.param(name, marks=[pytest.mark.views] * (name in LOOKS_AT_VIEWS)) for name in controls_of_the_ui()],
 )
-def test_control_does_what_it_says(name, opened, ui, state, volume, tmp_path):
+def test_control_does_what_it_says(name, opened, ui, state, request, tmp_path):
     action = getattr(Controls(), name)  # a control without an entry above fails here
     wanted = action.__code__.co_varnames[1 : action.__code__.co_argcount]
+    if "volume" in wanted:
+        volume = request.getfixturevalue("volume")
     action(**{key: value for key, value in locals().items() if key in wanted})

@@ -3,8 +3,10 @@
 from typing import Any
 
 import slicer
+from slicer.i18n import tr as _
 
-from RWKVUNetSegmentLib.Panels.Panel import Panel
+from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
+from RWKVUNetSegmentLib.Scene.SampleData import loadSample
 
 
 class InputsPanel(Panel):
@@ -12,7 +14,14 @@ class InputsPanel(Panel):
 
     def setup(self) -> None:
         self.ui.volumeSelector.connect("nodeAdded(vtkMRMLNode*)", self.onVolumeAdded)
+        self.ui.sampleButton.connect("clicked()", self.onSample)
         self.ui.volumeSelector.connect("nodeActivated(vtkMRMLNode*)", self.onVolumeChosen)
+
+    def onSample(self) -> None:
+        with showErrors(_("The sample scan could not be loaded."), waitCursor=True):
+            volume = loadSample()
+            if self.parameterNode is not None:
+                self.parameterNode.inputVolume = volume
 
     def onVolumeAdded(self, volume: Any) -> None:
         """The first volume that is loaded is most likely the one to segment."""
@@ -30,6 +39,7 @@ class InputsPanel(Panel):
             node.outputSegmentation = None
 
     def updateFromState(self) -> None:
+        self.ui.sampleButton.visible = not self.ui.volumeSelector.nodeCount()
         running = bool(self.logic.segmentation.running)
         for selector in (self.ui.volumeSelector, self.ui.segmentationSelector):
             self.allow(selector, not running, self.ui.statusLabel.text)

@@ -14,6 +14,7 @@ from RWKVUNetSegmentLib.Panels import TimeInWords
 from RWKVUNetSegmentLib.Panels.MoreModelsDialog import MoreModelsDialog
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
 from RWKVUNetSegmentLib.Segmentation import ModelDescription
+from RWKVUNetSegmentLib.Segmentation.ModelTimes import expectedSeconds
 from RWKVUNetSegmentLib.Worker.EventLoop import later
 
 _ICONS = Path(__file__).resolve().parents[2] / "Resources" / "Icons"
@@ -115,7 +116,7 @@ class ModelPanel(Panel):
                 tree.setCurrentItem(item)
         tree.blockSignals(wasBlocked)
         if selected:
-            self.ui.modelDetailsLabel.text = ModelDescription.description(selected)
+            self.ui.modelDetailsLabel.text = ModelDescription.description(selected, self._time(selected))
         elif not self.logic.installation.isValid()[0]:
             self.ui.modelDetailsLabel.text = _("The models appear here once the installation under Setup is done.")
         elif not self.logic.models.models:
@@ -124,6 +125,14 @@ class ModelPanel(Panel):
             self.ui.modelDetailsLabel.text = _(
                 "The model “{model}” that this scene was saved with is not on this computer. Choose another one."
             ).format(model=self.parameterNode.model)
+
+    def _time(self, model: ModelEntry) -> str:
+        seconds = expectedSeconds(model.id, self.parameterNode.inputVolume)
+        if seconds is None:
+            return ""
+        return _("about {duration} for this volume, by its last run on this computer").format(
+            duration=TimeInWords.seconds(max(1.0, round(seconds)))
+        )
 
     def onSelectionChanged(self) -> None:
         item = self.ui.modelTree.currentItem()

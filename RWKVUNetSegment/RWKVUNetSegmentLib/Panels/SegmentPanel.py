@@ -12,6 +12,7 @@ from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
 from RWKVUNetSegmentLib.Scene.InputVolume import modalityOf
 from RWKVUNetSegmentLib.Scene.ParameterNode import parametersOf
 from RWKVUNetSegmentLib.Scene.SampleData import SAMPLE_NAME
+from RWKVUNetSegmentLib.Segmentation.ModelTimes import rememberTime
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import (
     RunProgress,
     RunState,
@@ -175,6 +176,7 @@ class SegmentPanel(Panel):
 
     def onFinished(self, result: SegmentationResult) -> None:
         self.result = result
+        rememberTime(result)
         node = self.parameterNode
         if result.node is not None and node and node.inputVolume == result.parameters.inputVolume:
             node.outputSegmentation = result.node

@@ -1,8 +1,12 @@
 """The sample head scan in Slicer's Sample Data module."""
 
 from pathlib import Path
+from typing import Any
 
+import slicer
 from slicer.i18n import tr as _
+
+from RWKVUNetSegmentLib.Scene.InputVolume import rememberModality
 
 SAMPLE_NAME = "Head MR (Colin27)"
 
@@ -17,6 +21,13 @@ def sampleFile() -> Path:
     import rwkv_core
 
     return Path(rwkv_core.__file__).parent / "data" / "sample" / "ch2.nii.gz"
+
+
+def loadSample() -> Any:
+    """Load the scan; its volume node."""
+    volume = slicer.util.loadVolume(str(sampleFile()), {"name": _("Head MR")})
+    rememberModality(volume, "MR")
+    return volume
 
 
 def registerSampleData() -> None:

@@ -39,8 +39,12 @@ def sizeInWords(size: int | None) -> str:
     return "" if size is None else _("{size:.1f} MB").format(size=size / 1e6)
 
 
-def description(model: ModelEntry) -> str:
-    """What the model is for, its classes in their colors, state, license, size and origin, as rich text."""
+def description(model: ModelEntry, time: str = "") -> str:
+    """What the model is for, its classes in their colors, state, license, size and origin, as rich text.
+
+    Args:
+        time: that it takes, in words; empty when it is not known.
+    """
     classes = " ".join(
         f'<span style="color:#{red:02x}{green:02x}{blue:02x}">■</span>&nbsp;{escape(entry.name).replace(" ", "&nbsp;")}'
         for entry in model.classes
@@ -56,6 +60,7 @@ def description(model: ModelEntry) -> str:
         (_("Structures"), classes),
         (_("Scans"), escape(modalityInWords(model))),
         (_("State"), escape(f"{state}, {size}" if size else state)),
+        (_("Time"), escape(time)),
         (_("License"), escape(model.licence)),
     )
     table = "".join(

@@ -1,0 +1,37 @@
+"""How long a model takes on this computer: measured at every whole volume, kept in Slicer's settings."""
+
+from typing import Any
+
+import qt
+
+from RWKVUNetSegmentLib.Segmentation.SegmentationRun import RunState, SegmentationResult
+
+_KEY = "RWKVUNetSegment/MicrosecondsPerVoxel"
+_STARTING = ("send", "load")
+"""Stages that the first run alone has, or that the next one may not have."""
+
+
+def rememberTime(result: SegmentationResult) -> None:
+    """Keep what a run took, where it segmented a whole volume."""
+    parameters = result.parameters
+    if result.state != RunState.COMPLETED or parameters.region is not None or parameters.inputVolume is None:
+        return
+    seconds = result.timings.get("total", 0.0) - sum(result.timings.get(stage, 0.0) for stage in _STARTING)
+    voxels = _voxelsOf(parameters.inputVolume)
+    if seconds > 0 and voxels:
+        qt.QSettings().setValue(f"{_KEY}/{parameters.options.model}", round(seconds * 1e6 / voxels, 4))
+
+
+def expectedSeconds(modelID: str, volume: Any) -> float | None:
+    """What a model will take for a volume, by its last run on this computer; None before there was one."""
+    try:
+        rate = float(qt.QSettings().value(f"{_KEY}/{modelID}") or 0.0)
+    except ValueError:
+        return None
+    voxels = _voxelsOf(volume)
+    return rate * voxels / 1e6 if rate > 0 and voxels else None
+
+
+def _voxelsOf(volume: Any) -> int:
+    image = volume.GetImageData() if volume is not None else None
+    return int(image.GetNumberOfPoints()) if image is not None else 0
