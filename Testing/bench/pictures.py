@@ -79,6 +79,24 @@ def show3D(segmentation, name, opacity):
         segmentation.GetDisplayNode().SetSegmentVisibility3D(identifier, opacity > 0.0)
 
 
+def takeHome(opened, folder):
+    """panel-volumes.png: the list of volumes; and panel-interactive.png: the boxes in the order of work."""
+    ui = opened.widget.ui
+    sections = [ui.inputsCollapsibleButton, ui.modelCollapsibleButton]
+    for section in sections:
+        section.collapsed = True
+    ui.volumesButton.click()
+    panelPicture(opened.panel, folder / "panel-volumes.png")
+    ui.volumesButton.click()
+    interactive = next(one for one in opened.widget.panels if type(one).__name__ == "InteractivePanel").own
+    box = interactive.correctBox.parentWidget()
+    box.collapsed = False
+    panelPicture(opened.panel, folder / "panel-interactive.png")
+    box.collapsed = True
+    for section in sections:
+        section.collapsed = False
+
+
 def surfaces(segmentation, folder):
     """result-3d.png: through the cortex, the structures inside."""
     for name, opacity in ((WHITE_MATTER, 0.0), (CORTEX, 0.12)):
@@ -146,6 +164,7 @@ def draw(folder):
     opened = OpenedModule(MODULE)
     opened.enter()
     _, segmentation = run(opened, folder)
+    takeHome(opened, folder)
     surfaces(segmentation, folder)
     wholeWindow(opened, folder)
     opened.close()

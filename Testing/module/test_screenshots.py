@@ -75,6 +75,7 @@ def test_pictures_of_the_documentation(opened):
         picture = bench.slice_png(path, orientation=orientation, offset=offset, size=(600, 600)).astype(int)
         coloured = picture.max(axis=2) - picture.min(axis=2) > 30
         assert 0.05 < coloured.mean() < 0.8
+    pictures.takeHome(opened, OUT)
     pictures.surfaces(segmentation, OUT)
     pictures.wholeWindow(opened, OUT)
     for name in ("result-3d.png", "RWKVUNetSegment.png"):

@@ -35,6 +35,7 @@ def opened(open_module, tmp_path):
         yield module
 
 
+@pytest.mark.views
 def test_segment_and_preview(opened, ui, state):
     volume = slicer.util.addVolumeFromArray(noise(SHAPE), name="scan")
     slicer.util.setSliceViewerLayers(background=volume, fit=True)
