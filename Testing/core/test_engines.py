@@ -1,4 +1,6 @@
+import copy
 import dataclasses
+import functools
 import importlib.util
 import itertools
 import logging
@@ -29,6 +31,12 @@ ENGINES = ["torch", "numpy", pytest.param("openvino", marks=needs_openvino)]
 
 
 def random_network(variant="T", num_classes=5, in_channels=1):
+    """Each test gets its own: some change its weights."""
+    return copy.deepcopy(_random_network(variant, num_classes, in_channels))
+
+
+@functools.cache
+def _random_network(variant, num_classes, in_channels):
     """BatchNorms with statistics, decays of both signs, mixes from 0 to 1."""
     network = build_network("rwkv-unet", variant=variant, num_classes=num_classes, in_channels=in_channels)
     values = fill({name: value.shape for name, value in network.state_dict().items()})
@@ -37,6 +45,11 @@ def random_network(variant="T", num_classes=5, in_channels=1):
 
 
 def volumetric_network(variant="T", num_classes=5, in_channels=1):
+    return copy.deepcopy(_volumetric_network(variant, num_classes, in_channels))
+
+
+@functools.cache
+def _volumetric_network(variant, num_classes, in_channels):
     """Orders that differ in decay, bonus and share; keys of the width that a trained network has."""
     torch.manual_seed(0)
     network = build_network("u-rwkv", variant=variant, num_classes=num_classes, in_channels=in_channels)

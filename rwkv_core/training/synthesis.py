@@ -214,7 +214,26 @@ class Slices(NamedTuple):
     plane: Tensor
 
 
-class SliceGenerator:
+class RandomDraws:
+    """Draws of one generator, on its device: base of what generates images."""
+
+    random: torch.Generator
+    device: torch.device
+
+    def _uniform(self, low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(shape, generator=self.random, device=self.device)
+
+    def _normal(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self.random, device=self.device)
+
+    def _integers(self, below: int, *shape: int) -> Tensor:
+        return torch.randint(below, shape, generator=self.random, device=self.device)
+
+    def _chance(self, probability: float, *shape: int) -> Tensor:
+        return self._uniform(0, 1, *shape) < probability
+
+
+class SliceGenerator(RandomDraws):
     """Makes batches of slices.
 
     Args:
@@ -503,18 +522,6 @@ class SliceGenerator:
     def _share(self, below: int) -> int:
         """Draw a random number that the whole batch shares."""
         return int(torch.randint(below, (), generator=self.dice))
-
-    def _uniform(self, low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(shape, generator=self.random, device=self.device)
-
-    def _normal(self, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=self.random, device=self.device)
-
-    def _integers(self, below: int, *shape: int) -> Tensor:
-        return torch.randint(below, shape, generator=self.random, device=self.device)
-
-    def _chance(self, probability: float, *shape: int) -> Tensor:
-        return self._uniform(0, 1, *shape) < probability
 
 
 def _neighbours(mask: Tensor) -> Tensor:

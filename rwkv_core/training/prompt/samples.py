@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from rwkv_core.training.prompt.maps import gaussian
 from rwkv_core.training.prompt.user import inner_distance
+from rwkv_core.training.synthesis import RandomDraws
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Sample:
         return len(self.image)
 
 
-class SampleGenerator:
+class SampleGenerator(RandomDraws):
     """Makes batches of samples.
 
     Args:
@@ -508,20 +509,8 @@ class SampleGenerator:
             halves.append(F.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=True))
         return torch.cat(halves)
 
-    def _uniform(self, low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(shape, generator=self.random, device=self.device)
-
     def _log_uniform(self, low: float, high: float, *shape: int) -> Tensor:
         return low * (high / low) ** self._uniform(0, 1, *shape)
-
-    def _normal(self, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=self.random, device=self.device)
-
-    def _integers(self, below: int, *shape: int) -> Tensor:
-        return torch.randint(below, shape, generator=self.random, device=self.device)
-
-    def _chance(self, probability: float, *shape: int) -> Tensor:
-        return self._uniform(0, 1, *shape) < probability
 
     def _sign(self, count: int) -> Tensor:
         return torch.where(self._chance(0.5, count), 1.0, -1.0)
