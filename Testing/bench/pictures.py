@@ -13,6 +13,7 @@ import vtk
 from bench import event_loop, views, window
 from bench.cut_text import cutTexts
 from bench.modules import OpenedModule
+from bench.pyside import QtGui
 
 ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "RWKVUNetSegment" / "RWKVUNetSegment.py"
@@ -158,6 +159,58 @@ def training(folder):
         event_loop.process_events()
 
 
+EYE = (-36.0, 60.0, -38.0)
+"""A structure of the sample that the shipped model for the brain does not know, mm."""
+
+
+def pointing(folder):
+    """point-slices.png: one click into the sample's eye, and where it was followed to; panel-point.png: the box."""
+    slicer.mrmlScene.Clear()
+    opened = OpenedModule(MODULE)
+    opened.enter()
+    volume = slicer.util.loadVolume(str(SAMPLE), {"name": "Head"})
+    slicer.util.setSliceViewerLayers(background=volume, fit=True)
+    opened.widget._parameterNode.inputVolume = volume
+    panel = next(one for one in opened.widget.panels if type(one).__name__ == "InteractivePanel")
+    ui, logic = panel.parts[0].ui, opened.logic.interactive.pointing
+    event_loop.wait_until(lambda: ui.pointButton.enabled, PATIENCE, lambda: ui.pointButton.toolTip)
+    widget = slicer.app.layoutManager().sliceWidget("Red")
+    view, node = widget.sliceView(), widget.mrmlSliceNode()
+    view.renderWindow().SetSize(420, 420)
+    widget.sliceLogic().ResizeSliceNode(420, 420)
+    node.SetFieldOfView(90.0, 90.0, 1.0)
+
+    def rest():
+        event_loop.wait_until(lambda: not logic.busy and not logic.propagating, PATIENCE, lambda: logic.message)
+        event_loop.process_events()
+
+    def look():
+        view.renderWindow().Render()
+        return view._view.image()
+
+    node.JumpSliceByCentering(EYE[0] + 4, EYE[1] - 8, EYE[2])
+    ui.structureNameLineEdit.text = "Left eye"
+    ui.structureNameLineEdit.editingFinished.emit()
+    ui.pointButton.click()
+    logic.point(EYE, node)
+    rest()
+    clicked = look()
+    panel._section.collapsed = ui.promptHintLabel.parentWidget().collapsed = False
+    ui.promptHintLabel.parentWidget().resize(PANEL_WIDTH, 100)
+    panelPicture(ui.promptHintLabel.parentWidget(), folder / "panel-point.png")
+    ui.propagateButton.click()
+    rest()
+    together = QtGui.QImage(850, 420, clicked.format())
+    together.fill(QtGui.QColor("white"))
+    painter = QtGui.QPainter(together)
+    painter.drawImage(0, 0, clicked)
+    painter.drawImage(430, 0, look())
+    painter.end()
+    views.save(together, folder / "point-slices.png")
+    opened.close()
+    event_loop.process_events()
+
+
 def draw(folder):
     """Every picture, into the folder."""
     beforeInstallation(folder)
@@ -169,4 +222,5 @@ def draw(folder):
     wholeWindow(opened, folder)
     opened.close()
     event_loop.process_events()
+    pointing(folder)
     training(folder)

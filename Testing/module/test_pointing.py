@@ -352,6 +352,27 @@ def test_painted_voxels_count_as_prompts(pointing):
     assert pointing.user.asked("PromptRequest") == asked and np.array_equal(pointing.mask(), painted)
 
 
+def test_painting_in_another_slice_begins_there(pointing):
+    from module.label_blocks import openEditor
+
+    pointing.arm()
+    pointing.click((8, 6, 4))
+    editor = openEditor(pointing.user.result, pointing.user.volume)
+    editor.SetActiveEffectName("Paint")
+    bench.process_events()
+    assert not pointing.logic.tool
+    pointing.look(6)
+    painted = pointing.mask()
+    painted[6, 10:12, 20:22] = True
+    paint(pointing, editor, painted)
+    request = pointing.user.requests("PromptRequest")[-1]
+    assert request["slice"] == {"axis": "K", "index": 6} and request["scribble"] and not request["points"]
+    assert np.array_equal(pointing.mask(), painted) and pointing.markers == []
+    pointing.ui.undoPromptButton.click()
+    pointing.rest()
+    assert np.array_equal(pointing.mask(), disk((8, 6, 4)))
+
+
 def test_the_newest_wins(pointing):
     (pointing.user.folder / "hold").touch()
     pointing.ui.pointButton.click()

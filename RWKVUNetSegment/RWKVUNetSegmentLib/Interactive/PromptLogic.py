@@ -211,6 +211,8 @@ class PromptLogic(VTKObservationMixin):
             self._forgetPlane()
         if self.node is not None:
             self._unwatch()
+        if (volume is None) != (self.volume is None):
+            self.views.stop() if volume is None else self.views.start()
         self.volume, self.node = volume, node
         if node is not None:
             segmentation = node.GetSegmentation()
@@ -288,7 +290,6 @@ class PromptLogic(VTKObservationMixin):
         self.tool = tool
         if first:
             self._takeMouse()
-            self.views.start()
         self._tool.start(*self._look())
         self._warm()
         self._rememberShown()
@@ -308,7 +309,6 @@ class PromptLogic(VTKObservationMixin):
             return
         self.tool = ""
         self._tool.stop()
-        self.views.stop()
         for node in self._watched:
             self.removeObserver(node, vtk.vtkCommand.ModifiedEvent, self._onMouseTaken)
         self._watched = []
@@ -1190,6 +1190,7 @@ class PromptLogic(VTKObservationMixin):
             self._unwatch()
         self._forgetPlane()
         self.disarm()
+        self.views.stop()
         self.volume = self.node = self._known = self._warmed = None
         self.segmentID = self._newName = ""
         self.message, self.failed = "", False
