@@ -195,9 +195,13 @@ def pointing(folder):
     logic.point(EYE, node)
     rest()
     clicked = look()
-    panel._section.collapsed = ui.promptHintLabel.parentWidget().collapsed = False
-    ui.promptHintLabel.parentWidget().resize(PANEL_WIDTH, 100)
-    panelPicture(ui.promptHintLabel.parentWidget(), folder / "panel-point.png")
+    box = ui.promptHintLabel.parentWidget()
+    panel._section.collapsed = box.collapsed = False
+    panelPicture(opened.panel, folder / "panel-point.png")  # all of it, so that the box has its place
+    opened.panel.show()
+    event_loop.settle(opened.panel)
+    views.save(box.grab().toImage(), folder / "panel-point.png")
+    opened.panel.hide()
     ui.propagateButton.click()
     rest()
     together = QtGui.QImage(850, 420, clicked.format())
