@@ -38,6 +38,20 @@ _NO_VOLUMES = (
     "1.2.840.10008.5.1.4.1.1.30",  # parametric maps
     "1.2.840.10008.5.1.4.1.1.11.",  # presentation states
 )
+_NO_IMAGES = (
+    *_NO_VOLUMES,
+    "1.2.840.10008.5.1.4.1.1.88.",  # reports
+    "1.2.840.10008.5.1.4.1.1.9.",  # waveforms
+    "1.2.840.10008.5.1.4.1.1.104.",  # documents
+    "1.2.840.10008.5.1.4.1.1.4.2",  # spectroscopy
+    "1.2.840.10008.5.1.4.1.1.200.",  # instructions for printers and the like
+    "1.2.840.10008.5.1.4.38",  # hanging protocols
+    "1.2.840.10008.5.1.4.39",  # color palettes
+)
+_NO_IMAGE_MODALITIES = (
+    "SR", "PR", "KO", "SEG", "REG", "FID", "DOC", "PLAN", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "RTIMAGE", "ECG",
+    "HD", "EPS", "AU", "RWV", "STAIN", "OT",
+)  # fmt: skip
 _MOSAIC_TAGS = ((0x0019, 0x100A), (0x0065, 0x1050))  # number of slices in one: Siemens, United Imaging
 _CSA = ((0x0029, 0x1010), (0x0029, 0x1020))  # Siemens' private headers
 
@@ -160,11 +174,9 @@ def _header(path: Path, dataset: Dataset) -> Header | None:
     if "DirectoryRecordSequence" in dataset or sop_class.startswith(_NO_VOLUMES):
         return None
     if "Rows" not in dataset or "Columns" not in dataset:
-        if sop_class.startswith("1.2.840.10008.5.1.4.1.1.") and _should_be_image(dataset):
-            raise InputError(f"{path} breaks off in its header.", hint="Copy or export it again.")
-        if not sop_class:
-            raise InputError(f"{path} breaks off in its header.", hint="Copy or export it again.")
-        return None
+        if _is_known_as_no_image(dataset, sop_class):
+            return None
+        raise InputError(f"{path} breaks off in its header.", hint="Copy or export it again.")
     size = int(dataset.Rows), int(dataset.Columns)
     if min(size) < 1:
         raise InputError(f"{path} is damaged: its slices have {size[0]} x {size[1]} pixels.")
@@ -189,9 +201,15 @@ def _header(path: Path, dataset: Dataset) -> Header | None:
     )
 
 
-def _should_be_image(dataset: Dataset) -> bool:
-    """A truncated image ends before Rows; a report or plan has a modality that is no image's."""
-    return _text(dataset, "Modality") in ("", "CT", "MR", "PT", "NM", "US", "CR", "DX", "XA", "MG")
+def _is_known_as_no_image(dataset: Dataset, sop_class: str) -> bool:
+    """Whether a file without rows is a report, a plan and the like, by what it says; else it is an image's first part.
+
+    Of vendors' private classes, none that comes without rows is an image.
+    """
+    if sop_class.startswith(_NO_IMAGES) or _text(dataset, "Modality") in _NO_IMAGE_MODALITIES:
+        return True
+    private = re.fullmatch(r"[0-9.]+", sop_class) is not None and not sop_class.startswith("1.2.840.10008.")
+    return private and "SeriesInstanceUID" in dataset
 
 
 def _no_volume(dataset: Dataset) -> tuple[str, str]:

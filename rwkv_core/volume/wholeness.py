@@ -68,8 +68,12 @@ def damage(path: Path) -> str:
     try:
         voxels = _of_nrrd(path, head) if head.startswith(b"NRRD") else _of_meta(path, head)
         found = 0 if voxels is None else voxels.file.stat().st_size - voxels.start
-    except (ValueError, KeyError, OSError):  # ITK says what it is
+    except OSError:  # ITK says which file is missing
         return ""
+    except (ValueError, KeyError) as error:
+        if name.endswith(_NRRD):  # teem says what is wrong, and keeps quiet beside it
+            return ""
+        return f"its header is damaged ({str(error).strip(chr(39))})" if b"=" in head else "it is no MetaImage"
     if voxels is None:
         return ""
     if found * voxels.packing < voxels.needed:
@@ -91,6 +95,8 @@ def _of_meta(path: Path, head: bytes) -> _Voxels | None:
         if key.strip().lower() == "elementdatafile":
             break
     where = fields["elementdatafile"]
+    if not where:
+        raise ValueError("ElementDataFile")
     if where.split()[0].upper() == "LIST" or "%" in where:
         return None
     local = where.upper() == "LOCAL"
