@@ -30,6 +30,7 @@ def disc(tmp_path):
                 AccessionNumber="", InstanceNumber=int(path.stem[1:]))  # fmt: skip
         made.add(pydicom.dcmread(path))
     made.write(tmp_path / "disc")
+    made._stage["t"].cleanup()  # pydicom leaves it to the interpreter's end, with a warning
     return tmp_path / "disc"
 
 

@@ -24,8 +24,10 @@ from core.dicom_files import voxels, write_frames, write_series
 from core.small_models import config
 
 ARRAY = voxels()
-TOKENS = [b"0", b"-1", b"1", b"65535", b"4294967295", b"99999999999999999999", b"nan", b"inf", b"1e999", b"", b"\0",
-          b"x", b"../..", b"[[[[", b"{}", b"null", b"gzip", b"raw", b"float", b"LOCAL", b"\xff\xfe", b"\x1b[31m"]  # fmt: skip
+TOKENS = [
+    b"0", b"-1", b"1", b"65535", b"4294967295", b"99999999999999999999", b"nan", b"inf", b"1e999", b"", b"\0", b"x",
+    b"../..", b"[[[[", b"{}", b"null", b"gzip", b"raw", b"float", b"LOCAL", b"\xff\xfe", b"\x1b[31m",
+]  # fmt: skip
 
 
 def damaged(data, random):
