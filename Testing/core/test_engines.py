@@ -299,7 +299,10 @@ def test_unknown_engines_are_told_what_there_is():
 
 
 @needs_openvino
-@pytest.mark.parametrize(("make", "size"), [(random_network, (32, 48)), (volumetric_network, (16, 16, 16))])
+@pytest.mark.parametrize(
+    ("make", "size"),
+    [(random_network, (32, 48)), pytest.param(volumetric_network, (16, 16, 16), marks=pytest.mark.long)],
+)
 def test_second_start_compiles_nothing(empty_cache, monkeypatch, make, size):
     network, image = make(), picture(1, 1, *size)
     first = make_engine(network, "cpu")(image)

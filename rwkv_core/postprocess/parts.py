@@ -42,7 +42,7 @@ def keep_part_at(labelmap: Labelmap, voxel: tuple[int, int, int]) -> int:
     box = _box(labelmap, value)
     assert box is not None
     parts, _ = ndimage.label(labelmap[box] == value)
-    chosen = parts[tuple(index - one.start for index, one in zip(voxel, box, strict=True))]
+    chosen = parts[tuple(index - side.start for index, side in zip(voxel, box, strict=True))]
     labelmap[box][(parts > 0) & (parts != chosen)] = 0
     return value
 

@@ -28,8 +28,8 @@ def smooth_across_slices(probabilities: NDArray[np.float16], axis: int, sigma: f
     if sigma == 0:
         return probabilities
     smooth = np.empty_like(probabilities)
-    for channel, one in enumerate(probabilities):
-        smooth[channel] = ndimage.gaussian_filter1d(one.astype(np.float32), sigma, axis, mode="nearest")
+    for channel, probability in enumerate(probabilities):
+        smooth[channel] = ndimage.gaussian_filter1d(probability.astype(np.float32), sigma, axis, mode="nearest")
     return smooth
 
 

@@ -61,8 +61,8 @@ class VoxelClassifier:
         ]
         at_rest = [None, None, 10 * _DECAY, 10 * _DECAY, None, None]
         scaled = self._scaled(features)
-        first = [np.zeros_like(one) for one in weights]
-        second = [np.zeros_like(one) for one in weights]
+        first = [np.zeros_like(weight) for weight in weights]
+        second = [np.zeros_like(weight) for weight in weights]
         for step in range(1, steps + 1):
             chosen = random.integers(0, count, (copies, min(_BATCH, 4 * count)))
             gradients = _gradients(weights, scaled[chosen], samples.evidence[chosen], samples.labels[chosen])

@@ -86,11 +86,11 @@ def volume_features(
     maps = np.empty((FEATURES, *(part.stop - part.start for part in box)), np.float16)
     done = 0
 
-    def add(one: NDArray[np.float32]) -> None:
+    def add(feature_map: NDArray[np.float32]) -> None:
         nonlocal done
         if cancelled():
             raise CancelledError
-        maps[done] = one[inner]
+        maps[done] = feature_map[inner]
         done += 1
         if progress:
             progress(done, FEATURES)

@@ -157,7 +157,7 @@ def spread(
     }
     taken = {index.index for index in (*given, *keep) if index.dimension == work.axis}
     free = {place: amount for place, amount in doubt.items() if place not in taken and amount > 0}
-    place = max(free, key=lambda one: free[one], default=None)
+    place = max(free, key=lambda index: free[index], default=None)
     next_slice = None if place is None else SliceIndex(AXES[work.axis], place)
     return Spread(result, structures, next_slice, doubt, features, seconds)
 
@@ -246,7 +246,9 @@ def _wider(box: Box, shape: tuple[int, ...]) -> Box:
 
 
 def _around_both(a: Box, b: Box) -> Box:
-    sides = [slice(min(one.start, two.start), max(one.stop, two.stop)) for one, two in zip(a, b, strict=True)]
+    sides = [
+        slice(min(first.start, second.start), max(first.stop, second.stop)) for first, second in zip(a, b, strict=True)
+    ]
     return sides[0], sides[1], sides[2]
 
 
@@ -301,7 +303,9 @@ class _Work:
             index.of(near)[...] |= ndimage.binary_dilation(index.of(drawn), iterations=4)
         around = self._stood[near]
         counts = np.bincount(around) if around.size else np.zeros(1, int)
-        context = [int(one) for one in np.argsort(-counts) if counts[one] and one and one not in self.values][:_CONTEXT]
+        context = [int(value) for value in np.argsort(-counts) if counts[value] and value and value not in self.values][
+            :_CONTEXT
+        ]
         self._priors: list[NDArray[np.floating]] = []
         self._evidence: dict[int, int] = {}
         for value in [*self.values, *context]:
@@ -353,7 +357,7 @@ class _Work:
             for slope in _SLOPES:
                 odds = self._shape_odds(self._left_out[index][place], slope)
                 losses[slope] += float(np.logaddexp(0, np.where(own, -odds, odds)).sum())
-        return min(losses, key=lambda one: losses[one])
+        return min(losses, key=lambda slope: losses[slope])
 
     def _shape_odds(self, shape: ShapeAt, slope: float) -> NDArray[np.float32]:
         pixel = 0.5 * float(np.mean(self.spacing))
@@ -398,7 +402,7 @@ class _Work:
                             total = np.count_nonzero(mask) + np.count_nonzero(own)
                             counts[place, number] += (2 * np.count_nonzero(mask & own), total)
         dice = counts[..., 0] / np.maximum(counts[..., 1], 1)
-        best_changes = max(changes, key=lambda one: changes[one].gain()) if stood_values else "mixture"
+        best_changes = max(changes, key=lambda method: changes[method].gain()) if stood_values else "mixture"
         self._changes = changes[best_changes]
         supported = self._changes.supported() if stood_values else np.zeros((1, 1), bool)
         for place, value in enumerate(self.values):
@@ -426,8 +430,8 @@ class _Work:
             share = np.zeros(chances.size, np.float32)
             share[chosen] = self._random.uniform(0.1, 1.0, len(chosen))
             shapes = [
-                _between(one, left_out, share.reshape(one.shape))
-                for one, left_out in zip(own, self._left_out[index], strict=True)
+                _between(shape, left_out, share.reshape(shape.shape))
+                for shape, left_out in zip(own, self._left_out[index], strict=True)
             ]
             one_features, one_evidence = self._described(index, shapes, chosen)
             features.append(one_features)
@@ -455,7 +459,9 @@ class _Work:
         columns.extend(prior[None] for prior in priors)
         evidence = np.zeros((len(chosen), 1 + bool(self._evidence), len(shapes)), np.float32)
         for place, shape in enumerate(shapes):
-            depth, odds = (one.ravel()[chosen] for one in (shape.depth, self._shape_odds(shape, self._slopes[place])))
+            depth, odds = (
+                array.ravel()[chosen] for array in (shape.depth, self._shape_odds(shape, self._slopes[place]))
+            )
             evidence[:, 0, place] = odds
             if place in self._evidence:
                 evidence[:, 1, place] = priors[self._evidence[place]]
@@ -567,7 +573,7 @@ class _Work:
             new = np.where(refused, part, new)
             rest = np.where(refused, part, rest)
         for value in values.tolist():
-            may = np.isin(rest, [0, *(one for one in taken[value] if one not in locked)]) | (part == value)
+            may = np.isin(rest, [0, *(label for label in taken[value] if label not in locked)]) | (part == value)
             may |= np.isin(part, values)
             final = np.where((new == value) & may, value, final)
         part[span] = final[span].astype(part.dtype)

@@ -34,7 +34,7 @@ def repaints(
                 taken[now].add(was)
             if was in lost and now not in wanted:
                 lost[was][now] = lost[was].get(now, 0) + count
-    return taken, {value: max(found, key=lambda one: found[one], default=0) for value, found in lost.items()}
+    return taken, {value: max(found, key=lambda other: found[other], default=0) for value, found in lost.items()}
 
 
 def soft_mask(mask: NDArray[np.bool_], sigma: float, spacing: tuple[float, float, float]) -> NDArray[np.float16]:
@@ -88,8 +88,8 @@ class Changes:
         right, wrong, useless = (np.sum(counts, 0) for counts in (self._right, self._wrong, self._useless))
         clear = right - wrong > _CLEARLY * np.sqrt(right + wrong + useless)
         most = (right > 2 * wrong) & (right > useless)
-        better = np.sum([one > two for one, two in zip(self._right, self._wrong, strict=True)], 0)
-        worse = np.sum([one < two for one, two in zip(self._right, self._wrong, strict=True)], 0)
+        better = np.sum([right > wrong for right, wrong in zip(self._right, self._wrong, strict=True)], 0)
+        worse = np.sum([right < wrong for right, wrong in zip(self._right, self._wrong, strict=True)], 0)
         found: NDArray[np.bool_] = clear & most & (better >= 4 * worse)
         return found
 

@@ -32,7 +32,7 @@ class TrainingBlocks(Dataset[tuple[Tensor, Tensor]]):
 
     def _centre(self, planes: list[int], random: np.random.Generator) -> list[int]:
         """A voxel (plane, row, column): any, or one of a class, each class and each of its planes being as likely."""
-        classes = sorted({one for n in planes for one in self.cache.slices[n].classes})
+        classes = sorted({value for n in planes for value in self.cache.slices[n].classes})
         if not classes or random.random() >= FOREGROUND:
             return [int(random.integers(side)) for side in _shape(self.cache, planes)]
         chosen = random.choice(classes)
@@ -69,8 +69,8 @@ def _block(
         seen = slice(max(first, 0), min(first + wide, length))
         source.append(seen)
         target.append(slice(seen.start - first, seen.stop - first))
-    one = cache.slices[planes[0]]
-    image = np.full((one.shape[0], *reach), one.padding, np.float32)
+    sample = cache.slices[planes[0]]
+    image = np.full((sample.shape[0], *reach), sample.padding, np.float32)
     label = np.zeros(reach, np.uint8)
     for n, index in enumerate(planes[source[0]], target[0].start):
         image[:, n, target[1], target[2]] = cache.image(index)[:, source[1], source[2]]

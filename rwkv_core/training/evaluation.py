@@ -110,7 +110,7 @@ def evaluate(
     cancelled = as_question(cancel)
     chosen, cases = _cases(dataset, split)
     pairs = matched_classes(bundle, dataset)
-    names = [one.name for one, _ in pairs]
+    names = [label_class.name for label_class, _ in pairs]
     result = Evaluation(bundle.config.id, str(dataset.path), chosen, mode, names)
     segment = _segmenting(bundle, mode, device, channel)
     for n, case in enumerate(cases):
@@ -129,9 +129,9 @@ def evaluate(
             result.failed[case.id] = error.message
             continue
         result.spacing_known &= sample.spacing_known
-        for one, value in pairs:
-            found = agreement(labelmap == value, sample.label == one.value, sample.spacing[::-1])
-            result.rows.append(Row(case.id, one.name, found))
+        for label_class, value in pairs:
+            found = agreement(labelmap == value, sample.label == label_class.value, sample.spacing[::-1])
+            result.rows.append(Row(case.id, label_class.name, found))
         if save is not None:
             write_segmentation(save / f"{case.id}.seg.nrrd", labelmap, sample.ijk_to_ras, bundle.config.classes)
     if progress:
@@ -151,15 +151,22 @@ def matched_classes(bundle: Bundle, dataset: Dataset) -> list[tuple[LabelClass, 
     Raises:
         InputError: when they share nothing.
     """
-    by_name = {_key(one.name): one.value for one in bundle.config.classes}
-    pairs = [(one, by_name[_key(one.name)]) for one in dataset.classes if _key(one.name) in by_name]
+    by_name = {_key(known.name): known.value for known in bundle.config.classes}
+    pairs = [
+        (label_class, by_name[_key(label_class.name)])
+        for label_class in dataset.classes
+        if _key(label_class.name) in by_name
+    ]
     if pairs:
         return pairs
-    values = {one.value for one in bundle.config.classes}
-    nameless = all(re.fullmatch(r"Class \d+|Foreground", one.name) for one in dataset.classes)
-    if nameless and {one.value for one in dataset.classes} <= values:
-        names = {one.value: one.name for one in bundle.config.classes}
-        return [(LabelClass(one.value, names[one.value]), one.value) for one in dataset.classes]
+    values = {known.value for known in bundle.config.classes}
+    nameless = all(re.fullmatch(r"Class \d+|Foreground", label_class.name) for label_class in dataset.classes)
+    if nameless and {label_class.value for label_class in dataset.classes} <= values:
+        names = {known.value: known.name for known in bundle.config.classes}
+        return [
+            (LabelClass(label_class.value, names[label_class.value]), label_class.value)
+            for label_class in dataset.classes
+        ]
     raise InputError(
         f"{bundle.config.title} and the data set share no class: {_listed(bundle.config.classes)} in the model, "
         f"{_listed(dataset.classes)} in the data set.",
@@ -226,23 +233,23 @@ def _key(name: str) -> str:
 
 
 def _listed(classes: Sequence[object]) -> str:
-    names = [str(getattr(one, "name", "")) for one in classes]
+    names = [str(getattr(label_class, "name", "")) for label_class in classes]
     return ", ".join(names[:6]) + (" ..." if len(names) > 6 else "")
 
 
 def records(result: Evaluation) -> Iterator[dict[str, object]]:
     """One flat record per class and case, for CSV and JSON; figures that do not count are None."""
     for row in result.rows:
-        one = row.agreement
+        measured = row.agreement
         yield {
             "case": row.case,
             "class": row.name,
-            "dice": _or_none(one.dice),
-            "hd95": _or_none(one.hd95),
-            "paper_dice": _or_none(one.paper_dice),
-            "paper_hd95": _or_none(one.paper_hd95),
-            "reference_voxels": one.reference_voxels,
-            "predicted_voxels": one.predicted_voxels,
+            "dice": _or_none(measured.dice),
+            "hd95": _or_none(measured.hd95),
+            "paper_dice": _or_none(measured.paper_dice),
+            "paper_hd95": _or_none(measured.paper_hd95),
+            "reference_voxels": measured.reference_voxels,
+            "predicted_voxels": measured.predicted_voxels,
         }
 
 

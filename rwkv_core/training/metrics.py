@@ -61,14 +61,14 @@ def agreement(predicted: Mask, reference: Mask, spacing: Sequence[float]) -> Agr
 
 
 def surface_distances(
-    one: Mask, other: Mask, spacing: Sequence[float]
+    first: Mask, other: Mask, spacing: Sequence[float]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Distance of every surface voxel of one mask to the other's surface, and the reverse, in the unit of `spacing`.
 
     A surface voxel has a neighbour outside through a face (in 2-D images, K = 1, an edge of the pixel); beyond the
     array is outside.
     """
-    surfaces = [_surface(mask) for mask in (one, other)]
+    surfaces = [_surface(mask) for mask in (first, other)]
     to_one, to_other = (ndimage.distance_transform_edt(~surface, spacing) for surface in surfaces)
     return to_other[surfaces[0]], to_one[surfaces[1]]
 

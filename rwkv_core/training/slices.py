@@ -95,15 +95,15 @@ def prepared_slices(
         target = stack.to_stack(label)
     if isinstance(preprocessing.resampling, Patches):
         planes = planes_of(stack.shape[0], stack.spacing[0], preprocessing.resampling)
-        channels = [_planes(one, planes, resampler, scale) for one in source]
+        channels = [_planes(values, planes, resampler, scale) for values in source]
         nearest = _nearest(planes, stack.shape[0], False)
         for n in range(planes):
-            one = None if target is None else _labels(channel_of[target[nearest[n : n + 1]]], resampler)[0]
-            yield PreparedSlice(np.stack([channel[n] for channel in channels]), one, scale.padding)
+            label = None if target is None else _labels(channel_of[target[nearest[n : n + 1]]], resampler)[0]
+            yield PreparedSlice(np.stack([channel[n] for channel in channels]), label, scale.padding)
         return
     for first in range(0, stack.shape[0], _AT_ONCE):
         part = slice(first, min(first + _AT_ONCE, stack.shape[0]))
-        images = np.stack([_inputs(one, part, resampler, scale) for one in source], 1)
+        images = np.stack([_inputs(values, part, resampler, scale) for values in source], 1)
         labels = None
         if target is not None:
             labels = _labels(channel_of[target[part]], resampler)
@@ -128,7 +128,7 @@ def _labels(labels: NDArray[np.uint8], resampler: Resampler) -> NDArray[np.uint8
         if resampler.shape == resampler.size:
             return labels
         factors = (resampler.size[0] / resampler.shape[0], resampler.size[1] / resampler.shape[1])
-        return np.stack([ndimage.zoom(one, factors, order=0) for one in labels])
+        return np.stack([ndimage.zoom(label, factors, order=0) for label in labels])
     assert isinstance(resampler, SliceResampler)
     rows, columns = (_nearest(resampler.inner[axis], resampler.shape[axis], resampler.align_corners) for axis in (0, 1))
     inner = labels[:, rows[:, None], columns]

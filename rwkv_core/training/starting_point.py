@@ -101,10 +101,10 @@ def _transplant(
     """
     weights = {name: value for name, value in source.state_dict().items() if not name.startswith("final_conv.")}
     target.load_state_dict(weights, strict=False)
-    channel_of = {_key(one.name): n for n, one in enumerate(old, 1)}
+    channel_of = {_key(segment_class.name): n for n, segment_class in enumerate(old, 1)}
     kept = []
     with torch.no_grad():
-        for n, name in enumerate([None, *(one.name for one in new)]):
+        for n, name in enumerate([None, *(segment_class.name for segment_class in new)]):
             m = 0 if name is None else channel_of.get(_key(name))
             if m is None:
                 continue

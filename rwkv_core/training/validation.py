@@ -91,7 +91,7 @@ def validate(
                 wanted = [n for n in indices if cache.slices[n].case in mine or n == shown]
                 passed = _slices(cache, wanted, batch, forward, fabric.device)
             else:
-                volumes = [one for one in cache.volumes("validation") if cache.slices[one[0]].case in mine]
+                volumes = [indices for indices in cache.volumes("validation") if cache.slices[indices[0]].case in mine]
                 shown = _most_telling(cache, volumes)
                 passed = _volumes(cache, volumes, blocks, batch, forward, fabric.device)
             for chunk, logits in passed:
@@ -147,7 +147,7 @@ def _volumes(
         grid = np.stack([cache.image(n)[0] for n in volume]).astype(np.float32)
         padding = cache.slices[volume[0]].padding
         for plane, logits in blended_planes(
-            grid, blocks, lambda one: network(torch.from_numpy(one).to(device)), padding, batch
+            grid, blocks, lambda block: network(torch.from_numpy(block).to(device)), padding, batch
         ):
             yield [volume[plane]], torch.from_numpy(logits)[None]
 

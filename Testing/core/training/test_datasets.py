@@ -146,7 +146,7 @@ def test_masks_that_lie(tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 48, 3)).astype(np.uint8)).save(
         folder / "masks" / "picture 0.png"
     )
-    with pytest.raises(InputError, match="colour image"):
+    with pytest.raises(InputError, match="color image"):
         open_dataset(folder)
 
 

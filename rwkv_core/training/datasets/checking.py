@@ -163,9 +163,9 @@ def check_whole(dataset: Dataset, report: Report) -> None:
             "error", "", "No label shows any class: all are background.",
             "Check that they were exported with their values, and onto the image's place.",
         )  # fmt: skip
-    for one in dataset.classes:
-        if not report.voxels[one.name] and report.spacings:
-            report.add("warning", "", f"No case shows the class {one.name} (value {one.value}).")
+    for label_class in dataset.classes:
+        if not report.voxels[label_class.name] and report.spacings:
+            report.add("warning", "", f"No case shows the class {label_class.name} (value {label_class.value}).")
     for patient, splits in patients_in_two_splits(dataset.cases).items():
         report.add(
             "error", "", f"The patient {patient} lies in {' and '.join(sorted(splits))}.",
@@ -211,7 +211,7 @@ def _check_place(case: Case, sample: Sample, report: Report) -> None:
 def _check_labels(dataset: Dataset, case: Case, sample: Sample, report: Report) -> None:
     assert sample.label is not None
     values, counts = np.unique(sample.label, return_counts=True)
-    known = {one.value: one.name for one in dataset.classes}
+    known = {label_class.value: label_class.name for label_class in dataset.classes}
     strangers = [int(value) for value in values if value != 0 and int(value) not in known]
     if strangers:
         listed = ", ".join(map(str, strangers[:8])) + (" ..." if len(strangers) > 8 else "")

@@ -42,12 +42,12 @@ def read_collection(path: Path, open_part: Callable[[Path], Dataset]) -> Dataset
             raise InputError(f'{path}: "{name}" must be a list of texts.')
     parts = [open_part(path.parent / folder) for folder in folders]
     classes = _classes(parts, wanted, path)
-    numbers = {_key(one.name): one.value for one in classes}
+    numbers = {_key(label_class.name): label_class.value for label_class in classes}
     twice = {name for name, count in Counter(case.id for part in parts for case in part.cases).items() if count > 1}
     cases: list[Case] = []
     reads: dict[str, Callable[[], Sample]] = {}
     for number, part in enumerate(parts, 1):
-        tables = {one.value: numbers.get(_key(one.name), 0) for one in part.classes}
+        tables = {label_class.value: numbers.get(_key(label_class.name), 0) for label_class in part.classes}
         for case in part.cases:
             name = f"{part.path.stem}-{case.id}" if case.id in twice else case.id
             name = f"{number}-{name}" if name in reads else name  # folders of one name
@@ -69,18 +69,18 @@ def read_collection(path: Path, open_part: Callable[[Path], Dataset]) -> Dataset
 def _classes(parts: Sequence[Dataset], wanted: list[str] | None, path: Path) -> tuple[LabelClass, ...]:
     known: dict[str, LabelClass] = {}
     for part in parts:
-        for one in part.classes:
-            known.setdefault(_key(one.name), one)
+        for label_class in part.classes:
+            known.setdefault(_key(label_class.name), label_class)
     if wanted is None:
         chosen = list(known.values())
     elif missing := [name for name in wanted if _key(name) not in known]:
         raise InputError(
             f"{path}: no part has the class {missing[0]}.",
-            hint=f"There are: {', '.join(one.name for one in known.values())}.",
+            hint=f"There are: {', '.join(label_class.name for label_class in known.values())}.",
         )
     else:
         chosen = [known[key] for key in dict.fromkeys(map(_key, wanted))]
-    return tuple(replace(one, value=value) for value, one in enumerate(chosen, 1))
+    return tuple(replace(label_class, value=value) for value, label_class in enumerate(chosen, 1))
 
 
 def _read(part: Dataset, case: Case, table: dict[int, int]) -> Sample:
