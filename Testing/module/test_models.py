@@ -7,6 +7,8 @@ import pytest
 
 from rwkv_core.bundle.store import user_store
 from rwkv_core.errors import CancelledError, CheckpointError, InputError
+from rwkv_core.vocabulary import SegmentClass
+from RWKVUNetSegmentLib.Segmentation import ModelDescription
 from RWKVUNetSegmentLib.Segmentation.ModelsLogic import ModelsLogic
 
 import bench
@@ -161,3 +163,14 @@ def test_one_action_at_a_time(listed):
     listed.remove("mine", **end.callbacks)
     assert not end.ends
     assert isinstance(end.wait(), InputError)
+
+
+def test_the_two_sides_of_a_structure_are_told_together():
+    classes = (
+        SegmentClass(value=1, name="Left thalamus", color=(255, 0, 0), opposite=2),
+        SegmentClass(value=2, name="Right thalamus", color=(0, 255, 0), opposite=1),
+        SegmentClass(value=3, name="Brainstem", color=(0, 0, 255)),
+    )
+    text = ModelDescription.description(model("two", "Two", "shipped", "MR", classes))
+    assert text.count("■") == 3 and "#ff0000" in text and "#00ff00" in text
+    assert "Thalamus&nbsp;(left,&nbsp;right)" in text and "Brainstem" in text and "Right" not in text

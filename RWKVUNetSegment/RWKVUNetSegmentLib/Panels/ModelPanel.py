@@ -17,6 +17,9 @@ from RWKVUNetSegmentLib.Segmentation import ModelDescription
 from RWKVUNetSegmentLib.Segmentation.ModelTimes import expectedSeconds
 from RWKVUNetSegmentLib.Worker.EventLoop import later
 
+_ROWS = (3, 8)
+"""Least and most rows of the list that have room without scrolling."""
+
 _ICONS = Path(__file__).resolve().parents[2] / "Resources" / "Icons"
 
 
@@ -84,6 +87,9 @@ class ModelPanel(Panel):
         more.setFlags(qt.Qt.ItemIsEnabled)
         tree.addTopLevelItem(more)
         tree.visible = bool(self.logic.models.models)
+        rows = min(max(tree.topLevelItemCount, _ROWS[0]), _ROWS[1])
+        height = tree.header().height + 2 * tree.frameWidth + rows * tree.sizeHintForRow(0)
+        tree.setFixedHeight(height)  # as many rows as it has; more are scrolled to
         tree.blockSignals(wasBlocked)
         self.updateFromState()
 

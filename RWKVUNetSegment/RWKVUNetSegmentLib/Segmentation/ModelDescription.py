@@ -1,10 +1,11 @@
 """A model in words and colors, for its line in the list and for the text below it."""
 
+from collections.abc import Iterator
 from html import escape
 
 from slicer.i18n import tr as _
 
-from rwkv_core.vocabulary import ModelEntry
+from rwkv_core.vocabulary import ModelEntry, SegmentClass
 
 STATE_ICONS = {
     "shipped": "StateReady",
@@ -45,11 +46,7 @@ def description(model: ModelEntry, time: str = "") -> str:
     Args:
         time: that it takes, in words; empty when it is not known.
     """
-    classes = " ".join(
-        f'<span style="color:#{red:02x}{green:02x}{blue:02x}">■</span>&nbsp;{escape(entry.name).replace(" ", "&nbsp;")}'
-        for entry in model.classes
-        for red, green, blue in (entry.color,)
-    )
+    classes = " ".join(_structures(model))
     state = stateInWords(model)
     if model.reason:
         state += f": {model.reason}"
@@ -67,3 +64,25 @@ def description(model: ModelEntry, time: str = "") -> str:
         f'<tr><td style="padding-right:6px"><b>{name}</b></td><td>{text}</td></tr>' for name, text in rows if text
     )
     return f"<b>{escape(model.title)}</b><br>{escape(model.description)}<table>{table}</table>"
+
+
+def _structures(model: ModelEntry) -> Iterator[str]:
+    """Every class with its color; the two sides of a structure together."""
+    by_value = {entry.value: entry for entry in model.classes}
+    for entry in model.classes:
+        other = by_value.get(entry.opposite) if entry.opposite is not None else None
+        if other is None:
+            yield _colored(entry.name, entry)
+        elif entry.value < other.value:
+            name = entry.name.partition(" ")[2]
+            isSide = bool(name) and other.name.partition(" ")[2] == name
+            both = name[0].upper() + name[1:] if isSide else f"{entry.name}, {other.name}"
+            yield _colored(_("{structure} (left, right)").format(structure=both) if isSide else both, entry, other)
+
+
+def _colored(text: str, *entries: SegmentClass) -> str:
+    squares = "".join(
+        f'<span style="color:#{red:02x}{green:02x}{blue:02x}">■</span>'
+        for red, green, blue in (e.color for e in entries)
+    )
+    return f"{squares}&nbsp;{escape(text).replace(' ', '&nbsp;')}"
