@@ -494,6 +494,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     segmentationNodeSelectorVisible = field(bool, True)
     sourceVolumeNodeSelectorVisible = field(bool, True)
     switchToSegmentationsButtonVisible = field(bool, True)
+    autoShowSourceVolumeNode = field(bool, True)
     show3DButtonVisible = field(bool, True)
     unorderedEffectsVisible = field(bool, True)
     effectColumnCount = field(int, 2)

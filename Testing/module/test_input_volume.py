@@ -98,7 +98,7 @@ def test_a_time_point_of_a_sequence_is_refused():
     slicer.modules.sequences.logic().UpdateAllProxyNodes()
     proxy = browser.GetProxyNode(sequence)
     assert proxy.IsA("vtkMRMLScalarVolumeNode")
-    assert "time point of the sequence cine" in reasonAgainst(proxy)
+    assert "one frame of the sequence cine" in reasonAgainst(proxy)
 
 
 def test_a_transform_that_bends_is_refused():

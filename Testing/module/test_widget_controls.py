@@ -38,6 +38,25 @@ class Controls:
         assert state.inputVolume.GetName() == "Head MR" and modalityOf(state.inputVolume) == "MR"
         assert ui.segmentButton.enabled and ui.sampleButton.isHidden()
 
+    def frameButton(self, opened, ui, state, volume):
+        assert ui.frameButton.isHidden()
+        sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "cine")
+        for time in range(3):
+            slicer.util.updateVolumeFromArray(volume, np.full((6, 7, 8), time, np.int16))
+            sequence.SetDataNodeAtValue(volume, str(time))
+        browser = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "browser")
+        browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
+        browser.SetSelectedItemNumber(1)
+        slicer.modules.sequences.logic().UpdateAllProxyNodes()
+        state.inputVolume = proxy = browser.GetProxyNode(sequence)
+        bench.process_events()
+        assert not ui.segmentButton.enabled and "Use this frame" in ui.statusLabel.text
+        ui.frameButton.click()
+        bench.process_events()
+        assert state.inputVolume.GetName() == f"{proxy.GetName()} frame 2" and modalityOf(state.inputVolume) == "MR"
+        assert (slicer.util.arrayFromVolume(state.inputVolume) == 1).all()
+        assert ui.segmentButton.enabled and ui.frameButton.isHidden()
+
     def segmentationSelector(self, opened, ui, state, volume):
         node = ui.segmentationSelector.addNode()
         assert state.outputSegmentation is node

@@ -103,6 +103,7 @@ class CorrectPanel(Panel):
         editor = slicer.qMRMLSegmentEditorWidget()
         editor.segmentationNodeSelectorVisible = editor.sourceVolumeNodeSelectorVisible = False
         editor.switchToSegmentationsButtonVisible = editor.show3DButtonVisible = False
+        editor.autoShowSourceVolumeNode = False  # the views stay as they are
         editor.unorderedEffectsVisible = False
         editor.effectColumnCount = 3
         editor.setEffectNameOrder(_EFFECTS)

@@ -6,6 +6,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
+from RWKVUNetSegmentLib.Scene.InputVolume import copyOfFrame, isFrame
 from RWKVUNetSegmentLib.Scene.SampleData import loadSample
 
 
@@ -15,6 +16,7 @@ class InputsPanel(Panel):
     def setup(self) -> None:
         self.ui.volumeSelector.connect("nodeAdded(vtkMRMLNode*)", self.onVolumeAdded)
         self.ui.sampleButton.connect("clicked()", self.onSample)
+        self.ui.frameButton.connect("clicked()", self.onFrame)
         self.ui.volumeSelector.connect("nodeActivated(vtkMRMLNode*)", self.onVolumeChosen)
 
     def onSample(self) -> None:
@@ -22,6 +24,13 @@ class InputsPanel(Panel):
             volume = loadSample()
             if self.parameterNode is not None:
                 self.parameterNode.inputVolume = volume
+
+    def onFrame(self) -> None:
+        with showErrors(_("The frame could not be copied."), waitCursor=True):
+            node = self.parameterNode
+            node.inputVolume = copyOfFrame(node.inputVolume)
+            slicer.util.setSliceViewerLayers(background=node.inputVolume)
+            self.onVolumeChosen(node.inputVolume)
 
     def onVolumeAdded(self, volume: Any) -> None:
         """The first volume that is loaded is most likely the one to segment."""
@@ -39,6 +48,8 @@ class InputsPanel(Panel):
             node.outputSegmentation = None
 
     def updateFromState(self) -> None:
+        volume = self.parameterNode.inputVolume if self.parameterNode else None
+        self.ui.frameButton.visible = isFrame(volume)
         self.ui.sampleButton.visible = not self.ui.volumeSelector.nodeCount()
         running = bool(self.logic.segmentation.running)
         for selector in (self.ui.volumeSelector, self.ui.segmentationSelector):

@@ -119,8 +119,8 @@ def _reasonAgainst(node: Any) -> str:
         return _("{name} is a label map, not an image. Choose a CT or MR volume.").format(name=name)
     if sequence := _sequenceOf(node):
         return _(
-            "{name} shows one time point of the sequence {sequence}, and changes with it. In the Data module, clone "
-            "it, and segment the clone."
+            "{name} shows one frame of the sequence {sequence}, and changes with it. Press “Use this frame”, and "
+            "segment the copy."
         ).format(name=name, sequence=sequence)
     image = node.GetImageData()
     if image is None or image.GetPointData().GetScalars() is None or 0 in image.GetDimensions():
@@ -139,6 +139,25 @@ def _reasonAgainst(node: Any) -> str:
             "{name} is under the transform {transform}, which bends it. Harden the transform, then try again."
         ).format(name=name, transform=transform.GetName())
     return ""
+
+
+def isFrame(node: Any) -> bool:
+    """Whether a node shows one frame of a sequence, and changes with it."""
+    return node is not None and bool(_sequenceOf(node))
+
+
+def copyOfFrame(node: Any) -> Any:
+    """A volume of its own with what a node shows of a sequence now; its name says which frame that is."""
+    scene = node.GetScene()
+    frame = 0
+    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSequenceBrowserNode")):
+        browser = scene.GetNthNodeByClass(index, "vtkMRMLSequenceBrowserNode")
+        if browser.GetSequenceNode(node) is not None:
+            frame = browser.GetSelectedItemNumber()
+    name = _("{name} frame {number}").format(name=node.GetName(), number=frame + 1)
+    copy = slicer.modules.volumes.logic().CloneVolume(scene, node, name)
+    copy.SetAttribute(_MODALITY, modalityOf(node) or None)
+    return copy
 
 
 def _sequenceOf(node: Any) -> str:
