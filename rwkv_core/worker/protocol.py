@@ -4,8 +4,8 @@ A message is one line: a JSON object in UTF-8, at most `MAX_LINE` bytes, ended b
 of the client's choice and a `type`. It is answered by any number of "progress" replies and then exactly one "result" or
 "error" with its id. An error whose id is null answers a line from which no id could be read.
 
-    > {"type":"hello","id":1,"protocol":3}
-    < {"type":"result","of":"hello","id":1,"protocol":3,"pid":4711,"versions":{"rwkv_core":"0.1.0",...}}
+    > {"type":"hello","id":1,"protocol":4}
+    < {"type":"result","of":"hello","id":1,"protocol":4,"pid":4711,"versions":{"rwkv_core":"0.1.0",...}}
 
 The first request must be hello. Requests that compute are done one after another, in order; hello and cancel are
 answered at once, even meanwhile. Arrays are files in the folder that the worker was started with (`arrays`).
@@ -33,7 +33,7 @@ from rwkv_core.vocabulary import (
     StructureVolume,
 )
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Version of this schema; both ends must have the same."""
 
 MAX_LINE = 1 << 23
