@@ -186,6 +186,14 @@ def test_structures_are_exported_to_files(ui, user, tmp_path, kind, files):
     assert all(any(name.endswith(end) for name in written) for end in files), written
 
 
+def test_a_batchs_table_says_where_to_look(user):
+    result = user.logic.processVolumes([user.volume])
+    table = result.table.GetTable()
+    columns = [table.GetColumnName(index) for index in range(table.GetNumberOfColumns())]
+    assert columns == ["Volume", "State", "Seconds", "Body (ml)", "Bone (ml)", "Least sure of", "Error"]
+    assert table.GetValueByName(0, "Least sure of").ToString() == "Body (0.60)"
+
+
 def test_dicom_is_offered_where_the_scan_came_from_dicom(user):
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     patient = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), "Patient")

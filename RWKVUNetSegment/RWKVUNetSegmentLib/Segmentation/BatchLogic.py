@@ -10,7 +10,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import CancelledError, RWKVUNetError
-from rwkv_core.vocabulary import FilePair, SegmentOptions
+from rwkv_core.vocabulary import FilePair, SegmentOptions, StructureVolume
 from rwkv_core.worker.protocol import (
     PlanRequest,
     PlanResult,
@@ -81,7 +81,8 @@ class BatchLogic:
 
             def finished(result: SegmentationResult) -> None:
                 if result.state == RunState.COMPLETED:
-                    item.output, item.volumesML = result.node, result.volumesML
+                    item.output = result.node
+                    item.take(result.volumes)
                     if result.node.GetScene() is not None:  # else somebody who was told before has deleted it
                         result.node.SetAttribute(_DONE_BY, json.dumps([volume.GetID(), settings]))
                     over(ItemState.DONE)
@@ -151,14 +152,14 @@ class BatchLogic:
             else:
                 batch.start(work)
 
-        def measured(item: BatchItem, volumesML: dict[str, float]) -> None:
-            item.volumesML = volumesML
-            known[Path(item.output).name] = volumesML
+        def measured(item: BatchItem, volumes: Sequence[StructureVolume]) -> None:
+            item.take(volumes)
+            known[Path(item.output).name] = item.volumesML
             writeSummary(target, known)
 
         def work(item: BatchItem, over: Callable[[str], None]) -> Callable[[], None]:
             def done(answer: SegmentFileResult) -> None:
-                measured(item, answer.file.volumes_ml)
+                measured(item, answer.file.volumes)
                 over(ItemState.DONE)
 
             def failed(error: RWKVUNetError) -> None:
@@ -188,7 +189,7 @@ class BatchLogic:
                     item = waiting[progress.file.output]
                     item.seconds, item.error = progress.file.seconds, str(progress.file.error or "")
                     if not item.error:
-                        measured(item, progress.file.volumes_ml)
+                        measured(item, progress.file.volumes)
                     batch.take(item, ItemState.FAILED if item.error else ItemState.DONE)
                 batch.step(progress.done, progress.total, progress.seconds_left)
 

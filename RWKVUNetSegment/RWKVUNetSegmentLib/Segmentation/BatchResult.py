@@ -1,5 +1,6 @@
 """What became of a batch: items, and the table of them that the user sees in the scene."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +9,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import RWKVUNetError
+from rwkv_core.vocabulary import StructureVolume
 from RWKVUNetSegmentLib.Segmentation.SegmentationRun import RunState
 from RWKVUNetSegmentLib.Worker.EventLoop import Waiter
 
@@ -31,7 +33,8 @@ class BatchItem:
         name: the node's, or the file's relative to the input folder.
         state: one of `ItemState`.
         seconds: that it took.
-        volumesML: volume of each class in millilitres.
+        volumesML: volume of each class in milliliters.
+        leastSure: the structure of which the model was least sure, with its confidence; empty where that is not known.
         error: one line; empty unless it failed.
         output: segmentation node, or path of the file.
     """
@@ -40,8 +43,17 @@ class BatchItem:
     state: str = ItemState.WAITING
     seconds: float = 0.0
     volumesML: dict[str, float] = field(default_factory=dict)
+    leastSure: str = ""
     error: str = ""
     output: Any = None
+
+    def take(self, volumes: Sequence[StructureVolume]) -> None:
+        """Take in what a segmentation measured."""
+        self.volumesML = {row.name: row.volume_ml for row in volumes if row.value}
+        known = [row for row in volumes if row.confidence is not None and row.volume_ml > 0]
+        if known:
+            least = min(known, key=lambda row: row.confidence or 0.0)
+            self.leastSure = f"{least.name} ({least.confidence:.2f})"
 
 
 @dataclass(eq=False)
@@ -50,7 +62,7 @@ class BatchResult:
 
     Attributes:
         items: in order.
-        table: vtkMRMLTableNode with name, state, seconds, volume per class in ml, error; kept up to date.
+        table: vtkMRMLTableNode of names, states, seconds, volumes per class in ml, where to look, errors; up to date.
         state: a `RunState`: COMPLETED also when single volumes failed.
         error: why nothing could be done at all; else None.
         current: index of the running item, -1 when none runs.
@@ -125,6 +137,7 @@ def updateTable(result: BatchResult, name: str) -> None:
     for one in classes:
         values = [item.volumesML.get(one, float("nan")) for item in result.items]
         _addColumn(table, _("{name} (ml)").format(name=one), vtk.vtkDoubleArray(), values)
+    _addColumn(table, _("Least sure of"), vtk.vtkStringArray(), [item.leastSure for item in result.items])
     _addColumn(table, _("Error"), vtk.vtkStringArray(), [item.error for item in result.items])
     result.table.SetAndObserveTable(table)
 
