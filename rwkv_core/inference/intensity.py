@@ -15,6 +15,9 @@ from rwkv_core.errors import InputError
 _SAMPLES = 4_000_000
 """Percentiles of a larger volume come from every n-th voxel: their rank is then off by less than 0.01 %."""
 
+_FEW = 400_000
+"""Voxels that tell padding, and Hounsfield units."""
+
 _REPEATED = 1e-3
 """Share of all voxels that the value of padding has at least."""
 
@@ -127,16 +130,18 @@ def fit_intensity(
     if not_finite:
         some = sample[np.isfinite(sample)]
         sample = some if some.size else flat[np.isfinite(flat)]
+    few = sample[:: max(1, sample.size // _FEW)]
     paddings: tuple[float, ...] = ()
     padded = 0.0
     if not exact:
-        paddings, rest = _paddings(sample)
+        paddings, few = _paddings(few)
         if paddings:
+            rest = sample[~np.isin(sample, np.array(paddings, sample.dtype))]
             padded, sample = 1 - rest.size / sample.size, rest
             _, minimum, maximum = _range(array, paddings)
     scale = partial(
         IntensityScale, minimum=minimum, not_finite=not_finite, paddings=paddings, padded=padded,
-        hounsfield=minimum < _AIR[1] and _looks_like_hounsfield(sample),
+        hounsfield=minimum < _AIR[1] and _looks_like_hounsfield(few),
     )  # fmt: skip
     if isinstance(method, Window):
         return scale(method.low, method.high - method.low, clipped=True, replacement=method.low)

@@ -123,7 +123,8 @@ def nifti_notes(header: NiftiHeader, ijk_to_ras: Matrix) -> tuple[str, ...]:
     smallest = float(np.linalg.norm(ijk_to_ras[:3, :3], axis=0).min())
 
     def apart(one: Matrix, other: Matrix) -> float:
-        return float(np.linalg.norm((corners @ (one - other).T)[:, :3], axis=1).max())
+        with np.errstate(all="ignore"):  # headers hold anything
+            return float(np.linalg.norm((corners @ (one - other).T)[:, :3], axis=1).max())
 
     if header.qform is not None and header.sform is not None:
         distance = apart(header.qform, header.sform)
@@ -135,7 +136,8 @@ def nifti_notes(header: NiftiHeader, ijk_to_ras: Matrix) -> tuple[str, ...]:
                 "Slicer do. Other programs may take the other one."
             )
     if header.sform is not None and not notes:
-        sizes = np.linalg.norm(header.sform[:3, :3], axis=0)
+        with np.errstate(all="ignore"):
+            sizes = np.linalg.norm(header.sform[:3, :3], axis=0)
         if not np.allclose(sizes, header.pixdim, rtol=_SAME_SIZE):
             used_sizes = np.linalg.norm(ijk_to_ras[:3, :3], axis=0)
             notes.append(
@@ -182,7 +184,7 @@ def read_nifti(path: Path, header: NiftiHeader) -> tuple[Array, Matrix, tuple[st
 
 def skewed(path: Path, header: NiftiHeader | None) -> InputError:
     """The refusal of axes that are not at right angles, with a command that resamples."""
-    by = f" by {header.skew:.2g} degrees" if header else ""
+    by = f" by {header.skew:.2g} degrees" if header and math.isfinite(header.skew) else ""
     return InputError(
         f"{path}: the axes in its header (sform) are not at right angles{by}, which ITK and Slicer refuse in NIfTI.",
         hint='Resample it: pip install nibabel scipy, then python -c "import nibabel as n, nibabel.processing as p; '
@@ -292,9 +294,10 @@ def _qform(
 
 
 def _skew(matrix: Matrix) -> float:
-    axes = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
-    cosine = float(np.abs(axes.T @ axes - np.eye(3)).max())
-    return math.degrees(math.asin(min(cosine, 1.0)))
+    with np.errstate(all="ignore"):
+        axes = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
+        cosine = float(np.abs(axes.T @ axes - np.eye(3)).max())
+    return math.degrees(math.asin(min(cosine, 1.0))) if math.isfinite(cosine) else math.nan
 
 
 def _mm(sizes: object) -> str:
