@@ -122,6 +122,10 @@ def _made(network: "NetworkWeights | nn.Module", device: str, size: tuple[int, .
         module = network.network() if isinstance(network, NetworkWeights) else network
         if engine == "cuda":
             return CUDAEngine(module, device, (size[0], size[1]) if size else None)  # type: ignore[arg-type]
+        if device == "mps":
+            from rwkv_core.engines.apple_gpu import apple_engine
+
+            return apple_engine(module)
         return TorchEngine(module, device)
     weights = network if isinstance(network, NetworkWeights) else NetworkWeights.of(network)  # type: ignore[arg-type]
     if engine == "numpy":
