@@ -141,3 +141,29 @@ def test_the_boxes_stand_in_the_order_of_work(user):
         widget.name for widget in widgets if widget is not None and type(widget).__name__ == "ctkCollapsibleButton"
     ]
     assert names == ["promptCollapsibleButton", "correctBox", "verifiedBox", "spreadBox", "finishBox", "previewBox"]
+
+
+def test_a_scene_is_loaded_while_the_editor_is_open(user, correct, tmp_path):
+    before = user.labels(user.result)
+    slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    slicer.mrmlScene.Clear()
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    bench.process_events()
+    user.volume = user.state.inputVolume
+    assert len(slicer.util.getNodesByClass("vtkMRMLSegmentEditorNode")) == 1, "the module's own, and none from the file"
+    assert correct.editor.segmentationNode() is user.result
+    assert np.array_equal(user.labels(user.result), before)
+
+
+def test_a_segmentation_is_deleted_while_it_is_edited(user, correct):
+    correct.editor.setActiveEffectByName("Paint")
+    slicer.mrmlScene.RemoveNode(user.result)
+    bench.process_events()
+    assert correct.editor.activeEffect() is None and correct.editor.segmentationNode() is None
+    assert user.logic.segmentation.writer.history.ownEditor is None
+
+
+def test_the_module_is_closed_while_the_editor_is_open(user, correct):
+    user.opened.close()
+    bench.process_events()
+    assert not slicer.util.getNodesByClass("vtkMRMLSegmentEditorNode")

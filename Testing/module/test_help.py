@@ -1,6 +1,7 @@
 """Help: the report is made in a process of its own, lands in the clipboard, and the page for problems opens."""
 
 import sys
+from pathlib import Path
 
 import pytest
 import qt
@@ -41,6 +42,12 @@ def test_a_doctor_that_fails_is_a_report_too(ui, doctor):
     doctor("import sys; print('half'); sys.exit('no engine')")
     text = report(ui)
     assert "half" in text and "ended with code 1" in text and "no engine" in text
+
+
+def test_no_name_of_a_person_is_in_a_report(ui, doctor):
+    doctor("import pathlib, sys; sys.exit(f'{pathlib.Path.home()}/slicer/file.py is broken')")
+    text = report(ui)
+    assert "~/slicer/file.py is broken" in text and str(Path.home()) not in text
 
 
 def test_without_an_interpreter_the_report_says_so(ui, monkeypatch):

@@ -1,6 +1,7 @@
 """What this installation can do, as text for whoever is to help: Slicer's part, and what `rwkv-unet doctor` says."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import slicer
@@ -22,7 +23,7 @@ class DoctorReport:
         try:
             program = doctorProgram()
         except OSError as error:
-            onDone(f"{_slicersPart()}\n{error}")
+            self._tell(str(error))
             return
         self._process = ChildProcess(program, self._finished, self._tell)
 
@@ -39,6 +40,7 @@ class DoctorReport:
         self._tell(f"{found}\nThe doctor ended with code {code}.\n{errors}" if code else found)
 
     def _tell(self, text: str) -> None:
+        text = text.replace(str(Path.home()), "~")  # a traceback has paths, and they have names of people
         self._onDone(f"{_slicersPart()}\n{text.strip()}\n")
 
 
