@@ -82,7 +82,7 @@ def main() -> None:
         )
         interactive = InteractiveLogic(segmentation)
         pointing = interactive.pointing
-        pointing.device = "cpu"
+        pointing.requests.device = "cpu"
         pointing.follow(volume, None)
         turns = Turns()
 

@@ -12,6 +12,8 @@ import slicer
 from PySide6.QtCore import Qt
 from PySide6.QtTest import QTest
 
+from rwkv_core.errors import InputError
+from RWKVUNetSegmentLib.Interactive.Propagation import limitsOf
 from RWKVUNetSegmentLib.Interactive.VerifiedSlices import verifiedSlices
 from RWKVUNetSegmentLib.Scene.ParameterNode import Region
 from RWKVUNetSegmentLib.Scene.SliceViews import sliceOf
@@ -103,8 +105,11 @@ class Walk:
         one = logic._here().one
         way = {"propagateUpButton": "up", "propagateDownButton": "down"}.get(name, "both")
         to = self.pointing.ui.propagateToSpinBox.value - 1 if name == "propagateToButton" else None
-        first, last = logic._limits(one, way, to)
-        return first == last
+        try:
+            limitsOf(logic.volume, one, way, to, logic._givenSlices())
+        except InputError:
+            return True
+        return False
 
     def click(self, *names):
         name = self.random.choice(names)

@@ -48,7 +48,7 @@ def client(tmp_path_factory):
 def pointing(client):
     segmentation = SegmentationLogic(client)
     interactive = InteractiveLogic(segmentation)
-    interactive.pointing.device = "cpu"
+    interactive.pointing.requests.device = "cpu"
     yield interactive.pointing
     interactive.cleanup()
     for tag in segmentation._tags:

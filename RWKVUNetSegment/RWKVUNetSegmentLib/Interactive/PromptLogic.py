@@ -9,8 +9,7 @@ Prompts belong to one slice. Pointing at another slice accepts the one before. O
 was pointed at meanwhile is asked for next, so the latest wins, and an answer to earlier prompts is dropped.
 """
 
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,23 +20,24 @@ from slicer.util import VTKObservationMixin
 
 from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
 from rwkv_core.vocabulary import SliceIndex
-from rwkv_core.worker.arrays import geometry_of
-from rwkv_core.worker.protocol import FollowRequest, FollowResult, Progress, PromptRequest, PromptResult, VolumeFile
+from rwkv_core.worker.protocol import Progress
 from RWKVUNetSegmentLib.Interactive.PromptedSlice import (
     BOX,
     POINT,
     SCRIBBLE,
     Place,
+    Pointed,
     Prompt,
     PromptedPlane,
     PromptedSlice,
-    axisTowards,
     promptedSlice,
     savePrompts,
     scribbleMap,
 )
 from RWKVUNetSegmentLib.Interactive.PromptMarkers import NEGATIVE, POSITIVE, PromptMarkers
+from RWKVUNetSegmentLib.Interactive.PromptRequests import PromptRequests
 from RWKVUNetSegmentLib.Interactive.PromptTool import Gestures, PromptTool
+from RWKVUNetSegmentLib.Interactive.Propagation import BOTH, DOWN, SURFACE, Propagation, Start, Stop, limitsOf
 from RWKVUNetSegmentLib.Interactive.VerifiedSlices import verifiedSlices
 from RWKVUNetSegmentLib.Scene import InputVolume
 from RWKVUNetSegmentLib.Scene.Masking import editorNodesOf, lockedSegmentIDs
@@ -45,40 +45,13 @@ from RWKVUNetSegmentLib.Scene.SegmentNames import nameSegment
 from RWKVUNetSegmentLib.Scene.SliceDirection import SliceDirection, axisOf
 from RWKVUNetSegmentLib.Scene.SliceViews import SliceViews, goTo
 from RWKVUNetSegmentLib.Segmentation.ResultLogic import ResultLogic
-from RWKVUNetSegmentLib.Worker.EventLoop import Timer, Waiter, asError, later, runInChunks
+from RWKVUNetSegmentLib.Worker.EventLoop import Timer, Waiter, asError, later
 from RWKVUNetSegmentLib.Worker.Signal import Signal
 from RWKVUNetSegmentLib.Worker.VolumeOfWorker import VolumeOfWorker
 
-UP, DOWN, BOTH = "up", "down", "both"
-"""Where a structure is followed to: toward superior, anterior or right; the other way; both."""
-
-_SURFACE = "Closed surface"
 _QUIET_MILLISECONDS = 30
 _PAINTING = ("Paint", "Erase", "Draw", "Scissors", "Level tracing")
 """Effects of the Segment Editor with which people draw in a slice."""
-
-
-@dataclass(frozen=True)
-class Pointed:
-    """What was given in a slice, and the answer.
-
-    Attributes:
-        painted: int8 (rows, columns), 1 where the user has painted, -1 where erased; None where neither.
-        answer: bool (rows, columns); None while there is none: the segment is then as it was.
-    """
-
-    prompts: tuple[Prompt, ...] = ()
-    painted: np.ndarray | None = None
-    answer: np.ndarray | None = None
-
-    @property
-    def empty(self) -> bool:
-        return not self.prompts and self.painted is None
-
-    @property
-    def saysWhatBelongs(self) -> bool:
-        painted = self.painted is not None and bool((self.painted > 0).any())
-        return painted or any(one.positive for one in self.prompts)
 
 
 class PromptLogic(VTKObservationMixin):
@@ -93,7 +66,7 @@ class PromptLogic(VTKObservationMixin):
         tool: "point", "box" or "scribble" while armed; else empty.
         positive: whether what comes next belongs.
         paintCounts: whether what the user paints or erases with the Segment Editor counts as a prompt.
-        model, device, engine: that answer.
+        requests: say which model answers, on which device.
         message: how it stands, in words; `failed` whether it tells of an error.
         changed: `Signal`.
         nodeMade: `Signal` with the segmentation node that had to be made.
@@ -103,7 +76,7 @@ class PromptLogic(VTKObservationMixin):
         VTKObservationMixin.__init__(self)
         self._segmentation, self._result, self._volume = segmentation, result, volume
         self.tool, self.positive, self.paintCounts = "", True, True
-        self.model, self.device, self.engine = "prompt", "auto", "auto"
+        self.requests = PromptRequests(segmentation.client, volume)
         self.message, self.failed = "", False
         self.changed, self.nodeMade = Signal(), Signal()
         self.views = SliceViews(self._onViewMoved)
@@ -118,12 +91,10 @@ class PromptLogic(VTKObservationMixin):
         self._round = 0
         self._awaited: object | None = None
         self._watched: list[Any] = []
-        self._warmed: Any = None
-        self._plane: tuple[Any, VolumeFile] | None = None
         self._known: tuple[SliceIndex, np.ndarray] | None = None
         self._writing = False
         self._given: dict[tuple[str, str], set[SliceIndex]] = {}
-        self._propagation: object | None = None
+        self._propagation = Propagation(segmentation.writer, result, volume, self.requests, self._writes)
         self._scripted = self._acceptsNext = False
         self._axes: tuple[Any, Any] = (None, None)
         self._markers = PromptMarkers(self._onMarkersChanged)
@@ -143,7 +114,7 @@ class PromptLogic(VTKObservationMixin):
 
     @property
     def propagating(self) -> bool:
-        return self._propagation is not None
+        return self._propagation.running
 
     @property
     def prompts(self) -> tuple[Prompt, ...]:
@@ -208,7 +179,7 @@ class PromptLogic(VTKObservationMixin):
             return
         self._finish()
         if volume is not self.volume:
-            self._forgetPlane()
+            self.requests.forget()
         if self.node is not None:
             self._unwatch()
         if (volume is None) != (self.volume is None):
@@ -364,11 +335,7 @@ class PromptLogic(VTKObservationMixin):
         if not possible:
             raise InputError(reason)
         if not self._earlier:
-            self._writing = True
-            try:
-                self._segmentation.writer.undo(self.node)
-            finally:
-                self._writing = False
+            self._writes(lambda: self._segmentation.writer.undo(self.node))
             if self._segment() is None:
                 self.segmentID = ""
             self._rememberShown()
@@ -428,52 +395,23 @@ class PromptLogic(VTKObservationMixin):
         mask = where.read(self._segmentation.writer, node, segmentID)
         self._finish()
         self._give(where)
-        one, client = where.one, self._result.client
-        limits = self._limits(one, direction, to)
-        if limits[0] == limits[1]:
-            raise InputError(_("There is no slice to go to."), hint=_("The next slice was accepted already."))
-        turn = self._propagation = object()
-        files: list[str] = []
+        limits = limitsOf(volume, where.one, direction, to, self._givenSlices())
+        start = Start(node, volume, segmentID, where.one, mask, limits)
 
-        def over(outcome: RWKVUNetError | str) -> None:
-            for file in files:
-                client.discard(file)
-            if self._propagation is not turn:
-                return
-            self._propagation = None
-            if isinstance(outcome, str):
-                self._result.end()
-                self._say(outcome)
-            else:
-                self._result.end(outcome)
+        def over(outcome: Stop | RWKVUNetError) -> None:
+            if isinstance(outcome, RWKVUNetError):
                 self._say(self._result.message, self._result.failed)
-
-        def withVolume(file: VolumeFile) -> None:
-            client.put(mask.astype(np.uint8), lambda name: ask(file, name), over)
-
-        def ask(file: VolumeFile, name: str) -> None:
-            files.append(name)
-            if self._propagation is not turn:  # given up meanwhile
-                over(CancelledError())
                 return
-            request = FollowRequest(
-                volume=file, slice=one, bundle=self.model, device=self.device, engine=self.engine, mask=name,
-                range=limits,
-            )  # fmt: skip
-            self._result.ask(request, take, over)
+            self._rememberShown()
+            self._say(outcome.message)
+            downward = direction == DOWN or (direction == BOTH and outcome.up == where.one.index)
+            end = outcome.down if downward else outcome.up
+            if to is not None:
+                end = outcome.up if outcome.up != where.one.index else outcome.down
+            goTo(volume, SliceIndex(where.one.axis, end), self.views.active)  # that is what has to be looked at
 
-        def take(found: FollowResult) -> None:
-            files.append(found.labelmap)
-            writing = self._writeFollowed(node, volume, segmentID, one, found)
-            runInChunks(writing, lambda told: written(found, told), over)
-
-        def written(found: FollowResult, told: str) -> None:
-            over(told)
-            self._goToEnd(volume, one, direction, to, found)
-
-        self._result.begin(_("Propagating"), over)
         self._say(_("Propagating"))
-        self._volume.get(volume, withVolume, over)
+        self._propagation.run(start, over)
 
     def wait(self) -> None:
         """Process events until every answer is there.
@@ -649,7 +587,7 @@ class PromptLogic(VTKObservationMixin):
             savePrompts(segment, where, pointed.prompts)
             self._give(where)
             if self._hadSurface:
-                self.node.GetSegmentation().CreateRepresentation(_SURFACE)
+                self.node.GetSegmentation().CreateRepresentation(SURFACE)
         self._leave()
         self._rememberShown()
         self.changed.emit()
@@ -672,19 +610,27 @@ class PromptLogic(VTKObservationMixin):
         assert where is not None
         if mask is None and not self._saved:
             return ()  # nothing was written yet
-        self._writing = True
-        try:
-            known = self.segmentID
+        known = self.segmentID
+
+        def write() -> tuple[str, ...]:
             if not self._saved:
                 self._saveState()
-            warnings = where.write(writer, self.node, self.segmentID, mask)
-            if known != self.segmentID:  # what is drawn later lies above: markers above the new segment
-                self._markers.clear()
-                self._showMarkers()
-        finally:
-            self._writing = False
+            return where.write(writer, self.node, self.segmentID, mask)
+
+        warnings: tuple[str, ...] = self._writes(write)
+        if known != self.segmentID:  # what is drawn later lies above: markers above the new segment
+            self._markers.clear()
+            self._showMarkers()
         self._rememberShown()
         return warnings
+
+    def _writes(self, function: Callable[[], Any]) -> Any:
+        """Call a function that writes voxels: what changes meanwhile was not painted by the user."""
+        self._writing = True
+        try:
+            return function()
+        finally:
+            self._writing = False
 
     def _saveState(self) -> None:
         """Before the first write in a slice: one undo step, and the segment where there is none."""
@@ -696,7 +642,7 @@ class PromptLogic(VTKObservationMixin):
         writer.saveStateForUndo(self.node)
         self._saved = True
         segmentation = self.node.GetSegmentation()
-        self._hadSurface = segmentation.ContainsRepresentation(_SURFACE)
+        self._hadSurface = segmentation.ContainsRepresentation(SURFACE)
         if not self.segmentID:
             name = self.structure
             self.segmentID = segmentation.AddEmptySegment("", name)
@@ -730,12 +676,8 @@ class PromptLogic(VTKObservationMixin):
             return
         turn = self._awaited = object()
         round_ = self._round
-        files: list[str] = []
-        client = self._segmentation.client
 
         def over() -> None:
-            for file in files:
-                client.discard(file)
             if self._awaited is turn:
                 self._awaited = None
             if self._round != round_:
@@ -748,13 +690,7 @@ class PromptLogic(VTKObservationMixin):
                 cancelled = isinstance(error, CancelledError)
                 self._say("" if cancelled else str(error), failed=not cancelled)
 
-        def take(found: PromptResult) -> None:
-            try:
-                mask = np.array(client.read(found.probabilities)) > 0.5
-            except RWKVUNetError as error:
-                fail(error)
-                return
-            files.append(found.probabilities)
+        def take(mask: np.ndarray) -> None:
             if self._round == round_:
                 try:
                     self._answered(mask)
@@ -763,98 +699,7 @@ class PromptLogic(VTKObservationMixin):
                     return
             over()
 
-        def put(arrays: list[np.ndarray], onDone: Callable[[], None]) -> None:
-            """One file after another, in their order."""
-            if not arrays:
-                onDone()
-                return
-
-            def ready(name: str) -> None:
-                files.append(name)
-                put(arrays[1:], onDone)
-
-            client.put(arrays[0], ready, fail)
-
-        def withVolume(file: VolumeFile) -> None:
-            if self._round != round_:
-                over()
-                return
-            scribble = scribbleMap(pointed.prompts, pointed.painted, where)
-            arrays = [one for one in (scribble, where.base.astype(np.float32) if corrects else None) if one is not None]
-
-            def ask() -> None:
-                names = list(files)
-                request = self._request(file, where, pointed, scribble is not None, corrects, names)
-                client.ask(request, self._onProgress, take, fail)
-
-            put(arrays, ask)
-
-        try:
-            self._withVolume(where, withVolume, fail)
-        except Exception as error:
-            fail(asError(error))
-
-    def _request(
-        self,
-        file: VolumeFile,
-        where: PromptedSlice,
-        pointed: Pointed,
-        scribbled: bool,
-        corrects: bool,
-        names: list[str],
-    ) -> PromptRequest:
-        points = [one for one in pointed.prompts if one.kind == POINT]
-        boxes = [one for one in pointed.prompts if one.kind == BOX]
-        box = None
-        if boxes:
-            first, last = (where.voxel(place) for place in boxes[-1].places)
-            box = first, last
-        return PromptRequest(
-            volume=file,
-            slice=where.one,
-            bundle=self.model,
-            device=self.device,
-            engine=self.engine,
-            points=tuple(where.voxel(one.places[0]) for one in points),
-            labels=tuple(one.positive for one in points),
-            box=box,
-            scribble=names[0] if scribbled else None,
-            mask=names[-1] if corrects else None,
-        )
-
-    def _withVolume(
-        self,
-        where: PromptedSlice,
-        onReady: Callable[[VolumeFile], object],
-        onError: Callable[[RWKVUNetError], object],
-    ) -> None:
-        """The scan, or the oblique plane of it, as a file of the worker's."""
-        if not isinstance(where, PromptedPlane):
-            self._volume.get(self.volume, onReady, onError)
-            return
-        client = self._segmentation.client
-        key = where, client.session
-        if self._plane is not None and self._plane[0] == key:
-            onReady(self._plane[1])
-            return
-        self._forgetPlane()
-        given = InputVolume.InputVolume.fromNode(self.volume)
-
-        def ready(name: str) -> None:
-            file = VolumeFile(
-                file=name, ijk_to_ras=geometry_of(where.ijkToWorld), name=given.name, modality=given.modality
-            )
-            self._plane = (where, client.session), file
-            onReady(file)
-
-        client.put(where.array, ready, onError)
-
-    def _forgetPlane(self) -> None:
-        if self._plane is not None:
-            (_where, session), file = self._plane
-            if session is self._segmentation.client.session:
-                self._segmentation.client.discard(file.file)
-            self._plane = None
+        self.requests.ask(where, pointed, lambda: self._round == round_, self._onProgress, take, fail)
 
     def _answered(self, mask: np.ndarray) -> None:
         where, pointed = self._slice, self._pointed
@@ -875,118 +720,31 @@ class PromptLogic(VTKObservationMixin):
 
     def _warm(self) -> None:
         """Let the worker read the scan and load the model before the first click: by an answer to nobody."""
-        view = self.views.active
-        client = self._segmentation.client
-        if self._awaited is not None or (self._warmed is not None and self._warmed == (client.session, self.volume)):
+        if self._awaited is not None or self.requests.isWarm(self.volume):
             return
         try:
-            where = self._at(view)
+            where = self._at(None)
         except RWKVUNetError:
             return
         if isinstance(where, PromptedPlane):
             where = PromptedSlice(self.volume, SliceIndex("K", 0))
         turn = self._awaited = object()
-        volume = self.volume
 
         def over() -> None:
             if self._awaited is turn:
                 self._awaited = None
-                if self.message == _("Starting…"):
-                    self._say("")
             self._timer.start()
             self.changed.emit()
 
-        def take(found: PromptResult) -> None:
-            client.discard(found.probabilities)
-            self._warmed = client.session, volume
-            over()
-
-        def ask(file: VolumeFile) -> None:
-            voxel = where.voxel(where.middle)
-            request = PromptRequest(
-                volume=file, slice=where.one, bundle=self.model, device=self.device, engine=self.engine,
-                points=(voxel,), labels=(True,),
-            )  # fmt: skip
-            client.ask(request, self._onProgress, take, lambda error: over())
-
-        self._volume.get(volume, ask, lambda error: over())
+        self.requests.warm(where, self._onProgress, over)
 
     def _onProgress(self, progress: Progress) -> None:
         words = {"library": _("Loading the library"), "weights": _("Loading the model")}
         if progress.stage in words and self.open:
             self._say(words[progress.stage])
 
-    # Propagation
-
-    def _limits(self, one: SliceIndex, direction: str, to: int | None) -> tuple[int, int]:
-        """First and last slice to go to: not over slices that the user has accepted."""
-        size = InputVolume.InputVolume.fromNode(self.volume).array.shape[one.dimension]
-        first, last = 0, size - 1
-        if to is not None:
-            to = min(max(to, 0), size - 1)
-            first, last = min(to, one.index), max(to, one.index)
-        elif direction != BOTH:
-            _letter, way = axisTowards(self.volume, one.axis)
-            if (way > 0) == (direction == UP):
-                first = one.index
-            else:
-                last = one.index
-        given = [other.index for other in self._givenSlices() if other.axis == one.axis]
-        first = max([first, *(index + 1 for index in given if index < one.index)])
-        last = min([last, *(index - 1 for index in given if index > one.index)])
-        return first, last
-
     def _givenSlices(self) -> set[SliceIndex]:
         return self._given.get((self.node.GetID(), self.segmentID), set()) if self.node is not None else set()
-
-    def _writeFollowed(
-        self, node: Any, volume: Any, segmentID: str, one: SliceIndex, found: FollowResult
-    ) -> Generator[None, None, str]:
-        """Write a slice in each turn of the event loop; gives where and why it stopped, in words."""
-        writer = self._segmentation.writer
-        indices = [index for index in range(found.first, found.last + 1) if index != one.index]
-        hadSurface = node.GetSegmentation().ContainsRepresentation(_SURFACE)
-        told: dict[str, None] = {}
-        for number, index in enumerate(indices):
-            there = node.GetScene() is not None and volume.GetScene() is not None
-            if not there or node.GetSegmentation().GetSegment(segmentID) is None:
-                raise CancelledError
-            this = SliceIndex(one.axis, index)
-            mask = np.array(this.of(self._result.client.read(found.labelmap))) > 0
-            self._writing = True
-            try:
-                if number == 0:
-                    writer.saveStateForUndo(node)
-                if this not in verifiedSlices(node):
-                    told |= dict.fromkeys(writer.writeSegmentSlice(node, volume, segmentID, this, mask))
-                elif mask.any():
-                    told[_("Verified slices were left as they are.")] = None
-            finally:
-                self._writing = False
-            yield
-        if hadSurface:
-            node.GetSegmentation().CreateRepresentation(_SURFACE)
-        self._rememberShown()
-        _letter, way = axisTowards(volume, one.axis)
-        ends = {DOWN: (found.first, found.reasons[0]), UP: (found.last, found.reasons[1])}
-        if way < 0:
-            ends = {DOWN: ends[UP], UP: ends[DOWN]}
-        stops = []
-        for name, (index, reason) in ends.items():
-            if index != one.index or not indices:
-                words = _("Down to slice {slice}: {reason}") if name == DOWN else _("Up to slice {slice}: {reason}")
-                stops.append(words.format(slice=index + 1, reason=reason))
-        return " ".join([*stops, *told])
-
-    def _goToEnd(self, volume: Any, one: SliceIndex, direction: str, to: int | None, found: FollowResult) -> None:
-        """Show the slice where it stopped: that is what has to be looked at."""
-        _letter, way = axisTowards(volume, one.axis)
-        up, down = (found.last, found.first) if way > 0 else (found.first, found.last)
-        if to is not None:
-            end = found.last if to > one.index else found.first
-        else:
-            end = down if direction == DOWN or (direction == BOTH and up == one.index) else up
-        goTo(volume, SliceIndex(one.axis, end), self.views.active)
 
     # What the user does in the views
 
@@ -1188,10 +946,10 @@ class PromptLogic(VTKObservationMixin):
         self._leave()
         if self.node is not None:
             self._unwatch()
-        self._forgetPlane()
+        self.requests.forget()
         self.disarm()
         self.views.stop()
-        self.volume = self.node = self._known = self._warmed = None
+        self.volume = self.node = self._known = None
         self.segmentID = self._newName = ""
         self.message, self.failed = "", False
 

@@ -43,6 +43,29 @@ class Prompt:
     places: tuple[Place, ...]
 
 
+@dataclass(frozen=True)
+class Pointed:
+    """What was given in a slice, and the answer.
+
+    Attributes:
+        painted: int8 (rows, columns), 1 where the user has painted, -1 where erased; None where neither.
+        answer: bool (rows, columns); None while there is none: the segment is then as it was.
+    """
+
+    prompts: tuple[Prompt, ...] = ()
+    painted: np.ndarray | None = None
+    answer: np.ndarray | None = None
+
+    @property
+    def empty(self) -> bool:
+        return not self.prompts and self.painted is None
+
+    @property
+    def saysWhatBelongs(self) -> bool:
+        painted = self.painted is not None and bool((self.painted > 0).any())
+        return painted or any(one.positive for one in self.prompts)
+
+
 class PromptedSlice:
     """A slice of a volume, and what one segment held in it before anything was pointed at.
 

@@ -7,8 +7,8 @@ import slicer
 from slicer.i18n import tr as _
 
 from RWKVUNetSegmentLib.Interactive.PromptedSlice import BOX, POINT, SCRIBBLE
-from RWKVUNetSegmentLib.Interactive.PromptLogic import BOTH, DOWN, UP
 from RWKVUNetSegmentLib.Interactive.PromptMarkers import NEGATIVE, POSITIVE
+from RWKVUNetSegmentLib.Interactive.Propagation import BOTH, DOWN, UP
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
 from RWKVUNetSegmentLib.Scene.SliceViews import axisShown
 
@@ -90,7 +90,7 @@ class PromptPanel(Panel):
                 pointing.disarm()
             else:
                 self._follow(again=True)
-                pointing.device, pointing.engine = self.parameterNode.device, "auto"
+                pointing.requests.device, pointing.requests.engine = self.parameterNode.device, "auto"
                 pointing.arm(tool)
         self.updateFromState()
 
