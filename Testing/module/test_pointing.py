@@ -96,6 +96,14 @@ def test_a_box_is_drawn_and_a_corner_dragged(pointing):
     assert len({round(x) for x, _ in places}) == 2, "it is a rectangle still"
 
 
+def test_a_box_may_begin_beside_the_scan(pointing):
+    pointing.arm("boxButton")
+    pointing.drag((-3, 2, 4), (6, 8, 4))
+    expected = np.zeros(pointing.shape, bool)
+    expected[4, 2:9, 0:7] = True
+    assert np.array_equal(pointing.mask(), expected)
+
+
 def test_a_scribble_is_drawn(pointing):
     pointing.arm("scribbleButton")
     pointing.drag((6, 6, 4), (20, 6, 4))

@@ -312,7 +312,7 @@ class PromptLogic(VTKObservationMixin):
         """Add prompts of one slice, and ask for the answer; as `point`."""
         where = self._at(view)
         for one in prompts:
-            if one.kind != SCRIBBLE and not all(where.inside(place) for place in one.places):
+            if one.kind == POINT and not all(where.inside(place) for place in one.places):
                 raise InputError(
                     _("That is outside of the volume {name}.").format(name=self.volume.GetName()),
                     hint=_("Point at the scan."),
@@ -320,7 +320,13 @@ class PromptLogic(VTKObservationMixin):
         self._begin(where)
         where = self._slice  # type: ignore[assignment]  # begun just now
         flat = tuple(
-            Prompt(one.kind, one.positive, tuple(where.place(where.voxel(place)) for place in one.places))
+            Prompt(
+                one.kind,
+                one.positive,
+                tuple(
+                    where.place(where.voxel(where.nearest(place) if one.kind == BOX else place)) for place in one.places
+                ),
+            )
             for one in prompts
         )
         self._change(Pointed((*self._pointed.prompts, *flat), self._pointed.painted))

@@ -111,6 +111,14 @@ class PromptedSlice:
         ijk = self._ijk(place)
         return all(-0.5 <= at < size - 0.5 for at, size in zip(ijk, self._size, strict=True))
 
+    def nearest(self, place: Sequence[float]) -> Place:
+        """The position itself, or where it lies outside of the slice, the nearest voxel's."""
+        if self.inside(place):
+            return place[0], place[1], place[2]
+        ijk = np.clip(self._ijk(place), 0, np.array(self._size) - 1)
+        ijk[self._fixed] = self.one.index
+        return self.place(ijk)
+
     def voxel(self, place: Sequence[float]) -> Place:
         """(I, J, K) of a position, as the worker takes it."""
         ijk = self._ijk(place)

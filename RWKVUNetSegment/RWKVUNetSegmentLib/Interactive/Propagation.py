@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -144,7 +145,7 @@ class Propagation:
                 raise CancelledError
             this = SliceIndex(axis, index)
             mask = np.array(this.of(self._result.client.read(found.labelmap))) > 0
-            told |= dict.fromkeys(self._write(lambda at=this, new=mask, first=number == 0: write(at, new, first)))
+            told |= dict.fromkeys(self._write(partial(write, this, mask, number == 0)))
             yield
         if hadSurface:
             node.GetSegmentation().CreateRepresentation(SURFACE)
