@@ -125,6 +125,55 @@ def the_result_is_shown_in_3d():
     slicer.app.layoutManager().resetThreeDViews()
 
 
+def the_volumes_are_listed():
+    needed()
+    ui = widget().ui
+    ui.volumesButton.click()
+    slicer.app.processEvents()
+    tree = ui.volumesTree
+    if tree.topLevelItemCount < 30:
+        raise AssertionError(f"{tree.topLevelItemCount} rows")
+    return f"{tree.topLevelItemCount} rows; {ui.leastSureLabel.text}"
+
+
+def interactive():
+    return next(panel for panel in widget().panels if type(panel).__name__ == "InteractivePanel")
+
+
+def the_editor_opens_in_the_panel():
+    """Slicer's own qMRMLSegmentEditorWidget: its effects begin and end, and the other tool takes the mouse from it."""
+    needed()
+    own, pointing = interactive().own, widget().logic.interactive.pointing
+    own.correctBox.parentWidget().collapsed = False
+    own.correctBox.collapsed = False
+    slicer.app.processEvents()
+    editor = next(part.editor for part in interactive().parts if hasattr(part, "editor"))
+    editor.setActiveEffectByName("Paint")
+    if editor.activeEffect() is None or editor.activeEffect().name != "Paint":
+        raise AssertionError("Paint did not begin")
+    if pointing.canPoint()[0]:
+        pointing.arm()
+        if editor.activeEffect() is not None:
+            raise AssertionError("two tools have the mouse")
+        pointing.disarm()
+    editor.setActiveEffectByName("")
+    own.correctBox.collapsed = True
+    return f"{len(editor.availableEffectNames())} effects"
+
+
+def the_export_dialog_is_made():
+    needed()
+    from RWKVUNetSegmentLib.Panels.ExportDialog import ExportDialog
+
+    node = widget().logic.getParameterNode()
+    dialog = ExportDialog(node.outputSegmentation, node.inputVolume)
+    made, said = dialog.ui.fileExportWidget.segmentationNode() is node.outputSegmentation, dialog.ui.dicomLabel.text
+    dialog.dialog.deleteLater()
+    if not made:
+        raise AssertionError("Slicer's export widget did not take the segmentation")
+    return said
+
+
 def the_result_is_undone():
     needed()
     ui = widget().ui
@@ -148,6 +197,9 @@ STEPS = (
     what_is_missing_is_installed,
     a_new_user_segments_the_sample,
     the_result_is_shown_in_3d,
+    the_volumes_are_listed,
+    the_editor_opens_in_the_panel,
+    the_export_dialog_is_made,
     the_result_is_undone,
     the_modules_own_test,
     the_module_is_reloaded,
