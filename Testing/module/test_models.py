@@ -172,5 +172,6 @@ def test_the_two_sides_of_a_structure_are_told_together():
         SegmentClass(value=3, name="Brainstem", color=(0, 0, 255)),
     )
     text = ModelDescription.description(model("two", "Two", "shipped", "MR", classes))
+    assert "T: fast" in text
     assert text.count("■") == 3 and "#ff0000" in text and "#00ff00" in text
     assert "Thalamus&nbsp;(left,&nbsp;right)" in text and "Brainstem" in text and "Right" not in text

@@ -35,6 +35,11 @@ def modalityInWords(model: ModelEntry) -> str:
     return _("Any") if model.modality == "any" else model.modality
 
 
+def variantInWords(model: ModelEntry) -> str:
+    """E.g. "T: fast"; empty for models of other architectures."""
+    return {"T": _("T: fast"), "S": _("S: balanced"), "B": _("B: best, and slowest")}.get(model.variant, "")
+
+
 def sizeInWords(size: int | None) -> str:
     """E.g. "12.7 MB"; empty when it is not known."""
     return "" if size is None else _("{size:.1f} MB").format(size=size / 1e6)
@@ -57,6 +62,7 @@ def description(model: ModelEntry, time: str = "") -> str:
         (_("Structures"), classes),
         (_("Scans"), escape(modalityInWords(model))),
         (_("State"), escape(f"{state}, {size}" if size else state)),
+        (_("Size"), escape(variantInWords(model))),
         (_("Time"), escape(time)),
         (_("License"), escape(model.licence)),
     )
