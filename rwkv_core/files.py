@@ -1,6 +1,7 @@
 """Writing files whole or not at all; reading JSON that anybody may have written."""
 
 import errno
+import hashlib
 import json
 import tempfile
 from collections.abc import Iterator
@@ -44,3 +45,12 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         reason = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error)).lower()
         raise StorageError(f"{path} cannot be written: {reason}.", hint=STORAGE_HINT) from None
+
+
+def sha256_of(path: Path) -> str:
+    """Hash a file's contents; gives hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

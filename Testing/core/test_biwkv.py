@@ -80,7 +80,9 @@ def test_reference_is_the_definition(case):
     assert torch.allclose(bi_wkv(*[t.double() for t in tensors], backend="reference"), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("case", EASY)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.long] if "limit" in case else []) for case in EASY]
+)
 @pytest.mark.parametrize("backend", ["auto", *FAST, *ON_GPU])
 def test_backend_matches_reference(backend, case):
     found = gradients(backend, inputs(*EASY[case]))

@@ -67,6 +67,7 @@ def wait_for(path):
     return path
 
 
+@pytest.mark.long
 def test_workers_write_what_one_machine_would(cluster, tmp_path, notes, model, capsys):
     place = scans(tmp_path, "a", "b", "c", "d")
     (place / "broken.mha").write_bytes(b"not an image")
@@ -122,6 +123,7 @@ def test_a_worker_killed_in_the_middle_loses_nothing(cluster, tmp_path, notes, m
     assert left == []
 
 
+@pytest.mark.long
 def test_cancelling_stops_the_workers_too(cluster, tmp_path, notes, model):
     jobs = plan([scans(tmp_path, "hold", "later")], tmp_path / "out")
     with pytest.raises(CancelledError):
@@ -135,6 +137,7 @@ def test_cancelling_stops_the_workers_too(cluster, tmp_path, notes, model):
     assert not (tmp_path / "out" / "hold.seg.nrrd").exists()
 
 
+@pytest.mark.long
 def test_an_unknown_model_and_a_wrong_address_are_told(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr("rwkv_core.inference.cluster._CONNECT_SECONDS", 1)
     jobs = plan([scans(tmp_path, "a")], tmp_path / "out")

@@ -125,6 +125,7 @@ def test_many_slices_give_what_each_gives_alone(engine, slices, caplog):
     assert made.name == engine and caplog.records == []
 
 
+@pytest.mark.long
 @needs_openvino
 def test_several_slices_at_once_without_anything_in_the_cache(empty_cache, caplog):
     network = random_network()
@@ -136,6 +137,7 @@ def test_several_slices_at_once_without_anything_in_the_cache(empty_cache, caplo
     assert caplog.records == []  # such as that it had to take one after another
 
 
+@pytest.mark.long
 @needs_openvino
 def test_slices_beyond_float32_among_many_are_left_to_the_network():
     network = random_network()
@@ -316,6 +318,7 @@ def test_second_start_compiles_nothing(empty_cache, monkeypatch, make, size):
     assert torch.equal(made(image), first) and made.name == "openvino"
 
 
+@pytest.mark.long
 @needs_openvino
 def test_other_weights_and_sizes_are_other_files(empty_cache):
     network = random_network()
@@ -330,7 +333,10 @@ def test_other_weights_and_sizes_are_other_files(empty_cache):
 
 
 @needs_openvino
-@pytest.mark.parametrize("damage", ["cut", "whole garbage", pytest.param("garbage", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "damage",
+    ["cut", pytest.param("whole garbage", marks=pytest.mark.long), pytest.param("garbage", marks=pytest.mark.long)],
+)
 def test_damaged_cache_is_compiled_anew(empty_cache, damage):
     network, image = random_network(), picture(1, 1, 32, 32)
     make_engine(network, "cpu", (32, 32))
@@ -346,6 +352,7 @@ def test_damaged_cache_is_compiled_anew(empty_cache, damage):
     assert made.name == "openvino" and len(path.read_bytes()) > len(whole) // 2
 
 
+@pytest.mark.long
 @needs_openvino
 def test_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("in the way")

@@ -17,7 +17,7 @@ from core.downloads import REPO, installed, refused, source_of
 
 def test_unpublished_model(hub):
     error = refused(find_source("small", None))
-    assert error.message == "small is not published yet: import a file or set a repository."
+    assert error.message == "small is not published yet." and "Import it from a file" in error.hint
     assert hub.requests == []
 
 

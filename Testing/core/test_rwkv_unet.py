@@ -27,7 +27,9 @@ def test_parameter_counts(variant, whole, encoder, in_channels):
     assert sum(p.numel() for p in network.encoder.parameters()) == encoder
 
 
-@pytest.mark.parametrize("name", GOLDEN.files)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name.startswith("T") else [pytest.mark.long]) for name in GOLDEN.files]
+)
 def test_published_checkpoints_give_the_published_logits(name):
     variant, classes, size, batch = name.split("_")
     network = build_network("rwkv-unet", variant=variant, num_classes=int(classes[:-1])).eval()
@@ -37,7 +39,7 @@ def test_published_checkpoints_give_the_published_logits(name):
     assert np.abs(logits - GOLDEN[name]).max() / GOLDEN[name].std() < 2e-5
 
 
-@pytest.mark.parametrize("variant", ["T", "S", "B"])
+@pytest.mark.parametrize("variant", ["T", "S", pytest.param("B", marks=pytest.mark.long)])
 def test_both_generations_of_published_checkpoints_are_the_same_network(variant):
     first, second = (build_network("rwkv-unet", variant=variant, num_classes=9) for _ in range(2))
     load_published(first, october(variant, 9))

@@ -66,6 +66,7 @@ def agreement(found, expected):
     return (found == expected).mean()
 
 
+@pytest.mark.long
 def test_files_are_segmented_by_the_command_line(without, model, tmp_path):
     for name in ("a", "b"):
         write_volume(tmp_path / f"in/{name}.nrrd", noise(dtype=np.int16), OBLIQUE)
@@ -116,6 +117,7 @@ def answers(place, models):
     return place
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_arrays_give_what_tensors_give(kind, models, answers):
     mode, folder = models[kind]
@@ -148,6 +150,7 @@ def test_the_worker_loads_segments_and_previews(without, model, place, tmp_path)
         assert agreement(preview, expected[2:3]) > 0.99999
 
 
+@pytest.mark.long
 def test_numpy_computes_where_openvino_does_not_start(without, model, tmp_path):
     write_volume(tmp_path / "a.nrrd", noise(dtype=np.int16), OBLIQUE)
     expected = Segmenter(model, "cpu", engine="torch").segment(read_volume(tmp_path / "a.nrrd"))
@@ -168,6 +171,7 @@ def test_numpy_computes_where_openvino_does_not_start(without, model, tmp_path):
     assert "OpenVINO is not installed" in run.stderr or "does not start on this machine" in run.stderr
 
 
+@pytest.mark.long
 def test_what_needs_torch_says_so(without, home, tmp_path):
     (tmp_path / "a.pth").write_bytes(b"x" * 600)
     without(*TRAINING)
@@ -193,6 +197,7 @@ def test_little_is_imported_to_say_that_a_file_does_not_exist(tmp_path):
     assert run.stderr.rstrip().endswith("does not exist. Check the path.") and run.returncode == 0
 
 
+@pytest.mark.long
 def test_weights_that_do_not_fit_are_told_without_torch(without, tmp_path):
     folder = Path(write_small(tmp_path / "model"))
     text = (folder / "config.json").read_text(encoding="utf-8")

@@ -105,6 +105,7 @@ pending.result(progress=lambda step: step.done and os.kill(os.getpid(), signal.S
 """
 
 
+@pytest.mark.long
 @posix
 def test_it_does_not_outlive_its_parent(place, model, monkeypatch):
     monkeypatch.setenv(ALIVE, str(place / "orphan"))

@@ -220,7 +220,11 @@ def test_a_table_that_was_deleted_stays_deleted(batch, model, scans, tmp_path):
     assert not slicer.util.getNodesByClass("vtkMRMLTableNode")
 
 
-@pytest.mark.parametrize("when", [lambda leave: leave(), later], ids=["from a callback", "from the event loop"])
+@pytest.mark.parametrize(
+    "when",
+    [lambda leave: leave(), pytest.param(later, marks=pytest.mark.long)],
+    ids=["from a callback", "from the event loop"],
+)
 def test_cleanup_ends_whoever_waits(place, model, tmp_path, when):
     (tmp_path / "scans").mkdir()
     sitk.WriteImage(sitk.GetImageFromArray(noise((400, 8, 8))), str(tmp_path / "scans" / "a.nrrd"))

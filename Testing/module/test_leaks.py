@@ -45,7 +45,7 @@ def counted(user):
     }
 
 
-@pytest.mark.parametrize("times", [5, pytest.param(50, marks=pytest.mark.long)])
+@pytest.mark.parametrize("times", [3, pytest.param(50, marks=pytest.mark.long)])
 def test_segmentations_previews_and_closings_leave_nothing(user, times):
     def once(index):
         user.segment()

@@ -270,6 +270,7 @@ def test_a_crash_in_the_middle(fragile, model):
     assert fragile.process(scan(), model=model, **SMALL).state == RunState.COMPLETED
 
 
+@pytest.mark.long
 def test_a_hang_ends_by_cancel(fragile, model, place):
     result = start(fragile, model, volumeNode(name="hang"))
     waitForSlices(result)

@@ -119,6 +119,7 @@ def test_names_geometry_undo_and_mask(session, head):
     assert np.array_equal(labels(node, head), drawn)
 
 
+@pytest.mark.long
 def test_a_saved_scene_goes_on_where_it_was(session, head, tmp_path):
     ui = session.widget.ui
     node = segment(session)

@@ -18,8 +18,9 @@ from rwkv_core.bundle.architectures import RWKV_UNET
 from rwkv_core.bundle.bundle import CONFIG_FILE, WEIGHTS_FILE, Bundle, new_network, read_bundle, write_bundle
 from rwkv_core.bundle.catalogue import Catalogue
 from rwkv_core.bundle.config import BundleConfig, config_text, problems_in_words
-from rwkv_core.bundle.store import Origin, install, require_absent, require_space, sha256_of, staging, user_store
+from rwkv_core.bundle.store import Origin, install, require_absent, require_space, staging, user_store
 from rwkv_core.errors import BundleError, CheckpointError, Remedy, StorageError
+from rwkv_core.files import sha256_of
 from rwkv_core.packages import require_torch
 
 if TYPE_CHECKING:

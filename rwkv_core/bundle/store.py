@@ -4,7 +4,6 @@ The store is one folder with one folder per bundle, named by its id. Unfinished 
 so that what has a bundle's name is whole.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -316,15 +315,6 @@ def read_origin(folder: Path) -> Origin:
         return Origin(**read_json(folder / ORIGIN_FILE))
     except (OSError, ValueError, TypeError):
         return Origin("local")
-
-
-def sha256_of(path: Path) -> str:
-    """Hash a file's contents; gives hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _folders(parent: Path) -> list[str]:

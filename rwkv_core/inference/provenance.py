@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rwkv_core import __version__
-from rwkv_core.bundle.bundle import Bundle
-from rwkv_core.bundle.store import sha256_of
-from rwkv_core.files import replacing
+from rwkv_core.files import replacing, sha256_of
 from rwkv_core.vocabulary import Region, SegmentOptions
 from rwkv_core.volume import Volume, orientation_code
 from rwkv_core.volume.dicom import frames_of
 
 if TYPE_CHECKING:
+    from rwkv_core.bundle.bundle import Bundle
     from rwkv_core.inference.segmenter import Segmentation, Segmenter
 
 
@@ -69,7 +68,7 @@ def write_provenance(
     return path
 
 
-def weights_sha256(bundle: Bundle) -> str:
+def weights_sha256(bundle: "Bundle") -> str:
     """Of the model's weights, in hexadecimal; empty for a model that lies on no disk."""
     path = bundle.weights_file
     return _known_sha256(path, path.stat().st_mtime_ns) if path.is_file() else ""
