@@ -10,7 +10,7 @@ from scipy import ndimage
 from rwkv_core import Region, Segmenter, Volume
 from rwkv_core.bundle.config import Percentile, ZScore
 from rwkv_core.errors import BundleError, CancelledError, DeviceError, InputError
-from rwkv_core.inference.intensity import fit_intensity
+from rwkv_core.inference.intensity import fit_intensity, measured
 from rwkv_core.inference.preprocessing import make_resampler
 from rwkv_core.vocabulary import SegmentOptions
 
@@ -339,6 +339,14 @@ def test_padding_does_not_move_the_intensities(method, padding, share, top):
 def test_what_is_no_padding(array):
     assert fit_intensity(ZScore(method="zscore"), array.astype(np.float32)).paddings == ()
     assert fit_intensity(ZScore(method="zscore"), array.round().astype(np.int16)).paddings == ()
+
+
+def test_measured_voxels_are_finite_and_no_padding():
+    array = scan()
+    array[..., :9], array[0, 0, 20] = -1024, np.nan
+    known = measured(array)
+    assert not known[..., :9].any() and not known[0, 0, 20] and known.sum() == array[..., 9:].size - 1
+    assert measured(scan().astype(np.int16)).all()
 
 
 def test_padding_becomes_background_and_is_reported():

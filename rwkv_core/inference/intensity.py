@@ -168,6 +168,16 @@ def fit_intensity(
     return scale(low, high - low, clipped=True, replacement=minimum)
 
 
+def measured(array: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which values of an array of any shape were measured: those that are finite, and no padding."""
+    found = np.isfinite(array) if array.dtype.kind == "f" else np.ones(array.shape, bool)
+    some = array[found]
+    if some.size:
+        for value in _paddings(some[:: max(1, some.size // _FEW)])[0]:
+            found &= array != value
+    return found
+
+
 def _paddings(sample: NDArray[Any]) -> tuple[tuple[float, ...], NDArray[Any]]:
     """Values that stand for "nothing measured", and the sample without them.
 

@@ -24,6 +24,7 @@ from rwkv_core.bundle.store import load_bundle
 from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.engines import choose_device, make_engine
 from rwkv_core.errors import BundleError, CancelledError, InputError
+from rwkv_core.inference.intensity import measured
 from rwkv_core.inference.prompt_maps import PicturePrompts, network_input
 from rwkv_core.vocabulary import AXES
 from rwkv_core.volume import SliceStack, Volume, slice_stack
@@ -370,9 +371,9 @@ class Prompter:
                 f"There is no slice {index}: the volume has slices 0 to {stack.shape[0] - 1} in this plane."
             )
         values = stack.to_stack(volume.array)[index].astype(np.float32)
-        finite = np.isfinite(values)
-        if not finite.all():
-            values = np.where(finite, values, values[finite].min() if finite.any() else 0)
+        known = measured(values)
+        if not known.all():
+            values = np.where(known, values, values[known].min() if known.any() else 0)
         return Picture(values, (stack.spacing[1], stack.spacing[2]))
 
     def _set(self) -> Volume:

@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.errors import CancelledError, InputError
+from rwkv_core.inference.intensity import measured
 
 Box = tuple[slice, slice, slice]
 """Index of a part of a (K, J, I) array; every start and stop is filled in."""
@@ -116,11 +117,11 @@ def volume_features(
 def _scaled(array: NDArray[np.generic]) -> NDArray[np.float32]:
     """Float32, about 0 to 1 from the 0.5th to the 99.5th percentile."""
     image = array.astype(np.float32)
-    finite = np.isfinite(image)
-    if not finite.all():
-        if not finite.any():
+    known = measured(image)
+    if not known.all():
+        if not known.any():
             raise InputError("The volume holds no finite value.", hint="Check how it was made or exported.")
-        image[~finite] = image[finite].min()
+        image[~known] = image[known].min()
     step = max(1, image.size // 2_000_000)
     low, high = np.percentile(image.reshape(-1)[::step], [0.5, 99.5])
     image -= low
