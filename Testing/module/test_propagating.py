@@ -129,3 +129,30 @@ def test_nothing_to_propagate_is_told(pointing):
     pointing.user.scroll(5)
     bench.process_events()
     assert pointing.ui.propagateButton.toolTip == "The structure is not in the slice that you look at."
+
+
+def test_a_scan_of_one_slice(pointing):
+    from module.interactive_user import SPACING, array
+
+    volume = slicer.util.addVolumeFromArray(array()[4:5], name="one slice")
+    volume.SetSpacing(*SPACING)
+    pointing.user.volume, pointing.shape = volume, (1, *pointing.shape[1:])
+    slicer.util.setSliceViewerLayers(background=volume, fit=True)
+    pointing.user.state.inputVolume = volume
+    bench.process_events()
+    pointing.arm()
+    pointing.click((8, 7, 0))
+    assert np.array_equal(pointing.mask(), disk((8, 7, 0), shape=pointing.shape))
+    with pytest.raises(InputError, match="There is no slice to go to"):
+        pointing.logic.propagate()
+    assert not pointing.logic.propagating and pointing.user.logic.segmentation.canStart()[0]
+
+
+def test_a_scan_that_cannot_be_pointed_at_is_told(pointing):
+    pointing.arm()
+    pointing.user.volume.GetImageData().GetPointData().SetScalars(None)
+    pointing.user.volume.Modified()
+    bench.process_events()
+    assert not pointing.ui.pointButton.enabled and pointing.ui.pointButton.toolTip == "scan is empty."
+    with pytest.raises(InputError, match="empty"):
+        pointing.logic.point((8.0, 9.0, 16.0))
