@@ -44,6 +44,15 @@ def test_a_header_that_claims_too_much_is_refused(kind, size, packed, tmp_path):
         read_volume(with_size(tmp_path / f"a.{kind}", SIZES[size], packed))
 
 
+def test_nifti_whose_bits_do_not_fit_its_type(tmp_path):
+    path = with_size(tmp_path / "a.nii", (3000, 3000, 600), False)
+    data = bytearray(path.read_bytes())
+    data[70:74] = (1024).to_bytes(2, "little") + (0).to_bytes(2, "little")  # 64-bit numbers of no bits
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="breaks off"):
+        read_volume(path)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no limit of memory to set")
 def test_no_room_is_made_for_what_a_header_claims(tmp_path):
     paths = [with_size(tmp_path / f"{n}{packed}.{kind}", size, packed)

@@ -136,7 +136,7 @@ def test_structure_set_beside_the_slices_is_passed_over(tmp_path):
 def test_colour_images(tmp_path):
     colour = np.zeros((2, 6, 8, 3), np.uint8)
     write_series(tmp_path, colour, tags={"0008|0016": "1.2.840.10008.5.1.4.1.1.7", "0008|0060": "OT"})
-    refused(tmp_path, "colour images")
+    refused(tmp_path, "color images")
 
 
 def test_slices_of_different_size(tmp_path):

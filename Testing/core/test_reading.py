@@ -107,8 +107,8 @@ def test_rescaled_nifti_is_read_as_its_true_values(tmp_path):
     [
         ("4d.nii.gz", np.zeros((2, 3, 4, 5), np.int16), {"isVector": False}, r"4-D image \(5 x 4 x 3 x 2\)"),
         ("4d.nrrd", np.zeros((2, 3, 4, 5), np.int16), {"isVector": False}, "4-D image"),
-        ("rgb.nrrd", np.zeros((3, 4, 5, 3), np.uint8), {"isVector": True}, "colour or vector image: 3 values"),
-        ("vector.nii", np.zeros((3, 4, 5, 2), np.float32), {"isVector": True}, "colour or vector image: 2 values"),
+        ("rgb.nrrd", np.zeros((3, 4, 5, 3), np.uint8), {"isVector": True}, "color or vector image: 3 values"),
+        ("vector.nii", np.zeros((3, 4, 5, 2), np.float32), {"isVector": True}, "color or vector image: 2 values"),
         ("2d.nii", np.zeros((3, 4), np.int16), {}, r"2-D image \(4 x 3 pixels\)"),
         ("2d.png", np.zeros((3, 4), np.uint8), {}, "2-D image"),
         ("complex.nii", np.zeros((2, 3, 4), np.complex64), {}, "complex numbers"),

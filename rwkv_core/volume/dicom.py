@@ -139,7 +139,7 @@ def read_dicom_folder(folder: Path, series: str | None = None) -> Volume:
         series: SeriesInstanceUID or key, when there are several volumes.
 
     Raises:
-        InputError: for no volume or several, damaged or colour slices, and slices that are no regular grid.
+        InputError: for no volume or several, damaged or color slices, and slices that are no regular grid.
     """
     return _read(_chosen(find_dicom(folder), series), folder.name)
 

@@ -90,7 +90,7 @@ class Header:
 
     Attributes:
         frames: empty where `problem` says why they make no volume.
-        problem: a sentence without its subject, such as "is a colour image".
+        problem: a sentence without its subject, such as "is a color image".
     """
 
     path: Path
@@ -221,7 +221,7 @@ def _no_volume(dataset: Dataset) -> tuple[str, str]:
             "Convert it with dcm2niix, or export the series as enhanced DICOM or without mosaics.",
         )
     if int(dataset.get("SamplesPerPixel") or 1) > 1 or "PALETTE" in _text(dataset, "PhotometricInterpretation"):
-        return "holds colour images, not a scalar volume", "Choose the original CT or MR series."
+        return "holds color images, not a scalar volume", "Choose the original CT or MR series."
     if int(dataset.get("BitsAllocated") or 16) == 1:
         return "holds bits, not a scalar volume", "Choose the original CT or MR series."
     return "", ""

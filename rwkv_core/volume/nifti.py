@@ -30,6 +30,7 @@ _TYPES = {
     2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
 }  # fmt: skip
 _KINDS = {32: "complex numbers", 1792: "complex numbers", 128: "colors", 2304: "colors", 1: "single bits"}
+_SIZES = {32: 8, 1792: 16, 128: 3, 2304: 4, 1536: 16, 2048: 32}
 _CIFTI = range(3000, 3100)  # intent codes
 _METERS, _MICRONS, _UNITS = 1, 3, 7
 _SCANNER = 1
@@ -73,7 +74,9 @@ class NiftiHeader:
         """Length of the whole file, unpacked; 0 where it does not say."""
         if self.apart or not math.isfinite(self.start):
             return 0
-        return int(self.start) + math.prod(max(n, 1) for n in self.shape) * self.bits // 8
+        known = int(_TYPES[self.datatype][1:]) if self.datatype in _TYPES else _SIZES.get(self.datatype, 0)
+        bits = max(8 * known, self.bits)  # ITK goes by the type
+        return int(self.start) + math.prod(max(n, 1) for n in self.shape) * bits // 8
 
     @property
     def ijk_to_ras(self) -> Matrix:

@@ -11,7 +11,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from rwkv_core.volume.nifti import nifti_damage
+from rwkv_core.volume.nifti import nifti_damage, nifti_header
 
 _HEAD = 1 << 16
 _BLOCK = 1 << 22
@@ -60,7 +60,10 @@ def damage(path: Path) -> str:
     """
     name = path.name.lower()
     if name.endswith(_NIFTI):
-        return nifti_damage(path)
+        bad = nifti_damage(path)
+        if not bad and nifti_header(path) is None:  # ITK reads some of these, as Analyze
+            return "it is not an image in a known format, or its header is damaged"
+        return bad
     if not name.endswith((*_NRRD, *_META)):
         return ""
     with path.open("rb") as file:
