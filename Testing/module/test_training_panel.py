@@ -93,7 +93,7 @@ def test_the_button_says_what_is_missing(panel, ui, state, opened):
     tick(ui.trainingClassesList, 0)
     choose(ui.trainingPresetComboBox, "Semi-supervised, ultrasound (FUGC)")
     bench.process_events()
-    assert "unlabelled" in reason(ui)
+    assert "unlabeled" in reason(ui)
     choose(ui.trainingPresetComboBox, "Fine-tuning on own data")
     opened.logic.installation.ready = False
     opened.logic.installation.changed.emit()
