@@ -165,7 +165,7 @@ def test_volume_takes_any_number(dtype):
     [
         (np.zeros((3, 4)), "2 dimensions"),
         (np.zeros((5, 4, 3, 2)), r"4 dimensions \(2 x 3 x 4 x 5\)"),
-        (np.zeros((5, 4, 3, 3)), "colour or vector"),
+        (np.zeros((5, 4, 3, 3)), "color or vector"),
         (np.zeros((5, 0, 3)), "empty: its size is 3 x 0 x 5"),
         (np.zeros((2, 2, 2), complex), "complex128"),
         (np.zeros((2, 2, 2), "U4"), "whole or real numbers"),
