@@ -14,7 +14,9 @@ import torch
 from rwkv_core.bundle.bundle import new_network, read_bundle, write_bundle
 from rwkv_core.bundle.catalogue import load_catalogue
 from rwkv_core.bundle.config import config_text, parse_config
+from rwkv_core.bundle.importing import inspect, read_checkpoint
 from rwkv_core.errors import RWKVUNetError
+from rwkv_core.models.published import unwrap
 from rwkv_core.training.run_status import read_status, runs_in
 from rwkv_core.volume import find_volumes, read_volume
 from rwkv_core.worker.framing import ProtocolError, decode_request, encode
@@ -160,6 +162,26 @@ def test_weights(count, tmp_path):
             found = read_bundle(tmp_path / "model")
             found.check()
             assert found.weights is not None
+        except RWKVUNetError as error:
+            assert error.message.strip(), number
+
+
+@pytest.mark.parametrize("count", counts(100, 1000))
+def test_checkpoints(count, tmp_path):
+    """Files of torch, of both of its formats, as the authors' are."""
+    state = new_network(config()).state_dict()
+    valid = []
+    for packed in (True, False):
+        torch.save(state, tmp_path / "valid.pth", _use_new_zipfile_serialization=packed)
+        valid.append((tmp_path / "valid.pth").read_bytes())
+    for number in range(count):
+        random = np.random.default_rng(number)
+        data = valid[number % 2]
+        head = damaged(data[:6000], random) if random.random() < 0.7 else data[:6000]
+        tail = damaged(data[-3000:], random) if random.random() < 0.7 else data[-3000:]
+        path = written(tmp_path / "model.pth", head + data[6000:-3000] + tail)
+        try:
+            assert inspect(unwrap(read_checkpoint(path)), path)
         except RWKVUNetError as error:
             assert error.message.strip(), number
 
