@@ -19,7 +19,7 @@ from rwkv_core.vocabulary import Region, SegmentOptions
 
 from core.test_engines import picture, random_network, relative_error
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.exhaustive
 
 HAS_BOTH = all(importlib.util.find_spec(package) for package in ("openvino", "nncf"))
 needs_nncf = pytest.mark.skipif(not HAS_BOTH, reason="OpenVINO or NNCF is not installed (pip install openvino nncf)")

@@ -64,7 +64,7 @@ def test_cut_texts_are_found():
     assert cutTexts(panel) == []
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_pictures_of_the_documentation(opened):
     """Thirty-three structures in their own colours, in every view, beside the panel that made them."""
     _, segmentation = pictures.run(opened, OUT)

@@ -28,7 +28,7 @@ FILES = sorted(
 )
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", FILES)
 def test_nothing_needs_a_view(name):
     done = subprocess.run(
@@ -39,4 +39,5 @@ def test_nothing_needs_a_view(name):
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    nothing = pytest.ExitCode.NO_TESTS_COLLECTED  # all of the file is in the long part
+    assert done.returncode in (0, nothing), done.stdout[-4000:] + done.stderr[-4000:]

@@ -142,7 +142,7 @@ def test_slices_and_blocks_are_refused_in_words(whole, data, tmp_path, capsys):
         ("patch", [32, 32], "patch is for slices"),
         ("consistency", {"folder": str(data)}, "unlabelled images"),
         ("pipeline", "paper", "published pipeline"),
-        ("in_channels", 3, "grey volumes"),
+        ("in_channels", 3, "gray volumes"),
     ):
         with pytest.raises(InputError, match=words):
             run(data, tmp_path / "r", store=tmp_path / "s", **{**VOLUMETRIC, field: value})
