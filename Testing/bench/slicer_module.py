@@ -5,6 +5,7 @@ the places of their stand-ins, so that the tests can be held against them.
 """
 
 import os
+import re
 import sys
 import types
 from pathlib import Path
@@ -36,6 +37,14 @@ def _pythonStandIns():
     _module("parameterNodeWrapper", parameter_node, parameter_node.PUBLIC)
 
 
+def _nameUnused(ctk, connectors):
+    """Empty classes for widgets that Slicer's connectors name in annotations, and the module does not use."""
+    for prefix, module in (("ctk", ctk), ("slicer", slicer)):
+        for name in set(re.findall(rf"\b{prefix}\.((?:ctk|qMRML|qSlicer)\w+)", connectors)):
+            if not hasattr(module, name):
+                setattr(module, name, type(name, (), {}))
+
+
 def start():
     """Installs everything and starts the application; returns slicer.app."""
     qt = qt_module.install()
@@ -58,7 +67,9 @@ def start():
     sys.modules["ctk"] = ctk
     source = os.environ.get("BENCH_SLICER_SOURCE")
     if source:
-        slicer.__path__.append(str(Path(source, "Base", "Python", "slicer")))
+        python = Path(source, "Base", "Python", "slicer")
+        slicer.__path__.append(str(python))
+        _nameUnused(ctk, (python / "parameterNodeWrapper" / "guiConnectors.py").read_text(encoding="utf-8"))
     else:
         _pythonStandIns()
     _module("packaging", packaging, _members(packaging, packaging.PUBLIC))
