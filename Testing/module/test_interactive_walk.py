@@ -25,7 +25,7 @@ from module.test_interactive import edit
 
 ACTIONS, REST = 500, 20
 MISSED = 8
-"""Controls that may not have had their turn: on a slow machine some answers come too late for a button to be enabled."""
+"""Controls that may not have had their turn: where answers come late, a button is not enabled in time."""
 SLIDERS = {"thresholdSlider": (0.1, 0.3, 0.5, 0.7), "acrossSlider": (0.0, 2.0), "smallestSpinBox": (0.0, 50.0)}
 CLICKS = (
     "previewCheckBox", "acceptSliceButton", "acceptAllButton", "discardButton", "verifiedButton", "uncertainButton",
