@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from RWKVUNetSegmentLib.Interactive.PromptedSlice import BOX, POINT, SCRIBBLE, Place, Prompt
+from RWKVUNetSegmentLib.Scene.HiddenNodes import addUnsavedNode
 from RWKVUNetSegmentLib.Worker.EventLoop import Timer
 
 POSITIVE, NEGATIVE = (0.20, 0.85, 0.20), (0.90, 0.15, 0.15)
@@ -139,16 +140,8 @@ class PromptMarkers(VTKObservationMixin):
                 self._ofPoint[node.GetID(), node.GetNthControlPointID(index)] = number
 
     def _newNode(self, className: str, name: str, positive: bool, glyph: float) -> Any:
-        scene = slicer.mrmlScene
-        node = scene.CreateNodeByClass(className)
-        node.UnRegister(None)
-        node.SetName(scene.GenerateUniqueName(name))
-        node.SetAttribute(_OURS, "1")
-        node.SetSaveWithScene(False)
-        node = scene.AddNode(node)
-        node.CreateDefaultDisplayNodes()
+        node = addUnsavedNode(className, name, _OURS)
         display = node.GetDisplayNode()
-        display.SetSaveWithScene(False)
         color = POSITIVE if positive else NEGATIVE
         with slicer.util.NodeModify(display):
             display.SetColor(*color)

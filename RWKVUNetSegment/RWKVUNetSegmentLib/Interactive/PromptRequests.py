@@ -90,12 +90,9 @@ class PromptRequests:
         def withFiles(file: VolumeFile) -> None:
             points = [one for one in pointed.prompts if one.kind == POINT]
             boxes = [one for one in pointed.prompts if one.kind == BOX]
-            request = PromptRequest(
-                volume=file,
-                slice=where.one,
-                bundle=self.model,
-                device=self.device,
-                engine=self.engine,
+            request = self._request(
+                file,
+                where,
                 points=tuple(where.voxel(one.places[0]) for one in points),
                 labels=tuple(one.positive for one in points),
                 box=(where.voxel(boxes[-1].places[0]), where.voxel(boxes[-1].places[1])) if boxes else None,
@@ -108,6 +105,11 @@ class PromptRequests:
             self._withVolume(where, withVolume, fail)
         except Exception as error:
             fail(asError(error))
+
+    def _request(self, file: VolumeFile, where: PromptedSlice, **prompts: Any) -> PromptRequest:
+        return PromptRequest(
+            volume=file, slice=where.one, bundle=self.model, device=self.device, engine=self.engine, **prompts
+        )
 
     def isWarm(self, volume: Any) -> bool:
         """Whether the worker that runs has answered about this volume before."""
@@ -125,12 +127,9 @@ class PromptRequests:
             onOver()
 
         def ask(file: VolumeFile) -> None:
-            request = PromptRequest(
-                volume=file,
-                slice=where.one,
-                bundle=self.model,
-                device=self.device,
-                engine=self.engine,
+            request = self._request(
+                file,
+                where,
                 points=(where.voxel(where.middle),),
                 labels=(True,),
             )

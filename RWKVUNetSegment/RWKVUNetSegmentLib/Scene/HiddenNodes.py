@@ -1,4 +1,4 @@
-"""Nodes that are not the user's: in no selector, no subject hierarchy, no saved scene."""
+"""Nodes that are not the user's: in no saved scene, and most in no selector and no subject hierarchy either."""
 
 from typing import Any
 
@@ -6,19 +6,25 @@ import slicer
 
 
 def addHiddenNode(className: str, name: str, attribute: str) -> Any:
-    """A new node in the scene, with its display node where it has one.
+    """Add a node that no selector offers; else as `addUnsavedNode`."""
+    return addUnsavedNode(className, name, attribute, hidden=True)
 
-    It is hidden before it is added: Slicer's subject hierarchy looks at that moment, and not later.
+
+def addUnsavedNode(className: str, name: str, attribute: str, hidden: bool = False) -> Any:
+    """Add a node that no scene file gets, with its display node where it has one.
 
     Args:
         attribute: name of an attribute that tells what it is.
+        hidden: from selectors and the subject hierarchy. It is so before it is added: Slicer's subject hierarchy looks
+            at that moment, and not later.
     """
     scene = slicer.mrmlScene
     node = scene.CreateNodeByClass(className)
     node.UnRegister(None)
     node.SetName(scene.GenerateUniqueName(name))
     node.SetAttribute(attribute, "1")
-    node.SetHideFromEditors(True)
+    if hidden:
+        node.SetHideFromEditors(True)
     node.SetSaveWithScene(False)
     node = scene.AddNode(node)
     if node.IsA("vtkMRMLDisplayableNode"):
