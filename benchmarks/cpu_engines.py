@@ -21,7 +21,7 @@ from rich.table import Table
 from torch import Tensor
 
 from rwkv_core import build_network, make_engine
-from rwkv_core.models import RWKVUNet
+from rwkv_core.models.rwkv_unet import RWKVUNet
 
 CASES = (("T", 224), ("B", 224), ("T", 192))
 GFLOP_AT_224 = {"T": 5.51, "B": 21.94}

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from rwkv_core.errors import RWKVUNetError
     from rwkv_core.inference.prompter import Prompter
     from rwkv_core.inference.segmenter import Segmentation, Segmenter
-    from rwkv_core.models import build_network, load_published
+    from rwkv_core.models import build_network
+    from rwkv_core.models.published import load_published
     from rwkv_core.spreading.spreading import Spread, spread
     from rwkv_core.vocabulary import Region
     from rwkv_core.volume import Volume, read_volume, write_segmentation, write_volume
@@ -32,7 +33,8 @@ _HOMES = {
     "rwkv_core.bundle.config": ("BundleConfig",),
     "rwkv_core.engines": ("make_engine",),
     "rwkv_core.errors": ("RWKVUNetError",),
-    "rwkv_core.models": ("build_network", "load_published"),
+    "rwkv_core.models": ("build_network",),
+    "rwkv_core.models.published": ("load_published",),
     "rwkv_core.inference.prompter": ("Prompter",),
     "rwkv_core.inference.segmenter": ("Segmentation", "Segmenter"),
     "rwkv_core.bundle.store": ("load_bundle",),

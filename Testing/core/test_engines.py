@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from rwkv_core import build_network, make_engine
-from rwkv_core.bundle.weights import NetworkWeights
 from rwkv_core.compiled_cache import CompiledCache
 from rwkv_core.engines import openvino_engine, why_unavailable
 from rwkv_core.engines.graphs import make_graph
@@ -20,6 +19,7 @@ from rwkv_core.engines.numpy_ops import NumPyOps
 from rwkv_core.engines.torch_ops import TorchOps
 from rwkv_core.errors import DeviceError
 from rwkv_core.inference.segmenter import Segmenter
+from rwkv_core.models.weights import NetworkWeights
 from rwkv_core.ops import bi_wkv
 
 from core.golden_weights import fill

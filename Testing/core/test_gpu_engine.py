@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from rwkv_core import make_engine
-from rwkv_core.bundle.weights import NetworkWeights
 from rwkv_core.engines import availability, cuda_engine, why_unavailable
 from rwkv_core.engines.agreement import FLOAT32, HALF_PRECISION, disagreement, example
 from rwkv_core.engines.cuda_engine import CUDAEngine, half_run
@@ -16,6 +15,7 @@ from rwkv_core.engines.graphs import make_graph
 from rwkv_core.engines.torch_engine import TorchEngine
 from rwkv_core.engines.torch_ops import TorchOps
 from rwkv_core.errors import DeviceError
+from rwkv_core.models.weights import NetworkWeights
 
 from core.small_models import QuadrantNetwork
 from core.test_engines import picture, random_network, relative_error

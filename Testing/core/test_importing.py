@@ -15,7 +15,8 @@ from rwkv_core.bundle.importing import folder_of_bundle, import_bundle, import_c
 from rwkv_core.bundle.store import list_bundles, load_bundle, read_origin
 from rwkv_core.cli.remedies import advice
 from rwkv_core.errors import BundleError, CheckpointError, StorageError
-from rwkv_core.models import build_network, load_published
+from rwkv_core.models import build_network
+from rwkv_core.models.published import load_published
 
 from core.bundle_files import write_files
 from core.published_files import encoder_file, january, october

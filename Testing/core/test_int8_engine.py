@@ -11,10 +11,10 @@ import torch
 
 import rwkv_core
 from rwkv_core import Segmenter, make_engine, read_volume
-from rwkv_core.bundle.weights import NetworkWeights
 from rwkv_core.engines import openvino_int8_engine, why_unavailable
 from rwkv_core.engines.openvino_int8_engine import OpenVINOInt8Engine, compared
 from rwkv_core.errors import DeviceError
+from rwkv_core.models.weights import NetworkWeights
 from rwkv_core.vocabulary import Region, SegmentOptions
 
 from core.test_engines import picture, random_network, relative_error

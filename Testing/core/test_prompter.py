@@ -14,7 +14,7 @@ from rwkv_core.bundle.config import BundleConfig
 from rwkv_core.cli import main
 from rwkv_core.errors import BundleError, CancelledError, InputError
 from rwkv_core.inference.prompt_maps import CHANNELS, PicturePrompts, minimax, network_input
-from rwkv_core.models import RWKVUNet
+from rwkv_core.models.rwkv_unet import RWKVUNet
 
 
 class Similarity:

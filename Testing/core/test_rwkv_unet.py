@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from rwkv_core import build_network, load_published
-from rwkv_core.bundle.architectures import ARCHITECTURES
 from rwkv_core.errors import CheckpointError
+from rwkv_core.models.architectures import ARCHITECTURES
 
 from core.golden_weights import golden_input
 from core.published_files import DATA, encoder_file, january, october

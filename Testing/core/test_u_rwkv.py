@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rwkv_core.bundle.architectures import U_RWKV
+from rwkv_core.models.architectures import U_RWKV
 from rwkv_core.models.u_rwkv import URWKV, TriDirectionalMix, spatial_shift
 from rwkv_core.ops import bi_wkv
 

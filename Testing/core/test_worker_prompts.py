@@ -9,7 +9,7 @@ from rwkv_core.bundle.bundle import write_bundle
 from rwkv_core.bundle.config import BundleConfig
 from rwkv_core.errors import BundleError, InputError
 from rwkv_core.inference.prompt_maps import CHANNELS
-from rwkv_core.models import RWKVUNet
+from rwkv_core.models.rwkv_unet import RWKVUNet
 from rwkv_core.vocabulary import SliceIndex
 from rwkv_core.worker.framing import decode_reply, decode_request, encode
 from rwkv_core.worker.protocol import FollowRequest, FollowResult, PromptRequest, PromptResult, VolumeFile

@@ -122,7 +122,7 @@ def main():
 
 
 def _tell_blocks():
-    from rwkv_core.models import URWKV
+    from rwkv_core.models.u_rwkv import URWKV
 
     forward = URWKV.forward
 

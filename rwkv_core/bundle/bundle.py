@@ -18,8 +18,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from rwkv_core.bundle.config import BundleConfig, config_text, parse_config
-from rwkv_core.bundle.weights import NetworkWeights, is_counter, not_finite
 from rwkv_core.errors import BundleError, StorageError
+from rwkv_core.models.weights import NetworkWeights, is_counter, not_finite
 
 if TYPE_CHECKING:
     from torch import Tensor

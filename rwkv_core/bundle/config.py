@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from rwkv_core.bundle.architectures import ARCHITECTURES, STRIDE, VOLUMETRIC
 from rwkv_core.errors import BundleError
+from rwkv_core.models.architectures import ARCHITECTURES, STRIDE, VOLUMETRIC
 from rwkv_core.vocabulary import MODEL_ID, SegmentClass
 
 _OPPOSITE = {"R": "L", "L": "R", "A": "P", "P": "A", "S": "I", "I": "S"}

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from safetensors import SafetensorError
 
-from rwkv_core.bundle.architectures import RWKV_UNET
 from rwkv_core.bundle.bundle import CONFIG_FILE, WEIGHTS_FILE, Bundle, new_network, read_bundle, write_bundle
 from rwkv_core.bundle.catalogue import Catalogue
 from rwkv_core.bundle.config import BundleConfig, config_text, problems_in_words
 from rwkv_core.bundle.store import Origin, install, require_absent, require_space, staging, user_store
 from rwkv_core.errors import BundleError, CheckpointError, Remedy, StorageError
 from rwkv_core.files import sha256_of
+from rwkv_core.models.architectures import RWKV_UNET
 from rwkv_core.packages import require_torch
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ def import_checkpoint(
         MissingPackageError: when torch is not installed.
     """
     require_torch("Importing a checkpoint")
-    from rwkv_core.models import RWKVUNet, load_published
-    from rwkv_core.models.published import unwrap
+    from rwkv_core.models.published import load_published, unwrap
+    from rwkv_core.models.rwkv_unet import RWKVUNet
 
     store = store or user_store()
     tensors = unwrap(read_checkpoint(path))

@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from rwkv_core.bundle.architectures import ARCHITECTURES
-from rwkv_core.bundle.weights import NetworkWeights
 from rwkv_core.engines.arrays import Batch
 from rwkv_core.engines.availability import DEVICES, ENGINES, choose_device, why_unavailable
 from rwkv_core.errors import DeviceError
+from rwkv_core.models.architectures import ARCHITECTURES
+from rwkv_core.models.weights import NetworkWeights
 
 if TYPE_CHECKING:
     from torch import nn

@@ -6,7 +6,7 @@ from torch import nn
 
 from rwkv_core.engines.agreement import HALF_PRECISION, disagreement, example
 from rwkv_core.engines.torch_engine import TorchEngine
-from rwkv_core.models import URWKV
+from rwkv_core.models.u_rwkv import URWKV
 
 _LOG = logging.getLogger(__name__)
 _SIDE = 64

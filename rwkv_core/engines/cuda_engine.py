@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rwkv_core.bundle.architectures import check_input
-from rwkv_core.bundle.weights import NetworkWeights
 from rwkv_core.engines.agreement import HALF_PRECISION, disagreement, example
 from rwkv_core.engines.arrays import Batch, is_tensor
 from rwkv_core.engines.gpu_memory import Halving, is_out_of_memory
@@ -19,7 +17,9 @@ from rwkv_core.engines.inference_graph import InferenceGraph
 from rwkv_core.engines.torch_engine import TorchEngine
 from rwkv_core.engines.torch_ops import TorchOps
 from rwkv_core.errors import DeviceError
-from rwkv_core.models import RWKVUNet
+from rwkv_core.models.architectures import check_input
+from rwkv_core.models.rwkv_unet import RWKVUNet
+from rwkv_core.models.weights import NetworkWeights
 from rwkv_core.ops.biwkv.cuda import why_unavailable
 
 _LOG = logging.getLogger(__name__)

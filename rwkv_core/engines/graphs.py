@@ -1,11 +1,11 @@
 """Which graph a network has, and whether weights fit it."""
 
-from rwkv_core.bundle.weights import NetworkWeights, Parameters
 from rwkv_core.engines import inference_graph, volume_graph
 from rwkv_core.engines.graph_ops import Ops
 from rwkv_core.engines.inference_graph import InferenceGraph
 from rwkv_core.engines.numpy_ops import NumPyOps
 from rwkv_core.engines.volume_graph import VolumeGraph
+from rwkv_core.models.weights import NetworkWeights, Parameters
 
 ENCODER_PREFIX = "encoder."
 

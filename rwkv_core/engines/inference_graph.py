@@ -17,9 +17,9 @@ in the published checkpoints.
 
 import numpy as np
 
-from rwkv_core.bundle.architectures import RWKV_UNET, RWKVUNetSize, check_input
-from rwkv_core.bundle.weights import NetworkWeights, Parameters
 from rwkv_core.engines.graph_ops import Layer, Map, Ops, Weights
+from rwkv_core.models.architectures import RWKV_UNET, RWKVUNetSize, check_input
+from rwkv_core.models.weights import NetworkWeights, Parameters
 
 _BATCH_NORM_EPS = 1e-6
 _CHANNEL_NORM_EPS = 1e-6

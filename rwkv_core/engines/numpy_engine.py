@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from rwkv_core.bundle.weights import NetworkWeights
 from rwkv_core.engines.arrays import Batch, as_numpy, in_kind
 from rwkv_core.engines.graphs import make_graph
 from rwkv_core.engines.numpy_ops import NumPyOps
+from rwkv_core.models.weights import NetworkWeights
 
 
 class NumPyEngine:

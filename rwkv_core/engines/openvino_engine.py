@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rwkv_core.bundle.architectures import VOLUMETRIC, check_input
-from rwkv_core.bundle.weights import NetworkWeights
 from rwkv_core.compiled_cache import CompiledCache
 from rwkv_core.engines import graph_ops, grid_wkv, inference_graph, openvino_ops, volume_graph
 from rwkv_core.engines.agreement import FLOAT32, disagreement, example
@@ -25,6 +23,8 @@ from rwkv_core.engines.graphs import make_graph
 from rwkv_core.engines.grid_wkv import SAFE_EXPONENT
 from rwkv_core.engines.numpy_engine import NumPyEngine
 from rwkv_core.engines.openvino_ops import import_openvino, openvino_model
+from rwkv_core.models.architectures import VOLUMETRIC, check_input
+from rwkv_core.models.weights import NetworkWeights
 
 if TYPE_CHECKING:
     from rwkv_core.engines.torch_engine import TorchEngine

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rwkv_core.bundle.weights import NetworkWeights
 from rwkv_core.compiled_cache import CompiledCache
 from rwkv_core.engines.arrays import Batch, as_numpy
 from rwkv_core.engines.openvino_engine import OpenVINOEngine, convert
 from rwkv_core.engines.openvino_ops import import_openvino
 from rwkv_core.errors import DeviceError
+from rwkv_core.models.weights import NetworkWeights
 
 _LOG = logging.getLogger(__name__)
 IN_FLOAT = (r"^(?!.*(stages\.2|stages\.3|decoders\.0)\.).*$", r".*(shift_|mix\.key|wkv).*")

@@ -6,13 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rwkv_core.bundle.weights import NetworkWeights
 from rwkv_core.engines.arrays import Batch, is_tensor
 from rwkv_core.engines.gpu_memory import Halving
 from rwkv_core.engines.grid_wkv import SAFE_EXPONENT
 from rwkv_core.engines.inference_graph import InferenceGraph
 from rwkv_core.engines.torch_ops import TorchOps
-from rwkv_core.models import URWKV, RWKVUNet
+from rwkv_core.models.rwkv_unet import RWKVUNet
+from rwkv_core.models.u_rwkv import URWKV
+from rwkv_core.models.weights import NetworkWeights
 
 
 class TorchEngine:

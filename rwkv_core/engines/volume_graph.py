@@ -7,9 +7,9 @@ input.
 
 import numpy as np
 
-from rwkv_core.bundle.architectures import U_RWKV, check_input
-from rwkv_core.bundle.weights import NetworkWeights, Parameters
 from rwkv_core.engines.graph_ops import Layer, Map, Ops, Weights
+from rwkv_core.models.architectures import U_RWKV, check_input
+from rwkv_core.models.weights import NetworkWeights, Parameters
 
 _EPS = 1e-5
 _GROUPS = 8

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rwkv_core.bundle.architectures import STRIDE
 from rwkv_core.errors import CancelledError
 from rwkv_core.inference.confidence import Confidence
 from rwkv_core.inference.network_grid import Box, NetworkGrid
 from rwkv_core.inference.preprocessing import running_argmax
 from rwkv_core.inference.sides import Sides
 from rwkv_core.inference.slice_pass import FULL, SlicePass
+from rwkv_core.models.architectures import STRIDE
 from rwkv_core.volume import SliceStack
 
 _LOOK_EVERY = 8.0

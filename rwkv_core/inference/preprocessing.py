@@ -12,11 +12,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rwkv_core.bundle.architectures import STRIDE
 from rwkv_core.bundle.config import Patches, Preprocessing, Stretch
 from rwkv_core.engines.arrays import Batch, as_numpy, in_kind, is_tensor
 from rwkv_core.errors import InputError
 from rwkv_core.inference.resizing import Neighbours, enlarge, resize_for_network
+from rwkv_core.models.architectures import STRIDE
 
 _LARGEST_SIDE = 2048
 """Pixels; a network input beyond this points at a wrong spacing in the header, and would not fit in memory."""

@@ -11,10 +11,10 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from rwkv_core.bundle.architectures import STRIDE
 from rwkv_core.bundle.config import Patches
 from rwkv_core.engines.arrays import Batch, as_numpy
 from rwkv_core.inference.resizing import resize_matrix
+from rwkv_core.models.architectures import STRIDE
 
 Grid = NDArray[np.float32]
 

@@ -1,21 +1,19 @@
-"""Networks, by name."""
+"""Networks, by name. What needs no torch (sizes, weights as arrays) is in `architectures` and `weights`."""
 
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from rwkv_core.models.published import load_published
-from rwkv_core.models.rwkv_unet import RWKVUNet
-from rwkv_core.models.u_rwkv import URWKV
+if TYPE_CHECKING:
+    from rwkv_core.models.rwkv_unet import RWKVUNet
+    from rwkv_core.models.u_rwkv import URWKV
 
-Network: TypeAlias = RWKVUNet | URWKV
-
-_CLASSES: dict[str, type[RWKVUNet] | type[URWKV]] = {"rwkv-unet": RWKVUNet, "u-rwkv": URWKV}
+Network: TypeAlias = "RWKVUNet | URWKV"
 
 
 def build_network(architecture: str, *, variant: str, num_classes: int, in_channels: int = 1) -> Network:
-    """Give a network with fresh weights, in training mode.
+    """Give a network with fresh weights, in training mode. Imports torch.
 
     Args:
-        architecture: a key of `rwkv_core.bundle.architectures.ARCHITECTURES`.
+        architecture: a key of `rwkv_core.models.architectures.ARCHITECTURES`.
         variant: its size, for "rwkv-unet" one of "T", "S", "B", for "u-rwkv" one of "T", "S".
         num_classes: output channels, background included.
         in_channels: 1 for grey-scale, 3 for RGB.
@@ -23,9 +21,10 @@ def build_network(architecture: str, *, variant: str, num_classes: int, in_chann
     Raises:
         ValueError: naming the choices.
     """
-    if architecture not in _CLASSES:
-        raise ValueError(f"unknown architecture {architecture!r}; choose from {', '.join(_CLASSES)}")
-    return _CLASSES[architecture](variant, num_classes, in_channels)
+    from rwkv_core.models.rwkv_unet import RWKVUNet
+    from rwkv_core.models.u_rwkv import URWKV
 
-
-__all__ = ["URWKV", "Network", "RWKVUNet", "build_network", "load_published"]
+    networks: dict[str, type[RWKVUNet] | type[URWKV]] = {"rwkv-unet": RWKVUNet, "u-rwkv": URWKV}
+    if architecture not in networks:
+        raise ValueError(f"unknown architecture {architecture!r}; choose from {', '.join(networks)}")
+    return networks[architecture](variant, num_classes, in_channels)

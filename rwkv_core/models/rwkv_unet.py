@@ -2,7 +2,7 @@
 
 Read it top to bottom: `RWKVUNet.forward` first names the five feature maps of the encoder, then the cross-channel mix
 (CCM) of the skip connections, then the four blocks of the decoder. The published sizes are the rows of `RWKV_UNET` in
-`rwkv_core.bundle.architectures`. Module names are those of the published checkpoints, whose parameters load by name.
+`rwkv_core.models.architectures`. Module names are those of the published checkpoints, whose parameters load by name.
 
 Where the paper and its published checkpoints differ, this follows the checkpoints: the norms `ln1` stand behind the
 mix (the paper's equation 3 writes them in front), and every BatchNorm has eps 1e-6.
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rwkv_core.bundle.architectures import RWKV_UNET, RWKVUNetSize, check_input
+from rwkv_core.models.architectures import RWKV_UNET, RWKVUNetSize, check_input
 from rwkv_core.ops import bi_wkv
 
 _BATCH_NORM_EPS = 1e-6

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rwkv_core.bundle.architectures import U_RWKV, URWKVSize, check_input
+from rwkv_core.models.architectures import U_RWKV, URWKVSize, check_input
 from rwkv_core.ops import bi_wkv_ordered
 
 _GROUPS = 8

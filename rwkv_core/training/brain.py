@@ -23,7 +23,8 @@ from rwkv_core.bundle.config import BundleConfig, Patches, Spacing, parse_config
 from rwkv_core.bundle.store import SHIPPED, Origin, load_bundle, record_origin
 from rwkv_core.engines import choose_device
 from rwkv_core.errors import InputError, Remedy
-from rwkv_core.models import Network, RWKVUNet
+from rwkv_core.models import Network
+from rwkv_core.models.rwkv_unet import RWKVUNet
 from rwkv_core.training.batches import begin_worker
 from rwkv_core.training.block_synthesis import BlockGenerator
 from rwkv_core.training.losses import SidedLoss

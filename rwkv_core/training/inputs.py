@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rwkv_core.bundle.architectures import STRIDE
 from rwkv_core.bundle.config import Patches, Preprocessing, Stretch
 from rwkv_core.errors import CancelledError, InputError, Remedy, TrainingError
+from rwkv_core.models.architectures import STRIDE
 from rwkv_core.training.datasets import SPLITS, Dataset, open_dataset
 from rwkv_core.training.datasets.splitting import divided, with_patients
 from rwkv_core.training.datasets.unlabelled import open_unlabelled

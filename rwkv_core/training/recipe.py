@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from rwkv_core.bundle.architectures import ARCHITECTURES, STRIDE, TITLES, VOLUMETRIC
 from rwkv_core.bundle.bundle import Bundle
 from rwkv_core.bundle.config import Patches, Preprocessing, problems_in_words
 from rwkv_core.bundle.store import load_bundle
 from rwkv_core.errors import BundleError, InputError
+from rwkv_core.models.architectures import ARCHITECTURES, STRIDE, TITLES, VOLUMETRIC
 
 PRESETS = Path(__file__).with_name("presets")
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from rwkv_core.bundle.architectures import TITLES
 from rwkv_core.bundle.bundle import Bundle
 from rwkv_core.bundle.config import Patches
 from rwkv_core.bundle.store import user_store
 from rwkv_core.errors import CancelledError, Remedy, RWKVUNetError, StorageError, TrainingError
 from rwkv_core.files import STORAGE_HINT
+from rwkv_core.models.architectures import TITLES
 from rwkv_core.training.checkpoint import Progress
 from rwkv_core.training.devices import (
     MEMORY_HINT,

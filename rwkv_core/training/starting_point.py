@@ -6,12 +6,13 @@ from pathlib import Path
 
 import torch
 
-from rwkv_core.bundle.architectures import TITLES
 from rwkv_core.bundle.importing import inspect, read_checkpoint
 from rwkv_core.bundle.store import load_bundle
 from rwkv_core.errors import BundleError, CheckpointError, Remedy
-from rwkv_core.models import Network, RWKVUNet, build_network, load_published
-from rwkv_core.models.published import unwrap
+from rwkv_core.models import Network, build_network
+from rwkv_core.models.architectures import TITLES
+from rwkv_core.models.published import load_published, unwrap
+from rwkv_core.models.rwkv_unet import RWKVUNet
 from rwkv_core.training.recipe import CHECKPOINTS
 from rwkv_core.vocabulary import SegmentClass
 

@@ -23,7 +23,7 @@ from rwkv_core.bundle.store import load_bundle as from_store
 from rwkv_core.cli import main
 from rwkv_core.cli.remedies import advice
 from rwkv_core.errors import BundleError, InputError, StorageError, TrainingError
-from rwkv_core.models import RWKVUNet
+from rwkv_core.models.rwkv_unet import RWKVUNet
 from rwkv_core.training import checkpoint, loop
 from rwkv_core.training.recipe import changed_recipe
 from rwkv_core.training.run_folder import RunFolder

@@ -18,7 +18,7 @@ class NetworkWeights:
     """What model.safetensors and config.json say of a network.
 
     Attributes:
-        architecture, variant: keys of `rwkv_core.bundle.architectures.ARCHITECTURES`.
+        architecture, variant: keys of `rwkv_core.models.architectures.ARCHITECTURES`.
         num_classes: output channels, background included.
         in_channels: input channels.
         arrays: float32, by the names of the published checkpoints.
