@@ -16,6 +16,7 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
+from RWKVUNetSegmentLib.EventLoop import later
 from RWKVUNetSegmentLib.Interactive.InteractiveLogic import InteractiveLogic
 from RWKVUNetSegmentLib.Panels.AdvancedPanel import AdvancedPanel
 from RWKVUNetSegmentLib.Panels.BatchPanel import BatchPanel
@@ -23,21 +24,20 @@ from RWKVUNetSegmentLib.Panels.HelpPanel import HelpPanel
 from RWKVUNetSegmentLib.Panels.InputsPanel import InputsPanel
 from RWKVUNetSegmentLib.Panels.InteractivePanel import InteractivePanel
 from RWKVUNetSegmentLib.Panels.ModelPanel import ModelPanel
+from RWKVUNetSegmentLib.Panels.ParameterNode import RWKVUNetSegmentParameterNode
 from RWKVUNetSegmentLib.Panels.SegmentPanel import SegmentPanel
 from RWKVUNetSegmentLib.Panels.SetupPanel import SetupPanel
 from RWKVUNetSegmentLib.Panels.TrainingPanel import TrainingPanel
 from RWKVUNetSegmentLib.Panels.VolumesPanel import VolumesPanel
 from RWKVUNetSegmentLib.Scene import SampleData
-from RWKVUNetSegmentLib.Scene.ChosenNodes import ChosenNodes
 from RWKVUNetSegmentLib.Scene.InputVolume import isValid
-from RWKVUNetSegmentLib.Scene.ParameterNode import RWKVUNetSegmentParameterNode
+from RWKVUNetSegmentLib.Scene.NodeObservers import ChosenNodes
 from RWKVUNetSegmentLib.Scene.SliceViews import volumesShown
 from RWKVUNetSegmentLib.Segmentation.BatchLogic import BatchLogic, BatchResult
 from RWKVUNetSegmentLib.Segmentation.InstallationLogic import InstallationLogic
 from RWKVUNetSegmentLib.Segmentation.ModelsLogic import ModelsLogic
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import SegmentationLogic, SegmentationResult
 from RWKVUNetSegmentLib.Training.TrainingLogic import TrainingLogic
-from RWKVUNetSegmentLib.Worker.EventLoop import later
 
 if TYPE_CHECKING:
     from rwkv_core.vocabulary import SpreadStructure

@@ -25,8 +25,8 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from rwkv_core.vocabulary import SegmentOptions, SliceIndex  # noqa: E402
+from RWKVUNetSegmentLib.Interactive.SliceRequests import PreviewParameters  # noqa: E402
 from RWKVUNetSegmentLib.Scene.SliceViews import goTo  # noqa: E402
-from RWKVUNetSegmentLib.Worker.SliceRequests import PreviewParameters  # noqa: E402
 
 MODULE = ROOT / "RWKVUNetSegment" / "RWKVUNetSegment.py"
 SAMPLE = ROOT / "rwkv_core" / "data" / "sample" / "ch2.nii.gz"

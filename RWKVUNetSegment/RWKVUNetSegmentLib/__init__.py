@@ -1,5 +1,5 @@
 """The module's logic and panels, one file per subject. Imports neither torch nor pydantic: those live in the worker."""
 
-from RWKVUNetSegmentLib.Worker.PythonEnvironment import makeCoreImportable
+from RWKVUNetSegmentLib.PythonEnvironment import makeCoreImportable
 
 makeCoreImportable()

@@ -17,7 +17,7 @@ from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import (
     SegmentationLogic,
     SegmentationResult,
 )
-from RWKVUNetSegmentLib.Worker.Signal import Signal
+from RWKVUNetSegmentLib.Signal import Signal
 
 from bench.modules import OpenedModule
 

@@ -8,10 +8,10 @@ import SimpleITK as sitk
 import slicer
 
 from rwkv_core.volume import read_volume
+from RWKVUNetSegmentLib.EventLoop import later
 from RWKVUNetSegmentLib.Segmentation.BatchLogic import BatchLogic, ItemState
-from RWKVUNetSegmentLib.Segmentation.BatchSummary import SUMMARY
+from RWKVUNetSegmentLib.Segmentation.BatchResult import SUMMARY
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import RunState, SegmentationLogic
-from RWKVUNetSegmentLib.Worker.EventLoop import later
 
 from core.worker_helpers import noise
 from core.worker_stand_ins import PROGRAM

@@ -7,10 +7,10 @@ from PySide6 import QtCore
 
 from rwkv_core.errors import InputError, RWKVUNetError
 from rwkv_core.vocabulary import SliceIndex
+from RWKVUNetSegmentLib.EventLoop import Waiter, later, pendingCalls, runInChunks
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import RunState
+from RWKVUNetSegmentLib.Signal import Signal
 from RWKVUNetSegmentLib.Training.TrainingDataExport import exportData
-from RWKVUNetSegmentLib.Worker.EventLoop import Waiter, later, pendingCalls, runInChunks
-from RWKVUNetSegmentLib.Worker.Signal import Signal
 
 import bench
 from module.interactive_user import stand_in_fixture, user_fixture  # noqa: F401 (fixtures)

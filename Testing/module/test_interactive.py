@@ -6,8 +6,8 @@ import slicer
 
 from rwkv_core.errors import InputError
 from rwkv_core.vocabulary import PostProcessing, SliceIndex
-from RWKVUNetSegmentLib.Interactive.VerifiedSlices import inWords, verifiedSlices
-from RWKVUNetSegmentLib.Scene.ParameterNode import Region
+from RWKVUNetSegmentLib.Panels.ParameterNode import Region
+from RWKVUNetSegmentLib.Scene.VerifiedSlices import inWords, verifiedSlices
 
 import bench
 from module.interactive_user import SHAPE, SPACING, stand_in_fixture, user_fixture  # noqa: F401 (fixtures)

@@ -14,9 +14,9 @@ from PySide6.QtTest import QTest
 
 from rwkv_core.errors import InputError
 from RWKVUNetSegmentLib.Interactive.Propagation import limitsOf
-from RWKVUNetSegmentLib.Interactive.VerifiedSlices import verifiedSlices
-from RWKVUNetSegmentLib.Scene.ParameterNode import Region
+from RWKVUNetSegmentLib.Panels.ParameterNode import Region
 from RWKVUNetSegmentLib.Scene.SliceViews import sliceOf
+from RWKVUNetSegmentLib.Scene.VerifiedSlices import verifiedSlices
 
 import bench
 from module.interactive_user import SHAPE, SPACING, stand_in_fixture, user_fixture  # noqa: F401 (fixtures)

@@ -6,9 +6,9 @@ import slicer
 
 from rwkv_core.vocabulary import PostProcessing, SegmentOptions, SliceIndex
 from RWKVUNetSegmentLib.Interactive.InteractiveLogic import InteractiveLogic
+from RWKVUNetSegmentLib.Interactive.SliceRequests import PreviewParameters
 from RWKVUNetSegmentLib.Scene.SliceViews import goTo
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import SegmentationLogic
-from RWKVUNetSegmentLib.Worker.SliceRequests import PreviewParameters
 
 from core.worker_helpers import PLANES, noise
 from module.workers import newClient, ownSettings, smallModel, volumeNode, waitUntil, warm

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import slicer
 
-from RWKVUNetSegmentLib.Worker.EventLoop import pendingCalls
+from RWKVUNetSegmentLib.EventLoop import pendingCalls
 
 import bench
 from bench import pythonqt

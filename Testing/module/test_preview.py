@@ -7,8 +7,8 @@ from PySide6.QtCore import Qt
 from PySide6.QtTest import QTest
 
 from rwkv_core.vocabulary import PostProcessing, SegmentOptions
+from RWKVUNetSegmentLib.Interactive.SliceRequests import PreviewParameters
 from RWKVUNetSegmentLib.Scene.ObliqueSlices import stackOf
-from RWKVUNetSegmentLib.Worker.SliceRequests import PreviewParameters
 
 import bench
 from module.interactive_user import SHAPE, stand_in_fixture, user_fixture  # noqa: F401 (fixtures)

@@ -10,8 +10,8 @@ import slicer
 
 from rwkv_core.worker.errors import WorkerDiedError
 from rwkv_core.worker.protocol import DevicesRequest
+from RWKVUNetSegmentLib.PythonEnvironment import pythonProgram
 from RWKVUNetSegmentLib.Training.TrainingCommand import TrainingCommand
-from RWKVUNetSegmentLib.Worker.PythonEnvironment import pythonProgram
 from RWKVUNetSegmentLib.Worker.WorkerClient import WorkerClient
 
 import bench

@@ -7,7 +7,6 @@ import vtk
 
 from rwkv_core.errors import InputError
 from rwkv_core.vocabulary import Region, Slices
-from RWKVUNetSegmentLib.Scene.Matrices import toVTK
 from RWKVUNetSegmentLib.Scene.RegionOfInterest import RegionOfInterest, currentSlice, regionFrom, roiBox, sliceRange
 
 from module.workers import OBLIQUE, volumeNode
@@ -44,7 +43,7 @@ def view(volume, axis, index, tilt=0.0):
     matrix = np.eye(4)
     matrix[:3, :3] = np.column_stack([turned, others[1], np.cross(turned, others[1])])
     matrix[:3, 3] = origin
-    node.GetSliceToRAS().DeepCopy(toVTK(matrix))
+    node.GetSliceToRAS().DeepCopy(slicer.util.vtkMatrixFromArray(matrix))
     node.UpdateMatrices()
     return node
 
@@ -84,7 +83,7 @@ def roiNode(volume, first, end):
     directions[:3, :3] = (columns / lengths[:, None]).T
     directions[:3, 3] = center
     node.SetSize(*(lengths * (corners[:, 1] - corners[:, 0])))
-    node.SetAndObserveObjectToNodeMatrix(toVTK(directions))
+    node.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(directions))
     node.SetCenter(center)
     return node
 

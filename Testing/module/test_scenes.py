@@ -7,7 +7,7 @@ import slicer
 from rwkv_core.vocabulary import SliceIndex
 from rwkv_core.worker.protocol import Progress
 from RWKVUNetSegmentLib.Interactive.PreviewLogic import Turn
-from RWKVUNetSegmentLib.Scene.ParameterNode import Preference, Region
+from RWKVUNetSegmentLib.Panels.ParameterNode import Preference, Region
 from RWKVUNetSegmentLib.Scene.SliceDirection import SliceDirection
 
 import bench

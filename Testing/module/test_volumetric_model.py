@@ -8,7 +8,7 @@ import torch
 from rwkv_core.bundle.bundle import new_network, write_bundle
 from rwkv_core.bundle.store import user_store
 from rwkv_core.vocabulary import SegmentOptions
-from RWKVUNetSegmentLib.Worker.SliceRequests import PreviewParameters
+from RWKVUNetSegmentLib.Interactive.SliceRequests import PreviewParameters
 
 import bench
 from core.small_models import config

@@ -11,8 +11,8 @@ import qt
 import slicer
 
 from rwkv_core.vocabulary import SegmentOptions
+from RWKVUNetSegmentLib.Panels.ParameterNode import Preference, Region, parametersOf
 from RWKVUNetSegmentLib.Scene.InputVolume import modalityOf
-from RWKVUNetSegmentLib.Scene.ParameterNode import Preference, Region, parametersOf
 from RWKVUNetSegmentLib.Scene.SliceDirection import SliceDirection
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import RunState
 from RWKVUNetSegmentLib.Worker import DoctorReport

@@ -14,7 +14,7 @@ from rwkv_core.vocabulary import SegmentOptions
 from rwkv_core.worker.arrays import geometry_of
 from rwkv_core.worker.errors import WorkerDiedError, WorkerError
 from rwkv_core.worker.protocol import DevicesRequest, LoadRequest, SegmentRequest, VolumeFile
-from RWKVUNetSegmentLib.Worker.PythonEnvironment import pythonProgram
+from RWKVUNetSegmentLib.PythonEnvironment import pythonProgram
 from RWKVUNetSegmentLib.Worker.WorkerClient import WorkerClient, WorkerState
 
 import bench
@@ -95,7 +95,7 @@ def test_answers_never_come_from_within_ask(place):
 
 
 def test_slicer_without_its_python_is_told(place, monkeypatch):
-    monkeypatch.setattr("RWKVUNetSegmentLib.Worker.PythonEnvironment.shutil.which", lambda *_, **__: None)
+    monkeypatch.setattr("RWKVUNetSegmentLib.PythonEnvironment.shutil.which", lambda *_, **__: None)
     client = WorkerClient("test", logFolder=place)
     answers = Answers()
     client.ask(DevicesRequest(), **answers.callbacks)
@@ -275,7 +275,7 @@ def test_a_big_array_is_handed_over_in_small_pieces(client):
         if not names:
             bench_later(count)
 
-    from RWKVUNetSegmentLib.Worker.EventLoop import later as bench_later
+    from RWKVUNetSegmentLib.EventLoop import later as bench_later
 
     client.put(array, names.append, names.append)
     bench_later(count)

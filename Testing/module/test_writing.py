@@ -8,7 +8,6 @@ import vtk
 from rwkv_core.bundle.catalogue import load_catalogue
 from rwkv_core.errors import InputError
 from rwkv_core.vocabulary import Region
-from RWKVUNetSegmentLib.Scene.Matrices import toNumpy, toVTK
 from RWKVUNetSegmentLib.Scene.SegmentationWriting import LabelledPart
 
 from module.label_blocks import (  # noqa: F401 (fixtures)
@@ -112,9 +111,9 @@ def test_a_chosen_node_under_another_transform(writer):
     node.SetAndObserveTransformNodeID(other.GetID())
     result = writer.write(node, volume, wholePart(labels()))
     layer = node.GetSegmentation().GetSegment(result.segmentIDs[1]).GetRepresentation("Binary labelmap")
-    matrix = toVTK(np.eye(4))
+    matrix = slicer.util.vtkMatrixFromArray(np.eye(4))
     layer.GetImageToWorldMatrix(matrix)
-    world = toNumpy(other.GetMatrixTransformToParent()) @ toNumpy(matrix)
+    world = slicer.util.arrayFromVTKMatrix(other.GetMatrixTransformToParent()) @ slicer.util.arrayFromVTKMatrix(matrix)
     assert np.allclose(world, np.diag([-1.0, -1, 1, 1]) @ OBLIQUE)
 
 

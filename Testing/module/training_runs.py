@@ -7,7 +7,6 @@ import numpy as np
 import slicer
 import vtk
 
-from RWKVUNetSegmentLib.Scene.Matrices import toNumpy, toVTK
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import SegmentationLogic
 
 import bench
@@ -39,7 +38,7 @@ def labelledPieces():
     whole.GetIJKToRASMatrix(matrix)
     for name, first in PIECES.items():
         array = slicer.util.arrayFromVolume(whole)[first : first + SLICES].copy()
-        ijkToRAS = toNumpy(matrix)
+        ijkToRAS = slicer.util.arrayFromVTKMatrix(matrix)
         ijkToRAS[:, 3] = ijkToRAS @ [0, 0, first, 1]
         node = slicer.util.addVolumeFromArray(array, ijkToRAS=ijkToRAS, name=name)
         result = logic.process(node, device="cpu", engine="torch", average=False)
@@ -78,7 +77,7 @@ def moved(node, offset):
     matrix = np.eye(4)
     matrix[:3, 3] = offset
     transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "moved")
-    transform.SetMatrixTransformToParent(toVTK(matrix))
+    transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
     node.SetAndObserveTransformNodeID(transform.GetID())
     return transform
 

@@ -11,7 +11,6 @@ import slicer
 from rwkv_core.vocabulary import SegmentOptions
 from rwkv_core.worker.process import worker_program
 from rwkv_core.worker.protocol import LoadRequest
-from RWKVUNetSegmentLib.Scene.Matrices import toVTK
 from RWKVUNetSegmentLib.Worker.WorkerClient import WorkerClient
 
 import bench
@@ -53,7 +52,7 @@ def volumeNode(array=None, ijkToRAS=OBLIQUE, name="scan", transform=None):
     """A volume node in the scene; by default one whose slices do not fit one batch."""
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
     slicer.util.updateVolumeFromArray(node, noise(LONG) if array is None else array)
-    node.SetIJKToRASMatrix(toVTK(ijkToRAS))
+    node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(ijkToRAS))
     if transform is not None:
         node.SetAndObserveTransformNodeID(linearTransform(transform).GetID())
     return node
@@ -61,7 +60,7 @@ def volumeNode(array=None, ijkToRAS=OBLIQUE, name="scan", transform=None):
 
 def linearTransform(matrix):
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "moved")
-    node.SetMatrixTransformToParent(toVTK(matrix))
+    node.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
     return node
 
 

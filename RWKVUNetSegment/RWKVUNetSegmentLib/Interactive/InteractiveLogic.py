@@ -18,14 +18,14 @@ from slicer.i18n import tr as _
 
 from rwkv_core.errors import InputError
 from rwkv_core.vocabulary import SliceIndex
+from RWKVUNetSegmentLib.EventLoop import Waiter
 from RWKVUNetSegmentLib.Interactive.PreviewLogic import PreviewLogic
 from RWKVUNetSegmentLib.Interactive.PromptLogic import PromptLogic
 from RWKVUNetSegmentLib.Interactive.SpreadLogic import SpreadLogic
 from RWKVUNetSegmentLib.Interactive.UncertaintyLogic import UncertaintyLogic
-from RWKVUNetSegmentLib.Interactive.VerifiedSlices import setVerified
 from RWKVUNetSegmentLib.Scene.SliceViews import sliceOf
+from RWKVUNetSegmentLib.Scene.VerifiedSlices import setVerified
 from RWKVUNetSegmentLib.Segmentation.ResultLogic import ResultLogic
-from RWKVUNetSegmentLib.Worker.EventLoop import Waiter
 from RWKVUNetSegmentLib.Worker.VolumeOfWorker import VolumeOfWorker
 
 

@@ -20,13 +20,12 @@ from slicer.i18n import tr as _
 from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
 from rwkv_core.vocabulary import PostProcessing, SliceIndex
 from rwkv_core.worker.protocol import Progress
-from RWKVUNetSegmentLib.Interactive.PreviewedSlices import PreviewedSlice, together
-from RWKVUNetSegmentLib.Interactive.PreviewNode import PreviewNode
+from RWKVUNetSegmentLib.EventLoop import Timer, asError
+from RWKVUNetSegmentLib.Interactive.PreviewNode import PreviewedSlice, PreviewNode, together
+from RWKVUNetSegmentLib.Interactive.SliceRequests import Listener, PreviewParameters, SliceRequests
 from RWKVUNetSegmentLib.Scene import InputVolume
 from RWKVUNetSegmentLib.Scene.SliceViews import SliceViews, sliceOf
-from RWKVUNetSegmentLib.Worker.EventLoop import Timer, asError
-from RWKVUNetSegmentLib.Worker.Signal import Signal
-from RWKVUNetSegmentLib.Worker.SliceRequests import Listener, PreviewParameters, SliceRequests
+from RWKVUNetSegmentLib.Signal import Signal
 from RWKVUNetSegmentLib.Worker.VolumeOfWorker import VolumeOfWorker
 
 _QUIET_MILLISECONDS = 60

@@ -21,6 +21,7 @@ from slicer.util import VTKObservationMixin
 from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
 from rwkv_core.vocabulary import SliceIndex
 from rwkv_core.worker.protocol import Progress
+from RWKVUNetSegmentLib.EventLoop import Timer, Waiter, asError, later
 from RWKVUNetSegmentLib.Interactive.PromptedSlice import (
     BOX,
     POINT,
@@ -38,15 +39,14 @@ from RWKVUNetSegmentLib.Interactive.PromptMarkers import NEGATIVE, POSITIVE, Pro
 from RWKVUNetSegmentLib.Interactive.PromptRequests import PromptRequests
 from RWKVUNetSegmentLib.Interactive.PromptTool import Gestures, PromptTool
 from RWKVUNetSegmentLib.Interactive.Propagation import BOTH, DOWN, SURFACE, Propagation, Start, Stop, limitsOf
-from RWKVUNetSegmentLib.Interactive.VerifiedSlices import verifiedSlices
 from RWKVUNetSegmentLib.Scene import InputVolume
 from RWKVUNetSegmentLib.Scene.Masking import editorNodesOf, lockedSegmentIDs
-from RWKVUNetSegmentLib.Scene.SegmentNames import nameSegment
+from RWKVUNetSegmentLib.Scene.SegmentClasses import nameSegment
 from RWKVUNetSegmentLib.Scene.SliceDirection import SliceDirection, axisOf
 from RWKVUNetSegmentLib.Scene.SliceViews import SliceViews, goTo
+from RWKVUNetSegmentLib.Scene.VerifiedSlices import verifiedSlices
 from RWKVUNetSegmentLib.Segmentation.ResultLogic import ResultLogic
-from RWKVUNetSegmentLib.Worker.EventLoop import Timer, Waiter, asError, later
-from RWKVUNetSegmentLib.Worker.Signal import Signal
+from RWKVUNetSegmentLib.Signal import Signal
 from RWKVUNetSegmentLib.Worker.VolumeOfWorker import VolumeOfWorker
 
 _QUIET_MILLISECONDS = 30

@@ -8,9 +8,9 @@ import slicer
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
+from RWKVUNetSegmentLib.EventLoop import Timer
 from RWKVUNetSegmentLib.Interactive.PromptedSlice import BOX, POINT, SCRIBBLE, Place, Prompt
 from RWKVUNetSegmentLib.Scene.HiddenNodes import addUnsavedNode
-from RWKVUNetSegmentLib.Worker.EventLoop import Timer
 
 POSITIVE, NEGATIVE = (0.20, 0.85, 0.20), (0.90, 0.15, 0.15)
 """Colors of what belongs and of what does not."""

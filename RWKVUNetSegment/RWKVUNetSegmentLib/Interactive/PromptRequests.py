@@ -8,9 +8,9 @@ import numpy as np
 from rwkv_core.errors import CancelledError, RWKVUNetError
 from rwkv_core.worker.arrays import geometry_of
 from rwkv_core.worker.protocol import Progress, PromptRequest, PromptResult, VolumeFile
+from RWKVUNetSegmentLib.EventLoop import asError
 from RWKVUNetSegmentLib.Interactive.PromptedSlice import BOX, POINT, Pointed, PromptedPlane, PromptedSlice, scribbleMap
 from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume
-from RWKVUNetSegmentLib.Worker.EventLoop import asError
 from RWKVUNetSegmentLib.Worker.VolumeOfWorker import VolumeOfWorker
 
 

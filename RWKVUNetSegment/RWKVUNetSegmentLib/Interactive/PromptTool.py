@@ -13,8 +13,8 @@ from typing import Any
 import qt
 import slicer
 
+from RWKVUNetSegmentLib.EventLoop import later
 from RWKVUNetSegmentLib.Interactive.PromptedSlice import Place
-from RWKVUNetSegmentLib.Worker.EventLoop import later
 
 _PRIORITY = 500.0
 _EVENTS = ("LeftButtonPressEvent", "MouseMoveEvent", "LeftButtonReleaseEvent")

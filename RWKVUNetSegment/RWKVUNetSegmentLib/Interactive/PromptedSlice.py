@@ -11,13 +11,13 @@ from slicer.i18n import tr as _
 
 from rwkv_core.errors import InputError
 from rwkv_core.vocabulary import AXES, Region, SegmentClass, SliceIndex
-from RWKVUNetSegmentLib.Interactive.VerifiedSlices import inWords
 from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume
 from RWKVUNetSegmentLib.Scene.ObliqueSlices import onVolume, planeOf
 from RWKVUNetSegmentLib.Scene.SegmentationWriting import LabelledPart, SegmentationWriter
 from RWKVUNetSegmentLib.Scene.SegmentClasses import findSegments, terminologyOf
 from RWKVUNetSegmentLib.Scene.SegmentLayers import maskOf, sliceOfMask
 from RWKVUNetSegmentLib.Scene.SliceViews import sliceOf
+from RWKVUNetSegmentLib.Scene.VerifiedSlices import inWords
 
 POINT, BOX, SCRIBBLE = "point", "box", "scribble"
 """Kinds of prompts, and the tools that make them."""

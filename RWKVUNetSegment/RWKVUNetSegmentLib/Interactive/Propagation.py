@@ -11,12 +11,12 @@ from slicer.i18n import tr as _
 from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
 from rwkv_core.vocabulary import SliceIndex
 from rwkv_core.worker.protocol import FollowRequest, FollowResult, VolumeFile
+from RWKVUNetSegmentLib.EventLoop import runInChunks
 from RWKVUNetSegmentLib.Interactive.PromptedSlice import axisTowards
 from RWKVUNetSegmentLib.Interactive.PromptRequests import PromptRequests
-from RWKVUNetSegmentLib.Interactive.VerifiedSlices import verifiedSlices
 from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume
+from RWKVUNetSegmentLib.Scene.VerifiedSlices import verifiedSlices
 from RWKVUNetSegmentLib.Segmentation.ResultLogic import ResultLogic
-from RWKVUNetSegmentLib.Worker.EventLoop import runInChunks
 from RWKVUNetSegmentLib.Worker.VolumeOfWorker import VolumeOfWorker
 
 UP, DOWN, BOTH = "up", "down", "both"

@@ -17,14 +17,14 @@ from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
 from rwkv_core.spreading.corrections import standing_labels
 from rwkv_core.vocabulary import Region, SegmentClass, SliceIndex, SpreadStructure
 from rwkv_core.worker.protocol import SpreadRequest, SpreadResult, VolumeFile
-from RWKVUNetSegmentLib.Interactive.VerifiedSlices import editedSlices, gridOf, slicesMask, verifiedSlices
 from RWKVUNetSegmentLib.Scene import Masking
 from RWKVUNetSegmentLib.Scene.SegmentationWriting import LabelledPart
 from RWKVUNetSegmentLib.Scene.SegmentClasses import findSegments
 from RWKVUNetSegmentLib.Scene.SegmentLabels import withNewClasses
 from RWKVUNetSegmentLib.Scene.SliceViews import goTo
+from RWKVUNetSegmentLib.Scene.VerifiedSlices import editedSlices, gridOf, slicesMask, verifiedSlices
 from RWKVUNetSegmentLib.Segmentation.ResultLogic import KeptResult, ResultLogic
-from RWKVUNetSegmentLib.Worker.Signal import emit
+from RWKVUNetSegmentLib.Signal import emit
 from RWKVUNetSegmentLib.Worker.VolumeOfWorker import VolumeOfWorker
 
 _OURS = "RWKVUNetSegment.SpreadPreview"

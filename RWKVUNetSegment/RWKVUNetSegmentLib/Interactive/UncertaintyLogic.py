@@ -15,7 +15,7 @@ from RWKVUNetSegmentLib.Scene.HiddenNodes import addHiddenNode
 from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume
 from RWKVUNetSegmentLib.Scene.SliceViews import SliceViews, axisShown, goTo
 from RWKVUNetSegmentLib.Segmentation.ResultLogic import KeptResult, ResultLogic
-from RWKVUNetSegmentLib.Worker.Signal import emit
+from RWKVUNetSegmentLib.Signal import emit
 from RWKVUNetSegmentLib.Worker.VolumeOfWorker import VolumeOfWorker
 
 _OURS = "RWKVUNetSegment.Uncertainty"

@@ -11,8 +11,8 @@ from rwkv_core.errors import InputError, RWKVUNetError
 from rwkv_core.vocabulary import Offer
 from rwkv_core.worker.protocol import DevicesResult
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
+from RWKVUNetSegmentLib.Panels.ParameterNode import Region
 from RWKVUNetSegmentLib.Scene.InputVolume import isValid
-from RWKVUNetSegmentLib.Scene.ParameterNode import Region
 from RWKVUNetSegmentLib.Scene.RegionOfInterest import currentSlice
 from RWKVUNetSegmentLib.Scene.SliceDirection import axisOf
 

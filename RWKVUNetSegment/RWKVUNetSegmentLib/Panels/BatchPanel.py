@@ -7,15 +7,14 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from RWKVUNetSegmentLib.EventLoop import later
 from RWKVUNetSegmentLib.Panels import TimeInWords
 from RWKVUNetSegmentLib.Panels.FolderChoice import FolderChoice
-from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
+from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors, showTable
+from RWKVUNetSegmentLib.Panels.ParameterNode import optionsOf
 from RWKVUNetSegmentLib.Scene.InputVolume import isValid
-from RWKVUNetSegmentLib.Scene.ParameterNode import optionsOf
-from RWKVUNetSegmentLib.Scene.SceneTables import showTable
 from RWKVUNetSegmentLib.Segmentation.BatchLogic import BatchResult, ItemState
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import RunState
-from RWKVUNetSegmentLib.Worker.EventLoop import later
 
 
 class BatchPanel(Panel):

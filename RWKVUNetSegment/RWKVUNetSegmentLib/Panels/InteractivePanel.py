@@ -6,7 +6,6 @@ from typing import Any
 import qt
 import slicer
 
-from RWKVUNetSegmentLib.Interactive.VerifiedSlices import verifiedSlices
 from RWKVUNetSegmentLib.Panels.CorrectPanel import CorrectPanel
 from RWKVUNetSegmentLib.Panels.Panel import Panel
 from RWKVUNetSegmentLib.Panels.PostProcessingPanel import PostProcessingPanel
@@ -14,6 +13,7 @@ from RWKVUNetSegmentLib.Panels.PreviewPanel import PreviewPanel
 from RWKVUNetSegmentLib.Panels.PromptPanel import PromptPanel
 from RWKVUNetSegmentLib.Panels.SpreadPanel import SpreadPanel
 from RWKVUNetSegmentLib.Panels.VerifiedPanel import VerifiedPanel
+from RWKVUNetSegmentLib.Scene.VerifiedSlices import verifiedSlices
 
 _UI = Path(__file__).resolve().parents[2] / "Resources" / "UI" / "RWKVUNetSegmentInteractive.ui"
 _PARTS = (CorrectPanel, VerifiedPanel, SpreadPanel, PostProcessingPanel, PreviewPanel)

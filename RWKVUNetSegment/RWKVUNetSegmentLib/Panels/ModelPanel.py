@@ -10,12 +10,12 @@ from slicer.i18n import tr as _
 from rwkv_core.errors import CancelledError, RWKVUNetError
 from rwkv_core.vocabulary import ModelEntry
 from rwkv_core.worker.protocol import Progress
+from RWKVUNetSegmentLib.EventLoop import later
 from RWKVUNetSegmentLib.Panels import TimeInWords
 from RWKVUNetSegmentLib.Panels.MoreModelsDialog import MoreModelsDialog
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
 from RWKVUNetSegmentLib.Segmentation import ModelDescription
 from RWKVUNetSegmentLib.Segmentation.ModelTimes import expectedSeconds
-from RWKVUNetSegmentLib.Worker.EventLoop import later
 
 _ROWS = (3, 8)
 """Least and most rows of the list that have room without scrolling."""

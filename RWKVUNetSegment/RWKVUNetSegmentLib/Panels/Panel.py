@@ -8,7 +8,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from rwkv_core.errors import DeviceError, RWKVUNetError
+from rwkv_core.errors import DeviceError, InputError, RWKVUNetError
 from RWKVUNetSegmentLib.Scene.InputVolume import OTHER, modalityOf, rememberModality
 
 
@@ -135,3 +135,18 @@ class Panel:
         if self.parameterNode:
             self.parameterNode.device, self.parameterNode.engine = "cpu", "auto"
         return True
+
+
+def showTable(table: Any) -> None:
+    """Show a table node, in a layout that has a table.
+
+    Raises:
+        InputError: where Slicer has no views.
+    """
+    layout = slicer.app.layoutManager()
+    if layout is None:
+        raise InputError(_("This Slicer has no views."))
+    layout.setLayout(slicer.modules.tables.logic().GetLayoutWithTable(layout.layout))
+    application = slicer.app.applicationLogic()
+    application.GetSelectionNode().SetReferenceActiveTableID(table.GetID())
+    application.PropagateTableSelection()

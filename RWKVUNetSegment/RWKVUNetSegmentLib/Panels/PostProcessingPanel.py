@@ -9,9 +9,9 @@ from slicer.i18n import tr as _
 
 from rwkv_core.errors import RWKVUNetError
 from rwkv_core.vocabulary import PostProcessing, SegmentClass
+from RWKVUNetSegmentLib.EventLoop import Timer
 from RWKVUNetSegmentLib.Panels import TimeInWords
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
-from RWKVUNetSegmentLib.Worker.EventLoop import Timer
 
 _QUIET_MILLISECONDS = 250
 """A control that moves faster than this is left alone until it rests."""

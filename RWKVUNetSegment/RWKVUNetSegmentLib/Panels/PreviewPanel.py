@@ -3,10 +3,10 @@
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import RWKVUNetError
+from RWKVUNetSegmentLib.Interactive.SliceRequests import PreviewParameters
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
+from RWKVUNetSegmentLib.Panels.ParameterNode import optionsOf
 from RWKVUNetSegmentLib.Scene.InputVolume import modalityOf
-from RWKVUNetSegmentLib.Scene.ParameterNode import optionsOf
-from RWKVUNetSegmentLib.Worker.SliceRequests import PreviewParameters
 
 
 class PreviewPanel(Panel):

@@ -7,10 +7,11 @@ import slicer
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import RWKVUNetError
+from RWKVUNetSegmentLib.EventLoop import later
 from RWKVUNetSegmentLib.Panels import TimeInWords
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
+from RWKVUNetSegmentLib.Panels.ParameterNode import parametersOf
 from RWKVUNetSegmentLib.Scene.InputVolume import modalityOf
-from RWKVUNetSegmentLib.Scene.ParameterNode import parametersOf
 from RWKVUNetSegmentLib.Scene.SampleData import SAMPLE_NAME
 from RWKVUNetSegmentLib.Segmentation.ModelTimes import rememberTime
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import (
@@ -19,7 +20,6 @@ from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import (
     SegmentationParameters,
     SegmentationResult,
 )
-from RWKVUNetSegmentLib.Worker.EventLoop import later
 
 _NAMES = {
     "cpu": "CPU",

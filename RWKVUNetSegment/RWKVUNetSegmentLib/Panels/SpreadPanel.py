@@ -6,8 +6,8 @@ from slicer.i18n import tr as _
 
 from rwkv_core.errors import RWKVUNetError
 from rwkv_core.vocabulary import SliceIndex, SpreadStructure
-from RWKVUNetSegmentLib.Interactive.VerifiedSlices import inWords
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
+from RWKVUNetSegmentLib.Scene.VerifiedSlices import inWords
 
 
 class SpreadPanel(Panel):

@@ -10,10 +10,11 @@ from slicer.i18n import tr as _
 import rwkv_core
 from rwkv_core.errors import RWKVUNetError
 from rwkv_core.worker.protocol import DevicesResult
+from RWKVUNetSegmentLib.EventLoop import later
 from RWKVUNetSegmentLib.Panels.FolderChoice import FolderChoice
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
 from RWKVUNetSegmentLib.Panels.TrainingRunPanel import TrainingRunPanel
-from RWKVUNetSegmentLib.Scene.SceneSegmentations import SceneSegmentations
+from RWKVUNetSegmentLib.Scene.NodeObservers import SceneSegmentations
 from RWKVUNetSegmentLib.Training.TrainingCommand import TrainingCommand, askClasses
 from RWKVUNetSegmentLib.Training.TrainingDataExport import classNames, isValid, volumeOf
 from RWKVUNetSegmentLib.Training.TrainingLogic import TrainingRequest
@@ -26,7 +27,6 @@ from RWKVUNetSegmentLib.Training.TrainingParameters import (
     requestOf,
 )
 from RWKVUNetSegmentLib.Training.TrainingRun import TrainingRun
-from RWKVUNetSegmentLib.Worker.EventLoop import later
 
 _UI = Path(__file__).resolve().parents[2] / "Resources" / "UI" / "RWKVUNetSegmentTraining.ui"
 _PRESETS = Path(rwkv_core.__file__).parent / "training" / "presets"

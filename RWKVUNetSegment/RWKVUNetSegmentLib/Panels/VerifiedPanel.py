@@ -6,11 +6,11 @@ from slicer.i18n import tr as _
 
 from rwkv_core.errors import RWKVUNetError
 from rwkv_core.vocabulary import SliceIndex
-from RWKVUNetSegmentLib.Interactive.VerifiedSlices import inWords, setVerified, verifiedSlices
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
 from RWKVUNetSegmentLib.Panels.SliceStrip import SliceStrip
 from RWKVUNetSegmentLib.Scene.InputVolume import isValid
 from RWKVUNetSegmentLib.Scene.SliceViews import SliceViews
+from RWKVUNetSegmentLib.Scene.VerifiedSlices import inWords, setVerified, verifiedSlices
 
 
 class VerifiedPanel(Panel):

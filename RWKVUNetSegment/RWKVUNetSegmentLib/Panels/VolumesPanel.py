@@ -9,11 +9,10 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from rwkv_core.vocabulary import StructureVolume
+from RWKVUNetSegmentLib.EventLoop import Timer
 from RWKVUNetSegmentLib.Panels.ExportDialog import ExportDialog
-from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
-from RWKVUNetSegmentLib.Scene.SceneTables import showTable
+from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors, showTable
 from RWKVUNetSegmentLib.Scene.StructureVolumes import measure, tableOf, writeCSV
-from RWKVUNetSegmentLib.Worker.EventLoop import Timer
 
 _QUIET_MILLISECONDS = 400
 """Somebody paints: the list is measured anew when the brush rests."""

@@ -10,7 +10,6 @@ from slicer.i18n import tr as _
 from vtk.util import numpy_support
 
 from rwkv_core.errors import InputError
-from RWKVUNetSegmentLib.Scene.Matrices import toNumpy
 
 OTHER = "OT"
 """DICOM's name for a modality that is none of those that models are made for."""
@@ -57,7 +56,7 @@ class InputVolume:
         array = numpy_support.vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
         matrix = vtk.vtkMatrix4x4()
         node.GetIJKToRASMatrix(matrix)
-        own = toNumpy(matrix)
+        own = slicer.util.arrayFromVTKMatrix(matrix)
         return cls(array, own, worldMatrix(node) @ own, node.GetName() or "", modalityOf(node))
 
 
@@ -100,7 +99,7 @@ def worldMatrix(node: Any) -> np.ndarray:
     matrix = vtk.vtkMatrix4x4()
     if node.GetParentTransformNode():
         node.GetParentTransformNode().GetMatrixTransformToWorld(matrix)
-    return toNumpy(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
 
 
 def _reasonAgainst(node: Any) -> str:

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import slicer
 import vtk
 from slicer.i18n import tr as _
 from vtk.util import numpy_support
 
 from rwkv_core.errors import InputError
 from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume
-from RWKVUNetSegmentLib.Scene.Matrices import toNumpy, toVTK
 
 _PLANES = 12
 """Parallel planes through the whole volume: the model scales intensities by what the volume holds, not by one slice."""
@@ -54,7 +54,7 @@ def planeOf(volume: Any, sliceNode: Any) -> ObliqueStack:
 
 def _resampledTo(volume: Any, sliceNode: Any, parallel: bool) -> ObliqueStack:
     given = InputVolume.fromNode(volume)
-    plane = toNumpy(sliceNode.GetSliceToRAS())
+    plane = slicer.util.arrayFromVTKMatrix(sliceNode.GetSliceToRAS())
     plane[:3, :3] /= np.linalg.norm(plane[:3, :3], axis=0)
     ends = [(-0.5, size - 0.5) for size in given.array.shape[::-1]]
     corners = np.array([[*corner, 1.0] for corner in itertools.product(*ends)])
@@ -112,7 +112,7 @@ def onVolume(labels: np.ndarray, ijkToWorld: np.ndarray, volume: Any) -> tuple[n
 def _resampled(volume: Any, toIJK: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     image = volume.GetImageData()
     transform = vtk.vtkTransform()
-    transform.SetMatrix(toVTK(toIJK))
+    transform.SetMatrix(slicer.util.vtkMatrixFromArray(toIJK))
     reslice = vtk.vtkImageReslice()
     reslice.SetInputData(image)
     reslice.SetResliceTransform(transform)

@@ -1,18 +1,18 @@
 """Which part of a volume to segment: all, the slice of a view, a range of slices, or a ROI node."""
 
-import math
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 import numpy as np
+import slicer
 import vtk
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import InputError
-from rwkv_core.vocabulary import AXES, Axis, Region, SliceIndex, Slices
+from rwkv_core.vocabulary import Axis, Region, SliceIndex, Slices
 from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume
-from RWKVUNetSegmentLib.Scene.Matrices import toNumpy
+from RWKVUNetSegmentLib.Scene.SliceViews import sliceOf
 
 _MAX_TILT_DEGREES = 20.0
 """A view tilted further than this against the volume's slices shows none of them."""
@@ -42,27 +42,15 @@ def currentSlice(volume: Any, sliceNode: Any) -> RegionOfInterest:
     Raises:
         InputError: when the view shows no slice of the volume: it lies beside it, or the view is tilted against it.
     """
-    given = InputVolume.fromNode(volume)
-    sliceToIJK = np.linalg.inv(given.ijkToWorld) @ toNumpy(sliceNode.GetSliceToRAS())
-    directions = given.ijkToWorld[:3, :3] / np.linalg.norm(given.ijkToWorld[:3, :3], axis=0)
-    normals = np.linalg.inv(directions)  # rows: across the slices of I, J, K
-    cosines = normals / np.linalg.norm(normals, axis=1, keepdims=True) @ toNumpy(sliceNode.GetSliceToRAS())[:3, 2]
-    axis = int(np.argmax(np.abs(cosines)))
-    if abs(cosines[axis]) < math.cos(math.radians(_MAX_TILT_DEGREES)):
+    shown = sliceOf(volume, sliceNode, _MAX_TILT_DEGREES)
+    if shown is None:
         raise InputError(
             _("The view {view} is tilted against the slices of {volume}.").format(
-                view=sliceNode.GetLayoutName(), volume=given.name
+                view=sliceNode.GetLayoutName(), volume=volume.GetName()
             ),
             hint=_("Rotate the view to the volume's plane, or choose another view."),
         )
-    index = round(float(sliceToIJK[axis, 3]))
-    size = given.array.shape[2 - axis]
-    if not 0 <= index < size:
-        raise InputError(
-            _("The view {view} shows no slice of {volume}.").format(view=sliceNode.GetLayoutName(), volume=given.name),
-            hint=_("Move the view's slider until it shows the volume."),
-        )
-    return RegionOfInterest(slices=Slices(axis=AXES[2 - axis], indices=(index,)))
+    return RegionOfInterest(slices=Slices(axis=shown.axis, indices=(shown.index,)))
 
 
 def sliceRange(volume: Any, axis: Axis, first: int, last: int) -> RegionOfInterest:
@@ -92,7 +80,7 @@ def roiBox(volume: Any, roi: Any) -> RegionOfInterest:
         raise InputError(
             _("The ROI {roi} is not placed.").format(roi=roi.GetName()), hint=_("Place it in a slice view first.")
         )
-    objectToWorld = toNumpy(roi.GetObjectToWorldMatrix())
+    objectToWorld = slicer.util.arrayFromVTKMatrix(roi.GetObjectToWorldMatrix())
     corners = np.array([[*(np.array(signs) * size / 2), 1] for signs in product((-1, 1), repeat=3)])
     ijk = (np.linalg.inv(given.ijkToWorld) @ objectToWorld @ corners.T)[:3]
     rounding = 1e-6

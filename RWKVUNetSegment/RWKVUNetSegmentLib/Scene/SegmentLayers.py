@@ -11,8 +11,6 @@ import slicer
 import vtk
 from vtk.util import numpy_support
 
-from RWKVUNetSegmentLib.Scene.Matrices import toNumpy, toVTK
-
 LABELMAP = "Binary labelmap"
 """vtkSegmentationConverter.GetBinaryLabelmapRepresentationName()."""
 
@@ -163,16 +161,16 @@ def _cutOf(layer: Any, grid: Grid) -> tuple[slice, ...]:
 
 
 def _matrixOf(image: Any) -> np.ndarray:
-    matrix = toVTK(np.eye(4))
+    matrix = slicer.util.vtkMatrixFromArray(np.eye(4))
     image.GetImageToWorldMatrix(matrix)
-    return toNumpy(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
 
 
 def _newImage(matrix: np.ndarray, first: tuple[int, ...], shape: tuple[int, ...]) -> Any:
     image = slicer.vtkOrientedImageData()
     (k, j, i), (depth, height, width) = first, shape
     image.SetExtent(i, i + width - 1, j, j + height - 1, k, k + depth - 1)
-    image.SetGeometryFromImageToWorldMatrix(toVTK(matrix))
+    image.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(matrix))
     return image
 
 

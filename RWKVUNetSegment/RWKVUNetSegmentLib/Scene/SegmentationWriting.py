@@ -18,7 +18,6 @@ from slicer.i18n import tr as _
 
 from rwkv_core.errors import InputError
 from rwkv_core.vocabulary import Region, SegmentClass, SliceIndex, Slices
-from RWKVUNetSegmentLib.Interactive.VerifiedSlices import checkGrid, verifiedMask, verifiedSlices
 from RWKVUNetSegmentLib.Scene import Masking
 from RWKVUNetSegmentLib.Scene.HiddenNodes import addHiddenNode
 from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume, worldMatrix
@@ -37,6 +36,7 @@ from RWKVUNetSegmentLib.Scene.SegmentLayers import (
     widened,
 )
 from RWKVUNetSegmentLib.Scene.UndoHistory import UndoHistory
+from RWKVUNetSegmentLib.Scene.VerifiedSlices import checkGrid, verifiedMask, verifiedSlices
 
 _SURFACE = "Closed surface"
 """vtkSegmentationConverter.GetClosedSurfaceRepresentationName()."""

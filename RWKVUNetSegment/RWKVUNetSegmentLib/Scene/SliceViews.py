@@ -11,9 +11,8 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from rwkv_core.errors import InputError
-from rwkv_core.vocabulary import AXES, SliceIndex
+from rwkv_core.vocabulary import AXES, Axis, SliceIndex
 from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume
-from RWKVUNetSegmentLib.Scene.Matrices import toNumpy
 
 _PARALLEL_DEGREES = 1.0
 """A view tilted further than this against the volume's slices is oblique."""
@@ -95,39 +94,37 @@ def volumesShown() -> tuple[Any, ...]:
     return tuple(node for node in nodes if node is not None)
 
 
-def sliceOf(volume: Any, sliceNode: Any) -> SliceIndex | None:
-    """The volume's slice that lies nearest to what a view shows; None when the view is oblique to the volume.
+def sliceOf(volume: Any, sliceNode: Any, maxTiltDegrees: float = _PARALLEL_DEGREES) -> SliceIndex | None:
+    """The volume's slice that lies nearest to what a view shows; None when the view is tilted against its slices.
 
     Raises:
         InputError: when the view shows nothing of the volume, or there is no view.
     """
     if sliceNode is None:
         raise InputError(_("There is no slice view."), hint=_("Choose a layout that has one."))
-    given = InputVolume.fromNode(volume)
-    directions = given.ijkToWorld[:3, :3] / np.linalg.norm(given.ijkToWorld[:3, :3], axis=0)
-    across = np.linalg.inv(directions)
-    sliceToRAS = toNumpy(sliceNode.GetSliceToRAS())
-    cosines = across / np.linalg.norm(across, axis=1, keepdims=True) @ sliceToRAS[:3, 2]
-    axis = int(np.argmax(np.abs(cosines)))
-    if abs(cosines[axis]) < math.cos(math.radians(_PARALLEL_DEGREES)):
+    axis = axisShown(volume, sliceNode, maxTiltDegrees)
+    if axis is None:
         return None
-    index = round(float((np.linalg.inv(given.ijkToWorld) @ sliceToRAS)[axis, 3]))
-    if not 0 <= index < given.array.shape[2 - axis]:
+    given = InputVolume.fromNode(volume)
+    sliceToIJK = np.linalg.inv(given.ijkToWorld) @ slicer.util.arrayFromVTKMatrix(sliceNode.GetSliceToRAS())
+    shown = SliceIndex(axis, round(float(sliceToIJK["IJK".index(axis), 3])))
+    if not 0 <= shown.index < given.array.shape[shown.dimension]:
         raise InputError(
             _("The view {view} shows no slice of {volume}.").format(view=sliceNode.GetLayoutName(), volume=given.name),
             hint=_("Move the view's slider until it shows the volume."),
         )
-    return SliceIndex(AXES[2 - axis], index)
+    return shown
 
 
-def axisShown(volume: Any, sliceNode: Any) -> str | None:
-    """The axis ("I", "J", "K") that a view scrolls along; None for an oblique view. It may lie beside the volume."""
+def axisShown(volume: Any, sliceNode: Any, maxTiltDegrees: float = _PARALLEL_DEGREES) -> Axis | None:
+    """The axis that a view scrolls along; None for a view that is tilted. It may lie beside the volume."""
     given = InputVolume.fromNode(volume)
     directions = given.ijkToWorld[:3, :3] / np.linalg.norm(given.ijkToWorld[:3, :3], axis=0)
-    across = np.linalg.inv(directions)
-    cosines = across / np.linalg.norm(across, axis=1, keepdims=True) @ toNumpy(sliceNode.GetSliceToRAS())[:3, 2]
-    axis = int(np.argmax(np.abs(cosines)))
-    return "IJK"[axis] if abs(cosines[axis]) >= math.cos(math.radians(_PARALLEL_DEGREES)) else None
+    normals = np.linalg.inv(directions)  # rows: across the slices of I, J, K
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    cosines = np.abs(normals @ slicer.util.arrayFromVTKMatrix(sliceNode.GetSliceToRAS())[:3, 2])
+    nearest = int(np.argmax(cosines))
+    return AXES[2 - nearest] if cosines[nearest] >= math.cos(math.radians(maxTiltDegrees)) else None
 
 
 def goTo(volume: Any, one: SliceIndex, sliceNode: Any = None) -> Any:
@@ -159,6 +156,6 @@ def goTo(volume: Any, one: SliceIndex, sliceNode: Any = None) -> Any:
 
 def _planeOf(node: Any) -> tuple[float, ...]:
     """Normal and offset: what scrolling and rotating changes, and panning in the plane does not."""
-    matrix = toNumpy(node.GetSliceToRAS())
+    matrix = slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS())
     normal = matrix[:3, 2]
     return tuple(np.round([*normal, normal @ matrix[:3, 3]], 4).tolist())

@@ -14,7 +14,6 @@ from slicer.i18n import tr as _
 from rwkv_core.files import replacing
 from rwkv_core.vocabulary import StructureVolume
 from RWKVUNetSegmentLib.Scene.InputVolume import worldMatrix
-from RWKVUNetSegmentLib.Scene.Matrices import toNumpy
 from RWKVUNetSegmentLib.Scene.SegmentLayers import arrayOf, isEmpty, layerOf
 
 _CONFIDENCE = "RWKVUNetSegment.Confidence"
@@ -65,7 +64,7 @@ def measure(node: Any) -> tuple[StructureVolume, ...]:
             if layer not in counts:
                 matrix = vtk.vtkMatrix4x4()
                 layer.GetImageToWorldMatrix(matrix)
-                voxel = abs(float(np.linalg.det(toNumpy(matrix)[:3, :3]))) * scale / 1000
+                voxel = abs(float(np.linalg.det(slicer.util.arrayFromVTKMatrix(matrix)[:3, :3]))) * scale / 1000
                 counts[layer] = _counted(arrayOf(layer)), voxel
             found, voxel = counts[layer]
             value = segment.GetLabelValue()

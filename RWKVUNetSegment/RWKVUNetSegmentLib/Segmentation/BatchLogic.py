@@ -19,11 +19,10 @@ from rwkv_core.worker.protocol import (
     SegmentFileResult,
     SegmentFilesRequest,
 )
-from RWKVUNetSegmentLib.Segmentation.BatchResult import BatchItem, BatchResult, ItemState
+from RWKVUNetSegmentLib.EventLoop import later
+from RWKVUNetSegmentLib.Segmentation.BatchResult import BatchItem, BatchResult, ItemState, readSummary, writeSummary
 from RWKVUNetSegmentLib.Segmentation.BatchRun import BatchRun
-from RWKVUNetSegmentLib.Segmentation.BatchSummary import readSummary, writeSummary
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import RunState, SegmentationLogic, SegmentationResult
-from RWKVUNetSegmentLib.Worker.EventLoop import later
 
 __all__ = ["BatchItem", "BatchLogic", "BatchResult", "ItemState"]
 

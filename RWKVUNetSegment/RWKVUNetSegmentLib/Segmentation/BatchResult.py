@@ -1,7 +1,10 @@
-"""What became of a batch: items, and the table of them that the user sees in the scene."""
+"""What became of a batch: items, the table of them that the user sees in the scene, and the file of their volumes."""
 
+import csv
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import slicer
@@ -9,9 +12,16 @@ import vtk
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import RWKVUNetError
+from rwkv_core.files import replacing
 from rwkv_core.vocabulary import StructureVolume
+from RWKVUNetSegmentLib.EventLoop import Waiter
 from RWKVUNetSegmentLib.Segmentation.SegmentationRun import RunState
-from RWKVUNetSegmentLib.Worker.EventLoop import Waiter
+
+SUMMARY = "volumes_ml.csv"
+"""The file in the output folder that keeps the volumes, for people and for a batch that is run again: a line for each
+segmentation, the volume of each class in ml."""
+
+_FILE = "file"
 
 
 class ItemState:
@@ -147,3 +157,25 @@ def _addColumn(table: Any, title: str, column: Any, values: list[Any]) -> None:
     for value in values:
         column.InsertNextValue(value)
     table.AddColumn(column)
+
+
+def readSummary(folder: Path) -> dict[str, dict[str, float]]:
+    """Volumes in ml, by file and class; of what an earlier batch wrote."""
+    try:
+        with (folder / SUMMARY).open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return {row.pop(_FILE): {name: float(value) for name, value in row.items() if value} for row in rows}
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        return {}
+
+
+def writeSummary(folder: Path, known: dict[str, dict[str, float]]) -> None:
+    """Write the summary anew; when that fails, the log says so."""
+    classes = dict.fromkeys(name for volumes in known.values() for name in volumes)
+    try:
+        with replacing(folder / SUMMARY) as path, path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, [_FILE, *classes])
+            writer.writeheader()
+            writer.writerows({_FILE: name, **volumes} for name, volumes in known.items())
+    except RWKVUNetError:
+        logging.exception("RWKVUNetSegment: %s was not written", folder / SUMMARY)  # the segmentations are there

@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable
 
 from rwkv_core.errors import CancelledError, RWKVUNetError
+from RWKVUNetSegmentLib.EventLoop import asError, later
 from RWKVUNetSegmentLib.Segmentation.BatchResult import BatchItem, BatchResult, ItemState, updateTable
 from RWKVUNetSegmentLib.Segmentation.SegmentationRun import RunState
-from RWKVUNetSegmentLib.Worker.EventLoop import asError, later
-from RWKVUNetSegmentLib.Worker.Signal import emit
+from RWKVUNetSegmentLib.Signal import emit
 
 Work = Callable[[BatchItem, Callable[[str], None]], Callable[[], None]]
 """Starts an item; the function it is given is to be called once with the item's final state. Returns a cancel."""

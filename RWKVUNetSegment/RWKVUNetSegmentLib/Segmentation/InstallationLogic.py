@@ -21,11 +21,11 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from RWKVUNetSegmentLib.EventLoop import later
+from RWKVUNetSegmentLib.PythonEnvironment import pythonProgram
 from RWKVUNetSegmentLib.Segmentation.InstalledPackages import loadRequirements, look, parse
+from RWKVUNetSegmentLib.Signal import Signal
 from RWKVUNetSegmentLib.Worker.ChildProcess import ChildProcess
-from RWKVUNetSegmentLib.Worker.EventLoop import later
-from RWKVUNetSegmentLib.Worker.PythonEnvironment import pythonProgram
-from RWKVUNetSegmentLib.Worker.Signal import Signal
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "Resources" / "requirements.txt"
 TORCH = "torch>=2.2"

@@ -17,9 +17,9 @@ from rwkv_core.worker.protocol import (
     RemoveRequest,
     Request,
 )
+from RWKVUNetSegmentLib.EventLoop import later
 from RWKVUNetSegmentLib.Scene import InputVolume
-from RWKVUNetSegmentLib.Worker.EventLoop import later
-from RWKVUNetSegmentLib.Worker.Signal import Signal, emit
+from RWKVUNetSegmentLib.Signal import Signal, emit
 from RWKVUNetSegmentLib.Worker.WorkerClient import WorkerClient, WorkerTicket
 
 _HERE = ("shipped", "installed")

@@ -15,12 +15,12 @@ from slicer.i18n import tr as _
 from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
 from rwkv_core.vocabulary import PostProcessing, Region, SegmentClass, SliceIndex
 from rwkv_core.worker.protocol import Progress, RefineRequest, RefineResult, Request
-from RWKVUNetSegmentLib.Interactive.VerifiedSlices import gridOf, slicesMask, verifiedSlices
+from RWKVUNetSegmentLib.EventLoop import asError, later
 from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume
 from RWKVUNetSegmentLib.Scene.SegmentationWriting import LabelledPart
 from RWKVUNetSegmentLib.Scene.SegmentLabels import labelsOf
-from RWKVUNetSegmentLib.Worker.EventLoop import asError, later
-from RWKVUNetSegmentLib.Worker.Signal import Signal, emit
+from RWKVUNetSegmentLib.Scene.VerifiedSlices import gridOf, slicesMask, verifiedSlices
+from RWKVUNetSegmentLib.Signal import Signal, emit
 
 _STATES = 3
 """As many as undo has."""

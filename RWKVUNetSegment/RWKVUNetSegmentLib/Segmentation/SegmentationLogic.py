@@ -24,7 +24,7 @@ from RWKVUNetSegmentLib.Segmentation.SegmentationRun import (
     SegmentationResult,
     SegmentationRun,
 )
-from RWKVUNetSegmentLib.Worker.Signal import Signal
+from RWKVUNetSegmentLib.Signal import Signal
 from RWKVUNetSegmentLib.Worker.WorkerClient import WorkerClient
 
 __all__ = ["RunProgress", "RunState", "SegmentationLogic", "SegmentationParameters", "SegmentationResult"]

@@ -14,12 +14,12 @@ from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
 from rwkv_core.vocabulary import Region, SegmentClass, SegmentOptions, StructureVolume
 from rwkv_core.worker.arrays import geometry_of
 from rwkv_core.worker.protocol import Progress, SegmentRequest, SegmentResult, VolumeFile
+from RWKVUNetSegmentLib.EventLoop import Waiter, deliver, later
 from RWKVUNetSegmentLib.Scene import InputVolume
 from RWKVUNetSegmentLib.Scene.RegionOfInterest import RegionOfInterest, regionFrom
 from RWKVUNetSegmentLib.Scene.SegmentationWriting import LabelledPart, SegmentationWriter
 from RWKVUNetSegmentLib.Scene.StructureVolumes import rememberMeasured
-from RWKVUNetSegmentLib.Worker.EventLoop import Waiter, deliver, later
-from RWKVUNetSegmentLib.Worker.Signal import emit
+from RWKVUNetSegmentLib.Signal import emit
 from RWKVUNetSegmentLib.Worker.WorkerClient import WorkerClient, WorkerTicket
 
 

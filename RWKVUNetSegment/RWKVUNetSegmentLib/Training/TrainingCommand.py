@@ -8,10 +8,10 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import RWKVUNetError, read_report
+from RWKVUNetSegmentLib.EventLoop import deliver, later
+from RWKVUNetSegmentLib.PythonEnvironment import pythonProgram
+from RWKVUNetSegmentLib.Signal import emit
 from RWKVUNetSegmentLib.Worker.ChildProcess import ChildProcess
-from RWKVUNetSegmentLib.Worker.EventLoop import deliver, later
-from RWKVUNetSegmentLib.Worker.PythonEnvironment import pythonProgram
-from RWKVUNetSegmentLib.Worker.Signal import emit
 
 
 class TrainingCommand:

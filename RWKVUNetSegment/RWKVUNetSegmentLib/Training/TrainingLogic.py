@@ -18,12 +18,12 @@ from slicer.i18n import tr as _
 
 from rwkv_core.errors import InputError, RWKVUNetError
 from rwkv_core.vocabulary import is_model_id
+from RWKVUNetSegmentLib.EventLoop import Timer, later, runInChunks
 from RWKVUNetSegmentLib.Scene.InputVolume import modalityOf
+from RWKVUNetSegmentLib.Signal import Signal, emit
 from RWKVUNetSegmentLib.Training.TrainingCommand import TrainingCommand
 from RWKVUNetSegmentLib.Training.TrainingDataExport import exportData, problemOf, removeData, volumeOf
 from RWKVUNetSegmentLib.Training.TrainingRun import TrainingRun, dataFolder
-from RWKVUNetSegmentLib.Worker.EventLoop import Timer, later, runInChunks
-from RWKVUNetSegmentLib.Worker.Signal import Signal, emit
 
 _POLL_SECONDS = 1.0
 _SEMI_SUPERVISED = "fugc"

@@ -8,7 +8,7 @@ from typing import Any
 import qt
 
 from rwkv_core.worker.process import kill_tree, worker_environment
-from RWKVUNetSegmentLib.Worker.EventLoop import slot
+from RWKVUNetSegmentLib.EventLoop import slot
 
 _END_MILLISECONDS = 5000
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import slicer
 
+from RWKVUNetSegmentLib.PythonEnvironment import pythonProgram
 from RWKVUNetSegmentLib.Worker.ChildProcess import ChildProcess
-from RWKVUNetSegmentLib.Worker.PythonEnvironment import pythonProgram
 
 
 class DoctorReport:

@@ -6,9 +6,9 @@ from typing import Any
 from rwkv_core.errors import CancelledError, RWKVUNetError
 from rwkv_core.worker.arrays import geometry_of
 from rwkv_core.worker.protocol import VolumeFile
+from RWKVUNetSegmentLib.EventLoop import deliver, later
 from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume
-from RWKVUNetSegmentLib.Worker.EventLoop import deliver, later
-from RWKVUNetSegmentLib.Worker.Signal import emit
+from RWKVUNetSegmentLib.Signal import emit
 from RWKVUNetSegmentLib.Worker.WorkerClient import WorkerClient
 
 

@@ -20,11 +20,10 @@ from rwkv_core.worker.conversation import Answer, Ticket
 from rwkv_core.worker.errors import WorkerDiedError, WorkerError
 from rwkv_core.worker.process import worker_program
 from rwkv_core.worker.protocol import HelloResult, Progress, Request
-from RWKVUNetSegmentLib.Worker.EventLoop import deliver, later, runInChunks
-from RWKVUNetSegmentLib.Worker.PythonEnvironment import pythonProgram
-from RWKVUNetSegmentLib.Worker.Signal import Signal, emit
-from RWKVUNetSegmentLib.Worker.WorkerLog import WorkerLog
-from RWKVUNetSegmentLib.Worker.WorkerProcess import WorkerProcess
+from RWKVUNetSegmentLib.EventLoop import deliver, later, runInChunks
+from RWKVUNetSegmentLib.PythonEnvironment import pythonProgram
+from RWKVUNetSegmentLib.Signal import Signal, emit
+from RWKVUNetSegmentLib.Worker.WorkerProcess import WorkerLog, WorkerProcess
 
 
 class WorkerState:

@@ -10,7 +10,7 @@ from rwkv_core.errors import RWKVUNetError
 from rwkv_core.vocabulary import PostProcessing, SegmentOptions, SliceIndex, Slices
 from rwkv_core.worker.arrays import geometry_of
 from rwkv_core.worker.protocol import Progress, RefineRequest, SegmentRequest, SegmentResult, VolumeFile
-from RWKVUNetSegmentLib.Interactive.PreviewedSlices import PreviewedSlice
+from RWKVUNetSegmentLib.Interactive.PreviewNode import PreviewedSlice
 from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume
 from RWKVUNetSegmentLib.Scene.ObliqueSlices import stackOf
 from RWKVUNetSegmentLib.Worker.VolumeOfWorker import VolumeOfWorker

@@ -9,7 +9,7 @@ import qt
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import RWKVUNetError
-from RWKVUNetSegmentLib.Worker.Signal import emit
+from RWKVUNetSegmentLib.Signal import emit
 
 
 def slot(function: Callable[..., None]) -> Callable[..., None]:

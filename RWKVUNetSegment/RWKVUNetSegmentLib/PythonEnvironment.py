@@ -7,7 +7,7 @@ from pathlib import Path
 
 import slicer
 
-_MODULE_FOLDER = Path(__file__).resolve().parents[2]
+_MODULE_FOLDER = Path(__file__).resolve().parents[1]
 
 
 def makeCoreImportable() -> None:
