@@ -7,11 +7,11 @@ import pytest
 from rwkv_core.errors import InputError
 from rwkv_core.vocabulary import Region, Slices
 from rwkv_core.worker.jobs import Jobs
-from rwkv_core.worker.parts import Parts
 from rwkv_core.worker.protocol import (
     DevicesRequest,
     HelloRequest,
 )
+from rwkv_core.worker.segmenting import Parts
 
 
 def test_the_queue_keeps_order_and_cancels():

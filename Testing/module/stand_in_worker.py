@@ -204,7 +204,7 @@ class Worker:
         )  # fmt: skip
 
     def prompt(self, request):
-        """Checks as `rwkv_core.worker.prompts` and `Prompter.predict`; answers by distance, in pixels."""
+        """Checks as `rwkv_core.worker.interactive` and `Prompter.predict`; answers by distance, in pixels."""
         if (self.signs / "hold").exists() and not self.await_sign(request):
             return Failure(id=request.id, kind="cancelled", message="Cancelled.")
         picture = request.slice.of(self.folder.get(request.volume.file))

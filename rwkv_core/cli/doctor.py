@@ -64,7 +64,7 @@ def report(test: bool = True) -> Iterator[str]:
 
 
 def _versions() -> Iterator[str]:
-    from rwkv_core.worker.capabilities import hello
+    from rwkv_core.worker.machine import hello
     from rwkv_core.worker.protocol import HelloRequest
 
     for name, version in hello(HelloRequest(id=1)).versions.items():
@@ -97,8 +97,8 @@ def _torch_cuda() -> str:
 
 
 def _offers(which: Literal["devices", "engines"]) -> Iterator[str]:
-    from rwkv_core.worker.capabilities import devices
     from rwkv_core.worker.jobs import Job, Reporter
+    from rwkv_core.worker.machine import devices
     from rwkv_core.worker.protocol import DevicesRequest
 
     request = DevicesRequest(id=1)

@@ -6,8 +6,8 @@ object a line; arrays travel as files in a private folder; standard error is the
 Both ends:        `protocol` (the messages, whole), `framing` (dataclasses to lines and back), `arrays` (the folder),
                   `errors` (and how they cross), `process` (start, kill, streams, death of the parent)
 Client's end:     `conversation` (what was asked and what came back)
-Worker's end:     `server` (the loop), `jobs` (queue, progress), `request_handlers` (the table of what answers what),
-                  `loaded_models`, `segmenting`, `parts`, `interactive`, `prompts`, `model_requests`, `capabilities`
+Worker's end:     `server` (the loop, and the table of what answers what), `jobs` (queue, progress), `loaded_models`,
+                  `segmenting`, `interactive`, `machine`
 
 What messages are about is in `rwkv_core.vocabulary`. The modules of both ends and of the client need the standard
 library and numpy alone, and import neither torch nor pydantic.

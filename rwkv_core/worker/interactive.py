@@ -1,165 +1,34 @@
-"""Results that a worker keeps as probabilities, and the requests about them; slices that are spread."""
+"""Requests of a user at work: about a result that was kept, slices that are spread, structures that are pointed at."""
 
-import math
-import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from rwkv_core.errors import CancelledError, InputError
-from rwkv_core.vocabulary import AXES, PostProcessing, Region
-from rwkv_core.worker.arrays import Array, PrivateFolder, geometry_of
+from rwkv_core.vocabulary import AXES, SliceIndex
+from rwkv_core.worker.arrays import Array, PrivateFolder
 from rwkv_core.worker.jobs import Job, Reporter
 from rwkv_core.worker.loaded_models import LoadedModels
-from rwkv_core.worker.parts import Parts
 from rwkv_core.worker.protocol import (
-    Geometry,
+    FollowRequest,
+    FollowResult,
+    PromptRequest,
+    PromptResult,
     RefineRequest,
     RefineResult,
-    SegmentRequest,
     SpreadRequest,
     SpreadResult,
+    Stage,
     UncertaintyRequest,
     UncertaintyResult,
 )
+from rwkv_core.worker.segmenting import KeptResults
 
 if TYPE_CHECKING:
-    from rwkv_core.bundle.config import BundleConfig
-    from rwkv_core.inference.segmenter import PreparedVolume, Segmentation
+    from rwkv_core.inference.prompter import Memory, Prompter
     from rwkv_core.spreading.features import VolumeFeatures
-
-
-MOST_KEPT = 1_500_000_000
-"""Bytes of probabilities that one result may keep."""
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A result, as probabilities.
-
-    Attributes:
-        request: that asked for it, or would have.
-        config: of the model.
-        probabilities: (1 + classes, K, J, I) of the region, float16; all zero in voxels that are not finite.
-        region: every end filled in.
-        ijk_to_ras: of the region.
-        spacing: along I, J, K in mm.
-        slice_axis: axis of (K, J, I) along which the network's slices follow each other.
-        whole: whether the region is the whole volume.
-    """
-
-    request: SegmentRequest
-    config: "BundleConfig"
-    probabilities: Array
-    region: Region
-    ijk_to_ras: Geometry
-    spacing: tuple[float, float, float]
-    slice_axis: int
-    whole: bool
-
-    @property
-    def values(self) -> list[int]:
-        """List the labels of the classes, in the order of the channels."""
-        return [segment_class.value for segment_class in self.config.classes]
-
-    @property
-    def inside(self) -> tuple[slice, slice, slice]:
-        """Give the region as an index of a (K, J, I) array."""
-        return self.region.as_slices()
-
-    def labels(self, processing: PostProcessing, cancel: threading.Event) -> Array:
-        """Make a labelmap (K, J, I) of the region, cleaned as when the result was made; errors as `refine`."""
-        from rwkv_core.postprocess import refine
-        from rwkv_core.postprocess.cleaning import Cleaning
-
-        asked = self.request
-        options = asked.options.of_slices() if asked.slices else asked.options
-        cleaning = Cleaning(self.config, self.spacing, options.islands, options.smoothing, not asked.region)
-
-        def clean(labels: Array) -> None:
-            cleaning(labels, lambda: (~probabilities.any(0) for probabilities in self.probabilities.swapaxes(0, 1)))
-
-        return refine(
-            self.probabilities,
-            self.values,
-            self.spacing,
-            self.slice_axis,
-            processing.within(self.region),
-            cancel,
-            clean,
-        )
-
-
-class KeptResults:
-    """The last result about single slices, and the last about a volume or a region."""
-
-    def __init__(self) -> None:
-        self._kept: dict[str, Kept] = {}
-
-    def begin(self, request: SegmentRequest, parts: Parts, classes: int) -> bool:
-        """Tell whether the result is to be kept and can be. The one before stays until then: this one may be cancelled.
-
-        Raises:
-            InputError: when slices that do not follow each other are to be kept.
-        """
-        if not request.keep:
-            return False
-        if len(parts.runs) > 1:
-            raise InputError(
-                "Only slices that follow each other can be kept.", hint="Ask for one slice, a run of them, or a region."
-            )
-        voxels = math.prod(side.stop - side.start for side in parts.filled.as_slices())
-        return voxels * (1 + classes) * 2 <= MOST_KEPT
-
-    def keep(
-        self,
-        request: SegmentRequest,
-        prepared: "PreparedVolume",
-        result: "Segmentation",
-        parts: Parts,
-    ) -> None:
-        """Keep a result; the probabilities of `parts` are no longer the caller's."""
-        from rwkv_core.postprocess.probabilities import settle_ties
-
-        region, probabilities = parts.filled, parts.joined(parts.probabilities)
-        volume = prepared.volume
-        if prepared.scale.some_unmeasured:
-            probabilities[:, prepared.scale.unmeasured(volume.array[region.as_slices()])] = 0
-        config = prepared.segmenter.bundle.config
-        settle_ties(
-            probabilities, [segment_class.value for segment_class in config.classes], parts.joined(parts.labelmaps)
-        )
-        self._kept[_kind(request)] = Kept(
-            request=request,
-            config=config,
-            probabilities=probabilities,
-            region=region,
-            ijk_to_ras=geometry_of(region.ijk_to_ras(result.ijk_to_ras)),
-            spacing=volume.spacing,
-            slice_axis=prepared.slice_axis(region),
-            whole=probabilities.shape[1:] == volume.array.shape,
-        )
-
-    def forget(self) -> None:
-        """Drop all that is kept, to make room in memory."""
-        self._kept.clear()
-
-    def find(self, result: int) -> Kept:
-        """Give the result of this request.
-
-        Raises:
-            InputError: when it is not kept.
-        """
-        for kept in self._kept.values():
-            if kept.request.id == result:
-                return kept
-        raise InputError("The probabilities of this result are no longer kept.", hint="Segment again.")
-
-
-def _kind(request: SegmentRequest) -> str:
-    """Of each kind the last result is kept: scrolling through slices must not drop that of the volume."""
-    return "slices" if request.slices else "volume"
 
 
 class Interactive:
@@ -265,3 +134,116 @@ class Interactive:
         if labelmap.shape != tuple(shape):
             raise InputError("The labelmap and the volume differ in size.")
         return labelmap
+
+
+class Prompts:
+    """Answers `PromptRequest` and `FollowRequest`; keeps one model ready, and what was answered about the last slice.
+
+    No volume is held between requests: one that stays mapped could not be deleted on Windows.
+
+    Args:
+        folder: where arrays come from and go to.
+    """
+
+    def __init__(self, folder: PrivateFolder):
+        self._folder = folder
+        self._prompter: Prompter | None = None
+        self._made_from: object = None
+        self._remembered: tuple[object, Memory | None] = (None, None)
+
+    def answer(self, request: PromptRequest, job: Job, report: Reporter) -> PromptResult:
+        """Find what is pointed at.
+
+        Raises:
+            CancelledError: when the job was cancelled.
+            RWKVUNetError: with what is wrong with the request.
+        """
+        prompter, warm = self._ready(request, job, report)
+        start = time.perf_counter()
+        try:
+            self._set_volume(prompter, request)
+            key = (self._folder.state(request.volume.file), request.window, self._made_from)
+            if self._remembered[0] == key:
+                prompter.memory = self._remembered[1]
+            dimension = request.slice.dimension
+            places = [*request.points, *(request.box or ())]
+            for place in places:
+                if round(place[2 - dimension]) != request.slice.index:
+                    raise InputError(f"A point lies outside slice {request.slice.index} along {request.slice.axis}.")
+            across = [2 - axis for axis in range(3) if axis != dimension]
+            found = [(place[across[0]], place[across[1]]) for place in places]
+            points, corners = found[: len(request.points)], np.array(found[len(request.points) :])
+            box = None if request.box is None else (*corners.min(0).tolist(), *corners.max(0).tolist())
+            probabilities = prompter.predict(
+                request.slice.axis,
+                request.slice.index,
+                points,
+                [int(label) for label in request.labels],
+                box,
+                None if request.scribble is None else self._folder.get(request.scribble),
+                None if request.mask is None else self._folder.get(request.mask),
+                job.cancelled,
+            )
+            self._remembered = (key, prompter.memory)
+        finally:
+            prompter.drop_volume()
+        if job.cancelled.is_set():
+            raise CancelledError
+        return PromptResult(
+            id=request.id,
+            probabilities=self._folder.put(probabilities.astype(np.float16)),
+            seconds=time.perf_counter() - start,
+            warm=warm,
+        )
+
+    def follow(self, request: FollowRequest, job: Job, report: Reporter) -> FollowResult:
+        """Follow a structure through the slices.
+
+        Raises:
+            CancelledError: when the job was cancelled.
+            RWKVUNetError: with what is wrong with the request.
+        """
+        prompter, _ = self._ready(request, job, report)
+        try:
+            self._set_volume(prompter, request)
+            mask = self._folder.get(request.mask) > 0
+            axis, index = request.slice.axis, request.slice.index
+            found = prompter.propagate(
+                mask, index, axis, request.range, request.stop, report.counter("segment"), job.cancelled
+            )
+        finally:
+            prompter.drop_volume()
+        labelled = [n for n in found.agreement if found.first <= n <= found.last]
+        return FollowResult(
+            id=request.id,
+            labelmap=self._folder.put(found.labelmap),
+            slices=tuple(SliceIndex(axis, n) for n in labelled),
+            agreement=tuple(found.agreement[n] for n in labelled),
+            first=found.first,
+            last=found.last,
+            reasons=found.reasons,
+        )
+
+    def _set_volume(self, prompter: "Prompter", request: PromptRequest | FollowRequest) -> None:
+        volume = self._folder.volume(request.volume)
+        request.slice.of(volume.array)  # tells of a slice that is not there
+        prompter.set_volume(volume, request.window)
+
+    def _ready(self, request: PromptRequest | FollowRequest, job: Job, report: Reporter) -> "tuple[Prompter, bool]":
+        """The model, and whether it was ready before."""
+
+        def begin(stage: Stage) -> None:
+            if job.cancelled.is_set():
+                raise CancelledError
+            report.stage(stage)
+
+        made_from = (request.bundle, request.device, request.engine)
+        if self._prompter is not None and self._made_from == made_from:
+            return self._prompter, True
+        begin("library")
+        from rwkv_core.inference.prompter import Prompter
+
+        begin("weights")
+        self._prompter = None
+        self._prompter, self._made_from = Prompter(request.bundle, request.device, request.engine), made_from
+        return self._prompter, False

@@ -1,19 +1,27 @@
-"""Requests that segment: a volume in the private folder, a region or single slices of it, files on disk."""
+"""Requests that segment: a volume in the private folder, a region or single slices of it, files on disk.
 
+What they find can be kept as probabilities, for the requests of `interactive`.
+"""
+
+import math
+import threading
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_core.errors import CancelledError
-from rwkv_core.vocabulary import FilePair
-from rwkv_core.worker.arrays import PrivateFolder, geometry_of
-from rwkv_core.worker.interactive import KeptResults
+import numpy as np
+
+from rwkv_core.errors import CancelledError, InputError
+from rwkv_core.vocabulary import AXES, FilePair, PostProcessing, Region, Slices
+from rwkv_core.worker.arrays import Array, PrivateFolder, geometry_of
 from rwkv_core.worker.jobs import Job, Reporter
 from rwkv_core.worker.loaded_models import LoadedModels
-from rwkv_core.worker.parts import Parts
 from rwkv_core.worker.protocol import (
     Failure,
+    Geometry,
     LoadRequest,
     LoadResult,
     PlanRequest,
@@ -27,10 +35,236 @@ from rwkv_core.worker.protocol import (
 )
 
 if TYPE_CHECKING:
+    from rwkv_core.bundle.config import BundleConfig
     from rwkv_core.inference.batch import BatchOptions
     from rwkv_core.inference.intensity import IntensityScale
-    from rwkv_core.inference.segmenter import PreparedVolume, Segmenter
+    from rwkv_core.inference.segmenter import PreparedVolume, Segmentation, Segmenter
     from rwkv_core.volume import Volume
+
+
+@dataclass
+class Parts:
+    """One run of neighbouring slices after the other, and their results put together again.
+
+    Args:
+        shape: (K, J, I) of the volume.
+        region: None for the whole volume.
+        slices: None for all slices of the region.
+
+    Raises:
+        InputError: when region or slices do not fit the volume.
+    """
+
+    shape: tuple[int, ...]
+    region: Region | None = None
+    slices: Slices | None = None
+    labelmaps: list[Array] = field(default_factory=list, init=False)
+    probabilities: list[Array] = field(default_factory=list, init=False)
+    timings: dict[str, float] = field(default_factory=dict, init=False)
+    count: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.runs: list[tuple[int, int]] = _runs(self.slices.indices) if self.slices else []
+        self._regions = self._split()
+
+    @property
+    def regions(self) -> list[Region | None]:
+        """Tell what to segment, one after the other; None is the whole volume."""
+        return self._regions
+
+    @property
+    def filled(self) -> Region:
+        """Find the smallest region around all, every end filled in."""
+        first, last = ((region or Region()).within(self.shape) for region in (self._regions[0], self._regions[-1]))
+        return Region((first.i[0], last.i[1]), (first.j[0], last.j[1]), (first.k[0], last.k[1]))
+
+    def counter(self, number: int, count: Callable[[int, int], None]) -> Callable[[int, int], None]:
+        """Give what takes (done, in all) of the region `number`, and counts over all of them with `count`.
+
+        With a list of slices, those that were asked for are counted: the network may see others, along the axis that it
+        was trained for.
+        """
+        if not self.runs:
+            return count
+        sizes = [end - first for first, end in self.runs]
+        before, size, whole = sum(sizes[:number]), sizes[number], sum(sizes)
+        return lambda done, total: count(before + done * size // total, whole)
+
+    def add(self, region: Region | None, result: "Segmentation") -> None:
+        """Keep of the result for one of `regions` what lies in it."""
+        inside = (region or Region()).within(self.shape).as_slices()
+        self.labelmaps.append(np.ascontiguousarray(result.labelmap[inside]))
+        if result.probabilities is not None:
+            self.probabilities.append(np.ascontiguousarray(result.probabilities[(slice(None), *inside)]))
+        for stage, seconds in result.timings.items():
+            self.timings[stage] = self.timings.get(stage, 0.0) + seconds
+        self.count += result.slices
+
+    def joined(self, parts: list[Array]) -> Array:
+        """`labelmaps` (K, J, I) or `probabilities` (C, K, J, I) in one array."""
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate(parts, axis=AXES.index(self.slices.axis) - 3 if self.slices else 0)
+
+    def _split(self) -> list[Region | None]:
+        if self.slices is None:
+            regions = [self.region]
+        else:
+            axis, whole = self.slices.axis, self.region or Region()
+            if whole.along(axis) != Region().along(axis):
+                raise InputError(f"Both the region and a list of slices narrow the volume along {axis}.")
+            regions = [whole.with_range(axis, first, end) for first, end in self.runs]
+        for region in regions:
+            if region:
+                region.within(self.shape)
+        return list(regions)
+
+
+def _runs(indices: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Find half-open ranges of neighbouring indices.
+
+    Raises:
+        InputError: when there are none, or they do not increase.
+    """
+    if not indices or any(a >= b for a, b in pairwise(indices)):
+        raise InputError("A list of slices must hold at least one index, and they must increase.")
+    runs = []
+    for _, group in groupby(enumerate(indices), key=lambda pair: pair[1] - pair[0]):
+        members = [index for _, index in group]
+        runs.append((members[0], members[-1] + 1))
+    return runs
+
+
+MOST_KEPT = 1_500_000_000
+"""Bytes of probabilities that one result may keep."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A result, as probabilities.
+
+    Attributes:
+        request: that asked for it, or would have.
+        config: of the model.
+        probabilities: (1 + classes, K, J, I) of the region, float16; all zero in voxels that are not finite.
+        region: every end filled in.
+        ijk_to_ras: of the region.
+        spacing: along I, J, K in mm.
+        slice_axis: axis of (K, J, I) along which the network's slices follow each other.
+        whole: whether the region is the whole volume.
+    """
+
+    request: SegmentRequest
+    config: "BundleConfig"
+    probabilities: Array
+    region: Region
+    ijk_to_ras: Geometry
+    spacing: tuple[float, float, float]
+    slice_axis: int
+    whole: bool
+
+    @property
+    def values(self) -> list[int]:
+        """List the labels of the classes, in the order of the channels."""
+        return [segment_class.value for segment_class in self.config.classes]
+
+    @property
+    def inside(self) -> tuple[slice, slice, slice]:
+        """Give the region as an index of a (K, J, I) array."""
+        return self.region.as_slices()
+
+    def labels(self, processing: PostProcessing, cancel: threading.Event) -> Array:
+        """Make a labelmap (K, J, I) of the region, cleaned as when the result was made; errors as `refine`."""
+        from rwkv_core.postprocess import refine
+        from rwkv_core.postprocess.cleaning import Cleaning
+
+        asked = self.request
+        options = asked.options.of_slices() if asked.slices else asked.options
+        cleaning = Cleaning(self.config, self.spacing, options.islands, options.smoothing, not asked.region)
+
+        def clean(labels: Array) -> None:
+            cleaning(labels, lambda: (~probabilities.any(0) for probabilities in self.probabilities.swapaxes(0, 1)))
+
+        return refine(
+            self.probabilities,
+            self.values,
+            self.spacing,
+            self.slice_axis,
+            processing.within(self.region),
+            cancel,
+            clean,
+        )
+
+
+class KeptResults:
+    """The last result about single slices, and the last about a volume or a region."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Kept] = {}
+
+    def begin(self, request: SegmentRequest, parts: Parts, classes: int) -> bool:
+        """Tell whether the result is to be kept and can be. The one before stays until then: this one may be cancelled.
+
+        Raises:
+            InputError: when slices that do not follow each other are to be kept.
+        """
+        if not request.keep:
+            return False
+        if len(parts.runs) > 1:
+            raise InputError(
+                "Only slices that follow each other can be kept.", hint="Ask for one slice, a run of them, or a region."
+            )
+        voxels = math.prod(side.stop - side.start for side in parts.filled.as_slices())
+        return voxels * (1 + classes) * 2 <= MOST_KEPT
+
+    def keep(
+        self,
+        request: SegmentRequest,
+        prepared: "PreparedVolume",
+        result: "Segmentation",
+        parts: Parts,
+    ) -> None:
+        """Keep a result; the probabilities of `parts` are no longer the caller's."""
+        from rwkv_core.postprocess.probabilities import settle_ties
+
+        region, probabilities = parts.filled, parts.joined(parts.probabilities)
+        volume = prepared.volume
+        if prepared.scale.some_unmeasured:
+            probabilities[:, prepared.scale.unmeasured(volume.array[region.as_slices()])] = 0
+        config = prepared.segmenter.bundle.config
+        settle_ties(
+            probabilities, [segment_class.value for segment_class in config.classes], parts.joined(parts.labelmaps)
+        )
+        self._kept[_kind(request)] = Kept(
+            request=request,
+            config=config,
+            probabilities=probabilities,
+            region=region,
+            ijk_to_ras=geometry_of(region.ijk_to_ras(result.ijk_to_ras)),
+            spacing=volume.spacing,
+            slice_axis=prepared.slice_axis(region),
+            whole=probabilities.shape[1:] == volume.array.shape,
+        )
+
+    def forget(self) -> None:
+        """Drop all that is kept, to make room in memory."""
+        self._kept.clear()
+
+    def find(self, result: int) -> Kept:
+        """Give the result of this request.
+
+        Raises:
+            InputError: when it is not kept.
+        """
+        for kept in self._kept.values():
+            if kept.request.id == result:
+                return kept
+        raise InputError("The probabilities of this result are no longer kept.", hint="Segment again.")
+
+
+def _kind(request: SegmentRequest) -> str:
+    """Of each kind the last result is kept: scrolling through slices must not drop that of the volume."""
+    return "slices" if request.slices else "volume"
 
 
 class Segmenting:

@@ -10,15 +10,18 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from rwkv_core.errors import CancelledError, RWKVUNetError
-from rwkv_core.worker import capabilities
+from rwkv_core.worker import machine
 from rwkv_core.worker.arrays import PrivateFolder
 from rwkv_core.worker.errors import ProtocolError, explain
 from rwkv_core.worker.framing import LineSplitter, decode_request, encode
-from rwkv_core.worker.jobs import Jobs
+from rwkv_core.worker.interactive import Interactive, Prompts
+from rwkv_core.worker.jobs import Job, Jobs, Reporter
+from rwkv_core.worker.loaded_models import LoadedModels
 from rwkv_core.worker.process import (
     LOG_LEVEL_VARIABLE,
     LOG_LEVELS,
@@ -33,14 +36,79 @@ from rwkv_core.worker.protocol import (
     AnyRequest,
     CancelRequest,
     CancelResult,
+    DevicesRequest,
+    DownloadRequest,
     Failure,
+    FollowRequest,
     HelloRequest,
+    ImportRequest,
+    LoadRequest,
+    ModelsRequest,
+    PlanRequest,
     Progress,
+    PromptRequest,
+    RefineRequest,
+    RemoveRequest,
     Reply,
+    Result,
+    SegmentFileRequest,
+    SegmentFilesRequest,
+    SegmentRequest,
     ShutdownRequest,
     ShutdownResult,
+    SpreadRequest,
+    UncertaintyRequest,
 )
-from rwkv_core.worker.request_handlers import RequestHandlers
+from rwkv_core.worker.segmenting import Segmenting, plan, segment_files
+
+Handler = Callable[[Any, Job, Reporter], Result | Failure]
+
+
+class RequestHandlers:
+    """Answers requests.
+
+    Args:
+        folder: where arrays come from and go to.
+        send: takes progress.
+    """
+
+    def __init__(self, folder: PrivateFolder, send: Callable[[Progress], None]):
+        self._send, self._models = send, LoadedModels()
+        self._interactive = interactive = Interactive(folder, self._models)
+        segmenting = Segmenting(folder, self._models, interactive.kept)
+        prompts = Prompts(folder)
+        self._handlers: dict[type[AnyRequest], Handler] = {
+            DevicesRequest: machine.devices,
+            LoadRequest: segmenting.load,
+            SegmentRequest: segmenting.segment,
+            PlanRequest: plan,
+            SegmentFileRequest: segmenting.segment_file,
+            SegmentFilesRequest: segment_files,
+            ModelsRequest: machine.models,
+            DownloadRequest: machine.download,
+            ImportRequest: machine.import_model,
+            RemoveRequest: machine.remove,
+            RefineRequest: interactive.refine,
+            UncertaintyRequest: interactive.uncertainty,
+            PromptRequest: prompts.answer,
+            FollowRequest: prompts.follow,
+            SpreadRequest: interactive.spread,
+        }
+
+    def answer(self, job: Job) -> Result | Failure:
+        """Do what a request asks. Of a volume on disk, what is wrong with it comes as a `Failure`.
+
+        Raises:
+            CancelledError: when the job was cancelled.
+            RWKVUNetError: with what is wrong with the request.
+        """
+        return self._handlers[type(job.request)](job.request, job, Reporter(job.request.id, self._send))
+
+    def forget(self) -> None:
+        """Drop models and probabilities, to make room in memory."""
+        self._models.clear()
+        self._interactive.kept.forget()
+
 
 _log = logging.getLogger(__name__)
 _CHUNK = 1 << 16
@@ -87,6 +155,11 @@ class Server:
         self._handlers = RequestHandlers(folder, self._send)
         self._greeted = False
         self._shutdown: ShutdownResult | None = None
+        self._handled_at_once: dict[type[AnyRequest], Callable[[Any], None]] = {
+            HelloRequest: self._greet,
+            CancelRequest: self._cancel,
+            ShutdownRequest: self._shut_down,
+        }
 
     def read(self, requests: int) -> None:
         """Take requests from a descriptor until it ends, then end the process. For a thread of its own."""
@@ -140,22 +213,26 @@ class Server:
             self._send(explain(None, error))
 
     def _handle(self, request: AnyRequest) -> None:
-        if isinstance(request, HelloRequest):
-            self._greet(request)
-        elif not self._greeted:
-            raise ProtocolError("The first request must be hello.", request_id=request.id)
-        elif self._shutdown:
-            raise ProtocolError("The worker is shutting down.", request_id=request.id)
-        elif isinstance(request, CancelRequest):
-            found, job = self._jobs.cancel(request.request)
-            if job:
-                self._send(explain(job.request.id, CancelledError()))
-            self._send(CancelResult(id=request.id, found=found))
-        elif isinstance(request, ShutdownRequest):
-            self._shutdown = ShutdownResult(id=request.id)
-            self._jobs.close()
-        elif not self._jobs.add(request):
+        if not isinstance(request, HelloRequest):
+            if not self._greeted:
+                raise ProtocolError("The first request must be hello.", request_id=request.id)
+            if self._shutdown:
+                raise ProtocolError("The worker is shutting down.", request_id=request.id)
+        self._handled_at_once.get(type(request), self._queue)(request)
+
+    def _queue(self, request: AnyRequest) -> None:
+        if not self._jobs.add(request):
             raise ProtocolError(f"A request with the id {request.id} is not answered yet; this one is ignored.")
+
+    def _cancel(self, request: CancelRequest) -> None:
+        found, job = self._jobs.cancel(request.request)
+        if job:
+            self._send(explain(job.request.id, CancelledError()))
+        self._send(CancelResult(id=request.id, found=found))
+
+    def _shut_down(self, request: ShutdownRequest) -> None:
+        self._shutdown = ShutdownResult(id=request.id)
+        self._jobs.close()
 
     def _greet(self, request: HelloRequest) -> None:
         if request.protocol != PROTOCOL:
@@ -165,7 +242,7 @@ class Server:
                 request_id=request.id,
             )
         self._greeted = True
-        self._send(capabilities.hello(request))
+        self._send(machine.hello(request))
 
     def _send(self, reply: Reply | Progress) -> None:
         try:
