@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rwkv_core.engines import apple_gpu
+from rwkv_core.engines import torch_engine
 from rwkv_core.engines.torch_engine import TorchEngine
 
 from core.small_models import QuadrantNetwork
@@ -29,14 +29,14 @@ def stand_in(monkeypatch, answer):
         def __call__(self, batch):
             return answer(super().__call__(batch)) if self.device == "mps" else super().__call__(batch)
 
-    monkeypatch.setattr(apple_gpu, "TorchEngine", Engine)
+    monkeypatch.setattr(torch_engine, "TorchEngine", Engine)
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_an_answer_that_differs_means_the_cpu_with_a_sentence(answer, monkeypatch, caplog):
     stand_in(monkeypatch, ANSWERS[answer])
     with caplog.at_level(logging.WARNING):
-        engine = apple_gpu.apple_engine(QuadrantNetwork())
+        engine = torch_engine.apple_engine(QuadrantNetwork())
     right = answer == "right"
     assert engine.device == ("mps" if right else "cpu")
     assert ("The Apple GPU is not used" in caplog.text) is not right
@@ -48,6 +48,6 @@ def test_an_operation_that_is_missing_means_the_cpu(monkeypatch, caplog):
         raise NotImplementedError("aten::something is not implemented for MPS.")
 
     stand_in(monkeypatch, fail)
-    engine = apple_gpu.apple_engine(QuadrantNetwork())
+    engine = torch_engine.apple_engine(QuadrantNetwork())
     assert engine.device == "cpu" and "aten::something" in caplog.text
     assert torch.is_grad_enabled()

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from rwkv_core.postprocess import postprocessing
-from rwkv_core.postprocess.postprocessing import count_labels, keep_largest_parts, remove_islands, smooth_labels
+from rwkv_core.postprocess import cleaning
+from rwkv_core.postprocess.cleaning import count_labels, keep_largest_parts, remove_islands, smooth_labels
 
 UNIT = (1.0, 1.0, 1.0)
 
@@ -89,7 +89,7 @@ def smoothed_at_once(labels, spacing, sigma):
 @pytest.mark.parametrize("slab", [1, 2_000, 10_000_000])
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 0.8, 0.7), (20.0, 1.0, 1.0)])
 def test_smoothing_is_joint_and_the_same_in_slabs(slab, spacing, monkeypatch):
-    monkeypatch.setattr(postprocessing, "_SLAB_VOXELS", slab)
+    monkeypatch.setattr(cleaning, "_SLAB_VOXELS", slab)
     smooth = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(20, 40, 36)), 2)
     labels = np.digitize(smooth, np.quantile(smooth, [0.5, 0.7, 0.9])).astype(np.uint8)
     labels[:, :6] = labels[:3] = 0

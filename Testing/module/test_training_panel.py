@@ -10,9 +10,9 @@ import slicer
 from PySide6 import QtTest, QtWidgets
 
 from rwkv_core.training.run_status import read_status
+from RWKVUNetSegmentLib.Panels.ParameterNode import chosenSegmentations, requestOf
 from RWKVUNetSegmentLib.Segmentation.InstalledPackages import PackageState
 from RWKVUNetSegmentLib.Training import TrainingPackages
-from RWKVUNetSegmentLib.Training.TrainingParameters import chosenSegmentations, requestOf
 
 import bench
 from bench import pictures

@@ -8,7 +8,7 @@ import qt
 import slicer
 
 from rwkv_core.training.run_status import read_status
-from RWKVUNetSegmentLib.Training import TrainingParameters
+from RWKVUNetSegmentLib.Panels import ParameterNode
 from RWKVUNetSegmentLib.Training.TrainingLogic import TrainingRequest
 
 import bench
@@ -45,7 +45,7 @@ def opened(home, open_module, monkeypatch):
 
 def open_(open_module, monkeypatch):
     module = open_module(MODULE)
-    monkeypatch.setattr(TrainingParameters, "TrainingRequest", lambda **facts: TrainingRequest(**facts, changes=FAST))
+    monkeypatch.setattr(ParameterNode, "TrainingRequest", lambda **facts: TrainingRequest(**facts, changes=FAST))
     waitUntil(lambda: module.logic.models.models)
     panel(module)._section.collapsed = False
     bench.process_events()

@@ -11,7 +11,7 @@ from rwkv_core.cli.terminal import Console, print_json
 from rwkv_core.errors import InputError
 
 if TYPE_CHECKING:
-    from rwkv_core.training.job import Job
+    from rwkv_core.training.recipe import Job
 
 EXTRA_HINT = 'Install them: pip install "rwkv-unet-segment[train]".'
 
@@ -97,8 +97,7 @@ def new_job(options: argparse.Namespace, dataset_needed: bool = True) -> "Job":
     Raises:
         InputError: when the data set is missing, or the recipe is not valid.
     """
-    from rwkv_core.training.job import Job
-    from rwkv_core.training.recipe import load_recipe
+    from rwkv_core.training.recipe import Job, load_recipe
 
     if options.dataset is None and dataset_needed:
         raise InputError("No data set was given.", hint="Write rwkv-unet train DATASET -o RUN, or add --resume.")

@@ -123,7 +123,7 @@ def _made(network: "NetworkWeights | nn.Module", device: str, size: tuple[int, .
         if engine == "cuda":
             return CUDAEngine(module, device, (size[0], size[1]) if size else None)  # type: ignore[arg-type]
         if device == "mps":
-            from rwkv_core.engines.apple_gpu import apple_engine
+            from rwkv_core.engines.torch_engine import apple_engine
 
             return apple_engine(module)
         return TorchEngine(module, device)

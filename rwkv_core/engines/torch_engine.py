@@ -1,11 +1,16 @@
-"""The network in eager torch."""
+"""The network in eager torch.
 
+An Apple GPU is held against the CPU before its first use: MPS has given silently empty masks elsewhere.
+"""
+
+import logging
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rwkv_core.engines.agreement import HALF_PRECISION, disagreement, example
 from rwkv_core.engines.arrays import Batch, is_tensor
 from rwkv_core.engines.gpu_memory import Halving
 from rwkv_core.engines.grid_wkv import SAFE_EXPONENT
@@ -14,6 +19,10 @@ from rwkv_core.engines.torch_ops import TorchOps
 from rwkv_core.models.rwkv_unet import RWKVUNet
 from rwkv_core.models.u_rwkv import URWKV
 from rwkv_core.models.weights import NetworkWeights
+
+_LOG = logging.getLogger(__name__)
+_SIDE = 64
+"""Of the picture or block that an Apple GPU and the CPU both see."""
 
 
 class TorchEngine:
@@ -75,3 +84,18 @@ def inference_graph(network: nn.Module) -> InferenceGraph | None:
         return InferenceGraph(NetworkWeights.of(network), TorchOps())
     except ValueError:
         return None
+
+
+def apple_engine(network: nn.Module) -> TorchEngine:
+    """Make the engine on "mps"; where that fails or answers otherwise than the CPU, on the CPU, and the log says so."""
+    image = example(getattr(network, "in_channels", 1), *[_SIDE] * (3 if isinstance(network, URWKV) else 2))
+    expected = TorchEngine(network, "cpu")(image)
+    try:
+        engine = TorchEngine(network, "mps")
+        reason = disagreement(engine(image), expected, HALF_PRECISION)
+    except (RuntimeError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())[:300]
+    if not reason:
+        return engine
+    _LOG.warning("The Apple GPU is not used, the CPU computes instead: %s.", reason.rstrip("."))
+    return TorchEngine(network, "cpu")

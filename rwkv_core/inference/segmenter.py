@@ -25,8 +25,7 @@ from rwkv_core.inference.preprocessing import make_resampler
 from rwkv_core.inference.sides import Sides
 from rwkv_core.inference.slice_pass import Clock, SlicePass, both
 from rwkv_core.inference.slice_planes import stacks_of
-from rwkv_core.postprocess.cleaning import Cleaning
-from rwkv_core.postprocess.postprocessing import count_labels, volumes_ml
+from rwkv_core.postprocess.cleaning import Cleaning, count_labels, volumes_ml
 from rwkv_core.vocabulary import Region, SegmentClass, SegmentOptions, StructureVolume
 from rwkv_core.volume import SliceStack, Volume, choose_stack
 

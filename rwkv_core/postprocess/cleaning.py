@@ -1,15 +1,34 @@
-"""What is done to the labels of a result after the network: smoothing, and parts that go. All in place."""
+"""Cleaning the labels of a result after the network: smoothing, and parts that go. All in place."""
 
-from collections.abc import Callable, Iterable
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rwkv_core.bundle.config import BundleConfig
 from rwkv_core.errors import CancelledError
-from rwkv_core.postprocess.postprocessing import keep_largest_parts, remove_islands, smooth_labels
-from rwkv_core.vocabulary import Islands
+from rwkv_core.packages import LazyModule
+from rwkv_core.vocabulary import Islands, SegmentClass
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+    from scipy import ndimage
+else:
+    sitk = LazyModule("SimpleITK")
+    ndimage = LazyModule("scipy.ndimage")
+
+Labelmap = NDArray[np.unsignedinteger]
+
+_LOOSE = 2.0
+"""mm around what stays in which other labels stay too: what opening took off it, and loose labels."""
+_TRUNCATE = 3.0
+"""Standard deviations after which the Gaussian ends."""
+_SLAB_VOXELS = 2_000_000
+"""Smoothing takes a volume in slabs of about this many voxels, so that memory does not grow with it."""
 
 
 @dataclass(frozen=True)
@@ -65,3 +84,170 @@ class Cleaning:
 def _check(cancelled: Callable[[], bool]) -> None:
     if cancelled():
         raise CancelledError
+
+
+def remove_islands(
+    labelmap: Labelmap, spacing: tuple[float, float, float], bridge: float = 0.0, loose: Sequence[int] = ()
+) -> int:
+    """Keep the largest connected part of all labels together, and set the rest to background.
+
+    For structures that belong together, like those of one brain: a part away from them all is a false finding, and so
+    is one that hangs on them by a thin bridge, like an eye. Voxels are connected through their faces.
+
+    Args:
+        labelmap: (K, J, I), 0 is background.
+        spacing: (K, J, I), mm.
+        bridge: mm; bridges up to twice as thick do not count.
+        loose: labels that connect nothing. They stay where they touch what stays.
+
+    Returns:
+        The number of voxels removed.
+    """
+    inside = labelmap[_box_of(labelmap)]
+    if not inside.size:
+        return 0
+    solid = ~np.isin(inside, [0, *loose])
+    if bridge <= 0:
+        core = _largest(solid)
+    else:
+        core = _largest(_distance(np.pad(~solid, 1, constant_values=True), spacing)[1:-1, 1:-1, 1:-1] > bridge)
+    if not core.any():  # nothing is so thick
+        return 0
+    reach = bridge + _LOOSE if bridge > 0 or loose else 0.0
+    removed = (inside != 0) & ~(core if reach == 0 else _distance(core, spacing) <= reach)
+    inside[removed] = 0
+    return int(np.count_nonzero(removed))
+
+
+def keep_largest_parts(labelmap: Labelmap) -> int:
+    """Keep the largest connected part of every label, and set the others to background.
+
+    Args:
+        labelmap: (K, J, I), 0 is background; voxels are connected through their faces.
+
+    Returns:
+        The number of voxels removed.
+    """
+    removed = 0
+    for label, box in _boxes(labelmap).items():
+        inside = labelmap[box]
+        removed += _keep_largest(inside, inside == label)
+    return removed
+
+
+def smooth_labels(labelmap: Labelmap, spacing: tuple[float, float, float], sigma: float) -> None:
+    """Smooth the borders between all labels at once, without gaps or overlaps between them.
+
+    Every voxel takes the label, background included, whose indicator is largest after a Gaussian. Structures thinner
+    than about `sigma` vanish.
+
+    Args:
+        labelmap: (K, J, I), 0 is background.
+        spacing: (K, J, I), mm.
+        sigma: standard deviation of the Gaussian in mm.
+    """
+    sigmas = [sigma / mm for mm in spacing]
+    reach = [int(_TRUNCATE * s + 0.5) for s in sigmas]  # as scipy has it
+    whole = _box_of(labelmap)
+    if sigma <= 0 or any(side.stop == side.start for side in whole):
+        return
+    # Outside the box, grown by the filter's reach, there is background before and after.
+    work = labelmap[tuple(_grown(side, r, n) for side, r, n in zip(whole, reach, labelmap.shape, strict=True))]
+    depth = max(1, _SLAB_VOXELS // (work.shape[1] * work.shape[2]))
+    before = work[:0]  # the slices in front of the slab as they were
+    for first in range(0, len(work), depth):
+        last = min(first + depth, len(work))
+        ahead = work[first : min(last + reach[0], len(work))].copy()
+        given = np.concatenate([before, ahead])
+        start = len(before)
+        work[first:last] = _smoothed(given, sigmas, reach)[start : start + last - first]
+        given = given[: start + last - first]
+        before = given[len(given) - min(reach[0], len(given)) :]
+
+
+def count_labels(labelmap: NDArray[np.integer], largest: int) -> NDArray[np.int64]:
+    """Voxels of each label 0 ... `largest`; slice by slice, because counting at once takes eight bytes a voxel."""
+    counts = np.zeros(largest + 1, np.int64)
+    for plane in labelmap:
+        counts += np.bincount(plane.reshape(-1), minlength=largest + 1)
+    return counts
+
+
+def volumes_ml(
+    labelmap: NDArray[np.integer], ijk_to_ras: NDArray[np.float64], classes: Sequence[SegmentClass]
+) -> dict[str, float]:
+    """Measure the volume of each class in millilitres, by name.
+
+    Args:
+        labelmap: (K, J, I).
+        ijk_to_ras: 4 x 4.
+        classes: what the labels mean.
+    """
+    voxel = abs(float(np.linalg.det(ijk_to_ras[:3, :3]))) / 1000
+    counts = count_labels(labelmap, max(c.value for c in classes))
+    return {c.name: float(counts[c.value]) * voxel for c in classes}
+
+
+def _smoothed(labels: Labelmap, sigmas: list[float], reach: list[int]) -> Labelmap:
+    """Make a copy of `labels` in which every voxel has the label with the largest smoothed indicator."""
+    found = np.zeros_like(labels)
+    best = np.ones(labels.shape, np.float32)  # background: what the labels leave of 1
+    boxes = _boxes(labels)
+    parts = []
+    for label, box in boxes.items():
+        wide = tuple(_grown(side, r, n) for side, r, n in zip(box, reach, labels.shape, strict=True))
+        share = ndimage.gaussian_filter((labels[wide] == label).astype(np.float32), sigmas, truncate=_TRUNCATE)
+        best[wide] -= share
+        parts.append((label, wide, share))
+    for label, wide, share in parts:
+        more = share > best[wide]
+        found[wide][more] = label
+        np.maximum(best[wide], share, out=best[wide])
+    return found
+
+
+def _keep_largest(labelmap: Labelmap, mask: NDArray[np.bool_]) -> int:
+    """Set to background what `mask` has beside its largest connected part."""
+    removed = mask & ~_largest(mask)
+    labelmap[removed] = 0
+    return int(np.count_nonzero(removed))
+
+
+def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Find the largest connected part of `mask`."""
+    parts, count = ndimage.label(mask)
+    if count < 2:
+        return mask
+    sizes = count_labels(parts, count)
+    sizes[0] = 0
+    found: NDArray[np.bool_] = parts == sizes.argmax()
+    return found
+
+
+def _distance(mask: NDArray[np.bool_], spacing: tuple[float, float, float]) -> NDArray[np.float32]:
+    """mm from every voxel to the nearest one of `mask`; 0 within."""
+    image = sitk.GetImageFromArray(mask.astype(np.uint8))
+    image.SetSpacing(spacing[::-1])
+    distance = sitk.SignedMaurerDistanceMap(image, squaredDistance=False, useImageSpacing=True)
+    found: NDArray[np.float32] = np.maximum(sitk.GetArrayFromImage(distance), 0)
+    return found
+
+
+def _boxes(labelmap: Labelmap) -> dict[int, tuple[slice, ...]]:
+    """Find the smallest box around each label that occurs."""
+    found = ndimage.find_objects(labelmap)
+    return {label: box for label, box in enumerate(found, start=1) if box is not None}
+
+
+def _box_of(array: NDArray[np.generic]) -> tuple[slice, ...]:
+    """Find the smallest box around all that is not zero; empty when there is nothing."""
+    sides = []
+    for axis in range(array.ndim):
+        others = tuple(other for other in range(array.ndim) if other != axis)
+        indices = np.flatnonzero(array.any(axis=others))
+        sides.append(slice(int(indices[0]), int(indices[-1]) + 1) if len(indices) else slice(0, 0))
+    return tuple(sides)
+
+
+def _grown(side: slice, reach: int, length: int) -> slice:
+    return slice(max(0, side.start - reach), min(length, side.stop + reach))

@@ -1,15 +1,31 @@
-"""All that can be changed about a result without running the network again, in one function."""
+"""All that can be changed about a result without running the network again, in one function; and its steps on parts.
+
+Connected parts of single classes are kept, removed, filled in place; voxels touch through their faces. What is removed
+becomes background, as in Slicer's Islands effect; a hole that is filled was background: other classes inside a class
+stay.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rwkv_core.cancellation import Cancel, as_question
-from rwkv_core.errors import CancelledError
-from rwkv_core.postprocess.parts import fill_holes, keep_largest_part, keep_part_at, remove_small_parts
+from rwkv_core.errors import CancelledError, InputError
+from rwkv_core.packages import LazyModule
 from rwkv_core.postprocess.probabilities import labels_from_probabilities, smooth_across_slices
 from rwkv_core.vocabulary import PostProcessing
+
+if TYPE_CHECKING:
+    from scipy import ndimage
+else:
+    ndimage = LazyModule("scipy.ndimage")
+
+Labelmap = NDArray[np.unsignedinteger]
+Box = tuple[slice, slice, slice]
 
 
 def refine(
@@ -69,3 +85,75 @@ def refine(
         check()
         fill_holes(labelmap, value)
     return labelmap
+
+
+def keep_part_at(labelmap: Labelmap, voxel: tuple[int, int, int]) -> int:
+    """Of the class at `voxel`, keep only the part that holds it. Returns the class's value.
+
+    Args:
+        labelmap: (K, J, I), changed in place.
+        voxel: K, J, I.
+
+    Raises:
+        InputError: when there is background, or the voxel lies outside.
+    """
+    if any(not 0 <= index < size for index, size in zip(voxel, labelmap.shape, strict=True)):
+        raise InputError("That place lies outside the volume.")
+    value = int(labelmap[voxel])
+    if value == 0:
+        raise InputError("There is no segment at that place.", hint="Choose a voxel of the part to keep.")
+    box = _box(labelmap, value)
+    assert box is not None
+    parts, _ = ndimage.label(labelmap[box] == value)
+    chosen = parts[tuple(index - side.start for index, side in zip(voxel, box, strict=True))]
+    labelmap[box][(parts > 0) & (parts != chosen)] = 0
+    return value
+
+
+def keep_largest_part(labelmap: Labelmap, value: int) -> int:
+    """Keep the largest part of one class. Returns the number of voxels removed."""
+    return _remove(labelmap, value, lambda sizes: np.arange(len(sizes)) != sizes.argmax())
+
+
+def remove_small_parts(labelmap: Labelmap, value: int, smallest: float, voxel: float) -> int:
+    """Remove the parts of one class below `smallest` mm3; `voxel` is the volume of a voxel, mm3. Returns voxels."""
+    return _remove(labelmap, value, lambda sizes: sizes * voxel < smallest)
+
+
+def fill_holes(labelmap: Labelmap, value: int) -> int:
+    """Give the class the background that it encloses on all sides. Returns the number of voxels filled."""
+    box = _box(labelmap, value)
+    if box is None:
+        return 0
+    view = labelmap[box]
+    holes = ndimage.binary_fill_holes(view == value) & (view == 0)
+    view[holes] = value
+    return int(np.count_nonzero(holes))
+
+
+def _remove(labelmap: Labelmap, value: int, unwanted: Callable[[NDArray[np.int64]], NDArray[np.bool_]]) -> int:
+    """Set the parts of a class to background whose number of voxels is `unwanted`."""
+    box = _box(labelmap, value)
+    if box is None:
+        return 0
+    view = labelmap[box]
+    parts, _ = ndimage.label(view == value)
+    sizes = np.bincount(parts.reshape(-1))
+    sizes[0] = 0
+    remove = unwanted(sizes)
+    remove[0] = False
+    gone = remove[parts]
+    view[gone] = 0
+    return int(np.count_nonzero(gone))
+
+
+def _box(labelmap: Labelmap, value: int) -> Box | None:
+    """Find the smallest box that holds a class, None where it is absent."""
+    mask = labelmap == value
+    sides = []
+    for axis in range(3):
+        found = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+        if not len(found):
+            return None
+        sides.append(slice(int(found[0]), int(found[-1]) + 1))
+    return sides[0], sides[1], sides[2]

@@ -11,7 +11,7 @@ from rwkv_core.errors import BundleError, Remedy
 from rwkv_core.models import Network
 from rwkv_core.training.checkpoint import Progress, load_checkpoint
 from rwkv_core.training.inputs import Inputs
-from rwkv_core.training.job import Job
+from rwkv_core.training.recipe import Job
 from rwkv_core.training.run_folder import RunFolder
 from rwkv_core.vocabulary import is_model_id
 

@@ -8,11 +8,9 @@ from pathlib import Path
 from rwkv_core.bundle.config import Patches, Preprocessing, Stretch
 from rwkv_core.errors import CancelledError, InputError, Remedy, TrainingError
 from rwkv_core.models.architectures import STRIDE
-from rwkv_core.training.datasets import SPLITS, Dataset, open_dataset
+from rwkv_core.training.datasets import SPLITS, Dataset, open_dataset, open_unlabelled
 from rwkv_core.training.datasets.splitting import divided, with_patients
-from rwkv_core.training.datasets.unlabelled import open_unlabelled
-from rwkv_core.training.job import Job
-from rwkv_core.training.recipe import Recipe, find_bundle
+from rwkv_core.training.recipe import Job, Recipe, find_bundle
 from rwkv_core.training.run_folder import LOG, RunFolder
 from rwkv_core.training.run_status import ACTIVE_STATES, Status, read_status
 from rwkv_core.training.slice_cache import Preparation, SliceCache, build_cache, open_cache

@@ -5,6 +5,7 @@ holds the recipe that it used, whole.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -338,3 +339,37 @@ def require_fitting(recipe: Recipe) -> None:
         raise InputError("The published pipeline is one for slices.", hint="Set pipeline=best.")
     if recipe.in_channels == 3:
         raise InputError(f"{TITLES[asked]} takes gray volumes.", hint="Set in_channels=1.")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run is asked to do: a data set, a recipe, the name of the model that comes out. Kept in config.json.
+
+    Attributes:
+        dataset: its path.
+        name: id of the model.
+        unlabelled: path of the images for the consistency loss.
+    """
+
+    dataset: str
+    name: str
+    recipe: Recipe
+    unlabelled: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "format": 1,
+            "name": self.name,
+            "dataset": self.dataset,
+            "unlabelled": self.unlabelled,
+            "recipe": self.recipe.model_dump(mode="json"),
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any], source: str) -> "Job":
+        """Raises InputError when it is not such a description."""
+        try:
+            recipe = checked_recipe(content["recipe"], source)
+            return cls(content["dataset"], content["name"], recipe, content.get("unlabelled"))
+        except KeyError as error:
+            raise InputError(f"{source} lacks {error}.") from None

@@ -1,17 +1,22 @@
 """A training run from a data set's path to a model in the list: `train(...)`."""
 
 import errno
+import os
+import platform
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from rwkv_core import __version__
 from rwkv_core.bundle.bundle import Bundle
 from rwkv_core.bundle.config import Patches
 from rwkv_core.bundle.store import user_store
@@ -28,16 +33,15 @@ from rwkv_core.training.devices import (
     make_fabric,
     out_of_memory,
 )
-from rwkv_core.training.environment import environment
 from rwkv_core.training.finished_model import add_to_store, require_free_name, write_model
 from rwkv_core.training.inputs import patch_size, read_inputs, slices_of
-from rwkv_core.training.job import Job
 from rwkv_core.training.loop import Loop
-from rwkv_core.training.recipe import require_fitting
+from rwkv_core.training.recipe import Job, require_fitting
 from rwkv_core.training.run_folder import LOG, RunFolder
 from rwkv_core.training.run_status import Status, stop_requested
 from rwkv_core.training.starting_point import starting_point
 
+_PACKAGES = ("torch", "lightning", "monai", "numpy", "SimpleITK", "h5py", "pillow", "tensorboard")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
@@ -224,3 +228,26 @@ def _tell(status: Status, error: BaseException) -> None:
     else:
         LOG.exception("Unexpected error")
         status.update(state="failed", message=f"{type(error).__name__}: {error}", hint="log.txt has the details.")
+
+
+def environment(device: str, processes: int) -> dict[str, Any]:
+    """Tell what a run is made with, for environment.json: versions, machine, device and command line."""
+    found: dict[str, Any] = {
+        "rwkv-unet-segment": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "torch threads": torch.get_num_threads(),
+        "device": device,
+        "processes": processes,
+        "command": sys.argv,
+    }
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    if device.startswith("cuda"):
+        found |= {"cuda": torch.version.cuda, "gpu": torch.cuda.get_device_name()}
+    return found

@@ -294,7 +294,7 @@ class Segmenting:
         )
 
     def segment(self, request: SegmentRequest, job: Job, report: Reporter) -> SegmentResult:
-        from rwkv_core.postprocess.postprocessing import volumes_ml
+        from rwkv_core.postprocess.cleaning import volumes_ml
 
         volume = self._folder.volume(request.volume)
         parts = Parts(volume.array.shape, request.region, request.slices)  # mistakes are told before a model is loaded

@@ -13,19 +13,19 @@ from rwkv_core.worker.protocol import DevicesResult
 from RWKVUNetSegmentLib.EventLoop import later
 from RWKVUNetSegmentLib.Panels.FolderChoice import FolderChoice
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
-from RWKVUNetSegmentLib.Panels.TrainingRunPanel import TrainingRunPanel
-from RWKVUNetSegmentLib.Scene.NodeObservers import SceneSegmentations
-from RWKVUNetSegmentLib.Training.TrainingCommand import TrainingCommand, askClasses
-from RWKVUNetSegmentLib.Training.TrainingDataExport import classNames, isValid, volumeOf
-from RWKVUNetSegmentLib.Training.TrainingLogic import TrainingRequest
-from RWKVUNetSegmentLib.Training.TrainingPackages import TrainingPackages
-from RWKVUNetSegmentLib.Training.TrainingParameters import (
+from RWKVUNetSegmentLib.Panels.ParameterNode import (
     chooseSegmentation,
     chosenSegmentations,
     omitClass,
     omittedClasses,
     requestOf,
 )
+from RWKVUNetSegmentLib.Panels.TrainingRunPanel import TrainingRunPanel
+from RWKVUNetSegmentLib.Scene.NodeObservers import SceneSegmentations
+from RWKVUNetSegmentLib.Training.TrainingCommand import TrainingCommand, askClasses
+from RWKVUNetSegmentLib.Training.TrainingDataExport import classNames, isValid, volumeOf
+from RWKVUNetSegmentLib.Training.TrainingLogic import TrainingRequest
+from RWKVUNetSegmentLib.Training.TrainingPackages import TrainingPackages
 from RWKVUNetSegmentLib.Training.TrainingRun import TrainingRun
 
 _UI = Path(__file__).resolve().parents[2] / "Resources" / "UI" / "RWKVUNetSegmentTraining.ui"

@@ -17,8 +17,7 @@ from rwkv_core.training.blocks import TrainingBlocks, blocks_of_epoch
 from rwkv_core.training.datasets import open_dataset
 from rwkv_core.training.datasets.splitting import divided
 from rwkv_core.training.evaluation import evaluate
-from rwkv_core.training.job import Job
-from rwkv_core.training.recipe import Augmentation, load_recipe, require_fitting
+from rwkv_core.training.recipe import Augmentation, Job, load_recipe, require_fitting
 from rwkv_core.training.run import train
 from rwkv_core.training.slice_cache import CachedSlice, SliceCache
 from rwkv_core.training.slices import prepared_slices

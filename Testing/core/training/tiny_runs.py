@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from rwkv_core.training.job import Job
-from rwkv_core.training.recipe import Recipe
+from rwkv_core.training.recipe import Job, Recipe
 from rwkv_core.training.run import train
 
 RECIPE = {

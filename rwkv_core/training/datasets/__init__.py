@@ -6,10 +6,12 @@ from rwkv_core.errors import InputError
 from rwkv_core.training.datasets.collection import is_collection, read_collection
 from rwkv_core.training.datasets.datalist import is_datalist, read_datalist
 from rwkv_core.training.datasets.description import SPLITS, Case, Dataset, LabelClass, Sample, Split
+from rwkv_core.training.datasets.files import PICTURE_EXTENSIONS, files_in, read_pair, stem_of
 from rwkv_core.training.datasets.nnunet import is_nnunet, read_nnunet
 from rwkv_core.training.datasets.pairs import is_pairs, read_pairs
 from rwkv_core.training.datasets.slicer_export import is_slicer_export, read_slicer_export
 from rwkv_core.training.datasets.transunet import is_acdc, is_synapse, read_acdc, read_synapse
+from rwkv_core.volume import INPUT_EXTENSIONS
 
 __all__ = ["SPLITS", "Case", "Dataset", "LabelClass", "Sample", "Split", "open_dataset"]
 
@@ -52,3 +54,21 @@ def open_dataset(path: str | Path, fold: int | None = None) -> Dataset:
     if is_pairs(path):
         return read_pairs(path)
     raise InputError(f"{path} is no data set in a known layout.", hint=f"Give {_LAYOUTS}.")
+
+
+def open_unlabelled(path: Path) -> Dataset:
+    """All images in a folder (or in its folder ``images``); segmentations (.seg.nrrd) are left out.
+
+    Raises:
+        InputError: when there are none.
+    """
+    folder = path / "images" if (path / "images").is_dir() else path
+    files = files_in(folder, (*INPUT_EXTENSIONS, *PICTURE_EXTENSIONS))
+    cases = [
+        Case(f"unlabelled-{stem_of(file)}", (file,), None, stem_of(file))
+        for file in files
+        if not file.name.lower().endswith(".seg.nrrd")
+    ]
+    if not cases:
+        raise InputError(f"{path} holds no unlabelled images.", hint="Give a folder of volumes, or of PNG images.")
+    return Dataset(path, "unlabelled images", (), tuple(cases), read_pair)
