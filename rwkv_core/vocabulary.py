@@ -23,6 +23,7 @@ AXES: tuple[Axis, Axis, Axis] = ("K", "J", "I")
 
 Mode = Literal["best", "paper"]
 Islands = Literal["bundle", "remove", "keep"]
+Overlap = Literal["later", "earlier", "both"]
 ModelState = Literal["shipped", "installed", "needs download", "not published", "broken"]
 
 MODEL_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -60,6 +61,9 @@ class SegmentOptions:
         average: whether the answers for axial, coronal and sagittal slices are averaged, where all of them are fine
             and the model was trained on them; None does what the model's config asks for.
         any_modality: segment also when the volume's modality is not the model's.
+        then: further models, in their order, for the same volume and into the same result.
+        overlap: where two of these label a voxel: the "later" or the "earlier" one has it, or "both", which a file of
+            one label per voxel cannot hold.
 
     Raises:
         FieldError: when a field is out of its range.
@@ -90,9 +94,14 @@ class SegmentOptions:
         },
     )
     any_modality: bool = field(default=False, metadata={"help": "segment even if the modality does not fit"})
+    then: tuple[str, ...] = field(
+        default=(),
+        metadata={"metavar": "MODEL", "help": "another model for the same result; can be given several times"},
+    )
+    overlap: Overlap = field(default="later", metadata={"help": "which of several models has a voxel that two label"})
 
     def __post_init__(self) -> None:
-        for name, known in (("mode", get_args(Mode)), ("islands", get_args(Islands))):
+        for name, known in (("mode", get_args(Mode)), ("islands", get_args(Islands)), ("overlap", get_args(Overlap))):
             if getattr(self, name) not in known:
                 raise FieldError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}.")
         if not 0 <= self.smoothing < math.inf:
@@ -101,6 +110,10 @@ class SegmentOptions:
     def of_slices(self) -> "SegmentOptions":
         """Leave what makes sense in single slices: they are never averaged, and do not show what hangs together."""
         return replace(self, islands="keep", average=False)
+
+    def of_each_model(self) -> tuple["SegmentOptions", ...]:
+        """Give the options of every model by itself, in their order."""
+        return tuple(replace(self, model=model, then=()) for model in (self.model, *self.then))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ Pointing finds disks around the clicks, less what lies around the negative ones,
 before; with a file "hold" it waits as spreading does. Following copies the mask as far as the bright blocks reach.
 Refining knows thresholds and classes that are off; of a clicked class, the
 rows (J) of the click stay. Model "slow" waits for a file named "go" in the folder that RWKV_STAND_IN names; "broken"
-answers with an error; "axial" allows slices along K only.
+answers with an error; "axial" allows slices along K only; "lesions" finds one class, "Lesion", above 150.
 """
 
 import json
@@ -59,6 +59,7 @@ CLASSES = (
     SegmentClass(value=1, name="Body", color=(200, 150, 90)),
     SegmentClass(value=2, name="Bone", color=(240, 240, 200)),
 )
+LESIONS = (SegmentClass(value=1, name="Lesion", color=(250, 60, 60)),)
 LIMITS = {1: 100 / 333, 2: 200 / 333}
 
 
@@ -75,9 +76,10 @@ class Worker:
         self.folder = PrivateFolder(Path(folder))
         self.kept = {}
         self.shift = {}
-        self.classes = {}
+        self.classes = {"lesions": LESIONS}
         self.cancelled = set()
         self.models = [model("default", "Stand-in"), model("axial", "Axial only", orientations=("SPL",))]
+        self.models.append(model("lesions", "Lesions"))
         self.signs = Path(os.environ.get("RWKV_STAND_IN", folder))
         self.lock = threading.Lock()
 
@@ -159,6 +161,9 @@ class Worker:
 
     def labels(self, chances, bundle, thresholds=None, off=()):
         found = np.zeros(chances.shape, np.uint8)
+        if bundle == "lesions":
+            found[chances > 150 / 333] = 1
+            return found
         for value, limit in LIMITS.items():
             limit = (thresholds or {}).get(value, limit + self.shift.get(bundle, 0) / 333)
             if value not in off:

@@ -64,13 +64,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             details["action"] = "store_true"
         elif bool in get_args(kind):
             details["action"] = argparse.BooleanOptionalAction
+        elif get_origin(kind) is tuple:
+            details["action"] = "append"
         else:
             details["help"] += " (default: %(default)s)"
             if get_origin(kind) is Literal:
                 details["choices"] = get_args(kind)
             else:
                 details["type"] = kind
-        parser.add_argument(f"--{option.name.replace('_', '-')}", default=option.default, **details)
+        default = list(option.default) if isinstance(option.default, tuple) else option.default
+        parser.add_argument(f"--{option.name.replace('_', '-')}", default=default, **details)
 
 
 def options_of(arguments: argparse.Namespace) -> SegmentOptions:
@@ -79,7 +82,8 @@ def options_of(arguments: argparse.Namespace) -> SegmentOptions:
     Raises:
         FieldError: when a number is out of its range.
     """
-    return SegmentOptions(**{option.name: getattr(arguments, option.name) for option in fields(SegmentOptions)})
+    given: dict[str, Any] = {option.name: getattr(arguments, option.name) for option in fields(SegmentOptions)}
+    return SegmentOptions(**given | {"then": tuple(given["then"])})
 
 
 def run(options: argparse.Namespace) -> int:
@@ -121,9 +125,9 @@ def _one_by_one(jobs: Sequence[Job], batch: BatchOptions, progress: Progress) ->
     """Segment on this machine."""
     segmenter = None
     if any(split_address(source)[0].exists() for source, _ in jobs):
-        from rwkv_core.inference.segmenter import Segmenter
+        from rwkv_core.inference.model_chain import ModelChain
 
-        segmenter = Segmenter.from_options(batch.segment)
+        segmenter = ModelChain.from_options(batch.segment)
     whole = progress.add_task("volumes", total=len(jobs), visible=len(jobs) > 1)
     outcomes = {}
     for source, target in jobs:
@@ -155,7 +159,8 @@ def _on_cluster(address: str, jobs: Sequence[Job], batch: BatchOptions, progress
 def _report(outcomes: Sequence[FileOutcome], options: argparse.Namespace, console: Console) -> None:
     """Say what happened: failures last, where they are seen."""
     if options.json:
-        document: dict[str, Any] = {"model": options.model, "results": [asdict(outcome) for outcome in outcomes]}
+        models = {"model": options.model, **({"then": options.then} if options.then else {})}
+        document: dict[str, Any] = {**models, "results": [asdict(outcome) for outcome in outcomes]}
         print_json(document)
     for outcome in outcomes:
         if outcome.status == "done":

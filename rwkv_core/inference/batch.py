@@ -30,6 +30,7 @@ from rwkv_core.volume.dicom_seg import EXTENSION as DICOM_SEG
 from rwkv_core.volume.dicom_seg import Algorithm, check_dicom_seg, write_dicom_seg
 
 if TYPE_CHECKING:
+    from rwkv_core.inference.model_chain import ModelChain
     from rwkv_core.inference.segmenter import Segmenter
 
 
@@ -139,7 +140,7 @@ def _names(sources: Sequence[Path]) -> list[str]:
 
 
 def segment_file(
-    segmenter: "Segmenter | None",
+    segmenter: "Segmenter | ModelChain | None",
     source: Path,
     target: Path,
     options: BatchOptions,
@@ -149,7 +150,7 @@ def segment_file(
     """Read, segment, write. What goes wrong with the volume is part of the outcome, so that a batch goes on.
 
     Args:
-        segmenter: None where the source does not exist, which needs none to be told.
+        segmenter: one model or several in a row; None where the source does not exist, which needs none to be told.
         progress: called with a stage ("reading", "segmenting", "writing"), slices done and slices in all.
         cancel: asked between batches of slices, or an event that may be set.
 
@@ -192,8 +193,12 @@ def segment_file(
             record = write_provenance(target, source, volume, segmenter, result, options.segment, options.region)
         try:  # last: its presence means done
             if frames:
-                model = segmenter.bundle
-                made_by = Algorithm(name=model.config.title, model=model.config.id, sha256=weights_sha256(model))
+                models = [each.bundle for each in segmenter.segmenters]
+                made_by = Algorithm(
+                    name=", ".join(model.config.title for model in models),
+                    model=", ".join(model.config.id for model in models),
+                    sha256=", ".join(weights_sha256(model) for model in models),
+                )
                 write_dicom_seg(target, result.labelmap, frames, result.classes, made_by)
             else:
                 write_segmentation(target, result.labelmap, result.ijk_to_ras, result.classes)

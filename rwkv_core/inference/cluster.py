@@ -19,7 +19,7 @@ from rwkv_core.inference.batch import BatchOptions, segment_file
 from rwkv_core.vocabulary import FileOutcome, SegmentOptions
 
 if TYPE_CHECKING:
-    from rwkv_core.inference.segmenter import Segmenter
+    from rwkv_core.inference.model_chain import ModelChain
 
 _RETRIES = 2
 """New attempts at a task that failed for a reason that is not the volume's, such as a network share that was gone."""
@@ -58,9 +58,11 @@ def segment_on_cluster(
     """
     cancelled = as_question(cancel)
     tell = progress or (lambda done, total, workers: None)
-    if Path(options.segment.model).is_dir():
-        model = str(Path(options.segment.model).absolute())
-        options = replace(options, segment=replace(options.segment, model=model))
+    model, *then = (
+        str(Path(each).absolute()) if Path(each).is_dir() else each
+        for each in (options.segment.model, *options.segment.then)
+    )
+    options = replace(options, segment=replace(options.segment, model=model, then=tuple(then)))
     distributed, client = _connect(address)
     name = f"rwkv-unet-{uuid4().hex}"
     outcomes = [FileOutcome(input=str(source), output=str(target)) for source, target in jobs]
@@ -169,13 +171,17 @@ def _segment(source: str, target: str, options: BatchOptions, name: str) -> File
 
 
 @cache
-def _loaded(options: SegmentOptions) -> "Segmenter":
-    """Load a worker's model with its first task, and keep it."""
-    from rwkv_core.inference.segmenter import Segmenter
+def _loaded(options: SegmentOptions) -> "ModelChain":
+    """Load a worker's models with its first task, and keep them."""
+    from rwkv_core.inference.model_chain import ModelChain
 
-    return Segmenter.from_options(options)
+    return ModelChain.from_options(options)
 
 
 def _of_model(options: SegmentOptions) -> SegmentOptions:
     """Leave what makes another model: a batch with other smoothing does not load it again."""
-    return SegmentOptions(model=options.model, device=options.device, engine=options.engine, mode=options.mode)
+    return replace(
+        SegmentOptions(model=options.model, device=options.device, engine=options.engine, mode=options.mode),
+        then=options.then,
+        overlap=options.overlap,
+    )

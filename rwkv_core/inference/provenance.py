@@ -16,6 +16,7 @@ from rwkv_core.volume.dicom import frames_of
 
 if TYPE_CHECKING:
     from rwkv_core.bundle.bundle import Bundle
+    from rwkv_core.inference.model_chain import ModelChain
     from rwkv_core.inference.segmenter import Segmentation, Segmenter
 
 
@@ -28,7 +29,7 @@ def write_provenance(
     target: Path,
     source: Path,
     volume: Volume,
-    segmenter: "Segmenter",
+    segmenter: "Segmenter | ModelChain",
     result: "Segmentation",
     options: SegmentOptions,
     region: Region | None,
@@ -38,12 +39,18 @@ def write_provenance(
     Raises:
         StorageError: when it cannot be written.
     """
-    config = segmenter.bundle.config
+    models = [
+        {"id": each.bundle.config.id, "title": each.bundle.config.title, "sha256": weights_sha256(each.bundle)}
+        for each in segmenter.segmenters
+    ]
     record: dict[str, Any] = {
         "program": f"RWKV-UNet Segment {__version__}",
         "note": "For research, not for diagnosis.",
-        "model": {"id": config.id, "title": config.title, "sha256": weights_sha256(segmenter.bundle)},
-        "options": asdict(options) | {"model": config.id, "region": None if region is None else asdict(region)},
+        "model": models[0],
+        "then": models[1:],
+        "options": asdict(options)
+        | {"model": models[0]["id"], "then": [each["id"] for each in models[1:]]}
+        | {"region": None if region is None else asdict(region)},
         "device": str(segmenter.engine.device),
         "engine": segmenter.engine.name,
         "input": {

@@ -128,6 +128,11 @@ class Segmenter:
         """Load the model that options name; raises as the class."""
         return cls(options.model, options.device, options.mode, options.engine)
 
+    @property
+    def segmenters(self) -> tuple["Segmenter", ...]:
+        """Itself: of several models in a row, a `ModelChain` has them all."""
+        return (self,)
+
     def prepare(
         self, volume: Volume, any_modality: bool = False, measured: IntensityScale | None = None
     ) -> "PreparedVolume":

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rwkv_core.bundle.bundle import Bundle
     from rwkv_core.inference.segmenter import Segmenter
 
-KEPT = 2
+KEPT = 3
 """LoadedModels that stay loaded; with one more, the one that was not used for the longest time is dropped."""
 
 _log = logging.getLogger(__name__)

@@ -296,6 +296,8 @@ class Segmenting:
     def segment(self, request: SegmentRequest, job: Job, report: Reporter) -> SegmentResult:
         from rwkv_core.postprocess.cleaning import volumes_ml
 
+        if request.options.then:
+            raise InputError("Ask for one model at a time, and bring the answers together.")
         volume = self._folder.volume(request.volume)
         parts = Parts(volume.array.shape, request.region, request.slices)  # mistakes are told before a model is loaded
         model = self._models.get(request.options, report.stage, job.cancelled.is_set)
@@ -361,8 +363,13 @@ class Segmenting:
             CancelledError: when the job was cancelled; nothing was written.
         """
         from rwkv_core.inference.batch import segment_file
+        from rwkv_core.inference.model_chain import ModelChain
 
-        model = self._models.get(request.options, report.stage, job.cancelled.is_set)
+        models = [
+            self._models.get(each, report.stage, job.cancelled.is_set).segmenter
+            for each in request.options.of_each_model()
+        ]
+        chain = ModelChain(models, request.options.overlap)
         count = report.counter("segment")
 
         def tell(stage: str, done: int, total: int) -> None:
@@ -372,7 +379,7 @@ class Segmenting:
                 report.stage("read" if stage == "reading" else "write")
 
         paths = Path(request.input), Path(request.output)
-        outcome = segment_file(model.segmenter, *paths, _batch_options(request), tell, job.cancelled)
+        outcome = segment_file(chain, *paths, _batch_options(request), tell, job.cancelled)
         if outcome.error:
             return Failure.of_report(request.id, outcome.error)
         return SegmentFileResult(id=request.id, file=outcome)

@@ -11,7 +11,7 @@ from RWKVUNetSegmentLib.EventLoop import later
 from RWKVUNetSegmentLib.Panels import TimeInWords
 from RWKVUNetSegmentLib.Panels.FolderChoice import FolderChoice
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors, showTable
-from RWKVUNetSegmentLib.Panels.ParameterNode import optionsOf
+from RWKVUNetSegmentLib.Panels.ParameterNode import OverlapRule, optionsOf, thenModelsOf
 from RWKVUNetSegmentLib.Scene.InputVolume import isValid
 from RWKVUNetSegmentLib.Segmentation.BatchLogic import BatchResult, ItemState
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import RunState
@@ -51,12 +51,14 @@ class BatchPanel(Panel):
         if self.fromScene:
             if not self._ticked():
                 return False, _("Load volumes, and tick those to segment.")
-            return self.logic.models.canSegment(node.model)
+            return self.canUse(optionsOf(node))
         if not node.batchInputFolder or not Path(node.batchInputFolder).is_dir():
             return False, _("Choose the folder with the scans.")
         if not node.batchOutputFolder:
             return False, _("Choose a folder for the results.")
-        return self.logic.models.canSegment(node.model)
+        if thenModelsOf(node) and node.overlap is OverlapRule.BOTH:
+            return False, _("Files hold one label per voxel: choose which of the models keeps overlaps.")
+        return self.canUse(optionsOf(node))
 
     def updateFromState(self) -> None:
         ui, node = self.ui, self.parameterNode

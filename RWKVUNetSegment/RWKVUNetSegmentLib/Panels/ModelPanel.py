@@ -12,6 +12,7 @@ from rwkv_core.vocabulary import ModelEntry
 from rwkv_core.worker.protocol import Progress
 from RWKVUNetSegmentLib.EventLoop import later
 from RWKVUNetSegmentLib.Panels import TimeInWords
+from RWKVUNetSegmentLib.Panels.FurtherModels import FurtherModels
 from RWKVUNetSegmentLib.Panels.MoreModelsDialog import MoreModelsDialog
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
 from RWKVUNetSegmentLib.Segmentation import ModelDescription
@@ -29,6 +30,7 @@ class ModelPanel(Panel):
     def setup(self) -> None:
         ui = self.ui
         self._refreshError = ""
+        self._further = FurtherModels(ui, self.logic)
         header = ui.modelTree.header()
         header.setStretchLastSection(False)
         header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
@@ -94,6 +96,8 @@ class ModelPanel(Panel):
         self.updateFromState()
 
     def updateFromState(self) -> None:
+        self._further.parameterNode = self.parameterNode
+        self._further.updateFromState()
         self._showSelection()
         ui, models, selected = self.ui, self.logic.models, self.selected
         busy = models.busy

@@ -9,6 +9,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import DeviceError, InputError, RWKVUNetError
+from rwkv_core.vocabulary import SegmentOptions
 from RWKVUNetSegmentLib.Scene.InputVolume import OTHER, modalityOf, rememberModality
 
 
@@ -63,6 +64,14 @@ class Panel:
         """Say in a control's tooltip what it does, or why it cannot be used."""
         hint = self._hints.setdefault(button.name, button.toolTip)
         button.toolTip = hint if possible else reason
+
+    def canUse(self, options: SegmentOptions) -> tuple[bool, str]:
+        """Whether all models that options name are here and segment, and else why not."""
+        for each in options.of_each_model():
+            possible, reason = self.logic.models.canSegment(each.model)
+            if not possible:
+                return False, reason
+        return True, ""
 
     def fits(self, volume: Any, modelID: str, question: str) -> bool | None:
         """Whether a model was made for a volume's modality. Asks where nothing is known, once for each volume.

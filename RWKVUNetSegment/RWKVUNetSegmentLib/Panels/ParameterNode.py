@@ -2,7 +2,7 @@
 
 import enum
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import slicer
@@ -59,19 +59,37 @@ class Pipeline(enum.Enum):
         return {Pipeline.BEST: _("Best"), Pipeline.PAPER: _("As published")}[self]
 
 
+class OverlapRule(enum.Enum):
+    """What becomes of a voxel in which two models find different structures."""
+
+    LATER = "later"
+    EARLIER = "earlier"
+    BOTH = "both"
+
+    def label(self) -> str:
+        return {
+            OverlapRule.LATER: _("Overlaps: the later stays"),
+            OverlapRule.EARLIER: _("Overlaps: the earlier stays"),
+            OverlapRule.BOTH: _("Overlaps: keep both"),
+        }[self]
+
+
 @parameterNodeWrapper
 class RWKVUNetSegmentParameterNode:
     """What the panel shows and the scene keeps.
 
-    firstSlice and lastSlice count from 1, as people do; a last slice beyond the volume means its end. For
-    training: trainingOmittedClasses is a JSON list, classes are learned unless their tick was taken away;
-    trainingModel empty and trainingEpochs 0 leave it to the recipe; trainingRunsFolder empty means the default one;
-    trainingRun is the run shown. The segmentations to learn from are node references.
+    firstSlice and lastSlice count from 1, as people do; a last slice beyond the volume means its end. thenModels is a
+    JSON list of the models that follow the first one. For training: trainingOmittedClasses is a JSON list, classes are
+    learned unless their tick was taken away; trainingModel empty and trainingEpochs 0 leave it to the recipe;
+    trainingRunsFolder empty means the default one; trainingRun is the run shown. The segmentations to learn from are
+    node references.
     """
 
     inputVolume: slicer.vtkMRMLScalarVolumeNode
     outputSegmentation: slicer.vtkMRMLSegmentationNode
     model: str = "default"
+    thenModels: str = "[]"
+    overlap: OverlapRule = OverlapRule.LATER
     device: str = "auto"
     engine: str = "auto"
     mode: Pipeline = Pipeline.BEST
@@ -130,7 +148,23 @@ def optionsOf(node: RWKVUNetSegmentParameterNode, anyModality: bool = False) -> 
         smoothing=float(node.smoothing),
         average={Preference.MODEL: None, Preference.YES: True, Preference.NO: False}[node.average],
         any_modality=anyModality,
+        then=thenModelsOf(node),
+        overlap=node.overlap.value,
     )
+
+
+def thenModelsOf(node: RWKVUNetSegmentParameterNode) -> tuple[str, ...]:
+    """Ids of the models that follow the first one; those of a scene that was edited by hand are none."""
+    try:
+        models = [str(each) for each in json.loads(node.thenModels)]
+    except (TypeError, ValueError):
+        return ()
+    return tuple(each for each in dict.fromkeys(models) if each != node.model)
+
+
+def setThenModels(node: RWKVUNetSegmentParameterNode, models: Iterable[str]) -> None:
+    """Choose the models that follow the first one."""
+    node.thenModels = json.dumps(list(models))
 
 
 def _regionOf(node: RWKVUNetSegmentParameterNode) -> Any:

@@ -64,7 +64,7 @@ class PreviewPanel(Panel):
     def _parameters(self) -> PreviewParameters:
         node = self.parameterNode
         anyway = self._anyway == (node.model, modalityOf(node.inputVolume))
-        return PreviewParameters(node.inputVolume, optionsOf(node, anyway).of_slices())
+        return PreviewParameters(node.inputVolume, optionsOf(node, anyway).of_each_model()[0].of_slices())
 
     def onToggled(self, on: bool) -> None:
         preview = self.logic.interactive.preview

@@ -10,8 +10,7 @@ from rwkv_core.errors import RWKVUNetError
 from RWKVUNetSegmentLib.EventLoop import later
 from RWKVUNetSegmentLib.Panels import TimeInWords
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
-from RWKVUNetSegmentLib.Panels.ParameterNode import parametersOf
-from RWKVUNetSegmentLib.Scene.InputVolume import modalityOf
+from RWKVUNetSegmentLib.Panels.ParameterNode import optionsOf, parametersOf
 from RWKVUNetSegmentLib.Scene.SampleData import SAMPLE_NAME
 from RWKVUNetSegmentLib.Segmentation.ModelTimes import rememberTime
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import (
@@ -77,7 +76,7 @@ class SegmentPanel(Panel):
             return False, reason
         if not installed:  # nor are the models known yet
             return True, ""
-        return self.logic.models.canSegment(self.parameterNode.model, modalityOf(self.parameterNode.inputVolume))
+        return self.canUse(optionsOf(self.parameterNode))
 
     def updateFromState(self) -> None:
         if self._awaiting is not None:
@@ -137,10 +136,12 @@ class SegmentPanel(Panel):
             return
         with showErrors(_("The segmentation could not be started.")):
             parameters = parametersOf(self.parameterNode)
-            fits = self.fits(parameters.inputVolume, parameters.options.model, _("Segment anyway?"))
-            if fits is None:
-                return
-            parameters.options = replace(parameters.options, any_modality=not fits)
+            for each in parameters.options.of_each_model():
+                fits = self.fits(parameters.inputVolume, each.model, _("Segment anyway?"))
+                if fits is None:
+                    return
+                if not fits:
+                    parameters.options = replace(parameters.options, any_modality=True)
             parameters.keep = True  # for the section Interactive
             self._start(parameters)
 

@@ -62,7 +62,10 @@ class BatchLogic:
         """
         options = replace(options or SegmentOptions(), **changes)
         # Not the device and engine: they change the time, and not the answer.
-        settings = json.dumps([options.model, options.mode, options.average, options.islands, options.smoothing])
+        several = [options.then, options.overlap] if options.then else []
+        settings = json.dumps(
+            [options.model, options.mode, options.average, options.islands, options.smoothing, *several]
+        )
         batch = self._newBatch(_("Segmented volumes"), onProgress, onFinished)
         nodes = {}
         for volume in inputVolumes:

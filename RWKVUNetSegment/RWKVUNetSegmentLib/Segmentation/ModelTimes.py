@@ -16,6 +16,8 @@ def rememberTime(result: SegmentationResult) -> None:
     parameters = result.parameters
     if result.state != RunState.COMPLETED or parameters.region is not None or parameters.inputVolume is None:
         return
+    if parameters.options.then:  # it says nothing about each of them
+        return
     seconds = result.timings.get("total", 0.0) - sum(result.timings.get(stage, 0.0) for stage in _STARTING)
     voxels = _voxelsOf(parameters.inputVolume)
     if seconds > 0 and voxels:

@@ -39,6 +39,7 @@ class KeptResult:
         fixed: slices that were spread: they are the user's, and stay.
         processing: that was done to it.
         device, engine: that were chosen for it.
+        several: several models in a row made it; the worker keeps none of their probabilities.
     """
 
     request: int | None
@@ -54,6 +55,7 @@ class KeptResult:
     processing: PostProcessing = field(default_factory=PostProcessing)
     device: str = "auto"
     engine: str = "auto"
+    several: bool = False
 
     @property
     def inside(self) -> tuple[slice, slice, slice]:
@@ -121,7 +123,7 @@ class ResultLogic:
         self.adopt(
             KeptResult(
                 result.kept, session, volume, node, options.model, result.box, result.classes, labels, labels,
-                device=options.device, engine=options.engine,
+                device=options.device, engine=options.engine, several=bool(options.then),
             )
         )  # fmt: skip
 
@@ -142,6 +144,8 @@ class ResultLogic:
         """Whether the worker keeps the result, and else why it does not."""
         if self.current is None:
             return False, _("Press Segment first.")
+        if self.current.several:
+            return False, _("Several models made this result. Segment with one of them to change its answer here.")
         if self.current.request is None and self.current.session is None:
             return False, _("This result is too large for that. Segment a box (ROI) that you choose under Advanced.")
         if self.current.request is None or self.current.session is not self.client.session:

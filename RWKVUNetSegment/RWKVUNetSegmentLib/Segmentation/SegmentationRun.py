@@ -1,8 +1,12 @@
-"""One segmentation of one volume node: the volume goes to the worker, the labels come back into the scene."""
+"""One segmentation of one volume node: the volume goes to the worker, the labels come back into the scene.
+
+Several models in a row are asked one after another about the same volume; what they answer is written together, once
+the last one has answered.
+"""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
+from rwkv_core.inference.overlaps import LabeledBy, combine
 from rwkv_core.vocabulary import Region, SegmentClass, SegmentOptions, StructureVolume
 from rwkv_core.worker.arrays import geometry_of
 from rwkv_core.worker.protocol import Progress, SegmentRequest, SegmentResult, VolumeFile
@@ -42,10 +47,10 @@ class SegmentationParameters:
     Attributes:
         inputVolume: vtkMRMLScalarVolumeNode.
         outputSegmentation: vtkMRMLSegmentationNode; None for a new one, "<volume> segmentation".
-        options: model, device, and what is done with the answer. Single slices are never averaged.
+        options: model, further ones, device, and what is done with the answer. Single slices are never averaged.
         region: None (all), a `RegionOfInterest`, a ROI node or a slice node.
         show3D: show the result in 3D views.
-        keep: the worker keeps the probabilities, for `InteractiveLogic`.
+        keep: the worker keeps the probabilities, for `InteractiveLogic`; of several models in a row it keeps none.
     """
 
     inputVolume: Any = None
@@ -185,6 +190,11 @@ class SegmentationRun:
         self._ticket: WorkerTicket | None = None
         self._giveUp: Callable[[], None] | None = None
         self._file = self._answered = ""
+        self._models = result.parameters.options.of_each_model()
+        self._answers: list[tuple[SegmentResult, np.ndarray]] = []
+        self._asked = 0.0
+        self._volume: InputVolume.InputVolume | None = None
+        self._region: RegionOfInterest | None = None
         self._started = time.perf_counter()
 
     def start(self, others: int) -> None:
@@ -199,9 +209,10 @@ class SegmentationRun:
             later(lambda: self._fail(InputError(reason)))
             return
         volume = InputVolume.InputVolume.fromNode(parameters.inputVolume)
-        region = regionFrom(parameters.inputVolume, parameters.region)
+        self._region = regionFrom(parameters.inputVolume, parameters.region)
+        self._volume = replace(volume, array=volume.array[:0])  # its voxels are in the file; the node may let them go
         self._step("send", _("Handing the volume over"))
-        self._giveUp = self._client.put(volume.array, lambda file: self._ask(file, volume, region, others), self._fail)
+        self._giveUp = self._client.put(volume.array, lambda file: self._begin(file, others), self._fail)
         self.result.logPath = self._client.logPath
 
     def concerns(self, node: Any) -> bool:
@@ -229,21 +240,27 @@ class SegmentationRun:
         self._onProgress = self._onFinished = None
         self._finish(RunState.CANCELLED)
 
-    def _ask(self, file: str, volume: InputVolume.InputVolume, region: RegionOfInterest, others: int) -> None:
-        parameters = self.result.parameters
+    def _begin(self, file: str, others: int) -> None:
         self._giveUp = None
         self._file = file
         self.result.state = RunState.RUNNING
         self.result.timings["send"] = time.perf_counter() - self._started
         self._step("wait", _("Waiting for another run") if others else _("Starting"))
+        self._ask()
+
+    def _ask(self) -> None:
+        """Ask the next model."""
+        volume, region = self._volume, self._region
+        assert volume is not None and region is not None
+        self._asked = time.perf_counter()
         request = SegmentRequest(
             volume=VolumeFile(
-                file=file, ijk_to_ras=geometry_of(volume.ijkToWorld), name=volume.name, modality=volume.modality
+                file=self._file, ijk_to_ras=geometry_of(volume.ijkToWorld), name=volume.name, modality=volume.modality
             ),
-            options=parameters.options,
+            options=self._models[len(self._answers)],
             region=region.box,
             slices=region.slices,
-            keep=parameters.keep,
+            keep=self.result.parameters.keep and len(self._models) == 1,
         )
         self._ticket = self._client.ask(request, self._onWorkerProgress, self._onResult, self._fail)
         self.result.logPath = self._client.logPath
@@ -256,30 +273,55 @@ class SegmentationRun:
             "segment": _("Segmenting"),
             "write": _("Handing the result over"),
         }
-        text = words.get(progress.stage, progress.stage)
-        self._step(progress.stage, text, progress.done, progress.total, progress.seconds_left)
+        text, left = words.get(progress.stage, progress.stage), progress.seconds_left
+        before, models = len(self._answers), len(self._models)
+        if models > 1:
+            text = _("{action} (model {number} of {count})").format(action=text, number=before + 1, count=models)
+        if left is not None:  # the models that follow may take as long as this one
+            left += (models - before - 1) * (time.perf_counter() - self._asked + left)
+        done, total = before * progress.total + progress.done, models * progress.total
+        self._step(progress.stage, text, done, total, left)
 
     def _onResult(self, answer: SegmentResult) -> None:
-        self._discardVolume()
         self._answered = answer.labelmap or ""
         if self.result.finished:
+            self._discardVolume()
             self._discardAnswer()
             return
         # In memory: a file that is mapped cannot be deleted on Windows.
         labelmap = np.array(self._client.read(answer.labelmap or ""))
         self._discardAnswer()
+        self._answers.append((answer, labelmap))
+        if len(self._answers) < len(self._models):
+            self._ask()
+            return
+        self._discardVolume()
         self._step("import", _("Writing the segmentation"))
-        self._giveUp = later(lambda: deliver(lambda labels: self._import(answer, labels), self._fail, labelmap))
+        self._giveUp = later(lambda: deliver(lambda answers: self._import(answers), self._fail, self._answers))
 
-    def _import(self, answer: SegmentResult, labelmap: np.ndarray) -> None:
+    def _layers(self, answers: Sequence[tuple[SegmentResult, np.ndarray]]) -> tuple[LabeledBy, ...]:
+        """What is to be written: the answer of the model, or those of several by the rule for overlaps."""
+        parts = [LabeledBy(labelmap, answer.classes, answer.volumes) for answer, labelmap in answers]
+        if len(parts) == 1:
+            return tuple(parts)
+        voxel = abs(float(np.linalg.det(np.array(answers[0][0].ijk_to_ras)[:3, :3]))) / 1000
+        return combine(parts, self.result.parameters.options.overlap, voxel)
+
+    def _import(self, answers: Sequence[tuple[SegmentResult, np.ndarray]]) -> None:
         self._giveUp = None
         began = time.perf_counter()
         parameters, result = self.result.parameters, self.result
-        node = parameters.outputSegmentation
-        part = LabelledPart(labelmap, answer.region, answer.classes, answer.slices)
+        node, answer = parameters.outputSegmentation, answers[-1][0]
+        layers = self._layers(answers)
+        segmentIDs: dict[int, str] = {}
+        refused: list[str] = []
         try:
             node = node or self._writer.newNode(parameters.inputVolume)
-            written = self._writer.write(node, parameters.inputVolume, part)
+            for number, layer in enumerate(layers):  # all of them are one undo step
+                part = LabelledPart(layer.labelmap, answer.region, layer.classes, answer.slices)
+                written = self._writer.write(node, parameters.inputVolume, part, undoable=number == 0)
+                segmentIDs |= written.segmentIDs
+                refused += written.warnings
             if parameters.show3D:
                 self._writer.show3D(node)
         except Exception:
@@ -287,16 +329,19 @@ class SegmentationRun:
                 slicer.mrmlScene.RemoveNode(node)
             raise  # told to `_fail`, whatever it is
         result.node = node
-        result.segmentIDs = written.segmentIDs
-        result.classes = answer.classes
+        result.segmentIDs = segmentIDs
+        result.classes = tuple(entry for layer in layers for entry in layer.classes)
         if not answer.slices:
             result.kept, result.box = answer.id if answer.kept else None, answer.region
-        result.volumes = answer.volumes
+        result.volumes = tuple(row for layer in layers for row in layer.volumes)
         if not answer.slices:
-            rememberMeasured(node, written.segmentIDs, answer.volumes)
+            rememberMeasured(node, segmentIDs, result.volumes)
         result.device, result.engine = answer.device, answer.engine
-        result.warnings = [*answer.warnings, *written.warnings]
-        result.timings |= answer.timings | {"import": time.perf_counter() - began}
+        result.warnings = list(dict.fromkeys([*(text for one, _labels in answers for text in one.warnings), *refused]))
+        for one, _labels in answers:
+            for stage, seconds in one.timings.items():
+                result.timings[stage] = result.timings.get(stage, 0.0) + seconds
+        result.timings["import"] = time.perf_counter() - began
         self._finish(RunState.COMPLETED)
 
     def _fail(self, error: RWKVUNetError) -> None:
