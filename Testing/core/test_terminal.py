@@ -90,3 +90,16 @@ def test_a_reader_that_has_seen_enough_ends_a_command_quietly(arguments):
     run.stderr.close()
     assert run.wait() in (0, 141)  # argparse takes no notice
     assert words == ""
+
+
+def test_a_damaged_header_is_told_once_and_by_us(tmp_path):
+    """ITK's reader of MetaImage writes lines of its own on the standard error."""
+    scan = tmp_path / "scan.mha"
+    scan.write_bytes(b"ObjectType = Image\nNDims = 3\nDimSize = 2 3 4\nElementType = MET_SHORT\n\n" + bytes(48))
+    lines = {}
+    for debug in ((), ("--debug",)):
+        run = rwkv_unet(*debug, "segment", scan, "-o", tmp_path / "out.nii.gz", stderr=subprocess.PIPE)
+        lines[debug] = run.communicate()[1]
+        assert run.returncode == 1
+    assert lines[()].strip().startswith(f"Error: {scan} cannot be read") and "Meta" not in lines[()]
+    assert lines[()].count(str(scan)) == 1 and len(lines[("--debug",)]) > len(lines[()])

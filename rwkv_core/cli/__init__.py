@@ -4,11 +4,12 @@ import json
 import logging
 import re
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict
 from importlib import import_module
 
 from rwkv_core import __version__
-from rwkv_core.cli.terminal import PIPE_CLOSED, Console, LogFormatter, Parser, PipeClosedError, closing_pipes
+from rwkv_core.cli.terminal import PIPE_CLOSED, Console, LogFormatter, Parser, PipeClosedError, closing_pipes, without_native_messages
 from rwkv_core.errors import CancelledError, ErrorReport, RWKVUNetError
 from rwkv_core.packages import missing
 
@@ -31,9 +32,11 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # a Windows console may not hold every letter of a path
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    given = sys.argv[1:] if arguments is None else arguments
+    whole = arguments is not None or "train" in given or "--debug" in given  # other processes, or libraries, may say why
     try:
-        with closing_pipes():
-            return _run(sys.argv[1:] if arguments is None else arguments)
+        with nullcontext() if whole else without_native_messages(), closing_pipes():
+            return _run(given)
     except PipeClosedError:
         return PIPE_CLOSED
 

@@ -176,9 +176,11 @@ def _report(outcomes: Sequence[FileOutcome], options: argparse.Namespace, consol
         console.print(f"{skipped} skipped: already there (--overwrite segments them again).")
     failed = [(outcome.input, outcome.error) for outcome in outcomes if outcome.error]
     if failed:
-        console.print(f"{len(failed)} of {len(outcomes)} failed:", style="bold red")
+        heading = "Error:" if len(outcomes) == 1 else f"{len(failed)} of {len(outcomes)} failed:"
+        console.print(heading, style="bold red", end=" " if len(outcomes) == 1 else "\n")
     for source, error in failed:
-        console.print(f"  {source}: {error.message} {advice(error.hint, error.remedy)}".rstrip(), markup=False)
+        named = error.message if source in error.message else f"{source}: {error.message}"
+        console.print(f"{named}\n{advice(error.hint, error.remedy)}".rstrip(), markup=False)
 
 
 def _progress(console: Console) -> Progress:

@@ -1,6 +1,7 @@
 """What reaches a terminal: no escape codes from names or headers, JSON for any program, pipes that may close."""
 
 import argparse
+import faulthandler
 import json
 import logging
 import os
@@ -81,6 +82,34 @@ def closing_pipes() -> Iterator[None]:
         if not any(closed):
             raise
         raise PipeClosedError from None
+
+
+@contextmanager
+def without_native_messages() -> Iterator[None]:
+    """Around a command of a process of its own: what C libraries write past Python does not reach the terminal.
+
+    ITK's readers print lines of their own about a damaged header, beside the error that Python raises and tells. A crash
+    is still told, by `faulthandler`.
+    """
+    try:
+        terminal = os.dup(sys.stderr.fileno())
+    except (OSError, ValueError):  # no file, as in a process without a console
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    with os.fdopen(terminal, "w", buffering=1, encoding=sys.stderr.encoding, errors="replace") as stream:
+        before, sys.stderr = sys.stderr, stream
+        before.flush()
+        os.dup2(nowhere, before.fileno())
+        os.close(nowhere)
+        faulthandler.enable(stream)
+        try:
+            yield
+        finally:
+            stream.flush()
+            os.dup2(terminal, before.fileno())
+            faulthandler.disable()
+            sys.stderr = before
 
 
 def _has_closed(stream: IO[str]) -> bool:
