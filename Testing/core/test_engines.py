@@ -12,7 +12,7 @@ import torch
 
 from rwkv_core import build_network, make_engine
 from rwkv_core.compiled_cache import CompiledCache
-from rwkv_core.engines import openvino_engine, why_unavailable
+from rwkv_core.engines import availability, openvino_engine, why_unavailable
 from rwkv_core.engines.graphs import make_graph
 from rwkv_core.engines.grid_wkv import SAFE_EXPONENT, GridWKV
 from rwkv_core.engines.numpy_ops import NumPyOps
@@ -282,6 +282,26 @@ def test_auto_takes_torch_where_openvino_is_missing(monkeypatch):
     assert make_engine(NetworkWeights.of(network), "cpu").name == "numpy"
     with pytest.raises(DeviceError, match=r"PyTorch is not installed.*\[torch\]"):
         make_engine(NetworkWeights.of(network), "cpu", engine="torch")
+
+
+@pytest.mark.parametrize("survives", [False, True])
+def test_a_processor_that_openvino_kills(survives, tmp_path, monkeypatch, caplog):
+    """The stand-in of OpenVINO ends its process as an unknown instruction does."""
+    monkeypatch.setattr(availability, "_lacks_avx2", lambda: True)
+    code = "Core = dict" if survives else "import os; os.kill(os.getpid(), 4)"
+    (tmp_path / "openvino.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "openvino", raising=False)
+    availability._survives.cache_clear()
+    try:
+        reason = why_unavailable("openvino")
+        assert reason == "" if survives else "does not start on this processor, which has no AVX2" in reason
+        if not survives:
+            with caplog.at_level(logging.WARNING):
+                assert make_engine(random_network(), "cpu").name == "torch"
+            assert "no AVX2" in caplog.text
+    finally:
+        availability._survives.cache_clear()
 
 
 @needs_openvino

@@ -1,6 +1,8 @@
 """Which devices and engines this machine has, and why it lacks the others."""
 
 import ctypes
+import os
+import subprocess
 import sys
 from functools import cache
 
@@ -93,11 +95,41 @@ def why_unavailable(name: str) -> str:
 def _why_no_openvino() -> str:
     if not is_installed("openvino"):
         return "OpenVINO is not installed (pip install openvino)"
+    if _lacks_avx2() and not _survives("import openvino; openvino.Core()"):
+        return "OpenVINO is installed, but does not start on this processor, which has no AVX2"
     try:
         import_openvino().Core()
     except Exception as error:  # missing system libraries, an instruction that the processor does not have, ...
         return f"OpenVINO is installed, but does not start on this machine ({' '.join(str(error).split())[:200]})"
     return ""
+
+
+@cache
+def _lacks_avx2() -> bool:
+    """Whether this is an x86 processor from before 2013, or one that a virtual machine or Rosetta makes look like it."""
+    from numpy._core._multiarray_umath import __cpu_features__ as features  # behind numpy.show_runtime()
+
+    return bool(features.get("SSE2", False)) and not features.get("AVX2", False)
+
+
+@cache
+def _survives(code: str) -> bool:
+    """Whether a Python of its own runs this to the end: an unknown instruction kills a process without an exception."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    quiet = subprocess.DEVNULL
+    try:
+        run = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            stdin=quiet,
+            stdout=quiet,
+            stderr=quiet,
+            timeout=120,
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # else a console flashes
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return run.returncode == 0
 
 
 def _why_no_gpu() -> str:
