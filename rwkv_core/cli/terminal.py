@@ -88,8 +88,8 @@ def closing_pipes() -> Iterator[None]:
 def without_native_messages() -> Iterator[None]:
     """Around a command of a process of its own: what C libraries write past Python does not reach the terminal.
 
-    ITK's readers print lines of their own about a damaged header, beside the error that Python raises and tells. A crash
-    is still told, by `faulthandler`.
+    ITK's readers print lines of their own about a damaged header, beside the error that Python raises and tells. A
+    crash is still told, by `faulthandler`.
     """
     try:
         terminal = os.dup(sys.stderr.fileno())

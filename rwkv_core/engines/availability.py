@@ -106,7 +106,7 @@ def _why_no_openvino() -> str:
 
 @cache
 def _lacks_avx2() -> bool:
-    """Whether this is an x86 processor from before 2013, or one that a virtual machine or Rosetta makes look like it."""
+    """Whether this is an x86 processor from before 2013, or looks like one in a virtual machine or under Rosetta."""
     from numpy._core._multiarray_umath import __cpu_features__ as features  # behind numpy.show_runtime()
 
     return bool(features.get("SSE2", False)) and not features.get("AVX2", False)
