@@ -9,7 +9,15 @@ from dataclasses import asdict
 from importlib import import_module
 
 from rwkv_core import __version__
-from rwkv_core.cli.terminal import PIPE_CLOSED, Console, LogFormatter, Parser, PipeClosedError, closing_pipes, without_native_messages
+from rwkv_core.cli.terminal import (
+    PIPE_CLOSED,
+    Console,
+    LogFormatter,
+    Parser,
+    PipeClosedError,
+    closing_pipes,
+    without_native_messages,
+)
 from rwkv_core.errors import CancelledError, ErrorReport, RWKVUNetError
 from rwkv_core.packages import missing
 
@@ -33,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     given = sys.argv[1:] if arguments is None else arguments
-    whole = arguments is not None or "train" in given or "--debug" in given  # other processes, or libraries, may say why
+    whole = arguments is not None or "train" in given or "--debug" in given  # others may say why
     try:
         with nullcontext() if whole else without_native_messages(), closing_pipes():
             return _run(given)
