@@ -5,6 +5,9 @@ import os
 import subprocess
 import sys
 from functools import cache
+from typing import Any
+
+import numpy as np
 
 from rwkv_core.engines.openvino_ops import import_openvino
 from rwkv_core.errors import DeviceError
@@ -107,8 +110,8 @@ def _why_no_openvino() -> str:
 @cache
 def _lacks_avx2() -> bool:
     """Whether this is an x86 processor from before 2013, or looks like one in a virtual machine or under Rosetta."""
-    from numpy._core._multiarray_umath import __cpu_features__ as features  # behind numpy.show_runtime()
-
+    core: Any = getattr(np, "_core", None) or np.core  # NumPy 2, 1
+    features = getattr(core._multiarray_umath, "__cpu_features__", {})  # as numpy.show_runtime() prints them
     return bool(features.get("SSE2", False)) and not features.get("AVX2", False)
 
 
