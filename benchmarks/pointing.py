@@ -101,6 +101,9 @@ def main() -> None:
             return done(), turns.longest
 
         view = goTo(volume, SliceIndex("K", options.slices // 2))
+        manager = slicer.app.layoutManager()
+        for name in manager.sliceViewNames():
+            manager.sliceWidget(name).sliceView().interactor()  # a Slicer that is looked at has its views already
         turns.begin()
         start = time.perf_counter()
         pointing.arm()

@@ -423,6 +423,55 @@ def test_accept_while_the_answer_is_on_its_way(pointing):
     assert np.array_equal(pointing.mask(), disk((18, 12, 4)))
 
 
+def test_nothing_is_lost_while_the_tool_gets_ready(pointing):
+    """Clicks in three slices, for two structures, before the first answer: each slice gets its own."""
+    (pointing.user.folder / "hold").touch()
+    pointing.ui.pointButton.click()
+    for voxel in ((8, 6, 4), (18, 12, 4), (8, 6, 5)):
+        view = pointing.look(voxel[2])
+        QTest.mouseClick(view, Qt.LeftButton, Qt.NoModifier, pointing.at(view, voxel))
+        bench.process_events()
+    assert "comes next" in pointing.ui.promptStatusLabel.text
+    QTest.keyClick(view, Qt.Key_N)
+    view = pointing.look(6)
+    QTest.mouseClick(view, Qt.LeftButton, Qt.NoModifier, pointing.at(view, (10, 16, 6)))
+    QTest.keyClick(view, Qt.Key_Return)
+    bench.process_events()
+    (pointing.user.folder / "go").touch()
+    pointing.rest()
+    first = disk((8, 6, 4)) | disk((18, 12, 4)) | disk((8, 6, 5))
+    assert np.array_equal(pointing.mask(), first)
+    assert np.array_equal(pointing.mask("Structure 2"), disk((10, 16, 6)))
+    assert pointing.markers == [] and pointing.ui.promptStatusLabel.text.endswith("is accepted.")
+
+
+def test_what_still_waits_can_be_taken_back(pointing):
+    pointing.arm()
+    (pointing.user.folder / "hold").touch()
+    for voxel in ((8, 6, 4), (18, 12, 5), (8, 6, 6)):
+        view = pointing.look(voxel[2])
+        QTest.mouseClick(view, Qt.LeftButton, Qt.NoModifier, pointing.at(view, voxel))
+        bench.process_events()
+    QTest.keyClick(view, Qt.Key_Z, Qt.ControlModifier)
+    (pointing.user.folder / "go").touch()
+    pointing.rest()
+    assert np.array_equal(pointing.mask(), disk((8, 6, 4)) | disk((18, 12, 5)))
+
+
+def test_what_was_to_come_after_a_failed_answer_does_not_come(pointing):
+    pointing.arm()
+    (pointing.user.folder / "hold").touch()
+    for voxel in ((8, 6, 4), (18, 12, 5)):
+        view = pointing.look(voxel[2])
+        QTest.mouseClick(view, Qt.LeftButton, Qt.NoModifier, pointing.at(view, voxel))
+        bench.process_events()
+    bench.wait_until(lambda: pointing.user.asked("PromptRequest") == 2)
+    pointing.user.logic.segmentation.client.kill("The test ended it.")
+    pointing.rest()
+    assert "The test ended it." in pointing.ui.promptStatusLabel.text and not pointing.mask().any()
+    assert pointing.markers == [("FiducialNode", "green", (8.0, 9.0, 16.0))], "to be dragged, or tried again"
+
+
 def test_an_oblique_view(pointing):
     pointing.arm()
     view = pointing.view("Yellow")

@@ -6,7 +6,8 @@ pointing.arm("point")                      # then click; T, E, N, R, V, Ctrl+Z, 
 pointing.accept(), pointing.propagate("both")
 
 Prompts belong to one slice. Pointing at another slice accepts the one before. One request is on its way at a time; what
-was pointed at meanwhile is asked for next, so the latest wins, and an answer to earlier prompts is dropped.
+was pointed at meanwhile is asked for next, so the latest wins, and an answer to earlier prompts is dropped. What goes
+beyond the slice or the structure that still waits for its answer comes right after it, in its turn.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from slicer.util import VTKObservationMixin
 from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
 from rwkv_core.vocabulary import SliceIndex
 from rwkv_core.worker.protocol import Progress
-from RWKVUNetSegmentLib.EventLoop import Timer, Waiter, asError, later
+from RWKVUNetSegmentLib.EventLoop import Timer, Waiter, asError
 from RWKVUNetSegmentLib.Interactive.PromptedSlice import (
     BOX,
     POINT,
@@ -95,7 +96,8 @@ class PromptLogic(VTKObservationMixin):
         self._writing = False
         self._given: dict[tuple[str, str], set[SliceIndex]] = {}
         self._propagation = Propagation(segmentation.writer, result, volume, self.requests, self._writes)
-        self._scripted = self._acceptsNext = False
+        self._scripted = False
+        self._queue: list[Callable[[], None]] = []
         self._axes: tuple[Any, Any] = (None, None)
         self._markers = PromptMarkers(self._onMarkersChanged)
         self._tool = PromptTool(Gestures(self._canBegin, self._onGesture, self._onGestureEnds, self._actions()))
@@ -110,7 +112,16 @@ class PromptLogic(VTKObservationMixin):
     @property
     def busy(self) -> bool:
         """Whether an answer is still to come."""
-        return self._awaited is not None or self._timer.active or self._paintTimer.active
+        return bool(self._queue) or self._asking or self._paintTimer.active
+
+    @property
+    def _asking(self) -> bool:
+        return self._awaited is not None or self._timer.active
+
+    @property
+    def _unanswered(self) -> bool:
+        """Whether accepting now would lose what was pointed at."""
+        return self.open and self._pointed.answer is None and self._asking
 
     @property
     def propagating(self) -> bool:
@@ -150,7 +161,7 @@ class PromptLogic(VTKObservationMixin):
     def canUndo(self) -> tuple[bool, str]:
         """Whether there is a prompt to take back, or something that was written before."""
         before = self.node is not None and self._segmentation.writer.canUndo(self.node)
-        return bool(self._earlier) or before, _("There is nothing to undo.")
+        return bool(self._queue or self._earlier) or before, _("There is nothing to undo.")
 
     def canPropagate(self) -> tuple[bool, str]:
         """Whether the slice that is looked at can be carried on, and else why not."""
@@ -179,6 +190,7 @@ class PromptLogic(VTKObservationMixin):
             return
         self._finish()
         if volume is not self.volume:
+            self._queue.clear()
             self.requests.forget()
         if self.node is not None:
             self._unwatch()
@@ -202,27 +214,31 @@ class PromptLogic(VTKObservationMixin):
 
     def choose(self, segmentID: str) -> None:
         """Point at the structure of a segment from now on; empty for a new one."""
-        if segmentID == self.segmentID:
+        if segmentID == self.segmentID and not self._queue:
             return
-        self._finish()
-        self.segmentID, self._newName, self._known = segmentID, "", None
-        self._say(_("Point at {name}.").format(name=self.structure))
+        self._inTurn(lambda: self._pointAt(segmentID, ""))
 
     def newSegment(self, name: str = "") -> None:
         """Accept, and point at another structure, which gets a segment with the first answer."""
-        self._finish()
-        self.segmentID, self._newName, self._known = "", name, None
-        self._say(_("Point at {name}.").format(name=self.structure))
+        self._inTurn(lambda: self._pointAt("", name))
 
     def nextStructure(self) -> None:
         """Accept, and point at the structure of the next segment; after the last one, at a new one."""
+        self._inTurn(self._pointAtNext)
+
+    def _pointAt(self, segmentID: str, name: str) -> None:
+        self._finish()
+        self.segmentID, self._newName, self._known = segmentID, name, None
+        self._say(_("Point at {name}.").format(name=self.structure))
+
+    def _pointAtNext(self) -> None:
         self._finish()
         ids = [one for one, _name in self.structures]
         at = ids.index(self.segmentID) + 1 if self.segmentID in ids else len(ids)
         if at < len(ids):
-            self.choose(ids[at])
+            self._pointAt(ids[at], "")
         elif self.segmentID:
-            self.newSegment()
+            self._pointAt("", "")
 
     def rename(self, name: str) -> None:
         """Name the structure; where Slicer's terminology knows the name, its codes and color come with it."""
@@ -317,6 +333,12 @@ class PromptLogic(VTKObservationMixin):
                     _("That is outside of the volume {name}.").format(name=self.volume.GetName()),
                     hint=_("Point at the scan."),
                 )
+        if self._slice is None or self._slice.key != where.key or self._queue:
+            self._inTurn(lambda: self._addIn(where, prompts))
+        else:
+            self._addIn(where, prompts)
+
+    def _addIn(self, where: PromptedSlice, prompts: Sequence[Prompt]) -> None:
         self._begin(where)
         where = self._slice  # type: ignore[assignment]  # begun just now
         flat = tuple(
@@ -340,6 +362,10 @@ class PromptLogic(VTKObservationMixin):
         possible, reason = self.canUndo()
         if not possible:
             raise InputError(reason)
+        if self._queue:
+            self._queue.pop()
+            self._say(_("Undone."))
+            return
         if not self._earlier:
             self._writes(lambda: self._segmentation.writer.undo(self.node))
             if self._segment() is None:
@@ -364,6 +390,7 @@ class PromptLogic(VTKObservationMixin):
 
     def clear(self) -> None:
         """Take away all prompts of this slice, and what they made. Can be undone."""
+        self._queue.clear()
         if self.open:
             self._change(Pointed())
 
@@ -376,10 +403,12 @@ class PromptLogic(VTKObservationMixin):
         possible, reason = self.canAccept()
         if not possible:
             raise InputError(reason)
-        if self.busy:
-            self._acceptsNext = True  # as soon as the answer is there
+        self._inTurn(self._acceptNow)
+
+    def _acceptNow(self) -> None:
+        if self._slice is None:
             return
-        words = self._slice.inWords  # type: ignore[union-attr]  # what is open has one
+        words = self._slice.inWords
         self._finish()
         self._say(_("{slice} is accepted.").format(slice=words))
 
@@ -515,6 +544,7 @@ class PromptLogic(VTKObservationMixin):
         self.nodeMade.clear()
         self.disarm()
         self._round += 1
+        self._queue.clear()
         self._markers.cleanup()
         for timer in (self._timer, self._paintTimer):
             timer.delete()
@@ -568,7 +598,6 @@ class PromptLogic(VTKObservationMixin):
     def _change(self, pointed: Pointed) -> None:
         """Something was given or taken away."""
         self._round += 1
-        self._acceptsNext = False
         self._earlier.append(self._pointed)
         self._pointed = pointed
         self._showMarkers()
@@ -679,6 +708,7 @@ class PromptLogic(VTKObservationMixin):
                 self._say(str(error), failed=True)
                 return
             self._tell()
+            self._goOn()
             return
         turn = self._awaited = object()
         round_ = self._round
@@ -688,9 +718,12 @@ class PromptLogic(VTKObservationMixin):
                 self._awaited = None
             if self._round != round_:
                 self._timer.start()
+            self._goOn()
             self.changed.emit()
 
         def fail(error: RWKVUNetError) -> None:
+            if self._round == round_:
+                self._queue.clear()  # it was meant to come after an answer
             over()
             if self._round == round_:
                 cancelled = isinstance(error, CancelledError)
@@ -720,9 +753,18 @@ class PromptLogic(VTKObservationMixin):
             self._say(_("Nothing was found there. Point at another place, or draw a box around it."))
         else:
             self._tell(*warnings)
-        if self._acceptsNext:
-            self._acceptsNext = False
-            later(self._told(self.accept))
+
+    def _inTurn(self, action: Callable[[], None]) -> None:
+        """Act now; while what was pointed at has no answer, right after it, since accepting it now would lose it."""
+        if self._queue or self._unanswered:
+            self._queue.append(self._told(action))
+            self._say(_("That comes next, as soon as the answer is there."))
+        else:
+            action()
+
+    def _goOn(self) -> None:
+        while self._queue and not self._unanswered:
+            self._queue.pop(0)()
 
     def _warm(self) -> None:
         """Let the worker read the scan and load the model before the first click: by an answer to nobody."""
@@ -894,19 +936,24 @@ class PromptLogic(VTKObservationMixin):
         if not (added.any() or removed.any()):
             self.changed.emit()
             return
+
+        def paint() -> None:
+            if self._slice is None or self._slice.key != here.key:
+                self._begin(here)
+                self._slice.base = known[1]  # type: ignore[union-attr]  # begun just now
+            painted = np.zeros(added.shape, np.int8) if self._pointed.painted is None else self._pointed.painted.copy()
+            painted[added], painted[removed] = 1, -1
+            self._saved = True  # the editor has saved the state before
+            self._change(Pointed(self._pointed.prompts, painted))
+
         try:
             here = self._at(None)
             if where is None or where.key != here.key:
-                self._begin(here)
-                self._slice.base = known[1]  # type: ignore[union-attr]  # begun just now
-            painted = np.zeros(known[1].shape, np.int8) if self._pointed.painted is None else self._pointed.painted
-            painted = painted.copy()
-            painted[added], painted[removed] = 1, -1
+                self._inTurn(paint)
+            else:
+                paint()
         except RWKVUNetError as error:
             self._say(str(error), failed=True)
-            return
-        self._saved = True  # the editor has saved the state before
-        self._change(Pointed(self._pointed.prompts, painted))
 
     def _paints(self) -> bool:
         """Whether the user is painting this very segment."""
@@ -949,6 +996,7 @@ class PromptLogic(VTKObservationMixin):
             self.removeObserver(segmentation, event, self._onVoxelsChanged)
 
     def _forget(self) -> None:
+        self._queue.clear()
         self._leave()
         if self.node is not None:
             self._unwatch()
