@@ -18,6 +18,7 @@ from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import (
     SegmentationResult,
 )
 from RWKVUNetSegmentLib.Signal import Signal
+from RWKVUNetSegmentLib.Worker.VolumeOfWorker import VolumeOfWorker
 
 from bench.modules import OpenedModule
 
@@ -189,6 +190,7 @@ class Segmentation:
             session=None,
             stateChanged=Signal(),
         )
+        self.volume = VolumeOfWorker(self.client)
         self.undone = []
         self.completed = Signal()
         self.occupations = []

@@ -27,6 +27,7 @@ def logic(shared):
     logic = SegmentationLogic(shared)
     yield logic
     assert not logic.running
+    logic.volume.forget()
     for tag in logic._tags:
         slicer.mrmlScene.RemoveObserver(tag)
 
@@ -126,8 +127,9 @@ def test_a_slice_of_a_view_leaves_the_rest(logic, model):
     volume = scan(ijkToRAS=np.diag([-1.0, -1.0, 2.0, 1]))
     whole = logic.process(volume, model=model, **SMALL)
     before = labelsOf(whole, volume)
-    volume_2 = slicer.util.arrayFromVolume(volume)
-    volume_2[:] = volume_2[::-1].copy()
+    voxels = slicer.util.arrayFromVolume(volume)
+    voxels[:] = voxels[::-1].copy()
+    slicer.util.arrayFromVolumeModified(volume)
     view = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceNode")
     view.SetLayoutName("Red")
     view.SetOrientationToAxial()
@@ -253,9 +255,39 @@ def test_cancel_while_waiting_is_an_error_for_scripts(logic, model):
 
 
 def test_arrays_do_not_pile_up(logic, model):
+    """The last volume stays with the worker for what is asked next, until its node is deleted."""
     for _ in range(3):
-        logic.process(scan(), model=model, **SMALL)
-    assert not list(logic.client._process.folder.path.iterdir())
+        volume = scan()
+        logic.process(volume, model=model, **SMALL)
+    folder = logic.client._process.folder.path
+    assert [np.load(path).shape for path in folder.iterdir()] == [SHORT]
+    slicer.mrmlScene.RemoveNode(volume)
+    assert not list(folder.iterdir())
+
+
+def test_a_volume_goes_to_the_worker_once_until_it_is_modified(logic, model):
+    def uploaded():
+        return {path.name for path in logic.client._process.folder.path.iterdir()}
+
+    volume = scan()
+    first = labelsOf(logic.process(volume, model=model, **SMALL), volume)
+    files = uploaded()
+    assert np.array_equal(labelsOf(logic.process(volume, model=model, **SMALL), volume), first)
+    assert uploaded() == files and len(files) == 1
+    voxels = slicer.util.arrayFromVolume(volume)
+    voxels[:] = voxels[::-1].copy()
+    slicer.util.arrayFromVolumeModified(volume)
+    assert not np.array_equal(labelsOf(logic.process(volume, model=model, **SMALL), volume), first)
+    assert len(uploaded()) == 1 and uploaded() != files
+
+
+def test_two_runs_in_a_row_do_not_take_each_others_volume(logic, model):
+    runs = [start(logic, model, scan()) for _ in range(2)]
+    for run in runs:
+        run.wait()
+        assert run.state == RunState.COMPLETED
+    bench.process_events()
+    assert len(list(logic.client._process.folder.path.iterdir())) == 1
 
 
 def test_a_crash_in_the_middle(fragile, model):

@@ -53,13 +53,13 @@ def test_two_models_make_one_segmentation(user, ui, rule, lesion, bone):
     assert not segmentation.GetNumberOfSegments(), "one undo takes all of it back"
 
 
-def test_the_volume_is_handed_over_once_and_nothing_is_left(user, ui):
+def test_the_volume_is_handed_over_once_and_nothing_else_is_left(user, ui):
     tick(ui, "Lesions")
     user.segment()
     files = {one["volume"]["file"] for one in user.requests("SegmentRequest")}
     assert len(files) == 1
     folder = user.logic.segmentation.client.session.folder.path
-    bench.wait_until(lambda: not list(folder.glob("*.npy")), what=lambda: list(folder.iterdir()))
+    bench.wait_until(lambda: {path.name for path in folder.iterdir()} <= files, what=lambda: list(folder.iterdir()))
 
 
 def test_cancelled_between_the_models_nothing_is_changed(user, ui):

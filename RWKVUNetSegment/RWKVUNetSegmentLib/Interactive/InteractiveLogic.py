@@ -26,7 +26,6 @@ from RWKVUNetSegmentLib.Interactive.UncertaintyLogic import UncertaintyLogic
 from RWKVUNetSegmentLib.Scene.SliceViews import sliceOf
 from RWKVUNetSegmentLib.Scene.VerifiedSlices import setVerified
 from RWKVUNetSegmentLib.Segmentation.ResultLogic import ResultLogic
-from RWKVUNetSegmentLib.Worker.VolumeOfWorker import VolumeOfWorker
 
 
 class InteractiveLogic:
@@ -44,12 +43,12 @@ class InteractiveLogic:
     """
 
     def __init__(self, segmentation: Any):
-        self.volume = VolumeOfWorker(segmentation.client)
-        self.preview = PreviewLogic(segmentation, self.volume)
+        volume = segmentation.volume
+        self.preview = PreviewLogic(segmentation)
         self.result = ResultLogic(segmentation)
-        self.uncertainty = UncertaintyLogic(self.result, self.preview.views, self.volume)
-        self.spreading = SpreadLogic(segmentation, self.result, self.volume)
-        self.pointing = PromptLogic(segmentation, self.result, self.volume)
+        self.uncertainty = UncertaintyLogic(self.result, self.preview.views, volume)
+        self.spreading = SpreadLogic(segmentation, self.result, volume)
+        self.pointing = PromptLogic(segmentation, self.result, volume)
         self.result.changed.connect(self._onResultChanged)
 
     def lookedAt(self, volume: Any = None) -> SliceIndex:

@@ -26,7 +26,6 @@ from RWKVUNetSegmentLib.Interactive.SliceRequests import Listener, PreviewParame
 from RWKVUNetSegmentLib.Scene import InputVolume
 from RWKVUNetSegmentLib.Scene.SliceViews import SliceViews, sliceOf
 from RWKVUNetSegmentLib.Signal import Signal
-from RWKVUNetSegmentLib.Worker.VolumeOfWorker import VolumeOfWorker
 
 _QUIET_MILLISECONDS = 60
 """A view that is scrolled faster than this is left alone until it rests."""
@@ -44,7 +43,6 @@ class PreviewLogic:
 
     Args:
         segmentation: `SegmentationLogic`, whose worker and writer do the work.
-        volume: None for one of its own.
 
     Attributes:
         views: says which view is looked at.
@@ -53,10 +51,9 @@ class PreviewLogic:
         failed: whether `message` tells of an error.
     """
 
-    def __init__(self, segmentation: Any, volume: VolumeOfWorker | None = None):
+    def __init__(self, segmentation: Any):
         self._segmentation = segmentation
-        self._volume = volume or VolumeOfWorker(segmentation.client)
-        self._requests = SliceRequests(segmentation.client, self._volume)
+        self._requests = SliceRequests(segmentation.client, segmentation.volume)
         self._shown = PreviewNode(segmentation.writer)
         self.views = SliceViews(self.refresh)
         self.on = False
@@ -193,7 +190,6 @@ class PreviewLogic:
         for tag in self._tags:
             self._scene.RemoveObserver(tag)
         self._tags = []
-        self._volume.forget()
 
     def _accept(self, keys: list[Any], node: Any) -> Any:
         assert self._parameters is not None
@@ -347,13 +343,11 @@ class PreviewLogic:
 
     def _onSceneCloses(self, caller: Any, event: str) -> None:
         self.discard()
-        self._volume.forget()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _onNodeGoes(self, caller: Any, event: str, node: Any) -> None:
         if self._parameters is not None and node is self._parameters.inputVolume:
             self.discard()
-            self._volume.forget()
         elif node is self.node:
             self._slices.clear()
             self.changed.emit()

@@ -25,6 +25,7 @@ from RWKVUNetSegmentLib.Segmentation.SegmentationRun import (
     SegmentationRun,
 )
 from RWKVUNetSegmentLib.Signal import Signal
+from RWKVUNetSegmentLib.Worker.VolumeOfWorker import VolumeOfWorker
 from RWKVUNetSegmentLib.Worker.WorkerClient import WorkerClient
 
 __all__ = ["RunProgress", "RunState", "SegmentationLogic", "SegmentationParameters", "SegmentationResult"]
@@ -35,17 +36,18 @@ class SegmentationLogic:
 
     Args:
         client: None for a `WorkerClient("segmentation")`.
-        writer: None for a `SegmentationWriter`.
 
     Attributes:
+        volume: what the worker has of volumes: every part of the module that needs one asks here.
         occupations: functions that say what else keeps the worker busy for long, in words; empty when nothing does.
         occupationChanged: `Signal`, to be emitted when one of them says something else than before.
         completed: `Signal` with the `SegmentationResult` of a run that was completed, before its `onFinished`.
     """
 
-    def __init__(self, client: WorkerClient | None = None, writer: SegmentationWriter | None = None):
+    def __init__(self, client: WorkerClient | None = None):
         self.client = client or WorkerClient("segmentation")
-        self.writer = writer or SegmentationWriter()
+        self.volume = VolumeOfWorker(self.client)
+        self.writer = SegmentationWriter()
         self._runs: list[SegmentationRun] = []
         self.completed = Signal()
         self.occupations: list[Callable[[], str]] = []
@@ -91,6 +93,9 @@ class SegmentationLogic:
     ) -> SegmentationResult:
         """Segment a volume.
 
+        The volume goes to the worker once, and again when it was modified: after changing voxels in place, call
+        slicer.util.arrayFromVolumeModified, as for the views.
+
         Args: as `SegmentationParameters`, and
             changes: single fields of `SegmentOptions`, such as model="default", device="cpu" or smoothing=1.0.
             waitForCompletion: return when it is done; Slicer stays responsive. Else return at once.
@@ -129,7 +134,7 @@ class SegmentationLogic:
     ) -> SegmentationResult:
         """As `process` without waiting. Invalid parameters give a FAILED result; `onFinished` comes all the same."""
         result = SegmentationResult(parameters)
-        run = SegmentationRun(result, self.client, self.writer, onProgress, onFinished, self._runEnds)
+        run = SegmentationRun(result, self.client, self.volume, self.writer, onProgress, onFinished, self._runEnds)
         result.run = run
         self._runs.append(run)
         run.start(others=len(self._runs) - 1)
@@ -155,12 +160,14 @@ class SegmentationLogic:
         self.occupationChanged.clear()
         for run in list(self._runs):
             run.forget()
+        self.volume.forget()
         self.client.stop()
 
     def _onSceneCloses(self, caller: Any, event: str) -> None:
         busy = bool(self._runs)
         for run in list(self._runs):
             run.abandon()
+        self.volume.forget()
         self.writer.history.clear()
         if busy:
             self.client.kill(_("The segmentation process was ended, because the scene was closed."))
@@ -170,3 +177,5 @@ class SegmentationLogic:
         for run in list(self._runs):
             if run.concerns(node):
                 run.abandon()
+        if node.IsA("vtkMRMLScalarVolumeNode"):
+            self.volume.forget(node)

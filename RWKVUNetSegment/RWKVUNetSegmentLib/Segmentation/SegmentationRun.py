@@ -6,7 +6,7 @@ the last one has answered.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from slicer.i18n import tr as _
 from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
 from rwkv_core.inference.overlaps import LabeledBy, combine
 from rwkv_core.vocabulary import Region, SegmentClass, SegmentOptions, StructureVolume
-from rwkv_core.worker.arrays import geometry_of
 from rwkv_core.worker.protocol import Progress, SegmentRequest, SegmentResult, VolumeFile
 from RWKVUNetSegmentLib.EventLoop import Waiter, deliver, later
 from RWKVUNetSegmentLib.Scene import InputVolume
@@ -25,6 +24,7 @@ from RWKVUNetSegmentLib.Scene.RegionOfInterest import RegionOfInterest, regionFr
 from RWKVUNetSegmentLib.Scene.SegmentationWriting import LabelledPart, SegmentationWriter
 from RWKVUNetSegmentLib.Scene.StructureVolumes import rememberMeasured
 from RWKVUNetSegmentLib.Signal import emit
+from RWKVUNetSegmentLib.Worker.VolumeOfWorker import VolumeOfWorker
 from RWKVUNetSegmentLib.Worker.WorkerClient import WorkerClient, WorkerTicket
 
 
@@ -168,6 +168,7 @@ class SegmentationRun:
     Args:
         result: to be filled in.
         client: to be asked.
+        volume: what the worker has of volumes.
         writer: of the result.
         onProgress: gets each step.
         onFinished: gets the result, once.
@@ -178,6 +179,7 @@ class SegmentationRun:
         self,
         result: SegmentationResult,
         client: WorkerClient,
+        volume: VolumeOfWorker,
         writer: SegmentationWriter,
         onProgress: Callable[[RunProgress], object] | None,
         onFinished: Callable[[SegmentationResult], object] | None,
@@ -185,15 +187,15 @@ class SegmentationRun:
     ):
         self.result = result
         self.waiter = Waiter()
-        self._client, self._writer = client, writer
+        self._client, self._volume, self._writer = client, volume, writer
         self._onProgress, self._onFinished, self._onEnd = onProgress, onFinished, onEnd
         self._ticket: WorkerTicket | None = None
         self._giveUp: Callable[[], None] | None = None
-        self._file = self._answered = ""
+        self._file: VolumeFile | None = None
+        self._answered = ""
         self._models = result.parameters.options.of_each_model()
         self._answers: list[tuple[SegmentResult, np.ndarray]] = []
         self._asked = 0.0
-        self._volume: InputVolume.InputVolume | None = None
         self._region: RegionOfInterest | None = None
         self._started = time.perf_counter()
 
@@ -208,11 +210,9 @@ class SegmentationRun:
         if not valid:
             later(lambda: self._fail(InputError(reason)))
             return
-        volume = InputVolume.InputVolume.fromNode(parameters.inputVolume)
         self._region = regionFrom(parameters.inputVolume, parameters.region)
-        self._volume = replace(volume, array=volume.array[:0])  # its voxels are in the file; the node may let them go
         self._step("send", _("Handing the volume over"))
-        self._giveUp = self._client.put(volume.array, lambda file: self._begin(file, others), self._fail)
+        self._giveUp = self._volume.get(parameters.inputVolume, lambda file: self._begin(file, others), self._fail)
         self.result.logPath = self._client.logPath
 
     def concerns(self, node: Any) -> bool:
@@ -240,9 +240,9 @@ class SegmentationRun:
         self._onProgress = self._onFinished = None
         self._finish(RunState.CANCELLED)
 
-    def _begin(self, file: str, others: int) -> None:
-        self._giveUp = None
+    def _begin(self, file: VolumeFile, others: int) -> None:
         self._file = file
+        self._giveUp = None
         self.result.state = RunState.RUNNING
         self.result.timings["send"] = time.perf_counter() - self._started
         self._step("wait", _("Waiting for another run") if others else _("Starting"))
@@ -250,13 +250,11 @@ class SegmentationRun:
 
     def _ask(self) -> None:
         """Ask the next model."""
-        volume, region = self._volume, self._region
-        assert volume is not None and region is not None
+        file, region = self._file, self._region
+        assert file is not None and region is not None
         self._asked = time.perf_counter()
         request = SegmentRequest(
-            volume=VolumeFile(
-                file=self._file, ijk_to_ras=geometry_of(volume.ijkToWorld), name=volume.name, modality=volume.modality
-            ),
+            volume=file,
             options=self._models[len(self._answers)],
             region=region.box,
             slices=region.slices,
@@ -285,7 +283,6 @@ class SegmentationRun:
     def _onResult(self, answer: SegmentResult) -> None:
         self._answered = answer.labelmap or ""
         if self.result.finished:
-            self._discardVolume()
             self._discardAnswer()
             return
         # In memory: a file that is mapped cannot be deleted on Windows.
@@ -295,7 +292,6 @@ class SegmentationRun:
         if len(self._answers) < len(self._models):
             self._ask()
             return
-        self._discardVolume()
         self._step("import", _("Writing the segmentation"))
         self._giveUp = later(lambda: deliver(lambda answers: self._import(answers), self._fail, self._answers))
 
@@ -345,7 +341,6 @@ class SegmentationRun:
         self._finish(RunState.COMPLETED)
 
     def _fail(self, error: RWKVUNetError) -> None:
-        self._discardVolume()
         if isinstance(error, CancelledError):
             self._finish(RunState.CANCELLED)
         elif not self.result.finished:
@@ -359,19 +354,12 @@ class SegmentationRun:
             self._giveUp()
             self._giveUp = None
         self._discardAnswer()
-        if self._ticket is None or self._ticket.done:  # else the worker still reads it
-            self._discardVolume()
         self.result.timings["total"] = time.perf_counter() - self._started
         self.result.logPath = self._client.logPath
         self.result.state = state
         self._onEnd(self)
         emit(self._onFinished, self.result)
         self.waiter.finish()
-
-    def _discardVolume(self) -> None:
-        file, self._file = self._file, ""
-        if file:
-            self._client.discard(file)
 
     def _discardAnswer(self) -> None:
         file, self._answered = self._answered, ""

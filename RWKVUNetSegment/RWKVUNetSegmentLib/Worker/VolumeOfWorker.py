@@ -9,11 +9,30 @@ from rwkv_core.worker.protocol import VolumeFile
 from RWKVUNetSegmentLib.EventLoop import deliver, later
 from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume
 from RWKVUNetSegmentLib.Signal import emit
-from RWKVUNetSegmentLib.Worker.WorkerClient import WorkerClient
+from RWKVUNetSegmentLib.Worker.WorkerClient import WorkerClient, WorkerState
+
+_Waiting = tuple[Callable[[VolumeFile], object], Callable[[RWKVUNetError], object]]
+
+
+class _Upload:
+    """The voxels of one volume, on their way or there.
+
+    Attributes:
+        key: of worker, node and voxels.
+        file: None while it is on its way.
+        waiting: for it.
+        giveUp: ends it while it is on its way.
+    """
+
+    def __init__(self, key: Any):
+        self.key = key
+        self.file: VolumeFile | None = None
+        self.waiting: list[_Waiting] = []
+        self.giveUp: Callable[[], None] | None = None
 
 
 class VolumeOfWorker:
-    """Keeps one volume with the worker, the last that was asked for.
+    """Keeps the volume that was asked for last with the worker; others go once it has nothing more to do.
 
     Args:
         client: whose worker gets it.
@@ -21,62 +40,99 @@ class VolumeOfWorker:
 
     def __init__(self, client: WorkerClient):
         self._client = client
-        self._key: Any = None
-        self._file: VolumeFile | None = None
-        self._giveUp: Callable[[], None] | None = None
-        self._waiting: list[tuple[Callable[[VolumeFile], object], Callable[[RWKVUNetError], object]]] = []
+        self._uploads: list[_Upload] = []
+        self._last: _Upload | None = None
+        client.stateChanged.connect(self._drop)
 
     def get(
         self, node: Any, onReady: Callable[[VolumeFile], object], onError: Callable[[RWKVUNetError], object]
-    ) -> None:
-        """Hand a volume node over, if that was not done. One of the callbacks comes, from the event loop."""
+    ) -> Callable[[], None]:
+        """Hand a volume node over, if that was not done. One of the callbacks comes, from the event loop.
+
+        Returns:
+            A function that gives up: then, neither comes, and an upload that nobody waits for ends.
+        """
         try:
             given = InputVolume.fromNode(node)
         except RWKVUNetError as error:
             failure = error
-            later(lambda: emit(onError, failure))
-            return
+            return later(lambda: emit(onError, failure))
         key = (node.GetID(), node.GetImageData().GetMTime(), given.ijkToWorld.tobytes(), given.modality)
-        if self._key == (self._client.session, *key):
-            if self._file is not None:
-                file = self._file
-                later(lambda: deliver(onReady, onError, file))
-            else:
-                self._waiting.append((onReady, onError))
-            return
-        self.forget()
-        self._waiting = [(onReady, onError)]
+        upload = next((known for known in self._uploads if known.key == (self._client.session, *key)), None)
+        if upload is None:
+            upload = self._begin(given)
+            upload.key = (self._client.session, *key)  # the first upload starts the worker
+        elif upload.file is not None:
+            ready = upload
+            later(lambda: self._answer(ready))
+        waiting = (onReady, onError)
+        upload.waiting.append(waiting)
+        self._last = upload
+        self._drop()
+        asked = upload
+
+        def giveUp() -> None:
+            if waiting in asked.waiting:
+                asked.waiting.remove(waiting)
+                if asked.file is None and not asked.waiting:
+                    self._remove(asked)
+
+        return giveUp
+
+    def forget(self, node: Any = None) -> None:
+        """Delete it from the worker's folder, once that does nothing. Whoever waits for it gets a `CancelledError`.
+
+        Args:
+            node: volume that is meant; None for all.
+        """
+        for upload in [known for known in self._uploads if node is None or known.key[1] == node.GetID()]:
+            if self._last is upload:
+                self._last = None
+            waiting, upload.waiting = upload.waiting, []
+            for _onReady, onError in waiting:
+                emit(onError, CancelledError())
+        self._drop()
+
+    def _begin(self, given: InputVolume) -> _Upload:
+        upload = _Upload(None)
+        self._uploads.append(upload)
 
         def ready(name: str) -> None:
-            self._giveUp = None
-            self._file = VolumeFile(
-                file=name, ijk_to_ras=geometry_of(given.ijkToWorld), name=given.name, modality=given.modality
-            )
-            self._answer(0, self._file)
+            upload.giveUp = None
+            geometry = geometry_of(given.ijkToWorld)
+            upload.file = VolumeFile(file=name, ijk_to_ras=geometry, name=given.name, modality=given.modality)
+            self._answer(upload)
 
-        self._giveUp = self._client.put(given.array, ready, self._failed)
-        self._key = (self._client.session, *key)
+        def fail(error: RWKVUNetError) -> None:
+            upload.giveUp = None
+            waiting, upload.waiting = upload.waiting, []
+            self._remove(upload)
+            for _onReady, onError in waiting:
+                emit(onError, error)
 
-    def forget(self) -> None:
-        """Delete the worker's copy. Whoever waits for it gets a `CancelledError`."""
-        waiting = self._waiting
-        if self._giveUp is not None:
-            self._giveUp()
-        elif self._file is not None and self._key[0] is self._client.session:
-            self._client.discard(self._file.file)
-        self._giveUp, self._file, self._key, self._waiting = None, None, None, []
-        for _onReady, onError in waiting:
-            emit(onError, CancelledError())
+        upload.giveUp = self._client.put(given.array, ready, fail)
+        return upload
 
-    def _failed(self, error: RWKVUNetError) -> None:
-        self._giveUp = None
-        self._key = None
-        self._answer(1, error)
-
-    def _answer(self, which: int, answer: Any) -> None:
-        waiting, self._waiting = self._waiting, []
+    def _answer(self, upload: _Upload) -> None:
+        waiting, upload.waiting = upload.waiting, []
         for onReady, onError in waiting:
-            if which == 0:
-                deliver(onReady, onError, answer)
-            else:
-                emit(onError, answer)
+            deliver(onReady, onError, upload.file)
+        self._drop()
+
+    def _drop(self) -> None:
+        """Remove what is not the last, nor waited for, nor what a request may be about."""
+        for upload in list(self._uploads):
+            isAskedAbout = upload.file is not None and self._client.state in (WorkerState.STARTING, WorkerState.BUSY)
+            if upload is not self._last and not upload.waiting and not isAskedAbout:
+                self._remove(upload)
+
+    def _remove(self, upload: _Upload) -> None:
+        if upload in self._uploads:
+            self._uploads.remove(upload)
+        if self._last is upload:
+            self._last = None
+        if upload.giveUp is not None:
+            upload.giveUp()
+        elif upload.file is not None and upload.key[0] is self._client.session:
+            self._client.discard(upload.file.file)
+        upload.giveUp = None
