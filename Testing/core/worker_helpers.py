@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from rwkv_core.bundle.bundle import new_network, write_bundle
 from rwkv_core.vocabulary import SegmentOptions
@@ -18,7 +17,6 @@ from rwkv_core.worker.process import worker_environment, worker_options, worker_
 from rwkv_core.worker.protocol import PROTOCOL, SegmentRequest, VolumeFile
 
 from core.golden_weights import fill
-from core.small_models import config
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and FIFOs of POSIX")
 
@@ -33,6 +31,10 @@ PLANES = ("SPL", "AIL", "LIP")
 
 def write_small(folder, lively=False, **settings):
     """A model with random weights; a lively one labels noise with all its classes, others with one or two."""
+    import torch  # what takes no small model also runs where there is no torch
+
+    from core.small_models import config
+
     small = config({"method": "stretch", "height": 32, "width": 32}, **settings)
     torch.manual_seed(0)
     network = new_network(small)
@@ -45,6 +47,10 @@ def write_small(folder, lively=False, **settings):
 
 def write_averaging(folder):
     """A model with random weights whose config.json asks for the average over `PLANES`."""
+    import torch
+
+    from core.small_models import config
+
     plain = config(orientations=PLANES, intensity={"method": "zscore"})
     small = plain.model_copy(update={"preprocessing": plain.preprocessing.model_copy(update={"average": True})})
     torch.manual_seed(0)

@@ -8,6 +8,7 @@ import pytest
 import slicer
 
 from rwkv_core import read_volume, write_volume
+from rwkv_core.packages import is_installed
 from RWKVUNetSegmentLib.Scene.InputVolume import rememberModality
 from RWKVUNetSegmentLib.Segmentation.BatchResult import ItemState
 
@@ -16,6 +17,8 @@ from bench.pictures import MODULE, PATIENCE, SAMPLE
 from module.panel import choose, start_batch
 from module.workers import warm
 
+ENGINE = "torch" if is_installed("torch") else "auto"
+"""Nothing has to be compiled for torch; without it, all of this holds as well (`.ci/without_torch`)."""
 FIRST, LAST = 8, 11
 """Slices as the panel counts them, from 1."""
 
@@ -38,7 +41,7 @@ def session(tmp_path_factory):
         patch.setenv("OMP_NUM_THREADS", "1")
         opened = bench.open_module(MODULE)
         bench.wait_until(lambda: opened.logic.models.models, PATIENCE)
-        warm(opened.logic.segmentation.client, "default", "torch")
+        warm(opened.logic.segmentation.client, "default", ENGINE)
         yield opened
         opened.close()
         bench.process_events()
@@ -56,7 +59,7 @@ def head(session, scan):
     choose(ui.regionComboBox, "Range of slices")
     choose(ui.directionComboBox, "Axial")
     ui.lastSliceSpinBox.value, ui.firstSliceSpinBox.value = LAST, FIRST
-    session.widget._parameterNode.engine = "torch"
+    session.widget._parameterNode.engine = ENGINE
     return volume
 
 
@@ -150,7 +153,7 @@ def test_batch_from_the_console_and_from_the_panel(session, scan, tmp_path):
     volume.CopyOrientation(whole)
     assert slicer.util.saveNode(volume, str(scans / "piece.nii.gz"))
     logic = slicer.util.getModuleLogic("RWKVUNetSegment")
-    result = logic.processFolder(str(scans), str(scans / "results"), model="default", engine="torch")
+    result = logic.processFolder(str(scans), str(scans / "results"), model="default", engine=ENGINE)
     assert [item.state for item in result.items] == [ItemState.DONE]
     segmentation = slicer.util.loadSegmentation(str(scans / "results" / "piece.seg.nrrd"))
     assert segmentation.GetSegmentation().GetNumberOfSegments() == 33
@@ -160,5 +163,5 @@ def test_batch_from_the_console_and_from_the_panel(session, scan, tmp_path):
     bench.wait_until(lambda: ui.showTableButton.enabled, PATIENCE)
     ui.showTableButton.click()
     assert slicer.app.layoutManager().layout == slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpTableView
-    results = logic.processVolumes([volume], model="default", engine="torch")
+    results = logic.processVolumes([volume], model="default", engine=ENGINE)
     assert [item.state for item in results.items] == [ItemState.DONE]
