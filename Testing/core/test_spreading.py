@@ -7,7 +7,8 @@ import pytest
 
 from rwkv_core import Volume, spread
 from rwkv_core.errors import CancelledError, InputError
-from rwkv_core.spreading import spreading
+from rwkv_core.spreading import drawn as drawn_module
+from rwkv_core.spreading import standing
 from rwkv_core.spreading.classifier import VoxelClassifier
 from rwkv_core.vocabulary import AXES, SliceIndex
 
@@ -41,7 +42,8 @@ def learned():
 def steps(request, monkeypatch):
     """Elsewhere, it takes few: what must not change does not depend on what it has learned."""
     if "learned" not in request.fixturenames:
-        monkeypatch.setattr(spreading, "VoxelClassifier", lambda samples, **_: VoxelClassifier(samples, 1, 20))
+        for module in (drawn_module, standing):
+            monkeypatch.setattr(module, "VoxelClassifier", lambda samples, **_: VoxelClassifier(samples, 1, 20))
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +177,28 @@ def test_a_wrong_answer_that_stood_is_mended(phantom, learned):
     for value in (1, 2):
         now = dice((answer.labelmap == value) & free, (truth == value) & free)
         assert now > 0.85 > dice((before == value) & free, (truth == value) & free)
+
+
+def test_an_answer_that_stood_nowhere_near_is_drawn_anew(phantom, learned):
+    volume, truth = phantom
+    before = np.zeros_like(truth)
+    before[18:22, 2:6, 2:6] = 2
+    slices = slices_of(0, 15, 20, 25)
+    answer = spread(volume, drawn(truth, slices, before), slices, [2], before=before)
+    free = elsewhere(truth.shape, slices)
+    assert dice((answer.labelmap == 2) & free, (truth == 2) & free) > 0.85
+
+
+def test_what_was_erased_in_the_slices_goes_elsewhere_too(phantom, learned):
+    volume, truth = phantom
+    before = np.where((volume.array > 0.8) & (truth == 0), 3, truth).astype(np.uint8)
+    before[:, 10:20, 30:] = 3  # no structure at all, dark in the image
+    slices = slices_of(0, 9, 15, 20, 25, 31)
+    answer = spread(volume, drawn(truth, slices, before), slices, before=before)
+    free = elsewhere(truth.shape, slices)
+    assert 3 in {got.value for got in answer.structures}
+    assert np.count_nonzero((answer.labelmap == 3) & free) < 0.1 * np.count_nonzero((before == 3) & free)
+    assert np.array_equal(answer.labelmap == 1, truth == 1)
 
 
 def test_a_slice_without_the_structure_ends_it(phantom):

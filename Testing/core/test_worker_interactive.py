@@ -280,9 +280,8 @@ def test_spreading_tells_what_is_wrong(worker, drawn):
 
 
 def test_spreading_is_cancelled(worker, drawn):
-    volume, _, labelmap = drawn
-    pending = worker.start(
-        SpreadRequest(volume=volume, labelmap=worker.folder.put(labelmap), slices=(SliceIndex("K", 1),))
-    )
+    volume, truth, _ = drawn
+    slices = tuple(SliceIndex("K", index) for index in range(5))
+    pending = worker.start(SpreadRequest(volume=volume, labelmap=worker.folder.put(truth), slices=slices))
     with pytest.raises(CancelledError):
         pending.result(progress=lambda step: pending.cancel())

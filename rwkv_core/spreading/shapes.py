@@ -22,6 +22,15 @@ _REACH_OF_ONE = 25.0
 """Millimetres that a structure drawn in a single slice may reach to either side, at most."""
 
 
+DEFAULT_SLOPE = 0.3
+"""Millimetres by which an interpolated border may be off for each millimetre from the nearest slice, of one slice."""
+
+_SLOPES = (0.1, 0.2, 0.4, 0.8, 1.6)
+
+HALFWAY = 0.5
+"""Slices that are asked lie about half as far from the given ones as these do from each other."""
+
+
 @dataclass(frozen=True)
 class ShapeAt:
     """What is known about a structure's shape in one slice.
@@ -36,6 +45,11 @@ class ShapeAt:
     distance: Map
     beyond: Map
 
+    def nearer(self, own: Map, share: Map | float) -> "ShapeAt":
+        """Give the shape as far off from its `own` depth as it would be at a share of the distance."""
+        share = np.asarray(share, np.float32)
+        return ShapeAt((1 - share) * own + share * self.depth, share * self.distance, share * self.beyond)
+
 
 class ShapePrior:
     """The shape of one structure, from slices along one, two or three axes.
@@ -44,6 +58,9 @@ class ShapePrior:
         masks: (H, W) of every slice in which all of the structure was drawn; it may be in none of its pixels.
         shape: (K, J, I) of the box that the slices are indices of.
         spacing: along I, J, K in mm.
+
+    Attributes:
+        slope: millimetres by which a border may be off for each millimetre from the nearest slice.
     """
 
     def __init__(
@@ -54,7 +71,8 @@ class ShapePrior:
             drawn = {index.index: mask for index, mask in masks.items() if index.dimension == axis}
             pixel = tuple(spacing[2 - other] for other in range(3) if other != axis)
             self._stacks[axis] = _Stack(drawn, shape[axis], spacing[2 - axis], pixel)  # type: ignore[arg-type]
-        self.pixel = float(np.median(spacing))
+        self.pixel, self.slope = float(np.median(spacing)), DEFAULT_SLOPE
+        self._floor = 0.5 * float(np.mean(spacing))
         self._volumes: dict[int, NDArray[np.float16]] = {}
 
     def own(self, index: SliceIndex) -> Map:
@@ -99,6 +117,20 @@ class ShapePrior:
             (1 / np.sqrt(total) - floor / np.sqrt(len(found))).clip(0).astype(np.float32),
             beyond,
         )
+
+    def odds(self, shape: ShapeAt) -> Map:
+        """(H, W) log-odds of the structure, within 8 of zero."""
+        return (shape.depth / (self._floor + self.slope * shape.distance)).clip(-8, 8)
+
+    def choose_slope(self, left_out: Mapping[SliceIndex, ShapeAt]) -> None:
+        """Take the slope that makes the slices most likely, given what the others say about each."""
+        losses = []
+        for self.slope in _SLOPES:
+            losses.append(0.0)
+            for index, shape in left_out.items():
+                odds = self.odds(shape)
+                losses[-1] += float(np.logaddexp(0, np.where(self.own(index) > 0, -odds, odds)).sum())
+        self.slope = _SLOPES[int(np.argmin(losses))]
 
     def _across(self, axis: int, index: SliceIndex) -> ShapeAt:
         """Tell what the slices along another axis say in this one."""

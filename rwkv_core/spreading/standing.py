@@ -1,48 +1,96 @@
-"""The answer that stood before a user's corrections, also in the slices that were corrected."""
+"""The answer that stood before a user's corrections, and what they teach about it.
 
-from collections.abc import Collection, Sequence
+A model is right nearly everywhere. So its errors are learned rather than its structures: a classifier begins as
+the answer's own probabilities, and each change of one label into another that it would make is made only if the slices
+that it did not see bear that change out.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from rwkv_core.vocabulary import SliceIndex
-
-_CLEARLY = 5.0
+from rwkv_core.errors import CancelledError
+from rwkv_core.spreading.classifier import Samples, VoxelClassifier
+from rwkv_core.spreading.shapes import HALFWAY, ShapeAt, ShapePrior
+from rwkv_core.vocabulary import AXES, SliceIndex, SpreadMethod
 
 Labels = NDArray[np.unsignedinteger]
+Places = NDArray[np.integer]
+"""Labels as places: 0 for the rest, 1 to C for the structures."""
+
+_UNCERTAIN_BORDER = 1.5
+"""Millimetres by which a border of the answer that stood is taken to be off."""
+
+_LEAST = 1e-3
+"""Probability below which a model's word counts for nothing."""
+
+_PIXELS = 6000
+"""Samples from each slice: mostly where the answer is unsure."""
+
+_CLEARLY = 3.0
+"""Standard deviations by which right changes must outnumber wrong ones; neighboring pixels err together."""
 
 
-def repaints(
-    standing: Labels, labelmap: Labels, slices: Sequence[SliceIndex], values: Collection[int]
-) -> tuple[dict[int, set[int]], dict[int, int]]:
-    """Tell what the corrections say about labels that take voxels of others.
+class Repainting:
+    """What the corrections say about labels that take voxels of others.
 
-    Returns:
-        For each of `values`, the labels that it took voxels from; and for each, the label, not among `values`, that
-        most of the voxels got which it lost (0 where it lost none).
+    Args:
+        standing: before the corrections.
+        labelmap: the user's.
+        slices: that were corrected.
+        values: labels that may change.
+        locked: labels that neither gain nor lose a voxel.
+
+    Attributes:
+        becomes: for each of `values`, the label, not among them, that most of the voxels got which it lost; else 0.
     """
-    taken: dict[int, set[int]] = {value: set() for value in values}
-    lost: dict[int, dict[int, int]] = {value: {} for value in values}
-    wanted = list(values)
+
+    def __init__(
+        self,
+        standing: Labels,
+        labelmap: Labels,
+        slices: Sequence[SliceIndex],
+        values: Collection[int],
+        locked: Collection[int],
+    ):
+        self._may = {value: {0, *values} for value in values}
+        lost: dict[int, Counter[int]] = {value: Counter() for value in values}
+        for index in slices:
+            old, new = index.of(standing).ravel(), index.of(labelmap).ravel()
+            differs = old != new
+            pairs, counts = np.unique(np.stack([old[differs], new[differs]]), axis=1, return_counts=True)
+            for (was, now), count in zip(pairs.T.tolist(), counts.tolist(), strict=True):
+                if now in self._may and was not in locked:
+                    self._may[now].add(was)
+                if was in lost and now not in lost and now not in locked:
+                    lost[was][now] += count
+        self.becomes = {value: max(found, key=lambda other: found[other], default=0) for value, found in lost.items()}
+
+    def allows(self, value: int, labels: Labels) -> NDArray[np.bool_]:
+        """Tell where a label may be written over these."""
+        return np.isin(labels, list(self._may[value]))
+
+
+def dice_in(slices: Sequence[SliceIndex], found: Labels, truth: Labels, value: int) -> float:
+    """Dice of a structure in these slices together."""
+    both = total = 0
     for index in slices:
-        old, new = index.of(standing).ravel(), index.of(labelmap).ravel()
-        differs = old != new
-        pairs, counts = np.unique(np.stack([old[differs], new[differs]]), axis=1, return_counts=True)
-        for (was, now), count in zip(pairs.T.tolist(), counts.tolist(), strict=True):
-            if now in taken:
-                taken[now].add(was)
-            if was in lost and now not in wanted:
-                lost[was][now] = lost[was].get(now, 0) + count
-    return taken, {value: max(found, key=lambda other: found[other], default=0) for value, found in lost.items()}
+        a, b = index.of(found) == value, index.of(truth) == value
+        both += int(np.count_nonzero(a & b))
+        total += int(np.count_nonzero(a) + np.count_nonzero(b))
+    return 2 * both / max(total, 1)
 
 
-def soft_mask(mask: NDArray[np.bool_], sigma: float, spacing: tuple[float, float, float]) -> NDArray[np.float16]:
-    """(K, J, I) probability from a mask whose border is taken to be off by about `sigma` mm."""
+def soft_mask(mask: NDArray[np.bool_], spacing: tuple[float, float, float]) -> NDArray[np.float16]:
+    """(K, J, I) probability from a mask whose border may be off."""
     smooth = mask.astype(np.float32)
     for axis, length in enumerate(spacing[::-1]):
         if mask.shape[axis] > 1:
-            smooth = ndimage.gaussian_filter1d(smooth, sigma / length, axis, truncate=2.5)
+            smooth = ndimage.gaussian_filter1d(smooth, _UNCERTAIN_BORDER / length, axis, truncate=2.5)
     return smooth.astype(np.float16)
 
 
@@ -52,48 +100,228 @@ def log_odds(probability: NDArray[np.floating]) -> NDArray[np.float32]:
     return np.log(p / (1 - p))
 
 
-class Changes:
-    """Which changes of one label to another the left-out slices speak for.
+@dataclass(frozen=True)
+class _LeftOut:
+    """One slice, as the answer that stood, an answer that did not know it, and the user have it."""
 
-    Counted where an answer that did not know a slice would change a label there: how often that was right, how often
-    the label had been right, and how often neither was.
+    stood: Places
+    answer: Places
+    truth: Places
+
+
+class StandingAnswer:
+    """Mends the answer that stood, in a box of the volume.
 
     Args:
-        labels: that may change into each other.
+        maps: (F, k, j, i) features.
+        spacing: along I, J, K in mm.
+        stood: (k, j, i), before the corrections.
+        labels: (k, j, i), right in `slices`.
+        slices: of the box.
+        axis: along which most of them were given.
+        values: structures that may change, into each other and into the rest.
+        probabilities: (k, j, i) of some of them, 0 to 1, as a model gave them.
+        cancelled: asked now and then.
+
+    Attributes:
+        methods: "classifier" for a structure whose errors are mended, else "standing"; by label.
+        scores: Dice of both in left-out slices, by label; empty for a single slice.
+        written: of the structures, those whose changes `write` makes.
     """
 
-    def __init__(self, labels: Sequence[int]):
-        self.labels = list(labels)
-        self._right: list[NDArray[np.float64]] = []
-        self._wrong: list[NDArray[np.float64]] = []
-        self._useless: list[NDArray[np.float64]] = []
+    def __init__(
+        self,
+        maps: NDArray[np.float16],
+        spacing: tuple[float, float, float],
+        stood: Labels,
+        labels: Labels,
+        slices: Sequence[SliceIndex],
+        axis: int,
+        values: Sequence[int],
+        probabilities: Mapping[int, NDArray[np.floating]],
+        cancelled: Callable[[], bool],
+    ):
+        self._maps, self._spacing, self._slices, self._axis, self._cancelled = maps, spacing, slices, axis, cancelled
+        self.values = list(values)
+        self._priors = [
+            probabilities[value] if value in probabilities else soft_mask(stood == value, spacing) for value in values
+        ]
+        self._stood, self._truth = self._places(stood), self._places(labels)
+        masks = {index: index.of(self._truth) > 0 for index in slices}
+        self._shape = ShapePrior(masks, self._truth.shape, spacing)
+        self._random = np.random.default_rng(0)
+        self._changes = np.zeros((1 + len(self.values),) * 2, bool)
+        self.written = set(self.values)
+        self.methods: dict[int, SpreadMethod] = dict.fromkeys(self.values, "standing")
+        self.scores: dict[int, dict[SpreadMethod, float]] = {value: {} for value in self.values}
 
-    def count(self, stood: Labels, answer: Labels, truth: Labels) -> None:
-        """Look at one left-out slice, given as three maps of labels."""
-        size = len(self.labels)
-        known = np.isin(stood, self.labels) & np.isin(answer, self.labels) & (stood != answer)
-        place = np.zeros(max(self.labels) + 1, np.intp)
-        place[self.labels] = np.arange(size)
-        pair = place[stood[known]] * size + place[answer[known]]
-        right, kept = answer[known] == truth[known], stood[known] == truth[known]
-        for counts, where in ((self._right, right), (self._wrong, kept), (self._useless, ~right & ~kept)):
-            counts.append(np.bincount(pair[where], minlength=size * size).reshape(size, size).astype(float))
+    def learn(self, folds: Sequence[Sequence[SliceIndex]]) -> None:
+        """Fit to all slices, and find the changes that left-out slices bear out.
 
-    def supported(self) -> NDArray[np.bool_]:
-        """(from, to) in the order of the labels.
+        Args:
+            folds: slices that are left out together; none for a single slice: then nothing changes.
 
-        Right clearly more often than wrong: by five standard deviations (for neighboring pixels err together), twice
-        as often, and in four slices of five that tell; and right more often than of no use.
+        Raises:
+            CancelledError: when it was cancelled.
         """
-        right, wrong, useless = (np.sum(counts, 0) for counts in (self._right, self._wrong, self._useless))
-        clear = right - wrong > _CLEARLY * np.sqrt(right + wrong + useless)
-        most = (right > 2 * wrong) & (right > useless)
-        better = np.sum([right > wrong for right, wrong in zip(self._right, self._wrong, strict=True)], 0)
-        worse = np.sum([right < wrong for right, wrong in zip(self._right, self._wrong, strict=True)], 0)
-        found: NDArray[np.bool_] = clear & most & (better >= 4 * worse)
-        return found
+        if not folds:
+            return
+        self._left_out = {index: self._shape.at(index, without_it=True) for index in self._slices}
+        self._shape.choose_slope({index: shape for index, shape in self._left_out.items() if shape})
+        samples = {index: self._samples(index) for index in self._slices}
+        left_out = []
+        for fold in folds:
+            if self._cancelled():
+                raise CancelledError
+            rest = _joined([samples[index] for index in self._slices if index not in fold])
+            classifier = VoxelClassifier(rest, copies=1, steps=150)
+            for index in fold:
+                stood = index.of(self._stood).ravel()
+                shape = self._nearer(index, HALFWAY)
+                answer = self._answered(classifier, index, shape, np.arange(stood.size))
+                left_out.append(_LeftOut(stood, answer, index.of(self._truth).ravel()))
+        none = np.zeros_like(self._changes)
+        self._changes = _borne_out(left_out, len(none))
+        standing, mended = _dice(left_out, none), _dice(left_out, self._changes)
+        for place, value in enumerate(self.values, 1):
+            self.scores[value] = {"standing": float(standing[place]), "classifier": float(mended[place])}
+            if self._changes[place].any() or self._changes[:, place].any():
+                self.methods[value] = "classifier"
+        if self._changes.any():
+            self._classifier = VoxelClassifier(_joined(list(samples.values())))
 
-    def gain(self) -> float:
-        """Pixels that the supported changes would have made right, less those made wrong."""
-        net = np.sum(self._right, 0) - np.sum(self._wrong, 0)
-        return float(net[self.supported()].sum())
+    def write(self, part: Labels, repainting: Repainting) -> dict[int, float]:
+        """Write the changes into the user's labelmap of the box, and give the doubt in every slice along `axis`.
+
+        Raises:
+            CancelledError: when it was cancelled.
+        """
+        values = np.array([0, *self.values])
+        changes = self._changes.copy()
+        left = [place for place, value in enumerate(self.values, 1) if value not in self.written]
+        changes[left] = changes[:, left] = False
+        may_change: NDArray[np.bool_] = np.logical_or.reduce(changes, 1)
+        for number in range(part.shape[self._axis]) if may_change.any() else ():
+            if self._cancelled():
+                raise CancelledError
+            index = SliceIndex(AXES[self._axis], number)
+            layer, stood = index.of(part), index.of(self._stood)
+            chosen = np.flatnonzero(may_change[stood])
+            if not len(chosen):
+                continue
+            was = stood.ravel()[chosen]
+            answer = self._answered(self._classifier, index, self._shape.at(index), chosen)
+            changed = changes[was, answer]
+            at = np.unravel_index(chosen[changed], layer.shape)
+            now, new = layer[at], values[answer[changed]]
+            for value in np.unique(new).tolist():
+                here = new == value
+                if value:
+                    here &= repainting.allows(value, now)
+                    now[here] = value
+                else:
+                    lost = now[here]
+                    now[here] = [repainting.becomes.get(label, label) for label in lost.tolist()]
+            layer[at] = now
+        return self._doubt()
+
+    def _doubt(self) -> dict[int, float]:
+        """About how many voxels are unsure, as a sixteenth of each slice tells."""
+        thin = tuple(slice(None, None, 1 if axis == self._axis else 4) for axis in range(3))
+        priors = np.stack([prior[thin] for prior in self._priors]).astype(np.float32)
+        unsure = 1 - np.maximum(priors.max(0), 1 - priors.sum(0))
+        across = tuple(axis for axis in range(3) if axis != self._axis)
+        return {place: 16 * float(amount) for place, amount in enumerate(unsure.sum(across))}
+
+    def _places(self, labels: Labels) -> Places:
+        values = np.array([0, *self.values])
+        table = np.zeros(max(int(labels.max(initial=0)), int(values.max())) + 1, np.uint16)
+        table[values] = np.arange(len(values))
+        return table[labels]
+
+    def _nearer(self, index: SliceIndex, share: float | NDArray[np.float32]) -> ShapeAt | None:
+        shape = self._left_out[index]
+        return shape and shape.nearer(self._shape.own(index), share)
+
+    def _described(
+        self, index: SliceIndex, shape: ShapeAt | None, chosen: NDArray[np.intp]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Features (N, F) of pixels, and evidence (N, 2, C) of each structure against the rest.
+
+        Evidence is the log-probabilities of what stood, and the interpolated shape of all structures together.
+        """
+        take = (slice(None),) * (1 + index.dimension) + (index.index,)
+        maps = self._maps[take]
+        size = maps.shape[1:]
+        given = np.stack([index.of(prior).reshape(-1)[chosen] for prior in self._priors]).astype(np.float32)
+        rest = (1 - given.sum(0)).clip(_LEAST)
+        evidence = np.log(given.clip(_LEAST)) - np.log(rest)
+        rows, cols = np.divmod(chosen, size[1])
+        at = dict(zip([axis for axis in range(3) if axis != index.dimension], (rows, cols), strict=True))
+        at[index.dimension] = np.full(len(chosen), index.index)
+        place = [at[axis] * np.float32(self._spacing[2 - axis]) for axis in range(3) if axis != self._axis]
+        together = np.zeros(len(chosen), np.float32)
+        if shape is not None:
+            together = np.where(shape.beyond > 0, 0, self._shape.odds(shape)).ravel()[chosen]
+        features = np.concatenate([maps.reshape(len(maps), -1)[:, chosen], np.stack(place), evidence, together[None]])
+        both = np.stack([evidence.T, np.repeat(together[:, None], len(evidence), 1)], 1)
+        return features.T.astype(np.float32, order="C"), both
+
+    def _samples(self, index: SliceIndex) -> Samples:
+        truth = index.of(self._truth).ravel()
+        share = self._random.uniform(0.1, 1.0, index.of(self._truth).shape).astype(np.float32)
+        features, evidence = self._described(index, self._nearer(index, share), np.arange(truth.size))
+        shares = np.exp(np.concatenate([np.zeros((truth.size, 1), np.float32), evidence[:, 0]], 1))
+        chances = 1.02 - shares.max(1) / shares.sum(1)
+        chosen = self._random.choice(truth.size, min(_PIXELS, truth.size), False, chances / chances.sum())
+        return Samples(features[chosen], evidence[chosen], truth[chosen].astype(np.intp))
+
+    def _answered(
+        self, classifier: VoxelClassifier, index: SliceIndex, shape: ShapeAt | None, chosen: NDArray[np.intp]
+    ) -> Places:
+        odds = classifier.log_odds(*self._described(index, shape, chosen))
+        return np.where(odds.max(1) > 0, 1 + odds.argmax(1), 0)
+
+
+def _joined(samples: Sequence[Samples]) -> Samples:
+    return Samples(
+        np.concatenate([some.features for some in samples]),
+        np.concatenate([some.evidence for some in samples]),
+        np.concatenate([some.labels for some in samples]),
+    )
+
+
+def _borne_out(slices: Sequence[_LeftOut], size: int) -> NDArray[np.bool_]:
+    """(from, to): changes that left-out slices speak for.
+
+    Right clearly more often than wrong, in more slices right than wrong; and no structure's Dice falls.
+    """
+    right, wrong, useless = (np.zeros((len(slices), size, size)) for _ in range(3))
+    for number, left_out in enumerate(slices):
+        hit, kept = left_out.answer == left_out.truth, left_out.stood == left_out.truth
+        for counts, where in ((right, hit), (wrong, kept & ~hit), (useless, ~hit & ~kept)):
+            np.add.at(counts[number], (left_out.stood[where], left_out.answer[where]), 1)
+    all_right, all_wrong, all_useless = right.sum(0), wrong.sum(0), useless.sum(0)
+    found = all_right - all_wrong > _CLEARLY * np.sqrt(all_right + all_wrong + all_useless)
+    found &= (right > wrong).sum(0) > (right < wrong).sum(0)
+    np.fill_diagonal(found, False)
+    standing = _dice(slices, np.zeros_like(found))
+    while found.any():
+        loss = standing - _dice(slices, found)
+        loss[~(found.any(0) | found.any(1))] = 0
+        worst = 1 + int(loss[1:].argmax())
+        if loss[worst] <= 0:
+            break
+        found[worst] = found[:, worst] = False
+    return found
+
+
+def _dice(slices: Sequence[_LeftOut], changes: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(1 + C,) over all slices, of the answer with these changes alone."""
+    size = len(changes)
+    both, total = np.zeros(size), np.zeros(size)
+    for left_out in slices:
+        answer = np.where(changes[left_out.stood, left_out.answer], left_out.answer, left_out.stood)
+        both += np.bincount(answer[answer == left_out.truth], minlength=size)
+        total += np.bincount(answer, minlength=size) + np.bincount(left_out.truth, minlength=size)
+    return 2 * both / np.maximum(total, 1)
