@@ -235,6 +235,10 @@ class RWKVUNetSegmentLogic(ScriptedLoadableModuleLogic):
         """Segment several volumes of the scene; see `BatchLogic.processVolumes`."""
         return self.batch.processVolumes(inputVolumes, *args, **kwargs)
 
+    def processSequence(self, volume: Any, *args: Any, **kwargs: Any) -> BatchResult:
+        """Segment every frame of a volume's sequence; see `BatchLogic.processSequence`."""
+        return self.batch.processSequence(volume, *args, **kwargs)
+
     def processFolder(self, inputFolder: Any, outputFolder: Any, *args: Any, **kwargs: Any) -> BatchResult:
         """Segment every scan of a folder; see `BatchLogic.processFolder`."""
         return self.batch.processFolder(inputFolder, outputFolder, *args, **kwargs)

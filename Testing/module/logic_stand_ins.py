@@ -138,7 +138,8 @@ class Models(Changing):
 
     def canSegment(self, modelID, modality=""):
         found = self.find(modelID)
-        return bool(found and found.state in ("shipped", "installed")), "The model is not on this computer."
+        here = bool(found and found.kind == "segmentation" and found.state in ("shipped", "installed"))
+        return here, "The model is not on this computer."
 
     def modalityWarning(self, modelID, modality):
         made_for = self.find(modelID).modality

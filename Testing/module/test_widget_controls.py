@@ -50,7 +50,7 @@ class Controls:
         slicer.modules.sequences.logic().UpdateAllProxyNodes()
         state.inputVolume = proxy = browser.GetProxyNode(sequence)
         bench.process_events()
-        assert not ui.segmentButton.enabled and "Use this frame" in ui.statusLabel.text
+        assert ui.segmentButton.text == "Segment all frames" and not ui.frameButton.isHidden()
         ui.frameButton.click()
         bench.process_events()
         assert state.inputVolume.GetName() == f"{proxy.GetName()} frame 2" and modalityOf(state.inputVolume) == "MR"
@@ -66,6 +66,17 @@ class Controls:
         select_model(ui, "My own")
         assert state.model == "mine"
         assert "Imported from a &lt;b&gt;.pth" in ui.modelDetailsLabel.text
+
+    def thenButton(self, opened, ui, state, volume):
+        menu = ui.thenButton.menu()
+        menu.aboutToShow.emit()
+        assert [action.text for action in menu.actions()] == ["My own"]
+        menu.actions()[0].trigger()
+        assert state.thenModels == '["mine"]'
+
+    def overlapComboBox(self, opened, ui, state, volume):
+        choose(ui.overlapComboBox, "Overlaps: keep both")
+        assert state.overlap.value == "both"
 
     def downloadButton(self, opened, ui, state, volume):
         select_model(ui, "Abdominal organs")

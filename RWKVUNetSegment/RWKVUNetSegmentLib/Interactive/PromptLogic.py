@@ -92,6 +92,7 @@ class PromptLogic(VTKObservationMixin):
         self._round = 0
         self._awaited: object | None = None
         self._watched: list[Any] = []
+        self._segments: Any = None
         self._known: tuple[SliceIndex, np.ndarray] | None = None
         self._writing = False
         self._given: dict[tuple[str, str], set[SliceIndex]] = {}
@@ -186,7 +187,8 @@ class PromptLogic(VTKObservationMixin):
 
     def follow(self, volume: Any, node: Any) -> None:
         """Work on another volume or segmentation; what was pointed at in those before is accepted."""
-        if volume is self.volume and node is self.node:
+        segmentation = node.GetSegmentation() if node is not None else None  # each frame of a sequence has its own
+        if volume is self.volume and node is self.node and segmentation is self._segments:
             return
         self._finish()
         if volume is not self.volume:
@@ -196,9 +198,8 @@ class PromptLogic(VTKObservationMixin):
             self._unwatch()
         if (volume is None) != (self.volume is None):
             self.views.stop() if volume is None else self.views.start()
-        self.volume, self.node = volume, node
-        if node is not None:
-            segmentation = node.GetSegmentation()
+        self.volume, self.node, self._segments = volume, node, segmentation
+        if segmentation is not None:
             for event in (slicer.vtkSegmentation.SourceRepresentationModified, slicer.vtkSegmentation.SegmentRemoved):
                 self.addObserver(segmentation, event, self._onVoxelsChanged)
         if self._segment() is None:
@@ -991,9 +992,8 @@ class PromptLogic(VTKObservationMixin):
         self.changed.emit()
 
     def _unwatch(self) -> None:
-        segmentation = self.node.GetSegmentation()
-        for event in (slicer.vtkSegmentation.SourceRepresentationModified, slicer.vtkSegmentation.SegmentRemoved):
-            self.removeObserver(segmentation, event, self._onVoxelsChanged)
+        self.removeObservers(self._onVoxelsChanged)
+        self._segments = None
 
     def _forget(self) -> None:
         self._queue.clear()

@@ -7,11 +7,14 @@ import slicer
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import RWKVUNetError
+from rwkv_core.vocabulary import SegmentOptions
 from RWKVUNetSegmentLib.EventLoop import later
 from RWKVUNetSegmentLib.Panels import TimeInWords
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
 from RWKVUNetSegmentLib.Panels.ParameterNode import optionsOf, parametersOf
+from RWKVUNetSegmentLib.Scene.InputVolume import isFrame
 from RWKVUNetSegmentLib.Scene.SampleData import SAMPLE_NAME
+from RWKVUNetSegmentLib.Segmentation.BatchLogic import BatchResult, ItemState
 from RWKVUNetSegmentLib.Segmentation.ModelTimes import rememberTime
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import (
     RunProgress,
@@ -35,6 +38,7 @@ class SegmentPanel(Panel):
 
     def setup(self) -> None:
         self.result: SegmentationResult | None = None
+        self.frames: BatchResult | None = None  # of a sequence, when its frames were segmented last
         self._undone = False
         self._awaiting: Any = None  # the volume to segment as soon as what is being installed can be used
         self.ui.progressBar.visible = False
@@ -45,13 +49,15 @@ class SegmentPanel(Panel):
 
     @property
     def running(self) -> bool:
-        return self.result is not None and not self.result.finished
+        return any(each is not None and not each.finished for each in (self.result, self.frames))
 
     def cleanup(self) -> None:
         self._awaiting = None
 
     def onSceneCloses(self) -> None:
         self._awaiting = None
+        if self.frames is not None and self.frames.finished:
+            self.frames = None
 
     def canSegment(self) -> tuple[bool, str]:
         """Whether Segment can work, where need be after an installation that it asks for; and else why not."""
@@ -68,12 +74,13 @@ class SegmentPanel(Panel):
             return False, reason
         if self.parameterNode.inputVolume is None:
             return False, _("Choose a volume. Sample Data has one to try: {sample}.").format(sample=SAMPLE_NAME)
-        try:
-            possible, reason = parametersOf(self.parameterNode).isValid()
-        except RWKVUNetError as error:
-            return False, str(error)
-        if not possible:
-            return False, reason
+        if not isFrame(self.parameterNode.inputVolume):
+            try:
+                possible, reason = parametersOf(self.parameterNode).isValid()
+            except RWKVUNetError as error:
+                return False, str(error)
+            if not possible:
+                return False, reason
         if not installed:  # nor are the models known yet
             return True, ""
         return self.canUse(optionsOf(self.parameterNode))
@@ -82,7 +89,9 @@ class SegmentPanel(Panel):
         if self._awaiting is not None:
             later(self._goOn)  # after all sections have taken in what changed
         ui, button = self.ui, self.ui.segmentButton
-        button.text = _("Cancel") if self.running else _("Segment")
+        isSequence = self.parameterNode is not None and isFrame(self.parameterNode.inputVolume)
+        segment = _("Segment all frames") if isSequence else _("Segment")
+        button.text = _("Cancel") if self.running else segment
         ui.progressBar.visible = self.running
         if self.running:
             self.allow(button, True)
@@ -107,6 +116,8 @@ class SegmentPanel(Panel):
     def _outcome(self) -> str:
         """Of the run that is over, in words."""
         result = self.result
+        if self.frames is not None:
+            return self._framesOutcome(self.frames)
         if not self.logic.installation.isValid()[0]:
             return _("Some software must be installed first, once. Segment asks before it does so.")
         if result is None:
@@ -125,25 +136,64 @@ class SegmentPanel(Panel):
         )
         return " ".join([done, *result.warnings])
 
+    @staticmethod
+    def _framesOutcome(result: BatchResult) -> str:
+        done = sum(item.state == ItemState.DONE for item in result.items)
+        text = _("Frames segmented: {done} of {count}.").format(done=done, count=len(result.items))
+        failed = [item for item in result.items if item.state == ItemState.FAILED]
+        if failed:
+            text = f"{text} {failed[0].name}: {failed[0].error}"
+        if done:
+            volumes = _("Volumes over the frames: table “{table}”.").format(table=result.table.GetName())
+            text = f"{text} {volumes}"
+        return text
+
     def onSegmentOrCancel(self) -> None:
-        if self.result is not None and self.running:
+        running = [each for each in (self.result, self.frames) if each is not None and not each.finished]
+        if running:
             self.ui.statusLabel.text = _("Cancelling…")
             self.allow(self.ui.segmentButton, False, _("The segmentation process is being ended."))
-            self.result.cancel()
+            for result in running:
+                result.cancel()
             return
         if not self.logic.installation.isValid()[0]:
             self._installFirst()
             return
         with showErrors(_("The segmentation could not be started.")):
-            parameters = parametersOf(self.parameterNode)
-            for each in parameters.options.of_each_model():
-                fits = self.fits(parameters.inputVolume, each.model, _("Segment anyway?"))
+            volume, options = self.parameterNode.inputVolume, optionsOf(self.parameterNode)
+            for each in options.of_each_model():
+                fits = self.fits(volume, each.model, _("Segment anyway?"))
                 if fits is None:
                     return
                 if not fits:
-                    parameters.options = replace(parameters.options, any_modality=True)
+                    options = replace(options, any_modality=True)
+            if isFrame(volume):
+                self._startFrames(volume, options)
+                return
+            parameters = replace(parametersOf(self.parameterNode), options=options)
             parameters.keep = True  # for the section Interactive
             self._start(parameters)
+
+    def _startFrames(self, volume: Any, options: SegmentOptions) -> None:
+        self._undone, self.result = False, None
+        self.ui.progressBar.maximum = 0
+        self.ui.statusLabel.text = _("Starting…")
+        callbacks = {"onProgress": self.onFramesProgress, "onFinished": self.onFramesFinished}
+        self.frames = self.logic.batch.processSequence(volume, options, waitForCompletion=False, **callbacks)
+        self.logic.stateChanged()
+
+    def onFramesProgress(self, result: BatchResult) -> None:
+        TimeInWords.showFraction(self.ui.progressBar, result.fraction, result.secondsLeftInAll)
+        if self.ui.segmentButton.enabled and result.current >= 0:  # else it is being cancelled
+            self.ui.statusLabel.text = _("Frame {number} of {count}").format(
+                number=result.current + 1, count=len(result.items)
+            )
+
+    def onFramesFinished(self, result: BatchResult) -> None:
+        self.frames = result
+        if result.shown is not None and self.parameterNode:
+            self.parameterNode.outputSegmentation = result.shown
+        self.logic.stateChanged()
 
     def _installFirst(self) -> None:
         with showErrors(_("The installation failed.")):
@@ -163,7 +213,7 @@ class SegmentPanel(Panel):
             self.onSegmentOrCancel()
 
     def _start(self, parameters: SegmentationParameters) -> None:
-        self._undone = False
+        self._undone, self.frames = False, None
         self.ui.progressBar.maximum = 0
         self.ui.statusLabel.text = _("Starting…")
         self.result = self.logic.segmentation.start(parameters, self.onProgress, self.onFinished)

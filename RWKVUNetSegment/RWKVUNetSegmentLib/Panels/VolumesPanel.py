@@ -5,6 +5,7 @@ from typing import Any
 
 import qt
 import slicer
+import vtk
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
@@ -18,7 +19,7 @@ _QUIET_MILLISECONDS = 400
 """Somebody paints: the list is measured anew when the brush rests."""
 
 _EVENTS = (
-    slicer.vtkSegmentation.SourceRepresentationModified,
+    vtk.vtkCommand.ModifiedEvent,
     slicer.vtkSegmentation.SegmentAdded,
     slicer.vtkSegmentation.SegmentRemoved,
     slicer.vtkSegmentation.SegmentModified,
@@ -30,7 +31,8 @@ class VolumesPanel(Panel):
 
     def setup(self) -> None:
         ui = self.ui
-        self._observations = VTKObservationMixin()
+        self._observations, self._voxels = VTKObservationMixin(), VTKObservationMixin()
+        self._segmentation: Any = None
         self._timer = Timer(self._fill, _QUIET_MILLISECONDS)
         self._shown: Any = None
         self._rows: tuple[StructureVolume, ...] = ()
@@ -81,8 +83,19 @@ class VolumesPanel(Panel):
         self._shown = node
         if node is not None:
             for event in _EVENTS:
-                self._observations.addObserver(node.GetSegmentation(), event, self._onChanged)
+                self._observations.addObserver(node, event, self._onChanged)
             self._fill()
+        else:
+            self._watchVoxels(None)
+
+    def _watchVoxels(self, segmentation: Any) -> None:
+        """Painting is told by the vtkSegmentation alone; a frame of a sequence has another one."""
+        if segmentation is not self._segmentation:
+            self._voxels.removeObservers()
+            self._segmentation = segmentation
+            if segmentation is not None:
+                event = slicer.vtkSegmentation.SourceRepresentationModified
+                self._voxels.addObserver(segmentation, event, self._onChanged)
 
     def _onChanged(self, caller: Any, event: Any) -> None:
         self._timer.start()
@@ -90,6 +103,7 @@ class VolumesPanel(Panel):
     def _fill(self) -> None:
         if self._shown is None:
             return
+        self._watchVoxels(self._shown.GetSegmentation())
         tree = self.ui.volumesTree
         self._rows = measure(self._shown)
         tree.sortingEnabled = False  # else each row is sorted as it comes

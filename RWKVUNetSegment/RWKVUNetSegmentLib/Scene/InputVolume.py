@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 from vtk.util import numpy_support
 
 from rwkv_core.errors import InputError
+from RWKVUNetSegmentLib.Scene.SequenceFrames import sequenceOf
 
 OTHER = "OT"
 """DICOM's name for a modality that is none of those that models are made for."""
@@ -116,11 +117,11 @@ def _reasonAgainst(node: Any) -> str:
         return _("{name} has several values per voxel. Convert it to a scalar volume first.").format(name=name)
     if node.IsA("vtkMRMLLabelMapVolumeNode"):
         return _("{name} is a label map, not an image. Choose a CT or MR volume.").format(name=name)
-    if sequence := _sequenceOf(node):
+    if found := sequenceOf(node):
         return _(
-            "{name} shows one frame of the sequence {sequence}, and changes with it. Press “Use this frame”, and "
-            "segment the copy."
-        ).format(name=name, sequence=sequence)
+            "{name} shows one frame of the sequence {sequence}, and changes with it. Press “Use this frame” for a copy "
+            "of it."
+        ).format(name=name, sequence=found[1].GetName())
     image = node.GetImageData()
     if image is None or image.GetPointData().GetScalars() is None or 0 in image.GetDimensions():
         return _("{name} is empty.").format(name=name)
@@ -142,30 +143,14 @@ def _reasonAgainst(node: Any) -> str:
 
 def isFrame(node: Any) -> bool:
     """Whether a node shows one frame of a sequence, and changes with it."""
-    return node is not None and bool(_sequenceOf(node))
+    return sequenceOf(node) is not None
 
 
 def copyOfFrame(node: Any) -> Any:
     """A volume of its own with what a node shows of a sequence now; its name says which frame that is."""
-    scene = node.GetScene()
-    frame = 0
-    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSequenceBrowserNode")):
-        browser = scene.GetNthNodeByClass(index, "vtkMRMLSequenceBrowserNode")
-        if browser.GetSequenceNode(node) is not None:
-            frame = browser.GetSelectedItemNumber()
+    found = sequenceOf(node)
+    frame = found[0].GetSelectedItemNumber() if found else 0
     name = _("{name} frame {number}").format(name=node.GetName(), number=frame + 1)
-    copy = slicer.modules.volumes.logic().CloneVolume(scene, node, name)
+    copy = slicer.modules.volumes.logic().CloneVolume(node.GetScene(), node, name)
     copy.SetAttribute(_MODALITY, modalityOf(node) or None)
     return copy
-
-
-def _sequenceOf(node: Any) -> str:
-    """Name of the sequence that a node shows a time point of; empty when it belongs to none."""
-    scene = node.GetScene()
-    if scene is None:
-        return ""
-    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSequenceBrowserNode")):
-        sequence = scene.GetNthNodeByClass(index, "vtkMRMLSequenceBrowserNode").GetSequenceNode(node)
-        if sequence is not None:
-            return str(sequence.GetName())
-    return ""

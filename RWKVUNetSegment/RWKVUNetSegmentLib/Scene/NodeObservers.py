@@ -16,6 +16,7 @@ _VOLUME_EVENTS = (
 )
 _ROI_EVENTS = (vtk.vtkCommand.ModifiedEvent, slicer.vtkMRMLMarkupsNode.PointModifiedEvent)
 _SEGMENTS_EVENTS = (slicer.vtkSegmentation.SegmentAdded, slicer.vtkSegmentation.SegmentRemoved)
+"""The node passes them on: its vtkSegmentation is another one for each frame of a sequence."""
 _NODE_EVENTS = (
     vtk.vtkCommand.ModifiedEvent,
     slicer.vtkMRMLTransformableNode.TransformModifiedEvent,
@@ -68,13 +69,11 @@ class ChosenNodes(NodeObserver):
         if parameterNode is None:
             self.observe(())
             return
-        segmentation = parameterNode.outputSegmentation
-        segments = segmentation.GetSegmentation() if segmentation is not None else None
         self.observe(
             [
                 (parameterNode.inputVolume, _VOLUME_EVENTS),
                 (parameterNode.roi, _ROI_EVENTS),
-                (segments, _SEGMENTS_EVENTS),
+                (parameterNode.outputSegmentation, _SEGMENTS_EVENTS),
             ]
         )
 
@@ -101,10 +100,8 @@ class SceneSegmentations(NodeObserver):
         objects: list[tuple[Any, tuple[Any, ...]]] = [
             (scene, (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndBatchProcessEvent))
         ]
-        objects += [(node, _NODE_EVENTS) for node in self.nodes]
-        objects += [
-            (node.GetSegmentation(), (*_SEGMENTS_EVENTS, slicer.vtkSegmentation.SegmentModified)) for node in self.nodes
-        ]
+        changes = (*_NODE_EVENTS, *_SEGMENTS_EVENTS, slicer.vtkSegmentation.SegmentModified)
+        objects += [(node, changes) for node in self.nodes]
         self.observe(objects)
 
     def _look(self) -> None:

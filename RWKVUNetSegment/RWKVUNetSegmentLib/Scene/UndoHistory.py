@@ -54,6 +54,11 @@ class UndoHistory:
         if node.GetDisplayNode():
             node.GetDisplayNode().Modified()  # views redraw
 
+    def forget(self, node: Any) -> None:
+        """Drop the states of a node that is about to go."""
+        self._histories.pop(node.GetID(), None)
+        self._inEditor.discard(node.GetID())
+
     def clear(self) -> None:
         """Drop all states, for a scene that is closed."""
         self._histories.clear()

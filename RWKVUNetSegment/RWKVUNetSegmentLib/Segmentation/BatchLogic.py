@@ -9,7 +9,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from rwkv_core.errors import CancelledError, RWKVUNetError
+from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
 from rwkv_core.vocabulary import FilePair, SegmentOptions, StructureVolume
 from rwkv_core.worker.protocol import (
     PlanRequest,
@@ -20,9 +20,12 @@ from rwkv_core.worker.protocol import (
     SegmentFilesRequest,
 )
 from RWKVUNetSegmentLib.EventLoop import later
+from RWKVUNetSegmentLib.Scene.InputVolume import modalityOf
+from RWKVUNetSegmentLib.Scene.SequenceFrames import SequenceFrames, sequenceOf
 from RWKVUNetSegmentLib.Segmentation.BatchResult import BatchItem, BatchResult, ItemState, readSummary, writeSummary
 from RWKVUNetSegmentLib.Segmentation.BatchRun import BatchRun
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import RunState, SegmentationLogic, SegmentationResult
+from RWKVUNetSegmentLib.Signal import emit
 
 __all__ = ["BatchItem", "BatchLogic", "BatchResult", "ItemState"]
 
@@ -97,6 +100,74 @@ class BatchLogic:
             result = self._logic.process(
                 volume,
                 item.output,
+                options,
+                waitForCompletion=False,
+                onProgress=lambda step: batch.step(step.done, step.total, step.secondsLeft),
+                onFinished=finished,
+            )
+            return result.cancel
+
+        later(lambda: batch.start(work))
+        if waitForCompletion:
+            batch.result.wait()
+        return batch.result
+
+    def processSequence(
+        self,
+        volume: Any,
+        options: SegmentOptions | None = None,
+        waitForCompletion: bool = True,
+        *,
+        onProgress: Callable[[BatchResult], object] | None = None,
+        onFinished: Callable[[BatchResult], object] | None = None,
+        **changes: Any,
+    ) -> BatchResult:
+        """Segment every frame of the sequence that a volume shows, into a sequence of segmentations beside it.
+
+        The sequence browser that moves the volume through the frames moves the segmentation, too. Frames that fail, or
+        that a cancelled run did not reach, show no segmentation.
+
+        Args:
+            volume: vtkMRMLScalarVolumeNode that shows one of the frames.
+            others: as `processVolumes`.
+
+        Returns:
+            An item for each frame, `shown` the segmentation node that changes with the frame, and a table with the
+            volumes of the structures over the frames.
+
+        Raises:
+            InputError: when the volume belongs to no sequence.
+            RuntimeError: only when waiting: when Slicer quits meanwhile.
+        """
+        if sequenceOf(volume) is None:
+            raise InputError(_("{name} belongs to no sequence.").format(name=volume.GetName()))
+        options = replace(options or SegmentOptions(), **changes)
+        frames, modality = SequenceFrames(volume, self._logic.writer), modalityOf(volume)
+        name = _("Segmented frames of {volume}").format(volume=volume.GetName())
+
+        def ended(result: BatchResult) -> None:
+            result.shown = frames.show()
+            emit(onFinished, result)
+
+        batch = self._newBatch(name, onProgress, ended)
+        batch.result.items = [BatchItem(frames.name(number)) for number in range(frames.count)]
+
+        def work(item: BatchItem, over: Callable[[str], None]) -> Callable[[], None]:
+            number = batch.result.items.index(item)
+            frame, segmentation = frames.open(number, modality)
+
+            def finished(result: SegmentationResult) -> None:
+                if result.state == RunState.COMPLETED:
+                    frames.keep(number, segmentation)
+                    item.take(result.volumes)
+                item.error = str(result.error or "")
+                frames.close(frame, segmentation)
+                states = {RunState.COMPLETED: ItemState.DONE, RunState.CANCELLED: ItemState.CANCELLED}
+                over(states.get(result.state, ItemState.FAILED))
+
+            result = self._logic.process(
+                frame,
+                segmentation,
                 options,
                 waitForCompletion=False,
                 onProgress=lambda step: batch.step(step.done, step.total, step.secondsLeft),

@@ -78,6 +78,7 @@ class BatchResult:
         current: index of the running item, -1 when none runs.
         done, total: slices of the running item; on a cluster, volumes.
         secondsLeft: for these; None while it is not known.
+        shown: of a sequence, the segmentation node that changes with the frame, once it is over.
     """
 
     items: list[BatchItem] = field(default_factory=list)
@@ -88,6 +89,7 @@ class BatchResult:
     done: int = 0
     total: int = 0
     secondsLeft: float | None = None
+    shown: Any = None
     waiter: Waiter = field(default_factory=Waiter, repr=False)
     batch: Any = field(default=None, repr=False)
 
