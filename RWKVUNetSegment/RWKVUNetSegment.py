@@ -171,9 +171,11 @@ class RWKVUNetSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.setParameterNode(self.logic.getParameterNode())
         if self._parameterNode.inputVolume is None:
             volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-            usable = [one for one in volumes if not one.GetHideFromEditors() and isValid(one)[0]]
+            usable = [volume for volume in volumes if not volume.GetHideFromEditors() and isValid(volume)[0]]
             if usable:
-                self._parameterNode.inputVolume = next((one for one in volumesShown() if one in usable), usable[0])
+                self._parameterNode.inputVolume = next(
+                    (volume for volume in volumesShown() if volume in usable), usable[0]
+                )
 
     def setParameterNode(self, node: RWKVUNetSegmentParameterNode | None) -> None:
         if self._parameterNode is not None:
@@ -261,8 +263,8 @@ class RWKVUNetSegmentLogic(ScriptedLoadableModuleLogic):
             RuntimeError: what went wrong.
         """
         spreading = self.interactive.spreading
-        for one in slices:
-            spreading.use(segmentation, one)
+        for sliceIndex in slices:
+            spreading.use(segmentation, sliceIndex)
         spreading.spread(segmentation, volume, structures)
         self.interactive.wait()
         spreading.accept()

@@ -122,9 +122,9 @@ def _models() -> Iterator[str]:
 
     catalogue = load_catalogue()
     listed = list_bundles(catalogue)
-    public = [one for one in listed if catalogue.find(one.id) is not None]  # an own model's name may name people
-    for one in public:
-        yield f"{one.id}: {one.state}"
+    public = [model for model in listed if catalogue.find(model.id) is not None]  # an own model's name may name people
+    for model in public:
+        yield f"{model.id}: {model.state}"
     yield f"your own: {len(listed) - len(public)}"
 
 

@@ -42,11 +42,13 @@ class InferenceGraph:
         p = parameters or Parameters(weights.arrays)
         self._ops, self.in_channels = ops, weights.in_channels
         size = RWKV_UNET[weights.variant]
-        one, two, three, four = size.dims
+        half, quarter, eighth, sixteenth = size.dims
         self.encoder = Encoder(p, weights.variant, weights.in_channels, ops)
-        self.ccm = _CrossChannelMix(p, (three, two, one), ops)
-        skips = [_conv_with_bias(p, f"ccm.final_projections.{i}", dim, one) for i, dim in enumerate((three, two, one))]
-        widths, outs = (four, 2 * three, 2 * two, 2 * one), (three, two, one, size.last)
+        self.ccm = _CrossChannelMix(p, (eighth, quarter, half), ops)
+        skips = [
+            _conv_with_bias(p, f"ccm.final_projections.{i}", dim, half) for i, dim in enumerate((eighth, quarter, half))
+        ]
+        widths, outs = (sixteenth, 2 * eighth, 2 * quarter, 2 * half), (eighth, quarter, half, size.last)
         self.decoders = [
             _Decoder(p, i, width, out, skip, ops)
             for i, (width, out, skip) in enumerate(zip(widths, outs, (None, *skips), strict=True))
@@ -65,9 +67,9 @@ class InferenceGraph:
         """
         check_input(self._ops.shape(image), self.in_channels, sides=2)
         maps, key_range = self.encoder(image)
-        one, two, three, four = maps
-        x = self.decoders[0](four)
-        for decoder, skip in zip(self.decoders[1:], self.ccm(three, two, one), strict=True):
+        half, quarter, eighth, sixteenth = maps
+        x = self.decoders[0](sixteenth)
+        for decoder, skip in zip(self.decoders[1:], self.ccm(eighth, quarter, half), strict=True):
             x = decoder(x, skip)
         return self._ops.enlarge(self.final(x), 2), key_range
 
@@ -197,9 +199,11 @@ class _CrossChannelMix:
         self.channel = _ChannelMix(p, "ccm.channel", 3 * common, ops)
         self.norm = ops.normalise(_LAYER_NORM_EPS, *_norm(p, "ccm.ln1", 3 * common))
 
-    def __call__(self, three: Map, two: Map, one: Map) -> list[Map]:
+    def __call__(self, eighth: Map, quarter: Map, half: Map) -> list[Map]:
         ops = self._ops
-        third, second, first = (project(x) for project, x in zip(self.projections, (three, two, one), strict=True))
+        third, second, first = (
+            project(x) for project, x in zip(self.projections, (eighth, quarter, half), strict=True)
+        )
         x = ops.join([ops.enlarge(third, 4), ops.enlarge(second, 2), first])
         x = x + self.norm(self.channel(x))
         third, second, first = ops.thirds(x)

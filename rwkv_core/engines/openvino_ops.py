@@ -126,7 +126,7 @@ class OpenVINOOps:
         return self.op.avg_pool(x, [factor, factor], [0, 0], [0, 0], [2, 2], True)
 
     def largest(self, ranges: Sequence[Map]) -> Map:
-        flat = [self.op.reshape(one, [-1], False) for one in ranges]
+        flat = [self.op.reshape(key_range, [-1], False) for key_range in ranges]
         return self.op.reduce_max(self.op.concat(flat, 0), [0])
 
     def constant(self, value: Weights) -> Map:

@@ -87,7 +87,7 @@ class TorchOps:
         return F.avg_pool2d(inner, 2, factor)
 
     def largest(self, ranges: Sequence[Tensor]) -> Tensor:
-        return torch.stack([one.amax() for one in ranges]).amax()
+        return torch.stack([key_range.amax() for key_range in ranges]).amax()
 
     def constant(self, value: Weights) -> Tensor:
         return torch.from_numpy(value).float().contiguous().to(self._device)

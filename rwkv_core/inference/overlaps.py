@@ -53,7 +53,7 @@ def combine(answers: Sequence[LabeledBy], overlap: Overlap, voxel_ml: float) -> 
                 opposite = None if entry.opposite is None else renumbered.get(entry.opposite)
                 known[_identity(entry)] = replace(entry, value=renumbered[entry.value], opposite=opposite)
                 new.append(known[_identity(entry)])
-        top = max([*renumbered.values(), *(one.value for one in known.values()), 0])
+        top = max([*renumbered.values(), *(segment_class.value for segment_class in known.values()), 0])
         table = np.zeros(1 + max([*renumbered, 0]), np.uint8 if top < 256 else np.uint16)
         for before, after in renumbered.items():
             table[before] = after
@@ -70,7 +70,7 @@ def combine(answers: Sequence[LabeledBy], overlap: Overlap, voxel_ml: float) -> 
                 layers.append(labels)
             continue
         for layer, earlier in zip(layers, own, strict=False):  # a class that an earlier answer has belongs there
-            shared = np.isin(labels, [one.value for one in earlier])
+            shared = np.isin(labels, [segment_class.value for segment_class in earlier])
             np.copyto(layer, labels, where=shared & (layer == 0))
             labels[shared] = 0
         layers.append(labels)

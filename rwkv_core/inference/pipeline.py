@@ -67,7 +67,7 @@ def run_pipeline(
                 if cancelled():
                     raise CancelledError
                 finishing.append((batch, pool.submit(_quietly, finish, batch, result)))
-                done = next((n for n, (_, one) in enumerate(finishing) if not one.done()), len(finishing))
+                done = next((n for n, (_, future) in enumerate(finishing) if not future.done()), len(finishing))
                 settle(min(_AHEAD, len(finishing) - done))
             settle(0)
 

@@ -109,13 +109,13 @@ class SliceResampler:
         if self.restore == "nearest":
             return _largest(logits)[:, self._nearest(0)[:, None], self._nearest(1)]
         if not is_tensor(logits):
-            return np.stack([self._enlarged_labels(one) for one in logits])
+            return np.stack([self._enlarged_labels(plane) for plane in logits])
         if logits.device.type == "cpu":
             return in_kind(self.labels(as_numpy(logits)), logits)
         import torch
 
         # Slice by slice: the enlarged logits of a batch would fill the memory.
-        return torch.cat([_largest(self._enlarge(one)) for one in logits.split(1)])
+        return torch.cat([_largest(self._enlarge(plane)) for plane in logits.split(1)])
 
     def probabilities(self, logits: Batch) -> Batch:
         return softmax(self._enlarge(self._crop(logits)))
@@ -171,14 +171,14 @@ class PaperResampler:
     size: tuple[int, int]
 
     def to_network(self, slices: Batch, padding: float) -> Batch:
-        zoomed = np.stack([self._zoom(one, self.shape, self.size, order=3) for one in as_numpy(slices)])[:, None]
+        zoomed = np.stack([self._zoom(plane, self.shape, self.size, order=3) for plane in as_numpy(slices)])[:, None]
         return in_kind(zoomed, slices).to(slices.device) if is_tensor(slices) else zoomed
 
     def labels(self, logits: Batch) -> Batch:
         labels = _largest(logits)
         if is_tensor(labels):
             labels = labels.cpu().numpy()
-        return in_kind(np.stack([self._zoom(one, self.size, self.shape, order=0) for one in labels]), logits)
+        return in_kind(np.stack([self._zoom(plane, self.size, self.shape, order=0) for plane in labels]), logits)
 
     def probabilities(self, logits: Batch) -> Batch:
         return softmax(self.enlarge(logits))
@@ -188,13 +188,13 @@ class PaperResampler:
 
     @staticmethod
     def _zoom(
-        one: NDArray[np.generic], before: tuple[int, int], after: tuple[int, int], order: int
+        plane: NDArray[np.generic], before: tuple[int, int], after: tuple[int, int], order: int
     ) -> NDArray[np.generic]:
         if before == after:
-            return one
+            return plane
         from scipy import ndimage
 
-        return ndimage.zoom(one, (after[0] / before[0], after[1] / before[1]), order=order)
+        return ndimage.zoom(plane, (after[0] / before[0], after[1] / before[1]), order=order)
 
 
 def softmax(logits: Batch) -> Batch:
@@ -210,7 +210,7 @@ def softmax(logits: Batch) -> Batch:
 def _largest(logits: Batch) -> Batch:
     """Channel with the largest logit: (B, classes, H, W) to (B, H, W), uint8 or int64."""
     if not is_tensor(logits):
-        return np.stack([running_argmax(len(one), one.__getitem__) for one in logits])
+        return np.stack([running_argmax(len(channels), channels.__getitem__) for channels in logits])
     if logits.device.type == "cpu":
         return in_kind(_largest(as_numpy(logits)), logits)
     import torch

@@ -64,7 +64,7 @@ def write_provenance(
         },
         "slices": result.slices,
         "slice_orientation": result.orientation,
-        "classes": {str(one.value): one.name for one in result.classes},
+        "classes": {str(segment_class.value): segment_class.name for segment_class in result.classes},
         "volumes": [asdict(row) for row in result.volumes],
         "warnings": list(result.warnings),
         "seconds": {stage: round(seconds, 3) for stage, seconds in result.timings.items()},

@@ -186,10 +186,10 @@ class Segmenter:
     def judged(self, stacks: Sequence[SliceStack]) -> NDArray[np.bool_]:
         """(stacks, channels): which channels the answer for each of several orders of slices says something about."""
         judged = np.ones((len(stacks), len(self.values)), bool)
-        for channel, one in enumerate(self.bundle.config.classes, 1):
-            if one.opposite is not None:  # every slice tells of the pair
+        for channel, segment_class in enumerate(self.bundle.config.classes, 1):
+            if segment_class.opposite is not None:  # every slice tells of the pair
                 continue
-            able = np.array([stack.code in one.orientations for stack in stacks])
+            able = np.array([stack.code in segment_class.orientations for stack in stacks])
             if able.any():
                 judged[:, channel] = able
         return judged
@@ -317,7 +317,7 @@ class PreparedVolume:
                 self.segmenter.bundle.config, volume.spacing, options.islands, options.smoothing, region is None
             )
             given = volume.array[box] if self.scale.some_unmeasured else ()
-            clean(labelmap[box], lambda: (self.scale.unmeasured(one) for one in given), cancelled)
+            clean(labelmap[box], lambda: (self.scale.unmeasured(plane) for plane in given), cancelled)
             volumes = self._volumes(labelmap, confidence)
             for around in self.segmenter.bundle.config.surroundings:
                 labelmap[labelmap == around.value] = 0
@@ -374,7 +374,7 @@ class PreparedVolume:
             labels, chances = np.zeros_like(labels), None if chances is None else np.zeros_like(chances)
         finish = both(work.into_labels(stack.to_stack(labels), self.segmenter.values), work.into_confidence(confidence))
         if chances is not None:
-            targets = [stack.to_stack(one) for one in chances]
+            targets = [stack.to_stack(channel) for channel in chances]
             finish = both(finish, work.into_probabilities(targets, members=self.segmenter.members()))
         progress(0, total)
         work.run(finish, advance, cancelled)

@@ -264,11 +264,11 @@ def in_memory(x: Batch) -> NDArray[Any]:
     return x.cpu().numpy() if is_tensor(x) else x
 
 
-def both(one: Finish, other: Finish) -> Finish:
+def both(first: Finish, other: Finish) -> Finish:
     """Give logits to the two, one after the other."""
 
     def finish(batch: slice, logits: Batch) -> None:
-        one(batch, logits)
+        first(batch, logits)
         other(batch, logits)
 
     return finish

@@ -32,8 +32,8 @@ def entropy(probabilities: NDArray[np.floating]) -> NDArray[np.float32]:
         (K, J, I), normalised by the logarithm of the number of classes.
     """
     total = np.zeros(probabilities.shape[1:], np.float32)
-    for one in probabilities:
-        p = one.astype(np.float32)
+    for channel in probabilities:
+        p = channel.astype(np.float32)
         total -= p * np.log(np.maximum(p, np.finfo(np.float32).tiny))
     return np.clip(total / np.float32(np.log(len(probabilities))), 0, 1)
 
@@ -48,9 +48,11 @@ def slice_scores(uncertainty: NDArray[np.floating], axis: int) -> NDArray[np.flo
 
 def sided(classes: Sequence[SegmentClass]) -> bool:
     """Whether a class says left or right, in its name or its terminology: a mirrored image would be named wrongly."""
-    for one in classes:
-        codes = [one.terminology.type, one.terminology.modifier] if one.terminology else []
-        text = " ".join([one.name, *(code.meaning for code in codes if code)])
+    for segment_class in classes:
+        codes = (
+            [segment_class.terminology.type, segment_class.terminology.modifier] if segment_class.terminology else []
+        )
+        text = " ".join([segment_class.name, *(code.meaning for code in codes if code)])
         words = "".join(letter if letter.isalpha() else " " for letter in text).lower().split()
         if _SIDES & set(words):
             return True

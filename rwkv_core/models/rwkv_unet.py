@@ -42,13 +42,13 @@ class RWKVUNet(nn.Module):
             raise ValueError(f"in_channels must be 1, 3 or more, got {in_channels}")
         self.variant, self.num_classes, self.in_channels = variant, num_classes, in_channels
         size = RWKV_UNET[variant]
-        one, two, three, four = size.dims
+        half, quarter, eighth, sixteenth = size.dims
         self.encoder = Encoder(size, max(in_channels, 3))
-        self.ccm = CrossChannelMix((three, two, one), size.drop_path)
-        self.decoder1 = DecoderBlock(four, three)
-        self.decoder2 = DecoderBlock(2 * three, two)
-        self.decoder3 = DecoderBlock(2 * two, one)
-        self.decoder4 = DecoderBlock(2 * one, size.last)
+        self.ccm = CrossChannelMix((eighth, quarter, half), size.drop_path)
+        self.decoder1 = DecoderBlock(sixteenth, eighth)
+        self.decoder2 = DecoderBlock(2 * eighth, quarter)
+        self.decoder3 = DecoderBlock(2 * quarter, half)
+        self.decoder4 = DecoderBlock(2 * half, size.last)
         self.final_conv = nn.Conv2d(size.last, num_classes, 1)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -62,13 +62,13 @@ class RWKVUNet(nn.Module):
             image = image.expand(-1, 3, -1, -1)
         return self.decode(*self.encoder(image))
 
-    def decode(self, one: Tensor, two: Tensor, three: Tensor, four: Tensor) -> Tensor:
+    def decode(self, half: Tensor, quarter: Tensor, eighth: Tensor, sixteenth: Tensor) -> Tensor:
         """Logits (B, num_classes, H, W) of the encoder's feature maps, at 1/2, 1/4, 1/8 and 1/16 of H x W."""
-        three, two, one = self.ccm(three, two, one)
-        x = self.decoder1(four)
-        x = self.decoder2(torch.cat([x, three], dim=1))
-        x = self.decoder3(torch.cat([x, two], dim=1))
-        x = self.decoder4(torch.cat([x, one], dim=1))
+        eighth, quarter, half = self.ccm(eighth, quarter, half)
+        x = self.decoder1(sixteenth)
+        x = self.decoder2(torch.cat([x, eighth], dim=1))
+        x = self.decoder3(torch.cat([x, quarter], dim=1))
+        x = self.decoder4(torch.cat([x, half], dim=1))
         return self.final_conv(x)
 
 
@@ -94,11 +94,11 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Feature maps of stages I to IV."""
         x = self.stage0(x)
-        one = self.stage1(x)
-        two = self.stage2(one)
-        three = self.stage3(two)
-        four = self.stage4(three)
-        return one, two, three, four
+        half = self.stage1(x)
+        quarter = self.stage2(half)
+        eighth = self.stage3(quarter)
+        sixteenth = self.stage4(eighth)
+        return half, quarter, eighth, sixteenth
 
 
 def _stage(width: int, dim: int, hidden: list[int], drop_path: list[float], spatial_mix: bool) -> nn.Sequential:
@@ -206,10 +206,10 @@ class CrossChannelMix(nn.Module):
         self.drop_path = DropPath(drop_path)
         self.final_projections = nn.ModuleList(nn.Conv2d(common, dim, 1) for dim in dims)
 
-    def forward(self, three: Tensor, two: Tensor, one: Tensor) -> list[Tensor]:
+    def forward(self, eighth: Tensor, quarter: Tensor, half: Tensor) -> list[Tensor]:
         """Maps of stages III, II and I to maps of the same shapes."""
-        maps = (three, two, one)
-        full = one.shape[2:]
+        maps = (eighth, quarter, half)
+        full = half.shape[2:]
         x = torch.cat([conv(_resize(m, full)) for conv, m in zip(self.projections, maps, strict=True)], dim=1)
         mixed = self.ln1(self.channel(_channels_to_back(x)))
         x = x + self.drop_path(_channels_to_front(mixed))

@@ -214,12 +214,12 @@ class Loop:
     def _losses(self, image: Tensor, label: Tensor, unlabelled: Tensor, number: int) -> LossParts:
         if not self.recipe.consistency or not len(unlabelled):
             return self.loss(self.model(image), label)
-        one, two, noise = two_views((self.recipe.seed * 1_000_003 + number) % 2**31, self.square)
-        views = [one.apply(unlabelled, noise), two.apply(unlabelled, noise)]
+        view, other_view, noise = two_views((self.recipe.seed * 1_000_003 + number) % 2**31, self.square)
+        views = [view.apply(unlabelled, noise), other_view.apply(unlabelled, noise)]
         logits = self.model(torch.cat([image, *views]))
         supervised, first, second = logits.split([len(image), len(unlabelled), len(unlabelled)])
         found = self.loss(supervised, label)
-        term = consistency(one.undo(first), two.undo(second))
+        term = consistency(view.undo(first), other_view.undo(second))
         total = found.total + self.recipe.consistency.weight * term
         return LossParts(total, found.cross_entropy, found.dice, term)
 

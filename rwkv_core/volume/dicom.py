@@ -176,12 +176,12 @@ def dicom_inputs(folder: Path) -> list[Path]:
     A series that is no volume, or whose files are damaged, is among them by its folder, to be refused by name.
     """
     found = find_dicom(folder)
-    homes = Counter(one.folder for one in found.volumes)
+    homes = Counter(volume.folder for volume in found.volumes)
     paths = []
-    for one in found.volumes:
-        others = [other for other in homes if other != one.folder and one.folder in other.parents]
-        alone = homes[one.folder] == 1 and not others
-        paths.append(one.folder if alone else series_address(folder, one.key))
+    for volume in found.volumes:
+        others = [other for other in homes if other != volume.folder and volume.folder in other.parents]
+        alone = homes[volume.folder] == 1 and not others
+        paths.append(volume.folder if alone else series_address(folder, volume.key))
     bad = {path.parent for path in found.damaged} - set(homes)
     return sorted({*paths, *bad, *(set(found.troubled) - set(homes))})
 
@@ -252,7 +252,7 @@ def _place(frame: Frame) -> tuple[float, ...]:
 
 def _chosen(found: DicomFiles, series: str | None) -> DicomVolume:
     folder = found.folder
-    own = [one for one in found.volumes if any(frame.path.parent == folder for frame in one.frames)]
+    own = [volume for volume in found.volumes if any(frame.path.parent == folder for frame in volume.frames)]
     volumes = own or found.volumes  # what lies below is for batches where the folder itself holds a volume
     if not volumes and not found.problems:
         if found.damaged:
@@ -265,7 +265,7 @@ def _chosen(found: DicomFiles, series: str | None) -> DicomVolume:
             hint="They are no images (structure sets, reports, segmentations). Give the folder of the image series.",
         )
     if series is not None:
-        right = [one for one in found.volumes if series in (one.key, one.series)]
+        right = [volume for volume in found.volumes if series in (volume.key, volume.series)]
         if series in found.problems and not right:
             raise found.problems[series]
         if len(right) > 1:
@@ -293,7 +293,7 @@ def _names(found: DicomFiles) -> str:
 
 
 def _several(folder: Path, volumes: Sequence[DicomVolume]) -> InputError:
-    count = len({one.series for one in volumes})
+    count = len({volume.series for volume in volumes})
     what = f"{count} series" if count == len(volumes) else f"{len(volumes)} volumes in {count} series"
     if count == 1:
         what = f"{len(volumes)} volumes in one series"
@@ -335,11 +335,11 @@ def _alike(frames: Sequence[Frame]) -> list[list[Frame]]:
     return groups
 
 
-def _same_shape(one: Frame, other: Frame) -> bool:
+def _same_shape(first: Frame, other: Frame) -> bool:
     return (
-        one.size == other.size
-        and np.allclose(one.spacing, other.spacing, rtol=1e-3)
-        and np.allclose(one.axes, other.axes, atol=1e-3)
+        first.size == other.size
+        and np.allclose(first.spacing, other.spacing, rtol=1e-3)
+        and np.allclose(first.axes, other.axes, atol=1e-3)
     )
 
 

@@ -99,10 +99,10 @@ def write_dicom_seg(
     from pydicom.uid import generate_uid
 
     present = set(np.unique(labelmap).tolist())
-    shown = [one for one in classes if one.value in present] or list(classes)
-    numbers = np.zeros(max(int(labelmap.max()), max(one.value for one in shown)) + 1, np.uint16)
-    for number, one in enumerate(shown, 1):
-        numbers[one.value] = number
+    shown = [segment_class for segment_class in classes if segment_class.value in present] or list(classes)
+    numbers = np.zeros(max(int(labelmap.max()), max(segment_class.value for segment_class in shown)) + 1, np.uint16)
+    for number, segment_class in enumerate(shown, 1):
+        numbers[segment_class.value] = number
     array = numbers[labelmap]
     array = array.astype(np.uint8 if len(shown) < 256 else np.uint16)
     sources = _sources(frames)
@@ -115,7 +115,9 @@ def write_dicom_seg(
                 source_images=sources,
                 pixel_array=array,
                 segmentation_type="BINARY",
-                segment_descriptions=[_described(n, one, algorithm, software) for n, one in enumerate(shown, 1)],
+                segment_descriptions=[
+                    _described(n, segment_class, algorithm, software) for n, segment_class in enumerate(shown, 1)
+                ],
                 series_instance_uid=generate_uid(),
                 series_number=_SERIES_NUMBER,
                 sop_instance_uid=generate_uid(),
@@ -166,11 +168,11 @@ def _plane_position(frame: Frame) -> Any:
     return highdicom.PlanePositionSequence("PATIENT", tuple(frame.position.tolist()))
 
 
-def _described(number: int, one: SegmentClass, algorithm: Algorithm, software: str) -> Any:
+def _described(number: int, segment_class: SegmentClass, algorithm: Algorithm, software: str) -> Any:
     import highdicom
     from pydicom.sr.codedict import codes
 
-    known = one.terminology
+    known = segment_class.terminology
     identification = highdicom.AlgorithmIdentificationSequence(
         name=algorithm.name[:_LONGEST_NAME],
         family=codes.cid7162.ArtificialIntelligence,
@@ -180,12 +182,12 @@ def _described(number: int, one: SegmentClass, algorithm: Algorithm, software: s
     )
     segment = highdicom.seg.SegmentDescription(
         segment_number=number,
-        segment_label=one.name[:_LONGEST_NAME],
+        segment_label=segment_class.name[:_LONGEST_NAME],
         segmented_property_category=_concept(known.category if known else _TISSUE),
         segmented_property_type=_concept(known.type if known else _TISSUE),
         algorithm_type="AUTOMATIC",
         algorithm_identification=identification,
-        display_color=highdicom.color.CIELabColor.from_rgb(*one.color),
+        display_color=highdicom.color.CIELabColor.from_rgb(*segment_class.color),
     )
     if known and known.modifier:
         kind = segment.SegmentedPropertyTypeCodeSequence[0]

@@ -125,9 +125,9 @@ def nifti_notes(header: NiftiHeader, ijk_to_ras: Matrix) -> tuple[str, ...]:
     corners[:, :3] *= np.array((*header.shape, 1, 1, 1)[:3]) - 1
     smallest = float(np.linalg.norm(ijk_to_ras[:3, :3], axis=0).min())
 
-    def apart(one: Matrix, other: Matrix) -> float:
+    def apart(first: Matrix, other: Matrix) -> float:
         with np.errstate(all="ignore"):  # headers hold anything
-            return float(np.linalg.norm((corners @ (one - other).T)[:, :3], axis=1).max())
+            return float(np.linalg.norm((corners @ (first - other).T)[:, :3], axis=1).max())
 
     if header.qform is not None and header.sform is not None:
         distance = apart(header.qform, header.sform)

@@ -111,12 +111,14 @@ def read_labelmap(path: str | Path) -> tuple[Volume, list[SegmentClass]]:
             reader.ReadImageInformation()
             fields = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
     classes = classes_in_header(fields)
-    named = {one.value for one in classes}
+    named = {segment_class.value for segment_class in classes}
     for value in np.unique(labels).tolist():
         if value and value not in named:
             color = tuple(int(part) for part in np.random.default_rng(value).integers(60, 256, 3))
             classes.append(SegmentClass(value=value, name=f"Label {value}", color=(color[0], color[1], color[2])))
-    return Volume(labels, volume.ijk_to_ras, volume.name), sorted(classes, key=lambda one: one.value)
+    return Volume(labels, volume.ijk_to_ras, volume.name), sorted(
+        classes, key=lambda segment_class: segment_class.value
+    )
 
 
 def find_volumes(folder: str | Path) -> list[Path]:

@@ -102,7 +102,7 @@ def write_segmentation(path: str | Path, labelmap: Array, ijk_to_ras: Matrix, cl
     """
     if labelmap.ndim != 3 or labelmap.dtype.kind not in "bui" or labelmap.size == 0:
         raise ValueError(f"a labelmap is (K, J, I) integers, not {labelmap.shape} {labelmap.dtype}")
-    highest = max([int(labelmap.max()), *(one.value for one in classes)])
+    highest = max([int(labelmap.max()), *(segment_class.value for segment_class in classes)])
     if int(labelmap.min()) < 0 or highest > np.iinfo(np.uint16).max:
         raise ValueError("label values must lie in 0 to 65535")
     image = _image(labelmap, ijk_to_ras, path, "uint8" if highest <= np.iinfo(np.uint8).max else "uint16")

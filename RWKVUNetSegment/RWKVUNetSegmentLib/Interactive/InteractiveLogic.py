@@ -62,15 +62,15 @@ class InteractiveLogic:
         """
         if volume is None and self.result.current is not None:
             volume = self.result.current.volume
-        one = sliceOf(volume, self.preview.views.active)
-        if one is None:
+        sliceIndex = sliceOf(volume, self.preview.views.active)
+        if sliceIndex is None:
             raise InputError(
                 _("The view is oblique: it shows no slice of the volume."),
                 hint=_("Look at an axial, coronal or sagittal view."),
             )
-        return one
+        return sliceIndex
 
-    def setVerified(self, one: SliceIndex, verified: bool = True, node: Any = None, volume: Any = None) -> None:
+    def setVerified(self, sliceIndex: SliceIndex, verified: bool = True, node: Any = None, volume: Any = None) -> None:
         """Protect a slice from later writes, or no longer.
 
         Args:
@@ -82,7 +82,7 @@ class InteractiveLogic:
         current = self.result.current
         if node is None and current is None:
             raise InputError(_("Choose a segmentation."))
-        setVerified(node or current.node, volume or current.volume, one, verified)  # type: ignore[union-attr]
+        setVerified(node or current.node, volume or current.volume, sliceIndex, verified)  # type: ignore[union-attr]
         self.result.changed.emit()
 
     def wait(self) -> None:

@@ -89,7 +89,7 @@ class PreviewLogic:
     @property
     def previewed(self) -> tuple[Any, ...]:
         """What is shown and not accepted: `SliceIndex`, or the plane of an oblique slice."""
-        return tuple(key for key, one in self._slices.items() if not one.accepted)
+        return tuple(key for key, previewed in self._slices.items() if not previewed.accepted)
 
     def start(self, parameters: PreviewParameters) -> None:
         """Follow the slice views.
@@ -203,10 +203,10 @@ class PreviewLogic:
             if made:
                 slicer.mrmlScene.RemoveNode(node)
             raise
-        for key, one in slices.items():
-            one.accepted = True
+        for key, previewed in slices.items():
+            previewed.accepted = True
             if isinstance(key, SliceIndex):
-                self._shown.show(volume, key, np.zeros_like(one.labels), one.classes)
+                self._shown.show(volume, key, np.zeros_like(previewed.labels), previewed.classes)
             else:
                 self._shown.clear()
         self._say(" ".join(warnings))
@@ -217,11 +217,11 @@ class PreviewLogic:
         if self._parameters is None:
             return None
         try:
-            one = sliceOf(self._parameters.inputVolume, self.views.active)
+            shown = sliceOf(self._parameters.inputVolume, self.views.active)
         except RWKVUNetError as error:
             self.message, self.failed = str(error), False
             return None
-        return one or self.views.active
+        return shown or self.views.active
 
     def _keyOf(self, lookedAt: Any) -> Any:
         if lookedAt is None or isinstance(lookedAt, SliceIndex):
@@ -247,7 +247,7 @@ class PreviewLogic:
             self._requests.segment(
                 self._parameters,
                 lookedAt,
-                self._listener(turn, lambda one: self._arrived(key, one, turn, refined=False)),
+                self._listener(turn, lambda previewed: self._arrived(key, previewed, turn, refined=False)),
             )
         except Exception as error:
             self._failed(turn, asError(error))
@@ -256,42 +256,42 @@ class PreviewLogic:
         return Listener(
             isWaiting=lambda: turn.round == self._round,
             onProgress=lambda progress: self._onProgress(turn, progress),
-            onSlice=lambda one: take(one) if one is not None else self._over(turn),
+            onSlice=lambda previewed: take(previewed) if previewed is not None else self._over(turn),
             onError=lambda error: self._failed(turn, error),
         )
 
-    def _arrived(self, key: Any, one: PreviewedSlice, turn: Turn, refined: bool) -> None:
+    def _arrived(self, key: Any, previewed: PreviewedSlice, turn: Turn, refined: bool) -> None:
         """The network's answer, or what post-processing made of it."""
         if self._keyOf(self._lookedAt()) != key:  # looked away: the latest wins
             self._over(turn)
             return
         if not refined and self._processing.of_slice() != PostProcessing():
-            self._refine(key, one, turn)
+            self._refine(key, previewed, turn)
             return
         assert self._parameters is not None
         volume = self._parameters.inputVolume
         try:
-            if one.plane is None:
-                self._shown.show(volume, key, one.labels, one.classes)
+            if previewed.plane is None:
+                self._shown.show(volume, key, previewed.labels, previewed.classes)
             else:
                 self._slices = {kept: other for kept, other in self._slices.items() if isinstance(kept, SliceIndex)}
-                self._shown.showOblique(volume, one.plane, one.labels, one.classes)
+                self._shown.showOblique(volume, previewed.plane, previewed.labels, previewed.classes)
         except RWKVUNetError as error:
             self._failed(turn, error)
             return
-        self._slices[key] = one
+        self._slices[key] = previewed
         self._over(turn)
         self._say("")
 
-    def _refineOnly(self, key: Any, one: PreviewedSlice) -> None:
+    def _refineOnly(self, key: Any, previewed: PreviewedSlice) -> None:
         turn = self._awaited = Turn(self._round)
-        self._refine(key, one, turn)
+        self._refine(key, previewed, turn)
 
-    def _refine(self, key: Any, one: PreviewedSlice, turn: Turn) -> None:
+    def _refine(self, key: Any, previewed: PreviewedSlice, turn: Turn) -> None:
         listener = self._listener(turn, lambda refined: self._arrived(key, refined, turn, refined=True))
         # What is no longer kept cannot be refined: the network runs again.
         listener = replace(listener, onError=lambda error: self._over(turn))
-        self._requests.refine(self._processing.of_slice(), one, listener)
+        self._requests.refine(self._processing.of_slice(), previewed, listener)
         self.changed.emit()
 
     def _over(self, turn: Turn) -> None:

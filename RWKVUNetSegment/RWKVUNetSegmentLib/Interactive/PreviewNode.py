@@ -44,13 +44,13 @@ def together(volume: Any, slices: dict[Any, PreviewedSlice]) -> LabelledPart:
     shape = InputVolume.fromNode(volume).array.shape
     labels = np.zeros(shape, next(iter(slices.values())).labels.dtype)
     where = np.zeros(shape, bool)
-    for key, one in slices.items():
+    for key, previewed in slices.items():
         if isinstance(key, SliceIndex):
             place = tuple(key.index if name == key.axis else slice(None) for name in "KJI")
-            labels[place], where[place] = one.labels.squeeze("KJI".index(key.axis)), True
+            labels[place], where[place] = previewed.labels.squeeze("KJI".index(key.axis)), True
         else:
-            assert one.plane is not None
-            found, inside = onVolume(one.labels[0], one.plane, volume)
+            assert previewed.plane is not None
+            found, inside = onVolume(previewed.labels[0], previewed.plane, volume)
             np.copyto(labels, found, where=inside)
             where |= inside
     last = slices[list(slices)[-1]]
@@ -74,10 +74,10 @@ class PreviewNode:
         """vtkMRMLSegmentationNode; None while nothing is shown."""
         return slicer.mrmlScene.GetNodeByID(self._id) if self._id else None
 
-    def show(self, volume: Any, one: SliceIndex, labels: np.ndarray, classes: Sequence[SegmentClass]) -> None:
+    def show(self, volume: Any, sliceIndex: SliceIndex, labels: np.ndarray, classes: Sequence[SegmentClass]) -> None:
         """Show the labels of one slice of the volume, (K, J, I) with one element along its axis."""
         node = self._ready(volume, oblique=False)
-        self._writer.writeSlice(node, volume, slicePart(volume, one, labels, classes))
+        self._writer.writeSlice(node, volume, slicePart(volume, sliceIndex, labels, classes))
 
     def showOblique(
         self, volume: Any, ijkToWorld: np.ndarray, labels: np.ndarray, classes: Sequence[SegmentClass]
@@ -121,7 +121,7 @@ class PreviewNode:
         return node
 
 
-def slicePart(volume: Any, one: SliceIndex, labels: np.ndarray, classes: Sequence[SegmentClass]) -> LabelledPart:
+def slicePart(volume: Any, sliceIndex: SliceIndex, labels: np.ndarray, classes: Sequence[SegmentClass]) -> LabelledPart:
     """One slice as writers take it."""
     box = Region.whole(InputVolume.fromNode(volume).array.shape)
-    return LabelledPart(labels, box, classes, Slices(axis=one.axis, indices=(one.index,)))
+    return LabelledPart(labels, box, classes, Slices(axis=sliceIndex.axis, indices=(sliceIndex.index,)))

@@ -82,21 +82,23 @@ class SliceRequests:
 
         self._client.put(stack.array, ready, listener.onError)
 
-    def refine(self, processing: PostProcessing, one: PreviewedSlice, listener: Listener) -> None:
+    def refine(self, processing: PostProcessing, previewed: PreviewedSlice, listener: Listener) -> None:
         """Post-process `one` anew, from what the worker has kept of it."""
 
         def take(answer: Any) -> None:
             self._take(
-                answer.labelmap, lambda found: PreviewedSlice(found, one.classes, one.result, one.plane), listener
+                answer.labelmap,
+                lambda found: PreviewedSlice(found, previewed.classes, previewed.result, previewed.plane),
+                listener,
             )
 
-        self._client.ask(RefineRequest(result=one.result, processing=processing), None, take, listener.onError)
+        self._client.ask(RefineRequest(result=previewed.result, processing=processing), None, take, listener.onError)
 
     def _ask(
         self,
         parameters: PreviewParameters,
         file: VolumeFile,
-        one: SliceIndex,
+        sliceIndex: SliceIndex,
         plane: np.ndarray | None,
         listener: Listener,
     ) -> None:
@@ -108,7 +110,7 @@ class SliceRequests:
         request = SegmentRequest(
             volume=file,
             options=parameters.options,
-            slices=Slices(axis=one.axis, indices=(one.index,)),
+            slices=Slices(axis=sliceIndex.axis, indices=(sliceIndex.index,)),
             keep=True,
         )
 

@@ -61,7 +61,7 @@ class UncertaintyLogic:
     def shown(self) -> bool:
         """Whether it lies over the scan in the view that is looked at."""
         composite = _composites()
-        return self.node is not None and any(one.GetForegroundVolumeID() == self._id for one in composite)
+        return self.node is not None and any(shown.GetForegroundVolumeID() == self._id for shown in composite)
 
     def compute(self, onDone: Callable[[], object] | None = None) -> None:
         """Ask the worker, now or when what goes on is over; `onDone()` comes when it is known.
@@ -141,10 +141,10 @@ class UncertaintyLogic:
         view = self._views.active
         axis = axisShown(current.volume, view) if view is not None else None
         axis = axis or "K"
-        one = self.mostUncertain(axis)
-        if one is None:
+        found = self.mostUncertain(axis)
+        if found is None:
             raise InputError(_("All slices of this direction are verified."))
-        goTo(current.volume, one, view)
+        goTo(current.volume, found, view)
 
     def _showIfKnown(self) -> None:
         if self.known:  # else the result went away meanwhile
@@ -158,7 +158,7 @@ class UncertaintyLogic:
 
     def mostUncertain(self, axis: str) -> SliceIndex | None:
         """The slice with the highest score along "I", "J" or "K" that is not protected; None when there is none."""
-        protected = {one.index for one in self._result.protectedSlices() if one.axis == axis}
+        protected = {sliceIndex.index for sliceIndex in self._result.protectedSlices() if sliceIndex.axis == axis}
         first = self._firsts.get(axis, 0)
         scores = {
             first + at: score for at, score in enumerate(self._scores.get(axis, ())) if first + at not in protected

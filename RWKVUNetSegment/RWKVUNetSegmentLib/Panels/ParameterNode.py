@@ -191,7 +191,7 @@ def chosenSegmentations(node: Any) -> tuple[Any, ...]:
     """The segmentation nodes to learn from."""
     store = node.parameterNode
     found = (store.GetNthNodeReference(_ROLE, index) for index in range(store.GetNumberOfNodeReferences(_ROLE)))
-    return tuple(one for one in found if one is not None)
+    return tuple(segmentation for segmentation in found if segmentation is not None)
 
 
 def chooseSegmentation(node: Any, segmentation: Any, chosen: bool) -> None:
@@ -214,7 +214,7 @@ def omittedClasses(node: Any) -> tuple[str, ...]:
 
 def omitClass(node: Any, name: str, omitted: bool) -> None:
     """Leave a class out, or take it in again."""
-    others = [one for one in omittedClasses(node) if one != name]
+    others = [other for other in omittedClasses(node) if other != name]
     node.trainingOmittedClasses = json.dumps([*others, *([name] if omitted else [])])
 
 

@@ -65,7 +65,7 @@ class SetupPanel(Panel):
     def updateFromState(self) -> None:
         ui, installation = self.ui, self.logic.installation
         ready, reason = installation.isValid()
-        checking = any(one.state == RequirementState.CHECKING for one in installation.states())
+        checking = any(requirement.state == RequirementState.CHECKING for requirement in installation.states())
         ui.torchButton.visible = installation.torchOffered and not installation.restartPending
         if installation.restartPending:
             text = _("Slicer must be restarted to go on with the installation.")

@@ -289,7 +289,9 @@ class TrainingPanel(Panel):
 
     def _fillModels(self) -> None:
         here = [("", _("As the recipe says"))]
-        here += [(one.id, one.title) for one in self.logic.models.models if one.state in ("shipped", "installed")]
+        here += [
+            (model.id, model.title) for model in self.logic.models.models if model.state in ("shipped", "installed")
+        ]
         combo = self.ui.trainingModelComboBox
         if [(combo.itemData(index) or "", combo.itemText(index)) for index in range(combo.count)] == here:
             return

@@ -52,19 +52,23 @@ class VerifiedPanel(Panel):
     def updateFromState(self) -> None:
         ui, interactive = self.ui, self.logic.interactive
         node = self.parameterNode.outputSegmentation if self.parameterNode else None
-        one, reason = self._lookedAt()
+        sliceIndex, reason = self._lookedAt()
         if node is None:
             reason = _("There is no segmentation yet.")
-        self.allow(ui.verifiedButton, bool(one and node), reason)
+        self.allow(ui.verifiedButton, bool(sliceIndex and node), reason)
         wasBlocked = ui.verifiedButton.blockSignals(True)
-        ui.verifiedButton.checked = bool(one and node) and one in verifiedSlices(node)
+        ui.verifiedButton.checked = bool(sliceIndex and node) and sliceIndex in verifiedSlices(node)
         ui.verifiedButton.blockSignals(wasBlocked)
         verified = verifiedSlices(node)
-        words = inWords(self.parameterNode.inputVolume, verified) if verified and one else ""
+        words = inWords(self.parameterNode.inputVolume, verified) if verified and sliceIndex else ""
         ui.verifiedLabel.text = _("Verified: {slices}").format(slices=words) if words else _("No slice is verified.")
-        self._paint(one, verified)
+        self._paint(sliceIndex, verified)
         possible, why = interactive.result.canAct()
-        left = one is None or not interactive.uncertainty.known or interactive.uncertainty.mostUncertain(one.axis)
+        left = (
+            sliceIndex is None
+            or not interactive.uncertainty.known
+            or interactive.uncertainty.mostUncertain(sliceIndex.axis)
+        )
         self.allow(ui.uncertainButton, possible and bool(left), why or _("All slices of this direction are verified."))
         shown = interactive.uncertainty.shown
         for box in (ui.planesCheckBox, ui.flipsCheckBox):
@@ -75,29 +79,29 @@ class VerifiedPanel(Panel):
         ui.uncertaintyCheckBox.checked = shown
         ui.uncertaintyCheckBox.blockSignals(wasBlocked)
 
-    def _paint(self, one: SliceIndex | None, verified: tuple[SliceIndex, ...]) -> None:
+    def _paint(self, sliceIndex: SliceIndex | None, verified: tuple[SliceIndex, ...]) -> None:
         interactive = self.logic.interactive
-        if one is None:
+        if sliceIndex is None:
             self._strip.show(0)
             return
         volume = self.parameterNode.inputVolume
-        count = volume.GetImageData().GetDimensions()["IJK".index(one.axis)]
+        count = volume.GetImageData().GetDimensions()["IJK".index(sliceIndex.axis)]
         current = interactive.result.current
         mine = current is not None and current.volume is volume
         self._strip.show(
             count,
-            [other.index for other in verified if other.axis == one.axis],
-            [other.index for other in current.fixed if other.axis == one.axis] if mine else [],
-            interactive.uncertainty.scores(one.axis) if mine else {},
-            one.index,
+            [other.index for other in verified if other.axis == sliceIndex.axis],
+            [other.index for other in current.fixed if other.axis == sliceIndex.axis] if mine else [],
+            interactive.uncertainty.scores(sliceIndex.axis) if mine else {},
+            sliceIndex.index,
         )
 
     def onVerified(self, *_unused: Any) -> None:
         with showErrors(_("The slice could not be marked.")):
-            node, (one, _reason) = self.parameterNode, self._lookedAt()
-            if one is not None:
-                verified = one in verifiedSlices(node.outputSegmentation)
-                setVerified(node.outputSegmentation, node.inputVolume, one, not verified)
+            node, (sliceIndex, _reason) = self.parameterNode, self._lookedAt()
+            if sliceIndex is not None:
+                verified = sliceIndex in verifiedSlices(node.outputSegmentation)
+                setVerified(node.outputSegmentation, node.inputVolume, sliceIndex, not verified)
         self.updateFromState()
 
     def onMostUncertain(self) -> None:

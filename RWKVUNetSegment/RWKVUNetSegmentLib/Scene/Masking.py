@@ -84,7 +84,9 @@ def _visibleSegmentIDs(node: Any) -> list[str]:
     """Segments that are shown in any view."""
     display = node.GetDisplayNode()
     return [
-        one for one in node.GetSegmentation().GetSegmentIDs() if display is None or display.GetSegmentVisibility(one)
+        segmentID
+        for segmentID in node.GetSegmentation().GetSegmentIDs()
+        if display is None or display.GetSegmentVisibility(segmentID)
     ]
 
 
@@ -95,7 +97,7 @@ def _maskedArea(node: Any, editor: Any, grid: Grid, ownIDs: Collection[str]) -> 
         node.EditAllowedOutsideVisibleSegments: _visibleSegmentIDs(node),
     }
     if mode in outside:  # Slicer's own mask would except one segment only, not all that are written
-        return ~union(node, [one for one in outside[mode] if one not in ownIDs], grid)
+        return ~union(node, [segmentID for segmentID in outside[mode] if segmentID not in ownIDs], grid)
     mask = slicer.vtkOrientedImageData()
     node.GenerateEditMask(mask, mode, grid.image(), "", editor.GetMaskSegmentID() or "")
     return _onGrid(mask, grid) == 0

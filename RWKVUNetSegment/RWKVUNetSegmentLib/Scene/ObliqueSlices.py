@@ -102,7 +102,7 @@ def onVolume(labels: np.ndarray, ijkToWorld: np.ndarray, volume: Any) -> tuple[n
     column, row = (np.rint(toPlane[line] @ voxels).astype(int) for line in (0, 1))
     inside = (column >= 0) & (row >= 0) & (column < labels.shape[1]) & (row < labels.shape[0])
     found = np.zeros(shape, labels.dtype)
-    places = tuple(one[inside] for one in places)
+    places = tuple(along[inside] for along in places)
     found[places] = labels[row[inside], column[inside]]
     where[:] = False
     where[places] = True

@@ -20,7 +20,7 @@ def labelsOf(node: Any, grid: Grid, classes: Sequence[SegmentClass]) -> np.ndarr
     """
     segmentation = node.GetSegmentation()
     known = findSegments(node, classes)
-    highest = max((one.value for one in classes), default=0)
+    highest = max((segmentClass.value for segmentClass in classes), default=0)
     labels = np.zeros(grid.shape, np.uint8 if highest < 256 else np.uint16)
     layers: dict[int, Any] = {}
     for value, segmentID in known.items():
@@ -61,7 +61,7 @@ def withNewClasses(
     """
     segmentation = node.GetSegmentation()
     known = set(findSegments(node, classes).values())
-    value = max((one.value for one in classes), default=0)
+    value = max((segmentClass.value for segmentClass in classes), default=0)
     new: list[SegmentClass] = []
     labels = labels.copy()
     for segmentID in segmentation.GetSegmentIDs():
@@ -77,7 +77,7 @@ def withNewClasses(
         entry = SegmentClass(
             value=value, name=segment.GetName(), color=(red, green, blue), terminology=terminologyOf(segment)
         )
-        if entry.name in {one.name for one in (*classes, *new)}:
+        if entry.name in {segmentClass.name for segmentClass in (*classes, *new)}:
             raise InputError(
                 _("There are two structures named {name}.").format(name=entry.name),
                 hint=_("Give the segment that you have drawn another name, or the same terminology."),

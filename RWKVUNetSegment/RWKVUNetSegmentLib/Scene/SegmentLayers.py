@@ -118,7 +118,7 @@ def sliceOfMask(segment: Any, grid: Grid, axis: int, index: int) -> np.ndarray:
 
 def grown(layer: Any, grid: Grid, box: tuple[slice, ...]) -> Any:
     """The layer, or where it does not cover a box (K, J, I) of its grid, the same labels in one that does."""
-    first, end = [one.start for one in box], [one.stop for one in box]
+    first, end = [side.start for side in box], [side.stop for side in box]
     if not isEmpty(layer):
         own = firstVoxelOf(layer)
         ends = [a + n for a, n in zip(own, layer.GetDimensions()[::-1], strict=True)]

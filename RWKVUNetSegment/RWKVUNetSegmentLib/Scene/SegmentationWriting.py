@@ -166,7 +166,7 @@ class SegmentationWriter:
         return Written(known)
 
     def writeSegmentSlice(
-        self, node: Any, volume: Any, segmentID: str, one: SliceIndex, mask: np.ndarray
+        self, node: Any, volume: Any, segmentID: str, sliceIndex: SliceIndex, mask: np.ndarray
     ) -> tuple[str, ...]:
         """Make one slice of one segment what a mask says, in place and in milliseconds.
 
@@ -187,15 +187,15 @@ class SegmentationWriter:
         if segmentID in Masking.lockedSegmentIDs(node):
             raise InputError(_("“{name}” is marked as completed.").format(name=segment.GetName()))
         verified = verifiedSlices(node)
-        if one in verified:
+        if sliceIndex in verified:
             raise InputError(_("This slice is marked as verified."), hint=_("Take the mark back to change it."))
         area, warnings = Masking.editableArea(node, volume, grid, [segmentID])
-        editable = np.ones(mask.shape, bool) if area is None else area.take(one.index, one.dimension)
+        editable = np.ones(mask.shape, bool) if area is None else area.take(sliceIndex.index, sliceIndex.dimension)
         for other in verified:
-            if other.axis != one.axis:  # it crosses this one in a line
-                line = other.dimension - (other.dimension > one.dimension)
+            if other.axis != sliceIndex.axis:  # it crosses this slice in a line
+                line = other.dimension - (other.dimension > sliceIndex.dimension)
                 editable[(slice(None),) * line + (other.index,)] = False
-        before = sliceOfMask(segment, grid, one.dimension, one.index)
+        before = sliceOfMask(segment, grid, sliceIndex.dimension, sliceIndex.index)
         after = np.where(editable, mask, before)
         if verified and (after != mask).any() and area is None:
             warnings.append(_("Verified slices were left as they are."))
@@ -205,14 +205,14 @@ class SegmentationWriter:
         box = [slice(int(at[0]), int(at[-1]) + 1) if len(at := np.flatnonzero((before | after).any(1 - n))) else
                slice(0, 1) for n in (0, 1)]  # fmt: skip
         cut = tuple(box)
-        box.insert(one.dimension, slice(one.index, one.index + 1))
+        box.insert(sliceIndex.dimension, slice(sliceIndex.index, sliceIndex.index + 1))
         larger = grown(layer, grid, tuple(box))
         if larger is not layer:
             segment.AddRepresentation(LABELMAP, larger)
         first = firstVoxelOf(larger)
         place = [slice(part.start - a, part.stop - a) for part, a in zip(box, first, strict=True)]
         index: list[Any] = list(place)
-        index[one.dimension] = one.index - first[one.dimension]
+        index[sliceIndex.dimension] = sliceIndex.index - first[sliceIndex.dimension]
         arrayOf(larger)[tuple(index)] = np.where(after[cut], segment.GetLabelValue(), 0)
         larger.Modified()
         return tuple(warnings)
@@ -300,26 +300,26 @@ class SegmentationWriter:
         with slicer.util.NodeModify(node):
             if node.GetDisplayNode() is None:
                 node.CreateDefaultDisplayNodes()
-            others = [one for one in segmentation.GetSegmentIDs() if one not in known.values()]
+            others = [segmentID for segmentID in segmentation.GetSegmentIDs() if segmentID not in known.values()]
             if not others or not node.GetNodeReferenceID(node.GetReferenceImageGeometryReferenceRole()):
                 node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
-            self._leaveLayers(segmentation, [one for one in known.values() if one not in locked])
+            self._leaveLayers(segmentation, [segmentID for segmentID in known.values() if segmentID not in locked])
             layer = newLayer(labels, grid)
             segmentIDs = {}
-            for one in part.classes:
-                segmentID = known.get(one.value, "")
+            for segmentClass in part.classes:
+                segmentID = known.get(segmentClass.value, "")
                 if not segmentID:
-                    segment = newSegment(one)
+                    segment = newSegment(segmentClass)
                     segment.AddRepresentation(LABELMAP, layer)
-                    segmentID = segmentation.GenerateUniqueSegmentID(f"Segment_{one.value}")
+                    segmentID = segmentation.GenerateUniqueSegmentID(f"Segment_{segmentClass.value}")
                     segmentation.AddSegment(segment, segmentID)
                     if surrounds(segment):  # its surface would hide the organ; the user may show it
                         node.GetDisplayNode().SetSegmentVisibility3D(segmentID, False)
                 elif segmentID not in locked:
                     segment = segmentation.GetSegment(segmentID)
-                    segment.SetLabelValue(one.value)
+                    segment.SetLabelValue(segmentClass.value)
                     segment.AddRepresentation(LABELMAP, layer)
-                segmentIDs[one.value] = segmentID
+                segmentIDs[segmentClass.value] = segmentID
             layer.Modified()  # after all segments have it: surfaces made from what was before are dropped now
             if hadSurface:
                 segmentation.CreateRepresentation(_SURFACE)
@@ -365,10 +365,10 @@ class SegmentationWriter:
                 labels = np.where(labels == value, labels.dtype.type(0), labels)
         warnings += [
             _("“{name}” is marked as completed and was left as it is.").format(
-                name=segmentation.GetSegment(one).GetName()
+                name=segmentation.GetSegment(segmentID).GetName()
             )
-            for one in segmentation.GetSegmentIDs()
-            if one in locked and one in known.values()
+            for segmentID in segmentation.GetSegmentIDs()
+            if segmentID in locked and segmentID in known.values()
         ]
         return labels, warnings
 
@@ -389,7 +389,7 @@ class SegmentationWriter:
         if len(known) < len(classes):
             return None
         layers = [layerOf(segmentation.GetSegment(segmentID)) for segmentID in known.values()]
-        return layers[0] if layers and all(one is layers[0] for one in layers) else None
+        return layers[0] if layers and all(layer is layers[0] for layer in layers) else None
 
     def _isRestricted(self, node: Any) -> bool:
         return Masking.isMasked(node) or bool(Masking.lockedSegmentIDs(node)) or bool(verifiedSlices(node))

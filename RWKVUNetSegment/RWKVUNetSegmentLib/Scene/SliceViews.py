@@ -127,7 +127,7 @@ def axisShown(volume: Any, sliceNode: Any, maxTiltDegrees: float = _PARALLEL_DEG
     return AXES[2 - nearest] if cosines[nearest] >= math.cos(math.radians(maxTiltDegrees)) else None
 
 
-def goTo(volume: Any, one: SliceIndex, sliceNode: Any = None) -> Any:
+def goTo(volume: Any, sliceIndex: SliceIndex, sliceNode: Any = None) -> Any:
     """Make a view show a slice of a volume.
 
     Args:
@@ -139,9 +139,9 @@ def goTo(volume: Any, one: SliceIndex, sliceNode: Any = None) -> Any:
     Raises:
         InputError: when no view scrolls along that axis.
     """
-    if sliceNode is None or axisShown(volume, sliceNode) != one.axis:
+    if sliceNode is None or axisShown(volume, sliceNode) != sliceIndex.axis:
         views = slicer.util.getNodesByClass("vtkMRMLSliceNode")
-        sliceNode = next((view for view in views if axisShown(volume, view) == one.axis), None)
+        sliceNode = next((view for view in views if axisShown(volume, view) == sliceIndex.axis), None)
     if sliceNode is None:
         raise InputError(
             _("No slice view is parallel to that slice of {volume}.").format(volume=volume.GetName()),
@@ -149,7 +149,7 @@ def goTo(volume: Any, one: SliceIndex, sliceNode: Any = None) -> Any:
         )
     given = InputVolume.fromNode(volume)
     middle = [*((size - 1) / 2 for size in given.array.shape[::-1]), 1.0]
-    middle["IJK".index(one.axis)] = float(one.index)
+    middle["IJK".index(sliceIndex.axis)] = float(sliceIndex.index)
     sliceNode.JumpSliceByOffsetting(*(given.ijkToWorld @ middle)[:3])
     return sliceNode
 

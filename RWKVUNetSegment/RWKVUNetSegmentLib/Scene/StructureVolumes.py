@@ -80,7 +80,7 @@ def measure(node: Any) -> tuple[StructureVolume, ...]:
 def tableOf(node: Any, rows: Sequence[StructureVolume]) -> Any:
     """The table node about a segmentation, with these rows; made when there is none yet."""
     tables = slicer.util.getNodesByClass("vtkMRMLTableNode")
-    table = next((one for one in tables if one.GetNodeReference(_TABLE_OF) is node), None)
+    table = next((known for known in tables if known.GetNodeReference(_TABLE_OF) is node), None)
     if table is None:
         name = slicer.mrmlScene.GenerateUniqueName(_("{segmentation} volumes").format(segmentation=node.GetName()))
         table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", name)

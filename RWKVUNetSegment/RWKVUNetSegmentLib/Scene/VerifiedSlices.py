@@ -27,7 +27,7 @@ def verifiedSlices(node: Any) -> tuple[SliceIndex, ...]:
     return tuple(sorted(SliceIndex(axis, index) for axis in AXES for index in saved.get(axis, ())))
 
 
-def setVerified(node: Any, volume: Any, one: SliceIndex, verified: bool = True) -> None:
+def setVerified(node: Any, volume: Any, sliceIndex: SliceIndex, verified: bool = True) -> None:
     """Mark a slice of a segmentation as verified, or no longer.
 
     Args:
@@ -38,12 +38,14 @@ def setVerified(node: Any, volume: Any, one: SliceIndex, verified: bool = True) 
         InputError: when the volume has no such slice, or the node has verified slices of another grid.
     """
     grid = gridOf(node, volume)
-    if not 0 <= one.index < grid.shape[one.dimension]:
-        raise InputError(_("There is no slice {index} along {axis}.").format(index=one.index, axis=one.axis))
+    if not 0 <= sliceIndex.index < grid.shape[sliceIndex.dimension]:
+        raise InputError(
+            _("There is no slice {index} along {axis}.").format(index=sliceIndex.index, axis=sliceIndex.axis)
+        )
     checkGrid(node, grid)
-    marked = set(verifiedSlices(node)) - {one}
+    marked = set(verifiedSlices(node)) - {sliceIndex}
     if verified:
-        marked.add(one)
+        marked.add(sliceIndex)
     if not marked:
         node.RemoveAttribute(_ATTRIBUTE)
         return
@@ -91,7 +93,7 @@ def inWords(volume: Any, slices: Iterable[SliceIndex]) -> str:
     parts = []
     for axis, name in names.items():
         runs: list[list[int]] = []
-        for index in sorted(one.index + 1 for one in slices if one.axis == axis):
+        for index in sorted(sliceIndex.index + 1 for sliceIndex in slices if sliceIndex.axis == axis):
             if runs and index == runs[-1][1] + 1:
                 runs[-1][1] = index
             else:

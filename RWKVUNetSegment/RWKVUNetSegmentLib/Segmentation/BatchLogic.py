@@ -213,12 +213,12 @@ class BatchLogic:
         options = replace(options or SegmentOptions(), **changes)
 
         def plan(answer: PlanResult) -> None:
-            for one in answer.files:
-                item = BatchItem(_shortName(one.input, source), output=one.output)
-                pairs[one.output] = one
-                if one.done and not overwrite:
+            for pair in answer.files:
+                item = BatchItem(_shortName(pair.input, source), output=pair.output)
+                pairs[pair.output] = pair
+                if pair.done and not overwrite:
                     item.state = ItemState.SKIPPED
-                    item.volumesML = known.get(Path(one.output).name, {})
+                    item.volumesML = known.get(Path(pair.output).name, {})
                 batch.result.items.append(item)
             if dask:
                 together()

@@ -142,13 +142,13 @@ def updateTable(result: BatchResult, name: str) -> None:
     elif result.table.GetScene() is None:
         return
     table = vtk.vtkTable()
-    classes = list(dict.fromkeys(one for item in result.items for one in item.volumesML))
+    classes = list(dict.fromkeys(className for item in result.items for className in item.volumesML))
     _addColumn(table, _("Volume"), vtk.vtkStringArray(), [item.name for item in result.items])
     _addColumn(table, _("State"), vtk.vtkStringArray(), [item.state for item in result.items])
     _addColumn(table, _("Seconds"), vtk.vtkDoubleArray(), [round(item.seconds, 2) for item in result.items])
-    for one in classes:
-        values = [item.volumesML.get(one, float("nan")) for item in result.items]
-        _addColumn(table, _("{name} (ml)").format(name=one), vtk.vtkDoubleArray(), values)
+    for className in classes:
+        values = [item.volumesML.get(className, float("nan")) for item in result.items]
+        _addColumn(table, _("{name} (ml)").format(name=className), vtk.vtkDoubleArray(), values)
     _addColumn(table, _("Least sure of"), vtk.vtkStringArray(), [item.leastSure for item in result.items])
     _addColumn(table, _("Error"), vtk.vtkStringArray(), [item.error for item in result.items])
     result.table.SetAndObserveTable(table)

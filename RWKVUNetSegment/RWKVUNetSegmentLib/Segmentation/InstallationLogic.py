@@ -110,7 +110,10 @@ class InstallationLogic:
     @property
     def busy(self) -> bool:
         """Whether something is being installed or checked: what is there is not known yet."""
-        return any(one.state in (RequirementState.INSTALLING, RequirementState.CHECKING) for one in self.states())
+        return any(
+            requirement.state in (RequirementState.INSTALLING, RequirementState.CHECKING)
+            for requirement in self.states()
+        )
 
     def canInstall(self) -> tuple[bool, str]:
         """Whether `install` would bring what segmenting lacks, and else why not."""
@@ -138,7 +141,9 @@ class InstallationLogic:
         """
         self.refresh()
         wanted = [
-            one for one in self.states() if one.state in _TO_INSTALL and (not one.optional or (torch and one.optional))
+            requirement
+            for requirement in self.states()
+            if requirement.state in _TO_INSTALL and (not requirement.optional or (torch and requirement.optional))
         ]
         if self._installing or pipIsBusy():
             return False, _("Another installation is running. Wait until it is over.")
@@ -146,16 +151,18 @@ class InstallationLogic:
             return False, ""
         steps = {"packages": self._installPackages, "torch": self._installTorch}
         settings = qt.QSettings()
-        settings.setValue(_MARKER, " ".join([str(os.getpid()), *(one.name for one in wanted)]) if wanted else "")
-        for one in wanted:
-            self._installing = one.name
+        settings.setValue(
+            _MARKER, " ".join([str(os.getpid()), *(requirement.name for requirement in wanted)]) if wanted else ""
+        )
+        for requirement in wanted:
+            self._installing = requirement.name
             self.refresh()
             try:
-                problem = steps[one.name]()
+                problem = steps[requirement.name]()
             except Exception as error:  # of pip, of the network, of another extension: all are told
-                logging.exception("RWKVUNetSegment: %s could not be installed", one.title)
+                logging.exception("RWKVUNetSegment: %s could not be installed", requirement.title)
                 problem = _("{title} could not be installed: {error}. The Python console tells more.").format(
-                    title=one.title, error=str(error).rstrip(".")
+                    title=requirement.title, error=str(error).rstrip(".")
                 )
             finally:
                 self._installing = ""
@@ -163,11 +170,15 @@ class InstallationLogic:
                 self.refresh()
             if problem:
                 return False, problem
-        if all(one.state == RequirementState.READY for one in self.states() if one in wanted or not one.optional):
+        if all(
+            requirement.state == RequirementState.READY
+            for requirement in self.states()
+            if requirement in wanted or not requirement.optional
+        ):
             settings.remove(_MARKER)
         self.refresh()
         valid, reason = self.isValid()
-        checking = any(one.state == RequirementState.CHECKING for one in self.states())
+        checking = any(requirement.state == RequirementState.CHECKING for requirement in self.states())
         if checking:
             settings.remove(_MARKER)
         return valid, "" if checking else reason
@@ -175,7 +186,9 @@ class InstallationLogic:
     @property
     def torchOffered(self) -> bool:
         """Whether PyTorch would add something and is not there."""
-        return TORCH_IS_OPTIONAL and any(one.name == "torch" and one.state in _TO_INSTALL for one in self.states())
+        return TORCH_IS_OPTIONAL and any(
+            requirement.name == "torch" and requirement.state in _TO_INSTALL for requirement in self.states()
+        )
 
     @property
     def restartPending(self) -> bool:
@@ -188,7 +201,7 @@ class InstallationLogic:
         if pid in (0, os.getpid()) or self.restartPending:
             return True, ""
         qt.QSettings().remove(_MARKER)  # once: a second failure waits for a click
-        missing = {one.name for one in self.states() if one.state in _TO_INSTALL}
+        missing = {requirement.name for requirement in self.states() if requirement.state in _TO_INSTALL}
         if not missing & set(agreed):
             return True, ""
         return self.install(confirm=lambda text: True, torch="torch" in agreed)
@@ -203,9 +216,9 @@ class InstallationLogic:
 
     def _packages(self) -> Requirement:
         title = _("OpenVINO and Python packages")
-        found = {one.name: look(one) for one in loadRequirements(REQUIREMENTS)}
-        missing = [name for name, one in found.items() if one.missing]
-        broken = [one.broken for one in found.values() if one.broken]
+        found = {requirement.name: look(requirement) for requirement in loadRequirements(REQUIREMENTS)}
+        missing = [name for name, state in found.items() if state.missing]
+        broken = [state.broken for state in found.values() if state.broken]
         if broken:
             return self._requirement(
                 "packages", title, RequirementState.BROKEN, " ".join([*broken, _("Press Install.")])
@@ -213,7 +226,7 @@ class InstallationLogic:
         if missing:
             why = _("{names} not installed. Press Install.").format(names=", ".join(missing))
             return self._requirement("packages", title, RequirementState.MISSING, why)
-        why = ", ".join(f"{name} {one.version}" for name, one in found.items())
+        why = ", ".join(f"{name} {state.version}" for name, state in found.items())
         return self._requirement("packages", title, *self._probed(why))
 
     def _torch(self) -> Requirement:
@@ -281,13 +294,13 @@ class InstallationLogic:
     def _announcement(self, wanted: list[Requirement]) -> str:
         lines = {
             "packages": _("Python packages, some 60 MB: {names}").format(
-                names=", ".join(str(one) for one in loadRequirements(REQUIREMENTS))
+                names=", ".join(str(requirement) for requirement in loadRequirements(REQUIREMENTS))
             ),
             "torch": _("PyTorch, up to some gigabytes"),
         }
         if not hasattr(slicer.modules, "pytorchutils"):
             lines["torch"] = _("the Slicer extension PyTorch; then Slicer must be restarted, and PyTorch follows")
-        things = "\n".join(f"- {lines[one.name]}" for one in wanted)
+        things = "\n".join(f"- {lines[requirement.name]}" for requirement in wanted)
         return _(
             "This will be downloaded and installed into Slicer:\n\n{things}\n\nIt can take minutes. Go on?"
         ).format(things=things)
@@ -335,8 +348,10 @@ def installPackages(requirements: Sequence[Any], again: bool = False) -> str:
     Returns:
         What went wrong, in words, else nothing.
     """
-    broken = [one for one in requirements if again or look(one).broken]
-    missing = [str(one) for one in requirements if not look(one).usable and one not in broken]
+    broken = [requirement for requirement in requirements if again or look(requirement).broken]
+    missing = [
+        str(requirement) for requirement in requirements if not look(requirement).usable and requirement not in broken
+    ]
     with _constraints() as constraints:
         try:
             packaging = importlib.import_module("slicer.packaging")
@@ -351,7 +366,7 @@ def installPackages(requirements: Sequence[Any], again: bool = False) -> str:
                 packaging.pip_ensure(
                     missing, constraints=constraints, prompt_install=False, requester="RWKVUNetSegment"
                 )
-    left = [one.name for one in requirements if not look(one).usable]
+    left = [requirement.name for requirement in requirements if not look(requirement).usable]
     return _("{names}: not installed. The Python console tells more.").format(names=", ".join(left)) if left else ""
 
 

@@ -49,7 +49,7 @@ class ModelsLogic:
 
     def find(self, modelID: str) -> ModelEntry | None:
         """The model of an id; None when the list has none."""
-        return next((one for one in self.models if one.id == modelID), None)
+        return next((model for model in self.models if model.id == modelID), None)
 
     def refresh(
         self, onDone: Callable[[], object] | None = None, onError: Callable[[RWKVUNetError], object] | None = None

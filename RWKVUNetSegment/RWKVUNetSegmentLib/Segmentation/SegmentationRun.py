@@ -333,9 +333,11 @@ class SegmentationRun:
         if not answer.slices:
             rememberMeasured(node, segmentIDs, result.volumes)
         result.device, result.engine = answer.device, answer.engine
-        result.warnings = list(dict.fromkeys([*(text for one, _labels in answers for text in one.warnings), *refused]))
-        for one, _labels in answers:
-            for stage, seconds in one.timings.items():
+        result.warnings = list(
+            dict.fromkeys([*(text for reply, _labels in answers for text in reply.warnings), *refused])
+        )
+        for reply, _labels in answers:
+            for stage, seconds in reply.timings.items():
                 result.timings[stage] = result.timings.get(stage, 0.0) + seconds
         result.timings["import"] = time.perf_counter() - began
         self._finish(RunState.COMPLETED)

@@ -89,6 +89,6 @@ def askClasses(
 
     def take(text: str) -> None:
         content: dict[str, Any] = json.loads(text)
-        onDone([one["name"] for one in content["classes"]])
+        onDone([entry["name"] for entry in content["classes"]])
 
     return TrainingCommand(["dataset", "classes", str(folder), "--json"], take, onError, python)

@@ -144,7 +144,7 @@ def _exportCase(node: Any, classes: Collection[str] | None, path: Path) -> Gener
     volume = volumeOf(node)
     scan = InputVolume.fromNode(volume)
     wanted = None if classes is None else {_key(name) for name in classes}
-    chosen = [one for one in _segments(node) if wanted is None or _key(one.GetName()) in wanted]
+    chosen = [segment for segment in _segments(node) if wanted is None or _key(segment.GetName()) in wanted]
     label = np.zeros(scan.array.shape, np.uint8 if len(chosen) < 256 else np.uint16)
     described: list[Any] = []
     warnings: list[str] = []

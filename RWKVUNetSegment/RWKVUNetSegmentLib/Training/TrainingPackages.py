@@ -23,7 +23,9 @@ class TrainingPackages:
     def missing(self) -> list[Any]:
         """The requirements that are not met."""
         if self._missing is None:
-            self._missing = [one for one in loadRequirements(REQUIREMENTS) if not look(one).usable]
+            self._missing = [
+                requirement for requirement in loadRequirements(REQUIREMENTS) if not look(requirement).usable
+            ]
         return self._missing
 
     def refresh(self) -> None:
@@ -34,7 +36,7 @@ class TrainingPackages:
         """Whether all are there, and else a sentence that says which are not."""
         if not self.missing:
             return True, ""
-        names = ", ".join(one.name for one in self.missing)
+        names = ", ".join(requirement.name for requirement in self.missing)
         return False, _("Training needs packages that are not installed: {names}.").format(names=names)
 
     def install(self, confirm: Callable[[str], bool] | None = None) -> tuple[bool, str]:
@@ -48,7 +50,7 @@ class TrainingPackages:
         """
         if pipIsBusy():
             return False, _("Another installation is running. Wait until it is over.")
-        things = ", ".join(str(one) for one in self.missing)
+        things = ", ".join(str(requirement) for requirement in self.missing)
         question = _("These packages will be downloaded and installed into Slicer:\n\n{things}\n\nGo on?")
         if not (confirm or _ask)(question.format(things=things)):
             return False, ""

@@ -122,9 +122,12 @@ class Dataset:
         """
         return tuple(
             SegmentClass(
-                value=one.value, name=one.name, color=one.color or distinct_color(n), terminology=one.terminology
+                value=label_class.value,
+                name=label_class.name,
+                color=label_class.color or distinct_color(n),
+                terminology=label_class.terminology,
             )
-            for n, one in enumerate(self.classes)
+            for n, label_class in enumerate(self.classes)
         )
 
 

@@ -39,8 +39,8 @@ def read_nnunet(path: Path, fold: int | None = None) -> Dataset:
     content = read_json(path / DESCRIPTION)
     cases = _cases(path, "imagesTr", "labelsTr", content, fold)
     cases += [
-        Case(one.id, one.images, one.label, one.patient, "test")
-        for one in _cases(path, "imagesTs", "labelsTs", content, None)
+        Case(case.id, case.images, case.label, case.patient, "test")
+        for case in _cases(path, "imagesTs", "labelsTs", content, None)
     ]
     if not cases:
         raise InputError(f"{path / 'imagesTr'} holds no image named like case_0000.nii.gz.")

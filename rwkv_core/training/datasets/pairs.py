@@ -82,8 +82,8 @@ def read_pairs(path: Path) -> Dataset:
         return Dataset(path, f"{what}, one mask per class", classes, tuple(cases), _read_masks_per_class)
     values = values_of(case.label for case in cases if case.label)
     if pictures and len(values) == 2 and values[0] == 0 and not (path / NAMES_FILE).exists():
-        one = (LabelClass(1, "Foreground"),)
-        return Dataset(path, what, one, tuple(cases), _read_binary)
+        classes = (LabelClass(1, "Foreground"),)
+        return Dataset(path, what, classes, tuple(cases), _read_binary)
     return Dataset(path, what, _named(path, values), tuple(cases), read_pair)
 
 

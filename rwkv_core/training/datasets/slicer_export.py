@@ -65,7 +65,7 @@ def read_slicer_export(path: Path) -> Dataset:
                 key = segment.name.casefold()
                 if key not in classes:
                     classes[key] = LabelClass(len(classes) + 1, segment.name, segment.color, segment.terminology)
-    numbers = {key: one.value for key, one in classes.items()}
+    numbers = {key: segment_class.value for key, segment_class in classes.items()}
     return Dataset(
         path, "segmentations from Slicer", tuple(classes.values()), tuple(cases), partial(_read_case, numbers=numbers)
     )
@@ -191,8 +191,8 @@ def _read_case(case: Case, numbers: dict[str, int]) -> Sample:
     return Sample(image, label, ijk_to_ras, ijk_to_ras, known, tuple(problems))
 
 
-def _same_grid(one: Matrix, one_shape: tuple[int, ...], other: Matrix, other_shape: tuple[int, ...]) -> bool:
-    return one_shape == other_shape and bool(np.allclose(one, other, atol=_SAME_GRID))
+def _same_grid(first: Matrix, first_shape: tuple[int, ...], other: Matrix, other_shape: tuple[int, ...]) -> bool:
+    return first_shape == other_shape and bool(np.allclose(first, other, atol=_SAME_GRID))
 
 
 def _onto(label: Array, label_to_ras: Matrix, ijk_to_ras: Matrix, shape: tuple[int, ...]) -> Array:
