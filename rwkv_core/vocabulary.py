@@ -21,6 +21,9 @@ Axis = Literal["I", "J", "K"]
 AXES: tuple[Axis, Axis, Axis] = ("K", "J", "I")
 """The axes of a (K, J, I) array, in their order."""
 
+Box = tuple[slice, slice, slice]
+"""A box of voxels as an index of a (K, J, I) array."""
+
 Mode = Literal["best", "paper"]
 Islands = Literal["bundle", "remove", "keep"]
 Overlap = Literal["later", "earlier", "both"]
@@ -37,6 +40,15 @@ _TOP_LABEL = 65535
 def is_model_id(text: str) -> bool:
     """Tell whether a text can be a model's id."""
     return _MODEL_ID.match(text) is not None
+
+
+def box_around(array: NDArray[Any]) -> Box:
+    """Find the smallest box that holds all of a (K, J, I) array that is not zero; without a voxel when all is."""
+    sides = []
+    for axis in range(3):
+        found = np.flatnonzero(array.any(axis=tuple(other for other in range(3) if other != axis)))
+        sides.append(slice(int(found[0]), int(found[-1]) + 1) if len(found) else slice(0, 0))
+    return sides[0], sides[1], sides[2]
 
 
 def size_in_words(shape: Sequence[int]) -> str:

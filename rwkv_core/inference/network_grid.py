@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 
 from rwkv_core.inference.intensity import IntensityScale
 from rwkv_core.inference.resizing import Neighbours, resize_matrix
+from rwkv_core.vocabulary import Box
 from rwkv_core.volume import SliceStack
-
-Box = tuple[slice, slice, slice]
-"""A (K, J, I) index."""
 
 _ABOUT = 1.5
 """Axes with voxels up to so many times the network's pixel are resampled; thicker slices stay as they are."""

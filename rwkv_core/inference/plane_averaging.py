@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from rwkv_core.errors import CancelledError
 from rwkv_core.inference.confidence import Confidence
-from rwkv_core.inference.network_grid import Box, NetworkGrid
+from rwkv_core.inference.network_grid import NetworkGrid
 from rwkv_core.inference.preprocessing import running_argmax
 from rwkv_core.inference.sides import Sides
 from rwkv_core.inference.slice_pass import FULL, SlicePass
 from rwkv_core.models.architectures import STRIDE
+from rwkv_core.vocabulary import Box, box_around
 from rwkv_core.volume import SliceStack
 
 _LOOK_EVERY = 8.0
@@ -219,13 +220,12 @@ class Averaging:
 
     def _around(self, labels: NDArray[np.unsignedinteger]) -> Box | None:
         """The box around all labels, with a margin; None when there are none."""
-        sides = []
-        for axis, (size, mm) in enumerate(zip(labels.shape, self.grid.spacing, strict=True)):
-            found = np.flatnonzero(labels.any(tuple(other for other in range(3) if other != axis)))
-            if not found.size:
-                return None
-            sides.append(_widened(int(found[0]), int(found[-1]) + 1, size, mm))
-        return sides[0], sides[1], sides[2]
+        box = box_around(labels)
+        if not labels[box].size:
+            return None
+        sides = zip(box, labels.shape, self.grid.spacing, strict=True)
+        k, j, i = (_with_margin(side.start, side.stop, size, mm) for side, size, mm in sides)
+        return k, j, i
 
 
 def _whole(shape: tuple[int, int, int]) -> Box:
@@ -233,7 +233,7 @@ def _whole(shape: tuple[int, int, int]) -> Box:
     return k, j, i
 
 
-def _widened(start: int, stop: int, size: int, mm: float) -> slice:
+def _with_margin(start: int, stop: int, size: int, mm: float) -> slice:
     """A range with a margin, within an axis of `size`: where it can be, so many voxels as fill the network's input.
 
     Args:

@@ -19,14 +19,14 @@ from rwkv_core.errors import BundleError, InputError, Remedy
 from rwkv_core.inference.block_pass import CONTEXT, BlockPass
 from rwkv_core.inference.confidence import Confidence, low_confidence, structure_volumes, too_little
 from rwkv_core.inference.intensity import IntensityScale, fit_intensity
-from rwkv_core.inference.network_grid import Box, NetworkGrid
+from rwkv_core.inference.network_grid import NetworkGrid
 from rwkv_core.inference.plane_averaging import Averaging
 from rwkv_core.inference.preprocessing import make_resampler
 from rwkv_core.inference.sides import Sides
 from rwkv_core.inference.slice_pass import Clock, SlicePass, both
 from rwkv_core.inference.slice_planes import stacks_of
 from rwkv_core.postprocess.cleaning import Cleaning, count_labels, volumes_ml
-from rwkv_core.vocabulary import Region, SegmentClass, SegmentOptions, StructureVolume
+from rwkv_core.vocabulary import Box, Region, SegmentClass, SegmentOptions, StructureVolume
 from rwkv_core.volume import SliceStack, Volume, choose_stack
 
 _AROUND = 16
@@ -249,6 +249,25 @@ class Segmenter:
 
 
 @dataclass(frozen=True)
+class _Filled:
+    """What a run fills in, in place, each of the whole volume.
+
+    Attributes:
+        labelmap: (K, J, I).
+        probabilities: (1 + classes, K, J, I); None where they are not wanted.
+        confidence: of each label.
+        box: the voxels that are asked for.
+        seen: the box around them that is looked at.
+    """
+
+    labelmap: NDArray[np.unsignedinteger]
+    probabilities: NDArray[np.float16] | None
+    confidence: Confidence
+    box: Box
+    seen: Box
+
+
+@dataclass(frozen=True)
 class PreparedVolume:
     """A volume that was measured for one model; made by `Segmenter.prepare`.
 
@@ -301,13 +320,14 @@ class PreparedVolume:
         soft = np.zeros((1 + len(classes), *volume.array.shape), np.float16) if probabilities else None
         report = progress or (lambda done, total: None)
         confidence = Confidence(len(values))
+        filled = _Filled(labelmap, soft, confidence, box, seen)
         sides = self.segmenter.sides
         told = sides is None or any(sides.tell(stack.code) for stack in stacks)
         if len(stacks) == 1 and told:
-            slices = self._label(stacks[0], labelmap, soft, box, seen, report, cancelled, clock, confidence)
+            slices = self._label(stacks[0], filled, report, cancelled, clock)
         else:
             guide = None if told else self.segmenter.guide(volume, volume.array[seen].shape)
-            slices = self._average(stacks, guide, labelmap, soft, seen, report, cancelled, clock, confidence)
+            slices = self._average(stacks, guide, filled, report, cancelled, clock)
             if seen != box:
                 _clear_outside(labelmap, box)
                 for channel in () if soft is None else soft:
@@ -348,16 +368,13 @@ class PreparedVolume:
     def _label(
         self,
         stack: SliceStack,
-        labelmap: NDArray[np.unsignedinteger],
-        soft: NDArray[np.float16] | None,
-        box: Box,
-        seen: Box,
+        filled: _Filled,
         progress: Callable[[int, int], None],
         cancelled: Callable[[], bool],
         clock: Clock,
-        confidence: Confidence,
     ) -> int:
-        """Label `box` in place, looking at `seen`, as one stack of slices; returns their number."""
+        """Fill in the box as one stack of slices; returns their number."""
+        box, seen, soft = filled.box, filled.seen, filled.probabilities
         blocks = self.segmenter.preprocessing.resampling
         work: SlicePass | BlockPass = self._pass(clock, stack, self.volume.array[seen], self.scale)
         if isinstance(blocks, Patches):
@@ -369,10 +386,12 @@ class PreparedVolume:
             done += slices
             progress(done, total)
 
-        labels, chances = labelmap[seen], None if soft is None else soft[(slice(None), *seen)]
+        labels, chances = filled.labelmap[seen], None if soft is None else soft[(slice(None), *seen)]
         if seen != box:  # what was only looked at stays as it is
             labels, chances = np.zeros_like(labels), None if chances is None else np.zeros_like(chances)
-        finish = both(work.into_labels(stack.to_stack(labels), self.segmenter.values), work.into_confidence(confidence))
+        finish = both(
+            work.into_labels(stack.to_stack(labels), self.segmenter.values), work.into_confidence(filled.confidence)
+        )
         if chances is not None:
             targets = [stack.to_stack(channel) for channel in chances]
             finish = both(finish, work.into_probabilities(targets, members=self.segmenter.members()))
@@ -380,7 +399,7 @@ class PreparedVolume:
         work.run(finish, advance, cancelled)
         if seen != box:
             inner = tuple(slice(b.start - s.start, b.stop - s.start) for b, s in zip(box, seen, strict=True))
-            labelmap[box] = labels[inner]
+            filled.labelmap[box] = labels[inner]
             if soft is not None and chances is not None:
                 soft[(slice(None), *box)] = chances[(slice(None), *inner)]
         return total
@@ -389,15 +408,13 @@ class PreparedVolume:
         self,
         stacks: Sequence[SliceStack],
         guide: SliceStack | None,
-        labelmap: NDArray[np.unsignedinteger],
-        soft: NDArray[np.float16] | None,
-        seen: Box,
+        filled: _Filled,
         progress: Callable[[int, int], None],
         cancelled: Callable[[], bool],
         clock: Clock,
-        confidence: Confidence,
     ) -> int:
-        """Label `seen` in place, as the average over several stacks of slices; returns the number of slices."""
+        """Fill in all that is looked at, as the average over several stacks; returns the number of slices."""
+        seen, soft = filled.seen, filled.probabilities
         segmenter, array = self.segmenter, self.volume.array[seen]
         method = segmenter.preprocessing.resampling
         assert isinstance(method, Spacing)
@@ -410,13 +427,13 @@ class PreparedVolume:
             lambda stack, box: self._pass(clock, stack, voxels[box], scale),
             segmenter.values, segmenter.judged(stacks), segmenter.sides, guide and grid.stack(guide),
             lambda box: self._toward_right(seen, grid, box), 1 + len(segmenter.bundle.config.classes),
-            segmenter.preprocessing.average_every, confidence,
+            segmenter.preprocessing.average_every, filled.confidence,
         )  # fmt: skip
         slices = averaging.run(
-            labelmap[seen], None if soft is None else soft[(slice(None), *seen)], progress, cancelled
+            filled.labelmap[seen], None if soft is None else soft[(slice(None), *seen)], progress, cancelled
         )
         if self.scale.some_unmeasured:
-            labelmap[seen][self.scale.unmeasured(array)] = 0
+            filled.labelmap[seen][self.scale.unmeasured(array)] = 0
         return slices
 
     def slice_axis(self, region: Region) -> int:
@@ -438,7 +455,7 @@ class PreparedVolume:
         if isinstance(method, Patches):
             axes = segmenter.stacks(self.volume, shape)[0].axes
             context = [CONTEXT * method.spacing[axes.index(axis)] for axis in range(3)]
-            seen = _widened(box, [mm / size for mm, size in zip(context, (k, j, i), strict=True)], shape)
+            seen = _with_margins(box, [mm / size for mm, size in zip(context, (k, j, i), strict=True)], shape)
             return segmenter.stacks(self.volume, self.volume.array[seen].shape, average), seen
         stacks = segmenter.stacks(self.volume, self.volume.array[box].shape, average)
         if segmenter.mode == "paper":
@@ -449,7 +466,7 @@ class PreparedVolume:
             margins = [_AROUND * method.pixel / size for size in (k, j, i)]
         if len(stacks) == 1:
             margins[stacks[0].slice_axis] = 0.0
-        return stacks, _widened(box, margins, shape)
+        return stacks, _with_margins(box, margins, shape)
 
     def _toward_right(self, seen: Box, grid: NetworkGrid, box: Box) -> NDArray[np.float32]:
         """mm from the volume's middle toward the right, of the voxels of a box of a grid over `seen`."""
@@ -470,7 +487,7 @@ class PreparedVolume:
         return SlicePass(source, scale, resampler, segmenter.engine, clock)
 
 
-def _widened(box: Box, margins: Sequence[float], shape: tuple[int, ...]) -> Box:
+def _with_margins(box: Box, margins: Sequence[float], shape: tuple[int, ...]) -> Box:
     """A box with so many voxels more on every side, as far as the volume goes."""
     k, j, i = (
         slice(max(0, side.start - math.ceil(margin)), min(length, side.stop + math.ceil(margin)))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rwkv_core.bundle.config import BundleConfig
 from rwkv_core.errors import CancelledError
 from rwkv_core.packages import LazyModule
-from rwkv_core.vocabulary import Islands, SegmentClass
+from rwkv_core.vocabulary import Islands, SegmentClass, box_around
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -103,7 +103,7 @@ def remove_islands(
     Returns:
         The number of voxels removed.
     """
-    inside = labelmap[_box_of(labelmap)]
+    inside = labelmap[box_around(labelmap)]
     if not inside.size:
         return 0
     solid = ~np.isin(inside, [0, *loose])
@@ -148,7 +148,7 @@ def smooth_labels(labelmap: Labelmap, spacing: tuple[float, float, float], sigma
     """
     sigmas = [sigma / mm for mm in spacing]
     reach = [int(_TRUNCATE * s + 0.5) for s in sigmas]  # as scipy has it
-    whole = _box_of(labelmap)
+    whole = box_around(labelmap)
     if sigma <= 0 or any(side.stop == side.start for side in whole):
         return
     # Outside the box, grown by the filter's reach, there is background before and after.
@@ -237,16 +237,6 @@ def _boxes(labelmap: Labelmap) -> dict[int, tuple[slice, ...]]:
     """Find the smallest box around each label that occurs."""
     found = ndimage.find_objects(labelmap)
     return {label: box for label, box in enumerate(found, start=1) if box is not None}
-
-
-def _box_of(array: NDArray[np.generic]) -> tuple[slice, ...]:
-    """Find the smallest box around all that is not zero; empty when there is nothing."""
-    sides = []
-    for axis in range(array.ndim):
-        others = tuple(other for other in range(array.ndim) if other != axis)
-        indices = np.flatnonzero(array.any(axis=others))
-        sides.append(slice(int(indices[0]), int(indices[-1]) + 1) if len(indices) else slice(0, 0))
-    return tuple(sides)
 
 
 def _grown(side: slice, reach: int, length: int) -> slice:

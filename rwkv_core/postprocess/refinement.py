@@ -17,7 +17,7 @@ from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.errors import CancelledError, InputError
 from rwkv_core.packages import LazyModule
 from rwkv_core.postprocess.probabilities import labels_from_probabilities, smooth_across_slices
-from rwkv_core.vocabulary import PostProcessing
+from rwkv_core.vocabulary import PostProcessing, box_around
 
 if TYPE_CHECKING:
     from scipy import ndimage
@@ -25,7 +25,6 @@ else:
     ndimage = LazyModule("scipy.ndimage")
 
 Labelmap = NDArray[np.unsignedinteger]
-Box = tuple[slice, slice, slice]
 
 
 def refine(
@@ -102,8 +101,7 @@ def keep_part_at(labelmap: Labelmap, voxel: tuple[int, int, int]) -> int:
     value = int(labelmap[voxel])
     if value == 0:
         raise InputError("There is no segment at that place.", hint="Choose a voxel of the part to keep.")
-    box = _box(labelmap, value)
-    assert box is not None
+    box = box_around(labelmap == value)
     parts, _ = ndimage.label(labelmap[box] == value)
     chosen = parts[tuple(index - side.start for index, side in zip(voxel, box, strict=True))]
     labelmap[box][(parts > 0) & (parts != chosen)] = 0
@@ -122,10 +120,10 @@ def remove_small_parts(labelmap: Labelmap, value: int, smallest: float, voxel: f
 
 def fill_holes(labelmap: Labelmap, value: int) -> int:
     """Give the class the background that it encloses on all sides. Returns the number of voxels filled."""
-    box = _box(labelmap, value)
-    if box is None:
-        return 0
+    box = box_around(labelmap == value)
     view = labelmap[box]
+    if not view.size:
+        return 0
     holes = ndimage.binary_fill_holes(view == value) & (view == 0)
     view[holes] = value
     return int(np.count_nonzero(holes))
@@ -133,10 +131,10 @@ def fill_holes(labelmap: Labelmap, value: int) -> int:
 
 def _remove(labelmap: Labelmap, value: int, unwanted: Callable[[NDArray[np.int64]], NDArray[np.bool_]]) -> int:
     """Set the parts of a class to background whose number of voxels is `unwanted`."""
-    box = _box(labelmap, value)
-    if box is None:
-        return 0
+    box = box_around(labelmap == value)
     view = labelmap[box]
+    if not view.size:
+        return 0
     parts, _ = ndimage.label(view == value)
     sizes = np.bincount(parts.reshape(-1))
     sizes[0] = 0
@@ -145,15 +143,3 @@ def _remove(labelmap: Labelmap, value: int, unwanted: Callable[[NDArray[np.int64
     gone = remove[parts]
     view[gone] = 0
     return int(np.count_nonzero(gone))
-
-
-def _box(labelmap: Labelmap, value: int) -> Box | None:
-    """Find the smallest box that holds a class, None where it is absent."""
-    mask = labelmap == value
-    sides = []
-    for axis in range(3):
-        found = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
-        if not len(found):
-            return None
-        sides.append(slice(int(found[0]), int(found[-1]) + 1))
-    return sides[0], sides[1], sides[2]

@@ -10,9 +10,7 @@ from scipy import ndimage
 from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.errors import CancelledError, InputError
 from rwkv_core.inference.intensity import measured
-
-Box = tuple[slice, slice, slice]
-"""Index of a part of a (K, J, I) array; every start and stop is filled in."""
+from rwkv_core.vocabulary import Box
 
 _SCALES = (1.0, 2.0, 4.0, 8.0)
 """Standard deviations of the Gaussians, in units of the voxel (the median of its three sides), at least 1 mm."""

@@ -13,9 +13,9 @@ from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.errors import InputError
 from rwkv_core.spreading.corrections import changed_values, keep_slices, standing_labels
 from rwkv_core.spreading.drawn import DrawnStructures, interpolated_dice
-from rwkv_core.spreading.features import Box, VolumeFeatures, volume_features
+from rwkv_core.spreading.features import VolumeFeatures, volume_features
 from rwkv_core.spreading.standing import Repainting, StandingAnswer, dice_in
-from rwkv_core.vocabulary import AXES, SliceIndex, SpreadStructure
+from rwkv_core.vocabulary import AXES, Box, SliceIndex, SpreadStructure
 
 if TYPE_CHECKING:
     from rwkv_core.volume import Volume

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from rwkv_core.vocabulary import box_around
+
 Mask = NDArray[np.bool_]
 
 
@@ -51,7 +53,7 @@ def agreement(predicted: Mask, reference: Mask, spacing: Sequence[float]) -> Agr
         diagonal = float(np.linalg.norm(np.array(reference.shape) * np.array(spacing)))
         return Agreement(0.0, diagonal, paper_dice, 0.0, *sizes)
     dice = 2 * int((predicted & reference).sum()) / sum(sizes)
-    box = _box(predicted | reference)
+    box = box_around(predicted | reference)
     there, back = surface_distances(predicted[box], reference[box], spacing)
     strict = max(float(np.percentile(there, 95)), float(np.percentile(back, 95)))
     if tuple(spacing) != (1.0, 1.0, 1.0):
@@ -77,14 +79,3 @@ def _surface(mask: Mask) -> Mask:
     if mask.shape[0] == 1:  # a picture has no front and back
         return (mask[0] & ~ndimage.binary_erosion(mask[0]))[None]
     return mask & ~ndimage.binary_erosion(mask)
-
-
-def _box(mask: Mask) -> tuple[slice, slice, slice]:
-    """Give the part of the array that holds the mask: distances within it are those of the whole."""
-    k, j, i = (
-        slice(int(found[0]), int(found[-1]) + 1)
-        for found in (
-            np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis))) for axis in range(3)
-        )
-    )
-    return k, j, i

@@ -11,6 +11,8 @@ import slicer
 import vtk
 from vtk.util import numpy_support
 
+from rwkv_core.vocabulary import box_around
+
 LABELMAP = "Binary labelmap"
 """vtkSegmentationConverter.GetBinaryLabelmapRepresentationName()."""
 
@@ -42,11 +44,12 @@ class Grid:
 
 def newLayer(labels: np.ndarray, grid: Grid) -> Any:
     """A layer of labels (K, J, I) on a grid, cut to the box that is not 0, as Slicer stores them."""
-    first, end = _filledBox(labels)
-    image = _newImage(grid.matrix, first, tuple(int(b - a) for a, b in zip(first, end, strict=True)))
-    if labels.any():
+    box = box_around(labels)
+    filled = labels[box]
+    image = _newImage(grid.matrix, tuple(side.start for side in box), filled.shape)
+    if filled.size:
         image.AllocateScalars(numpy_support.get_vtk_array_type(labels.dtype), 1)
-        arrayOf(image)[:] = labels[tuple(slice(a, b) for a, b in zip(first, end, strict=True))]
+        arrayOf(image)[:] = filled
     return image
 
 
@@ -172,13 +175,3 @@ def _newImage(matrix: np.ndarray, first: tuple[int, ...], shape: tuple[int, ...]
     image.SetExtent(i, i + width - 1, j, j + height - 1, k, k + depth - 1)
     image.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(matrix))
     return image
-
-
-def _filledBox(labels: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """First and end index along each axis of what is not 0; both 0 when all is."""
-    first, end = [], []
-    for axis in range(3):
-        filled = np.flatnonzero(labels.any(axis=tuple(other for other in range(3) if other != axis)))
-        first.append(int(filled[0]) if len(filled) else 0)
-        end.append(int(filled[-1]) + 1 if len(filled) else 0)
-    return tuple(first), tuple(end)
