@@ -1,5 +1,6 @@
 """Many volumes, of the scene or of a folder, through a real worker: done, skipped, failed, cancelled, and the table."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +158,17 @@ def test_a_folder_becomes_files_and_a_table(batch, model, scans, tmp_path):
     assert sum(result.items[0].volumesML.values()) == pytest.approx(np.count_nonzero(written) / 1000)
     assert column(result, "State") == ["done", "failed", "done"]
     assert result.table.GetName() == "Segmented files of scäns"
+    rows = list(csv.DictReader((out / SUMMARY).read_text(encoding="utf-8").splitlines()))
+    assert {row["file"] for row in rows} == set(results)
+    for row in rows:
+        labels = read_volume(out / row["file"]).array
+        assert int(row["voxels"]) == (
+            np.count_nonzero(labels == int(row["label"])) if row["label"] else int(row["voxels"])
+        )
+        assert bool(row["confidence"]) == bool(row["label"] and int(row["voxels"])), row
+    unsure = min((row for row in rows if row["confidence"]), key=lambda row: float(row["confidence"]))
+    look = result.whereToLook
+    assert look.output.endswith(unsure["file"]) and look.leastSure.startswith(unsure["structure"])
     assert segmentationNodes() == 0
     assert not slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
 
@@ -168,7 +180,8 @@ def test_a_folder_is_resumed_with_the_volumes_of_before(batch, model, scans, tmp
     stamp = (out / "a.seg.nrrd").stat().st_mtime_ns
     again = batch.processFolder(scans, out, model=model, **SMALL)
     assert states(again) == [ItemState.SKIPPED, ItemState.DONE, ItemState.SKIPPED]
-    assert again.items[0].volumesML == before.items[0].volumesML
+    assert again.items[0].volumesML == pytest.approx(before.items[0].volumesML, rel=1e-5)
+    assert again.items[0].leastSure == before.items[0].leastSure != ""
     assert (out / "a.seg.nrrd").stat().st_mtime_ns == stamp
     (out / SUMMARY).write_bytes(b"\xff no table")
     assert states(batch.processFolder(scans, out, model=model, **SMALL)) == [ItemState.SKIPPED] * 3
@@ -269,7 +282,7 @@ def test_a_folder_through_a_cluster(batch, model, scans, tmp_path, monkeypatch):
     assert sum(result.items[0].volumesML.values()) > 0
     assert column(result, "State") == ["done", "failed", "done"]
     assert states(again) == [ItemState.SKIPPED, ItemState.FAILED, ItemState.SKIPPED]
-    assert again.items[0].volumesML == result.items[0].volumesML
+    assert again.items[0].volumesML == pytest.approx(result.items[0].volumesML, rel=1e-5)
 
 
 def test_a_cluster_that_is_not_there_is_told(batch, model, scans, tmp_path):

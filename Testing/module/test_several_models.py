@@ -106,14 +106,20 @@ def test_loaded_volumes_as_a_batch(user, ui):
     tick(ui, "Lesions")
     choose(ui.batchSourceComboBox, "Loaded volumes")
     ui.batchButton.click()
-    bench.wait_until(lambda: ui.batchStatusLabel.text == "1 segmented", what=lambda: ui.batchStatusLabel.text)
+    bench.wait_until(
+        lambda: ui.batchStatusLabel.text == "1 segmented. Look first at scan: Body (0.60).",
+        what=lambda: ui.batchStatusLabel.text,
+    )
     node = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")[0]
     assert node.GetSegmentation().GetNumberOfSegments() == 3
     ui.batchButton.click()
     bench.wait_until(lambda: ui.batchStatusLabel.text == "1 done before", what=lambda: ui.batchStatusLabel.text)
     ui.overlapComboBox.currentIndex = 1
     ui.batchButton.click()
-    bench.wait_until(lambda: ui.batchStatusLabel.text == "1 segmented", what=lambda: ui.batchStatusLabel.text)
+    bench.wait_until(
+        lambda: ui.batchStatusLabel.text == "1 segmented. Look first at scan: Body (0.60).",
+        what=lambda: ui.batchStatusLabel.text,
+    )
 
 
 def test_files_hold_no_overlaps(user, ui, tmp_path):

@@ -181,7 +181,12 @@ class BatchPanel(Panel):
             (ItemState.WAITING, _("{count} not begun")),
         )
         counts = [(text, sum(item.state == state for item in result.items)) for state, text in words]
-        return ", ".join(text.format(count=count) for text, count in counts if count) or _("There are no scans.")
+        said = ", ".join(text.format(count=count) for text, count in counts if count) or _("There are no scans.")
+        look = result.whereToLook
+        if look is not None:
+            where = _("Look first at {scan}: {structure}.").format(scan=look.name, structure=look.leastSure)
+            said = f"{said}. {where}"
+        return said
 
     def onShowTable(self) -> None:
         with showErrors(_("The table cannot be shown.")):

@@ -87,7 +87,7 @@ class BatchLogic:
             def finished(result: SegmentationResult) -> None:
                 if result.state == RunState.COMPLETED:
                     item.output = result.node
-                    item.take(result.volumes)
+                    item.volumes = result.volumes
                     if result.node.GetScene() is not None:  # else somebody who was told before has deleted it
                         result.node.SetAttribute(_DONE_BY, json.dumps([volume.GetID(), settings]))
                     over(ItemState.DONE)
@@ -159,7 +159,7 @@ class BatchLogic:
             def finished(result: SegmentationResult) -> None:
                 if result.state == RunState.COMPLETED:
                     frames.keep(number, segmentation)
-                    item.take(result.volumes)
+                    item.volumes = result.volumes
                 item.error = str(result.error or "")
                 frames.close(frame, segmentation)
                 states = {RunState.COMPLETED: ItemState.DONE, RunState.CANCELLED: ItemState.CANCELLED}
@@ -218,7 +218,7 @@ class BatchLogic:
                 pairs[pair.output] = pair
                 if pair.done and not overwrite:
                     item.state = ItemState.SKIPPED
-                    item.volumesML = known.get(Path(pair.output).name, {})
+                    item.volumes = known.get(Path(pair.output).name, ())
                 batch.result.items.append(item)
             if dask:
                 together()
@@ -226,8 +226,8 @@ class BatchLogic:
                 batch.start(work)
 
         def measured(item: BatchItem, volumes: Sequence[StructureVolume]) -> None:
-            item.take(volumes)
-            known[Path(item.output).name] = item.volumesML
+            item.volumes = tuple(volumes)
+            known[Path(item.output).name] = item.volumes
             writeSummary(target, known)
 
         def work(item: BatchItem, over: Callable[[str], None]) -> Callable[[], None]:

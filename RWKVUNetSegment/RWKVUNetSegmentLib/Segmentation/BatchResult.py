@@ -2,7 +2,7 @@
 
 import csv
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,11 @@ from rwkv_core.vocabulary import StructureVolume
 from RWKVUNetSegmentLib.EventLoop import Waiter
 from RWKVUNetSegmentLib.Segmentation.SegmentationRun import RunState
 
-SUMMARY = "volumes_ml.csv"
-"""The file in the output folder that keeps the volumes, for people and for a batch that is run again: a line for each
-segmentation, the volume of each class in ml."""
+SUMMARY = "volumes.csv"
+"""The file in the output folder that keeps the volumes, for people and for a batch that is run again: a row for each
+structure of each segmentation, with the model's confidence; as `rwkv-unet segment --volumes` writes it."""
 
-_FILE = "file"
+_COLUMNS = ("file", "structure", "label", "volume_ml", "voxels", "confidence")
 
 
 class ItemState:
@@ -43,8 +43,7 @@ class BatchItem:
         name: the node's, or the file's relative to the input folder.
         state: one of `ItemState`.
         seconds: that it took.
-        volumesML: volume of each class in milliliters.
-        leastSure: the structure of which the model was least sure, with its confidence; empty where that is not known.
+        volumes: of each structure, with the model's confidence.
         error: one line; empty unless it failed.
         output: segmentation node, or path of the file.
     """
@@ -52,18 +51,25 @@ class BatchItem:
     name: str
     state: str = ItemState.WAITING
     seconds: float = 0.0
-    volumesML: dict[str, float] = field(default_factory=dict)
-    leastSure: str = ""
+    volumes: tuple[StructureVolume, ...] = ()
     error: str = ""
     output: Any = None
 
-    def take(self, volumes: Sequence[StructureVolume]) -> None:
-        """Take in what a segmentation measured."""
-        self.volumesML = {row.name: row.volume_ml for row in volumes if row.value}
-        known = [row for row in volumes if row.confidence is not None and row.volume_ml > 0]
-        if known:
-            least = min(known, key=lambda row: row.confidence or 0.0)
-            self.leastSure = f"{least.name} ({least.confidence:.2f})"
+    @property
+    def volumesML(self) -> dict[str, float]:
+        """Volume of each class in milliliters, by name."""
+        return {row.name: row.volume_ml for row in self.volumes if row.value}
+
+    @property
+    def least(self) -> StructureVolume | None:
+        """The structure of which the model was least sure; None where that is not known."""
+        known = [row for row in self.volumes if row.confidence is not None and row.volume_ml > 0]
+        return min(known, key=lambda row: row.confidence or 0.0, default=None)
+
+    @property
+    def leastSure(self) -> str:
+        """The same in words, with its confidence; empty where that is not known."""
+        return "" if self.least is None else f"{self.least.name} ({self.least.confidence:.2f})"
 
 
 @dataclass(eq=False)
@@ -107,6 +113,12 @@ class BatchResult:
         todo = [item for item in self.items if item.state != ItemState.SKIPPED]
         over = sum(item.state not in (ItemState.WAITING, ItemState.RUNNING) for item in todo)
         return (over + here) / len(todo) if todo else 1.0
+
+    @property
+    def whereToLook(self) -> "BatchItem | None":
+        """The volume with the structure of which the model was least sure; None where that is not known."""
+        known = [item for item in self.items if item.least is not None]
+        return min(known, key=lambda item: item.least.confidence or 0.0, default=None)  # type: ignore[union-attr]
 
     @property
     def secondsLeftInAll(self) -> float | None:
@@ -161,23 +173,35 @@ def _addColumn(table: Any, title: str, column: Any, values: list[Any]) -> None:
     table.AddColumn(column)
 
 
-def readSummary(folder: Path) -> dict[str, dict[str, float]]:
-    """Volumes in ml, by file and class; of what an earlier batch wrote."""
+def readSummary(folder: Path) -> dict[str, tuple[StructureVolume, ...]]:
+    """What an earlier batch measured, by file; empty where its file is not there, or is not as it was written."""
+    known: dict[str, list[StructureVolume]] = {}
     try:
         with (folder / SUMMARY).open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        return {row.pop(_FILE): {name: float(value) for name, value in row.items() if value} for row in rows}
+            for row in csv.DictReader(file):
+                known.setdefault(row["file"], []).append(
+                    StructureVolume(
+                        name=row["structure"],
+                        value=int(row["label"] or 0),
+                        volume_ml=float(row["volume_ml"]),
+                        confidence=float(row["confidence"]) if row["confidence"] else None,
+                        voxels=int(row["voxels"]),
+                    )
+                )
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return {}
+    return {name: tuple(rows) for name, rows in known.items()}
 
 
-def writeSummary(folder: Path, known: dict[str, dict[str, float]]) -> None:
+def writeSummary(folder: Path, known: Mapping[str, Sequence[StructureVolume]]) -> None:
     """Write the summary anew; when that fails, the log says so."""
-    classes = dict.fromkeys(name for volumes in known.values() for name in volumes)
     try:
         with replacing(folder / SUMMARY) as path, path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, [_FILE, *classes])
-            writer.writeheader()
-            writer.writerows({_FILE: name, **volumes} for name, volumes in known.items())
+            writer = csv.writer(file)
+            writer.writerow(_COLUMNS)
+            for name, volumes in known.items():
+                for row in volumes:
+                    sure = "" if row.confidence is None else f"{row.confidence:.3f}"
+                    writer.writerow([name, row.name, row.value or "", f"{row.volume_ml:.6g}", row.voxels, sure])
     except RWKVUNetError:
         logging.exception("RWKVUNetSegment: %s was not written", folder / SUMMARY)  # the segmentations are there
