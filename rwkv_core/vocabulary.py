@@ -468,6 +468,29 @@ class ModelEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DescribedAs:
+    """What people say of a model, and may say anew when they take it in.
+
+    Attributes:
+        modality: "CT", "MR" or "any".
+        structures: names of its classes, in the order of their channels; empty for an encoder.
+
+    Raises:
+        FieldError: when a name is empty, or two are the same.
+    """
+
+    title: str
+    modality: Literal["CT", "MR", "any"]
+    structures: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.title.strip():
+            raise FieldError("The model has no title.")
+        if len(set(self.structures)) < len(self.structures) or not all(name.strip() for name in self.structures):
+            raise FieldError("Every structure of a model needs a name of its own.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Offer:
     """A device or engine.
 

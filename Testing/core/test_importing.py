@@ -11,12 +11,13 @@ from safetensors.torch import save_file
 
 from rwkv_core.bundle.bundle import new_network
 from rwkv_core.bundle.catalogue import load_catalogue
-from rwkv_core.bundle.importing import folder_of_bundle, import_bundle, import_checkpoint
+from rwkv_core.bundle.importing import describe, folder_of_bundle, import_bundle, import_checkpoint
 from rwkv_core.bundle.store import list_bundles, load_bundle, read_origin
 from rwkv_core.cli.remedies import advice
 from rwkv_core.errors import BundleError, CheckpointError, StorageError
 from rwkv_core.models import build_network
 from rwkv_core.models.published import load_published
+from rwkv_core.vocabulary import DescribedAs
 
 from core.bundle_files import write_files
 from core.published_files import encoder_file, january, october
@@ -302,3 +303,17 @@ def test_damaged_bundle_folder_is_not_taken(tmp_path, home):
         import_bundle(folder)
     assert not home.exists()
     assert new_network(wrong).num_classes == 3
+
+
+def test_what_a_file_is_can_be_seen_before_and_said_anew(tmp_path):
+    path = save(tmp_path, "january", "T", 4)
+    contents, candidates, described = describe(path, load_catalogue())
+    assert contents == "a network for RWKV-UNet-T with 4 classes" and candidates == ("acdc-t",) and described is None
+    said = DescribedAs(title="Rat Tumors", modality="MR", structures=("Tumor", "Edema", "Core"))
+    bundle = import_checkpoint(path, load_catalogue(), name="acdc-t", described=said)
+    assert bundle.config.id == "Rat-Tumors" and bundle.config.title == "Rat Tumors"
+    assert [entry.name for entry in bundle.config.classes] == list(said.structures)
+    assert not any(entry.terminology for entry in bundle.config.classes), "the heart's codes would be wrong"
+    assert describe(bundle.folder, load_catalogue()) == ("", (), said)
+    with pytest.raises(BundleError, match="2 structures were named, and the network has 3"):
+        import_bundle(bundle.folder, described=DescribedAs(title="x", modality="MR", structures=("a", "b")))

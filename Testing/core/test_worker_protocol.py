@@ -8,6 +8,7 @@ import pytest
 from rwkv_core.errors import ErrorReport, Remedy
 from rwkv_core.vocabulary import (
     Code,
+    DescribedAs,
     FileOutcome,
     FilePair,
     ModelEntry,
@@ -25,6 +26,7 @@ from rwkv_core.worker.framing import LineSplitter, decode_reply, decode_request,
 from rwkv_core.worker.protocol import (
     MAX_LINE,
     CancelRequest,
+    DescribeRequest,
     DevicesRequest,
     DevicesResult,
     DownloadRequest,
@@ -75,7 +77,13 @@ REQUESTS = [
     CancelRequest(id=6, request=4),
     ModelsRequest(id=7),
     DownloadRequest(id=8, bundle="synapse-b", repo="owner/name", revision="abc1234"),
-    ImportRequest(id=9, path="modèles/ü软 x.pth", bundle="synapse-b"),
+    ImportRequest(
+        id=9,
+        path="modèles/ü软 x.pth",
+        bundle="synapse-b",
+        described=DescribedAs(title="Ü", modality="CT", structures=("软",)),
+    ),
+    DescribeRequest(id=15, path="modèles/ü软 x.pth"),
     RemoveRequest(id=10, bundle="synapse-b"),
     PlanRequest(id=12, input="/scans ü软", output="/results"),
     SegmentFileRequest(

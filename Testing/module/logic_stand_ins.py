@@ -149,8 +149,18 @@ class Models(Changing):
         made_for = self.find(modelID).modality
         return "" if made_for == "any" else made_for
 
+    describes = None
+    """What a file says of itself, or why it cannot be read; None: the answer does not come."""
+
+    def describe(self, path, onDone, onError):
+        if isinstance(self.describes, Exception):
+            onError(self.describes)
+        elif self.describes is not None:
+            onDone(self.describes)
+
     def _begin(self, action, *arguments, onProgress=None, onDone=None, onError=None, **_others):
         self.calls.append((action, *arguments))
+        self.described = _others.get("described")
         self.busy, self._onProgress, self._onError = action, onProgress, onError
         self.changed.emit()
 

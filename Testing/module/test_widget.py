@@ -4,6 +4,7 @@ The logics stand in (logic_stand_ins), so any state can be had.
 """
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,13 +12,15 @@ import qt
 import slicer
 from PySide6 import QtCore, QtTest
 
-from rwkv_core.errors import DeviceError, DownloadError, InputError
-from rwkv_core.worker.protocol import Progress
+from rwkv_core.errors import CheckpointError, DeviceError, DownloadError, InputError
+from rwkv_core.vocabulary import DescribedAs
+from rwkv_core.worker.protocol import DescribeResult, Progress
 from RWKVUNetSegmentLib.Scene.InputVolume import modalityOf
 from RWKVUNetSegmentLib.Segmentation.BatchLogic import BatchItem, BatchResult, ItemState
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import RunState
 
 import bench
+from module.logic_stand_ins import BRAIN
 from module.panel import add_result, add_volume, choose, offer_installation, select_model, start_batch
 
 # ---- when a control can be used, and what it says when not
@@ -243,6 +246,10 @@ def add_model(**fields):
                 choose(ui.contentsComboBox, value)
             elif name == "said":
                 assert value in ui.hintLabel.text and not ui.addButton.enabled
+            elif name == "structures":
+                widget = ui.structuresEdit
+                assert widget.plainText.splitlines() == value[0]
+                widget.plainText = "\n".join(value[1])
             elif name == "holds":
                 assert ui.contentsComboBox.currentText == value
             else:
@@ -271,6 +278,64 @@ def test_a_checkpoint_is_what_the_user_says_and_nothing_is_guessed(opened, ui, t
     add_model(filePath=file, contents="Heart")
     ui.importButton.click()
     assert opened.logic.models.calls == [("import", file, "heart")]
+
+
+def test_what_a_file_says_of_itself_is_filled_in_and_can_be_said_anew(opened, ui, tmp_path):
+    """A foreign network of as many classes as a known one is no longer "Heart in cine MR"."""
+    models = opened.logic.models
+    heart = models.find("heart")
+    models.models = (
+        *models.models,
+        replace(heart, id="other", title="Other"),
+        replace(heart, id="liver", title="Liver"),
+    )
+    models.models = tuple(replace(m, classes=BRAIN) if m.id in ("heart", "liver") else m for m in models.models)
+    models.describes = DescribeResult(
+        id=1, contents="a network for T with 3 classes", candidates=("heart", "liver"), described=None
+    )
+    file = tmp_path / "mine.pth"
+    file.write_text("")
+    names = ["White matter", "Cortex"]
+    add_model(
+        filePath=file,
+        holds="Choose what it is",
+        said="with 3 classes. Say what",
+        contents="Heart",
+        structures=(names, ["Tumor", "Edema"]),
+        titleLineEdit="My tumors",
+    )
+    ui.importButton.click()
+    assert models.calls == [("import", file, "heart")]
+    assert models.described == DescribedAs(title="My tumors", modality="MR", structures=("Tumor", "Edema"))
+    models.finish()
+    add_model(filePath=file, contents="Heart", structures=(names, names))
+    ui.importButton.click()
+    assert models.described is None, "nothing was said anew"
+    models.finish()
+    add_model(filePath=file, contents="Heart", structures=(names, ["Tumor"]), said="Name 2 structures")
+    ui.importButton.click()
+    add_model(filePath=file, contents="Other", said="of another size. By its size, it can be: Heart, Liver.")
+    ui.importButton.click()
+    assert len(models.calls) == 2
+
+
+def test_a_models_folder_is_filled_in_by_its_config(opened, ui, tmp_path):
+    opened.logic.models.describes = DescribeResult(
+        id=1, contents="", candidates=(), described=DescribedAs(title="Spine", modality="CT", structures=("L1", "L2"))
+    )
+    (tmp_path / "config.json").write_text("{}")
+    add_model(filePath=tmp_path / "config.json", structures=(["L1", "L2"], ["L2", "L3"]))
+    ui.importButton.click()
+    assert opened.logic.models.calls == [("import", tmp_path, "")]
+    assert opened.logic.models.described.structures == ("L2", "L3") and opened.logic.models.described.title == "Spine"
+
+
+def test_why_a_file_cannot_be_taken_in_is_told_before_it_is(opened, ui, tmp_path):
+    opened.logic.models.describes = CheckpointError("It is a web page, not a checkpoint.")
+    (tmp_path / "x.pth").write_text("")
+    add_model(filePath=tmp_path / "x.pth", said="a web page")
+    ui.importButton.click()
+    assert opened.logic.models.calls == []
 
 
 def test_a_checkpoint_with_the_authors_name_is_recognized(opened, ui, tmp_path):

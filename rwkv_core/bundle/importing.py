@@ -7,7 +7,7 @@ the entry of the catalogue that it is imported as, or from a config.json of the 
 import pickle
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from rwkv_core.errors import BundleError, CheckpointError, Remedy, StorageError
 from rwkv_core.files import sha256_of
 from rwkv_core.models.architectures import RWKV_UNET
 from rwkv_core.packages import require_torch
+from rwkv_core.vocabulary import DescribedAs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,6 +63,7 @@ def import_checkpoint(
     bundle_id: str | None = None,
     store: Path | None = None,
     overwrite: bool = False,
+    described: DescribedAs | None = None,
 ) -> Bundle:
     """Make a bundle in the store from a checkpoint.
 
@@ -74,6 +76,7 @@ def import_checkpoint(
         bundle_id: another id to keep it by; None takes the entry's.
         store: None for the user's.
         overwrite: replace a bundle of this id.
+        described: title, modality and structures in place of those that it is described with.
 
     Raises:
         CheckpointError: when the file is no checkpoint, or not of this network, naming what differs.
@@ -97,7 +100,9 @@ def import_checkpoint(
             f"{path} holds {contents}, but {config.id} is {_contents(config)}.",
             hint=f"Import it as what it is: {_candidates(catalogue, contents)}.",
         )
-    config = _changed(config, id=bundle_id or config.id, training={**config.training, **record})
+    changes = changes_for(config, described)
+    config = _changed(config, **changes | ({"id": bundle_id} if bundle_id else {}))
+    config = _changed(config, training={**config.training, **record})
     if not overwrite:
         require_absent(config.id, store)
     require_space(store, sum(t.numel() * 4 for t in tensors.values()), f"The import of {config.id}")
@@ -110,7 +115,12 @@ def import_checkpoint(
 
 
 def import_bundle(
-    folder: Path, *, bundle_id: str | None = None, store: Path | None = None, overwrite: bool = False
+    folder: Path,
+    *,
+    bundle_id: str | None = None,
+    store: Path | None = None,
+    overwrite: bool = False,
+    described: DescribedAs | None = None,
 ) -> Bundle:
     """Copy a bundle's folder into the store, after reading it completely.
 
@@ -119,6 +129,7 @@ def import_bundle(
         bundle_id: another id to keep it by; None takes that of its config.json.
         store: None for the user's.
         overwrite: replace a bundle of this id.
+        described: as `import_checkpoint`.
 
     Raises:
         BundleError: when it is not a valid bundle, or the id is taken.
@@ -127,7 +138,7 @@ def import_bundle(
     store = store or user_store()
     bundle = read_bundle(folder)
     bundle.verify()
-    config = _changed(bundle.config, id=bundle_id or bundle.config.id)
+    config = _changed(bundle.config, **changes_for(bundle.config, described) | ({"id": bundle_id} if bundle_id else {}))
     if not overwrite:
         require_absent(config.id, store)
     require_space(store, bundle.weights_file.stat().st_size, f"The import of {config.id}")
@@ -143,6 +154,58 @@ def import_bundle(
         except OSError as error:
             raise StorageError(f"{folder} could not be copied into {store}: {error}.") from None
         return install(new, config.id, Origin("imported", file=folder.absolute().name), store)
+
+
+def describe(path: Path, catalogue: Catalogue) -> tuple[str, tuple[str, ...], DescribedAs | None]:
+    """Look into a checkpoint or a model's folder, without taking it in.
+
+    Returns:
+        What it holds, in words, the ids of the catalogue's models that it can be, and what its config.json says; of a
+        folder the last alone.
+
+    Raises:
+        as `import_checkpoint` and `import_bundle`.
+    """
+    folder = folder_of_bundle(path)
+    if folder is not None:
+        return "", (), described_as(read_bundle(folder).config)
+    require_torch("Reading a checkpoint")
+    from rwkv_core.models.published import unwrap
+
+    contents = inspect(unwrap(read_checkpoint(path)), path)
+    return str(contents), tuple(config.id for config in _fitting(catalogue, contents)), None
+
+
+def described_as(config: BundleConfig) -> DescribedAs:
+    """What people read of a model."""
+    return DescribedAs(
+        title=config.title, modality=config.modality, structures=tuple(entry.name for entry in config.classes)
+    )
+
+
+def changes_for(config: BundleConfig, described: DescribedAs | None) -> dict[str, Any]:
+    """The fields of a config that change when it is described anew; none where it says the same.
+
+    A structure of another name loses its terminology and FreeSurfer's ids, which would be wrong for it.
+
+    Raises:
+        BundleError: when the number of structures is not that of the network's classes.
+    """
+    if described is None or described == described_as(config):
+        return {}
+    if len(described.structures) != len(config.classes):
+        raise BundleError(
+            f"{len(described.structures)} structures were named, and the network has {len(config.classes)}.",
+            hint="Name each of them once, in the order of its channels.",
+        )
+    classes = [
+        entry if entry.name == name else replace(entry, name=name, terminology=None, freesurfer=())
+        for entry, name in zip(config.classes, described.structures, strict=True)
+    ]
+    renamed = classes != list(config.classes)
+    changes: dict[str, Any] = {"title": described.title, "modality": described.modality, "classes": classes}
+    changes["id"] = re.sub(r"[^A-Za-z0-9._-]+", "-", described.title).strip("-._")[:60] or f"{config.id}-described"
+    return changes | ({"typical_ml": {}, "description": ""} if renamed else {})
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from rwkv_core.vocabulary import Offer
 from rwkv_core.worker.jobs import Job, Reporter
 from rwkv_core.worker.protocol import (
     PROTOCOL,
+    DescribeRequest,
+    DescribeResult,
     DevicesRequest,
     DevicesResult,
     DownloadRequest,
@@ -113,8 +115,21 @@ def import_model(request: ImportRequest, job: Job, report: Reporter) -> ImportRe
     report.stage("import")
     path, name = Path(request.path), request.bundle or None
     folder = folder_of_bundle(path)
-    bundle = import_bundle(folder, bundle_id=name) if folder else import_checkpoint(path, load_catalogue(), name=name)
+    if folder:
+        bundle = import_bundle(folder, bundle_id=name, described=request.described)
+    else:
+        bundle = import_checkpoint(path, load_catalogue(), name=name, described=request.described)
     return ImportResult(id=request.id, bundle=bundle.config.id, folder=str(bundle.folder))
+
+
+def describe_model(request: DescribeRequest, job: Job, report: Reporter) -> DescribeResult:
+    """Look into a file that may be imported; raises as `bundle.importing.describe`."""
+    report.stage("library")
+    from rwkv_core.bundle.catalogue import load_catalogue
+    from rwkv_core.bundle.importing import describe
+
+    contents, candidates, described = describe(Path(request.path), load_catalogue())
+    return DescribeResult(id=request.id, contents=contents, candidates=candidates, described=described)
 
 
 def remove(request: RemoveRequest, job: Job, report: Reporter) -> RemoveResult:

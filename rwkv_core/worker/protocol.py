@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 from rwkv_core.errors import ErrorReport
 from rwkv_core.vocabulary import (
+    DescribedAs,
     FileOutcome,
     FilePair,
     ModelEntry,
@@ -347,10 +348,35 @@ class ImportRequest(Request[ImportResult], word="import"):
     Attributes:
         path: a checkpoint (.pth), a weights file or a model's folder.
         bundle: what a checkpoint is, as `--as`; the id to keep a folder by, empty for its own.
+        described: title, modality and structures where they are others than that says; such a model gets an id of its
+            own, from its title.
     """
 
     path: str
     bundle: str
+    described: DescribedAs | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DescribeResult(Result):
+    """What a file says of itself.
+
+    Attributes:
+        contents: in words, such as "a network for RWKV-UNet-T with 4 classes"; empty for a model's folder.
+        candidates: ids of the models that a checkpoint can be, by its size and number of classes.
+        described: of a model's folder, what its config.json says; None for a checkpoint, which says nothing more.
+    """
+
+    contents: str
+    candidates: tuple[str, ...]
+    described: DescribedAs | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DescribeRequest(Request[DescribeResult], word="describe"):
+    """Look into a checkpoint, a weights file or a model's folder before it is imported."""
+
+    path: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -173,14 +173,15 @@ class ModelPanel(Panel):
 
     def onImport(self) -> None:
         with showErrors(_("The model could not be added.")):
-            source = MoreModelsDialog(self.logic.models.models, slicer.util.mainWindow()).ask()
+            models = self.logic.models
+            source = MoreModelsDialog(models.models, models.describe, slicer.util.mainWindow()).ask()
             if source is None:
                 return
             callbacks = {"onProgress": self.onProgress, "onError": self.onError}
             if source.path is None:
-                self.logic.models.download(source.modelID, source.repo, source.revision, **callbacks)
+                models.download(source.modelID, source.repo, source.revision, **callbacks)
             else:
-                self.logic.models.importModel(source.path, source.modelID, **callbacks)
+                models.importModel(source.path, source.modelID, described=source.described, **callbacks)
 
     def onItemPressed(self, item: Any, column: int) -> None:
         if not item.data(0, qt.Qt.UserRole) and self.ui.importButton.enabled:

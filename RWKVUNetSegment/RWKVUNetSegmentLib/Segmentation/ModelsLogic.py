@@ -7,8 +7,10 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import InputError, RWKVUNetError
-from rwkv_core.vocabulary import ModelEntry
+from rwkv_core.vocabulary import DescribedAs, ModelEntry
 from rwkv_core.worker.protocol import (
+    DescribeRequest,
+    DescribeResult,
     DownloadRequest,
     ImportRequest,
     ModelsRequest,
@@ -148,16 +150,31 @@ class ModelsLogic:
         request = DownloadRequest(bundle=modelID, repo=repo, revision=revision)
         self._do("download", request, onProgress, onDone, onError)
 
+    def describe(
+        self,
+        path: str | Path,
+        onDone: Callable[[DescribeResult], object],
+        onError: Callable[[RWKVUNetError], object],
+    ) -> None:
+        """Look into a checkpoint or a model's folder, before it is imported; also while something else goes on."""
+        self.client.ask(DescribeRequest(path=str(path)), onResult=onDone, onError=onError)
+
     def importModel(
         self,
         path: str | Path,
         modelID: str = "",
+        described: DescribedAs | None = None,
         onProgress: Callable[[Progress], object] | None = None,
         onDone: Callable[[], object] | None = None,
         onError: Callable[[RWKVUNetError], object] | None = None,
     ) -> None:
-        """Take a checkpoint (then `modelID` says what it is) or a model's folder into the store."""
-        self._do("import", ImportRequest(path=str(path), bundle=modelID), onProgress, onDone, onError)
+        """Take a checkpoint (then `modelID` says what it is) or a model's folder into the store.
+
+        Args:
+            described: title, modality and structures in place of those that come with it.
+        """
+        request = ImportRequest(path=str(path), bundle=modelID, described=described)
+        self._do("import", request, onProgress, onDone, onError)
 
     def remove(
         self,
