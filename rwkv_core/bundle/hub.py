@@ -108,19 +108,17 @@ def publish(
     bundle: Bundle,
     repo: str,
     *,
-    token: str | None = None,
     endpoint: str | None = None,
     private: bool = False,
-    message: str = "",
 ) -> Published:
     """Put a bundle and its model card into a Hub repository, in one commit; the repository is made if there is none.
 
+    Needs the user's access token with the write permission: HF_TOKEN, or `hf auth login`.
+
     Args:
         repo: "owner/name".
-        token: access token with the write permission; None takes the user's (HF_TOKEN, or `hf auth login`).
         endpoint: another server that speaks the Hub's API; None takes HF_ENDPOINT, else the Hub.
         private: of a repository that is made now; one that exists stays as it is.
-        message: of the commit.
 
     Returns:
         What a catalogue entry needs: repository, commit and SHA-256.
@@ -134,7 +132,7 @@ def publish(
     endpoint = checked_endpoint(endpoint)
     bundle.verify()
     sha256, size = sha256_of(bundle.weights_file), bundle.weights_file.stat().st_size
-    api = HfApi(endpoint=endpoint, token=token)
+    api = HfApi(endpoint=endpoint)
     # Weights as an open file go by plain LFS, which every server with the Hub's API takes; as a path they would go
     # by Xet wherever hf_xet happens to be installed.
     with in_words(repo, endpoint, writing=True), bundle.weights_file.open("rb") as weights:
@@ -146,7 +144,7 @@ def publish(
                 CommitOperationAdd("README.md", model_card(bundle.config, repo, size).encode()),
                 CommitOperationAdd(WEIGHTS_FILE, weights),
             ],
-            commit_message=message or f"{bundle.config.title} ({bundle.config.id})",
+            commit_message=f"{bundle.config.title} ({bundle.config.id})",
         )
     return Published(repo, commit.oid, sha256, size, f"{endpoint}/{repo}")
 

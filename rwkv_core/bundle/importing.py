@@ -115,19 +115,13 @@ def import_checkpoint(
 
 
 def import_bundle(
-    folder: Path,
-    *,
-    bundle_id: str | None = None,
-    store: Path | None = None,
-    overwrite: bool = False,
-    described: DescribedAs | None = None,
+    folder: Path, *, bundle_id: str | None = None, overwrite: bool = False, described: DescribedAs | None = None
 ) -> Bundle:
-    """Copy a bundle's folder into the store, after reading it completely.
+    """Copy a bundle's folder into the user's store, after reading it completely.
 
     Args:
         folder: holds config.json and model.safetensors.
         bundle_id: another id to keep it by; None takes that of its config.json.
-        store: None for the user's.
         overwrite: replace a bundle of this id.
         described: as `import_checkpoint`.
 
@@ -135,7 +129,7 @@ def import_bundle(
         BundleError: when it is not a valid bundle, or the id is taken.
         StorageError: when the store cannot be written.
     """
-    store = store or user_store()
+    store = user_store()
     bundle = read_bundle(folder)
     bundle.verify()
     config = _changed(bundle.config, **changes_for(bundle.config, described) | ({"id": bundle_id} if bundle_id else {}))

@@ -57,9 +57,9 @@ def _body(config: BundleConfig, repo: str, size: int) -> list[str]:
             )
         parts.append("")
     if config.preprocessing is not None:
-        parts += ["## Preprocessing", "", *_fenced(config.preprocessing.model_dump(mode="json"), "json")]
+        parts += ["## Preprocessing", "", *_fenced(config.preprocessing.model_dump(mode="json"))]
     parts += ["## Training", ""]
-    parts += _fenced(config.training, "json") if config.training else ["Not recorded.", ""]
+    parts += _fenced(config.training) if config.training else ["Not recorded.", ""]
     parts += ["## How to load", "", *_usage(config, repo)]
     parts += ["## Licence", "", f"{config.licence[0].upper()}{config.licence[1:]}.", ""]
     if config.citation:
@@ -78,5 +78,5 @@ def _usage(config: BundleConfig, repo: str) -> list[str]:
     return [*lines, "```", "", "COMMIT is the hash of a commit of this repository, from its history.", ""]
 
 
-def _fenced(content: object, language: str) -> list[str]:
-    return [f"```{language}", json.dumps(content, indent=2, ensure_ascii=False), "```", ""]
+def _fenced(content: object) -> list[str]:
+    return ["```json", json.dumps(content, indent=2, ensure_ascii=False), "```", ""]

@@ -105,12 +105,11 @@ def user_store() -> Path:
     return (Path(home) if home else platformdirs.user_data_path("rwkv-unet", appauthor=False)) / "bundles"
 
 
-def load_bundle(id_or_folder: str | Path, store: Path | None = None, catalogue: Catalogue | None = None) -> Bundle:
+def load_bundle(id_or_folder: str | Path, catalogue: Catalogue | None = None) -> Bundle:
     """Find a bundle: a folder that holds a config.json, else an id in the user's store, else a shipped one.
 
     Args:
         id_or_folder: e.g. "default", "synapse-b" or "runs/mine".
-        store: None for the user's.
         catalogue: asked how to get a bundle that is not here; None for the user's.
 
     Raises:
@@ -126,13 +125,13 @@ def load_bundle(id_or_folder: str | Path, store: Path | None = None, catalogue: 
             hint="Name a model's folder, or the id of a listed one.",
             remedy=Remedy("list models"),
         )
-    for folder in (store or user_store()) / bundle_id, SHIPPED / bundle_id:
+    for folder in user_store() / bundle_id, SHIPPED / bundle_id:
         if folder.is_dir():
             return read_bundle(folder)
     catalogue = catalogue or load_catalogue()
     entry = catalogue.find(bundle_id)
     if entry is None:
-        known = ", ".join(sorted({e.id for e in catalogue.entries} | set(_folders(store or user_store()))))
+        known = ", ".join(sorted({e.id for e in catalogue.entries} | set(_folders(user_store()))))
         raise BundleError(f"There is no model {bundle_id!r}.", hint=f"Known are: {known}.")
     if find_source(bundle_id, entry).complete:
         raise BundleError(

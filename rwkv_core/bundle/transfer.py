@@ -104,8 +104,8 @@ class Transfer:
 class _IncompleteError(DownloadError):
     """The server's answer ended early, without an error."""
 
-    def __init__(self, message: str, hint: str = "Try again; if it stays so, the file at the server is damaged."):
-        super().__init__(message, hint)
+    def __init__(self, message: str):
+        super().__init__(message, "Try again; if it stays so, the file at the server is damaged.")
 
 
 def _is_temporary(error: Exception) -> bool:

@@ -23,13 +23,12 @@ from rwkv_core.worker.process import worker_environment
 _POLL_SECONDS = 0.1
 
 
-def start_detached(arguments: Sequence[str], folder: Path, python: str | Path = sys.executable) -> int:
+def start_detached(arguments: Sequence[str], folder: Path) -> int:
     """Start `rwkv-unet train` as a process of its own session, and wait until it has begun, or refused.
 
     Args:
         arguments: of the command, without `--detach`.
         folder: of the run, as in `arguments`. What the process prints goes to its output.txt.
-        python: in Slicer, PythonSlicer.
 
     Returns:
         The id of the run's process.
@@ -44,7 +43,7 @@ def start_detached(arguments: Sequence[str], folder: Path, python: str | Path = 
         folder.mkdir(parents=True, exist_ok=True)
         with output.open("ab") as file:
             before, began = file.tell(), time.time()
-            process = _start([str(python), "-m", "rwkv_core.cli", "--json-errors", "train", *arguments], file)
+            process = _start([sys.executable, "-m", "rwkv_core.cli", "--json-errors", "train", *arguments], file)
     except OSError as error:
         raise StorageError(f"{folder} cannot be written: {error.strerror}.") from None
     # Somebody has to take note of its end as long as this process lives; nobody waits for it.

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 
 from rwkv_core.bundle.bundle import Bundle
-from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.engines import make_engine
 from rwkv_core.engines.arrays import as_numpy
 from rwkv_core.errors import CancelledError, InputError, Remedy, RWKVUNetError
@@ -90,7 +89,6 @@ def evaluate(
     save: Path | None = None,
     channel: int | None = None,
     progress: Callable[[int, int, str], None] | None = None,
-    cancel: Cancel | None = None,
 ) -> Evaluation:
     """Segment the labelled cases of a split and compare.
 
@@ -104,18 +102,14 @@ def evaluate(
     Raises:
         InputError: when there is no labelled case, or model and data set share no class.
         BundleError, DeviceError: see `Segmenter`.
-        CancelledError: when `cancel` said so.
     """
     start = time.perf_counter()
-    cancelled = as_question(cancel)
     chosen, cases = _cases(dataset, split)
     pairs = matched_classes(bundle, dataset)
     names = [label_class.name for label_class, _ in pairs]
     result = Evaluation(bundle.config.id, str(dataset.path), chosen, mode, names)
     segment = _segmenting(bundle, mode, device, channel)
     for n, case in enumerate(cases):
-        if cancelled():
-            raise CancelledError
         if progress:
             progress(n, len(cases), case.id)
         try:

@@ -21,7 +21,6 @@ class TrainingCommand:
         arguments: of `rwkv-unet`.
         onDone: gets what it printed on its standard output.
         onError: gets what it said was wrong.
-        python: None for PythonSlicer.
     """
 
     def __init__(
@@ -29,13 +28,12 @@ class TrainingCommand:
         arguments: Sequence[str],
         onDone: Callable[[str], object],
         onError: Callable[[RWKVUNetError], object],
-        python: str | None = None,
     ):
         self._onDone, self._onError = onDone, onError
         self._over = False
         self._process: ChildProcess | None = None
         try:
-            program = python or pythonProgram()
+            program = pythonProgram()
         except FileNotFoundError as error:
             reason = str(error)
             later(lambda: self._fail(reason))
@@ -83,7 +81,6 @@ def askClasses(
     folder: Path,
     onDone: Callable[[list[str]], object],
     onError: Callable[[RWKVUNetError], object],
-    python: str | None = None,
 ) -> TrainingCommand:
     """The names of a data set's classes."""
 
@@ -91,4 +88,4 @@ def askClasses(
         content: dict[str, Any] = json.loads(text)
         onDone([entry["name"] for entry in content["classes"]])
 
-    return TrainingCommand(["dataset", "classes", str(folder), "--json"], take, onError, python)
+    return TrainingCommand(["dataset", "classes", str(folder), "--json"], take, onError)

@@ -82,7 +82,6 @@ class TrainingLogic:
 
     Args:
         models: `ModelsLogic`: says where the runs lie, and is refreshed when one has finished.
-        python: program for the processes; None for PythonSlicer.
 
     Attributes:
         runs: newest first, as they were when looked at last.
@@ -90,11 +89,11 @@ class TrainingLogic:
         warnings: about the data of the run that was started last.
     """
 
-    def __init__(self, models: Any, python: str | None = None):
+    def __init__(self, models: Any):
         self.runs: tuple[TrainingRun, ...] = ()
         self.starting = ""
         self.warnings: tuple[str, ...] = ()
-        self._models, self._python = models, python
+        self._models = models
         self._folder: Path | None = None
         self._command: TrainingCommand | None = None
         self._giveUp: Callable[[], None] | None = None
@@ -309,7 +308,7 @@ class TrainingLogic:
             self.refresh()
             emit(onStarted, next((run for run in self.runs if run.folder == folder), None))
 
-        self._command = TrainingCommand(["train", "--detach", *arguments], begun, onError, self._python)
+        self._command = TrainingCommand(["train", "--detach", *arguments], begun, onError)
         self._set(_("Starting {name}…").format(name=folder.name))
 
     def _over(self) -> None:

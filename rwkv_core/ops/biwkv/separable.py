@@ -65,7 +65,7 @@ def bi_wkv_separable(decay: Tensor, first: Tensor, key: Tensor, value: Tensor) -
         column = torch.arange(n, device=k.device, dtype=precision)
         step = -w[:, None]  # log a
         from_left, from_right = torch.exp(step * column), torch.exp(step * (n - 1 - column))  # (C, n)
-        within = _toeplitz(step, column, 1.0, both_sides=True)  # (C, n, n)
+        within = _toeplitz(step, column, both_sides=True)  # (C, n, n)
 
         same_row = grid @ within
         sums_above = (grid @ from_right[:, :, None])[..., 0]  # (2, B, C, rows)
@@ -85,17 +85,17 @@ def _before(x: Tensor, step: Tensor) -> Tensor:
     rows = -(-length // n)
     index = torch.arange(n, device=x.device, dtype=x.dtype)
     grid = F.pad(x, (0, rows * n - length)).unflatten(-1, (rows, n))  # (..., C, rows, n)
-    result = grid @ _toeplitz(step, index, 1.0, both_sides=False).transpose(1, 2)
+    result = grid @ _toeplitz(step, index, both_sides=False).transpose(1, 2)
     if rows > 1:
         sums = (grid @ torch.exp(step * (n - 1 - index))[:, :, None])[..., 0]  # (..., C, rows)
         result = result + _before(sums, step * n)[..., None] * torch.exp(step * index)[:, None, :]
     return result.flatten(-2)[..., :length]
 
 
-def _toeplitz(step: Tensor, index: Tensor, stride: float, both_sides: bool) -> Tensor:
-    """(C, m, m) with exp(step * stride * (distance - 1)) for distance >= 1, zero elsewhere; distance = row - column."""
+def _toeplitz(step: Tensor, index: Tensor, both_sides: bool) -> Tensor:
+    """(C, m, m) with exp(step * (distance - 1)) for distance >= 1, zero elsewhere; distance = row - column."""
     distance = index[:, None] - index[None, :]
     if both_sides:
         distance = distance.abs()
-    exponent = step[:, :, None] * stride * (distance - 1).clamp_min(0)
+    exponent = step[:, :, None] * (distance - 1).clamp_min(0)
     return torch.exp(exponent) * (distance > 0)

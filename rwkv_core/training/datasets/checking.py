@@ -7,8 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from rwkv_core.cancellation import Cancel, as_question
-from rwkv_core.errors import CancelledError, InputError, Remedy
+from rwkv_core.errors import InputError, Remedy
 from rwkv_core.training.datasets.description import Case, Dataset, Sample
 from rwkv_core.training.datasets.splitting import patients_in_two_splits
 from rwkv_core.vocabulary import size_in_words
@@ -80,24 +79,15 @@ class Report:
         )
 
 
-def check_dataset(
-    dataset: Dataset, progress: Callable[[int, int], None] | None = None, cancel: Cancel | None = None
-) -> Report:
+def check_dataset(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> Report:
     """Read every case and report what is wrong.
 
     Args:
         dataset: divided into splits, if a run would do that.
         progress: called with (cases done, cases in all).
-        cancel: asked between cases, or an event that may be set.
-
-    Raises:
-        CancelledError: when `cancel` said so.
     """
     report = Report()
-    cancelled = as_question(cancel)
     for n, case in enumerate(dataset.cases):
-        if cancelled():
-            raise CancelledError
         if progress:
             progress(n, len(dataset.cases))
         read_checked(dataset, case, report)
