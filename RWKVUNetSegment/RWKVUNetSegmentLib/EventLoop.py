@@ -13,7 +13,7 @@ from RWKVUNetSegmentLib.Signal import emit
 
 
 def slot(function: Callable[..., None]) -> Callable[..., None]:
-    """For what Qt calls: an exception goes to the log instead of into the event loop."""
+    """Guard what Qt calls: an exception goes to the log instead of into the event loop."""
 
     @wraps(function)
     def guarded(*arguments: Any) -> None:

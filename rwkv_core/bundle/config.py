@@ -98,7 +98,7 @@ class Patches(_Strict):
 
 
 class Preprocessing(_Strict):
-    """From a volume to the network's input.
+    """How a volume becomes the network's input.
 
     Attributes:
         orientations: allowed orientations of a slice stack, the preferred one first. Three letters: directions toward

@@ -42,7 +42,7 @@ class Engine(Protocol):
 
     @property
     def device(self) -> str:
-        """Where it computes: "cpu", "mps", "cuda" or "cuda:N"."""
+        """Say where it computes: "cpu", "mps", "cuda" or "cuda:N"."""
 
     def __call__(self, batch: Batch) -> Batch:
         """Logits (B, classes, H, W), float32, of a float32 batch (B, C, H, W) of any size.

@@ -35,7 +35,7 @@ def example(channels: int, *sides: int) -> NDArray[np.float32]:
 
 
 def disagreement(logits: NDArray[np.float32], expected: NDArray[np.float32], limits: Limits) -> str:
-    """In words how far logits (B, classes, ...) are from the expected ones; empty when within the limits."""
+    """Say in words how far logits (B, classes, ...) are from the expected ones; empty when within the limits."""
     with np.errstate(invalid="ignore", over="ignore"):
         error = float(np.abs(logits - expected).max() / max(expected.std(ddof=1), 1e-6))
         agreement = float((logits.argmax(1) == expected.argmax(1)).mean())

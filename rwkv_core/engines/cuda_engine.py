@@ -65,7 +65,7 @@ class CUDAEngine:
 
     @torch.inference_mode()
     def __call__(self, batch: Batch) -> Batch:
-        """As `Engine`. A batch that does not fit the GPU's memory is halved, as often as it takes.
+        """Compute as `Engine` says. A batch that does not fit the GPU's memory is halved, as often as it takes.
 
         Raises:
             ValueError: for another number of channels, or a size that is no multiple of 16.
@@ -91,7 +91,7 @@ class CUDAEngine:
         return self._torch(batch)
 
     def map(self, batches: Iterable[Batch], slices: int) -> Iterator[Batch]:
-        """As `Engine`: one batch after the other, which keeps the device busy."""
+        """Compute as `Engine` says: one batch after the other, which keeps the device busy."""
         return map(self, batches)
 
     def _half(self, batch: Tensor) -> Tensor:
@@ -175,7 +175,7 @@ class CapturedRun:
                 self._logits, self._trusted = run(self._input)
 
     def __call__(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """As `run`; at most `most` slices. The results are the caller's to keep."""
+        """Compute as `run` does; at most `most` slices. The results are the caller's to keep."""
         self._input[: len(batch)].copy_(batch)
         self._input[len(batch) :].zero_()
         self._graph.replay()

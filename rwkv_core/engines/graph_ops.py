@@ -89,19 +89,19 @@ class Ops(Protocol):
         """Each `factor` x `factor` pixels, 2 or 4, to the mean of the four in their middle."""
 
     def largest(self, ranges: Sequence[Map]) -> Map:
-        """Of scalars, as `WKV` gives them."""
+        """Find the largest of scalars, as `WKV` gives them."""
 
 
 class ArrayOps(Ops, Protocol):
-    """As `Ops`, and what `grid_wkv` needs besides, of backends that compute it by products along rows and columns."""
+    """What `grid_wkv` needs beside `Ops`, of backends that compute it by products along rows and columns."""
 
     def constant(self, value: Weights) -> Map: ...
 
     def full(self, x: Map) -> Map:
-        """In float32 at least."""
+        """Convert to float32 at least."""
 
     def like(self, x: Map, other: Map) -> Map:
-        """In the type of `other`."""
+        """Convert to the type of `other`."""
 
     def permute(self, x: Map, order: Sequence[int]) -> Map: ...
 

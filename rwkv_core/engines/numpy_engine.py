@@ -25,7 +25,7 @@ class NumPyEngine:
         self._graph = make_graph(weights, NumPyOps())
 
     def __call__(self, batch: Batch) -> Batch:
-        """As `Engine`.
+        """Compute as `Engine` says.
 
         Raises:
             ValueError: for another number of channels, or a side that is no multiple of 16.
@@ -35,7 +35,7 @@ class NumPyEngine:
         return in_kind(np.concatenate(logits), batch)
 
     def map(self, batches: Iterable[Batch], slices: int) -> Iterator[Batch]:
-        """As `Engine`: one batch after the other."""
+        """Compute as `Engine` says: one batch after the other."""
         return map(self, batches)
 
     def _one(self, image: NDArray[np.float32]) -> NDArray[np.float32]:

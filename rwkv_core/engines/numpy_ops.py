@@ -12,7 +12,7 @@ Array = NDArray[np.floating[Any]]
 
 
 class NumPyOps:
-    """As `Ops`.
+    """`Ops` in numpy.
 
     Args:
         dtype: float32 or float64, of weights and maps. BiWKV is in float64 always.
@@ -133,7 +133,7 @@ class NumPyOps:
 
 
 def _log_space_wkv(decay: Array, first: Array, key: Array, value: Array) -> Array:
-    """As `rwkv_core.ops.biwkv.logspace`: keys and values (B, C, T), decay and bonus (C, 1), all float64."""
+    """Do as `rwkv_core.ops.biwkv.logspace`: keys and values (B, C, T), decay and bonus (C, 1), all float64."""
     floor = value.min(2, keepdims=True) - 1  # a logarithm needs positive values; the average shifts along
     log_value = np.log(value - floor)
     position = np.arange(key.shape[2])

@@ -71,7 +71,7 @@ class OpenVINOEngine:
         return self._others().name if self._failed else "openvino"
 
     def __call__(self, batch: Batch) -> Batch:
-        """As `Engine`.
+        """Compute as `Engine` says.
 
         Raises:
             ValueError: for another number of channels, or a size that is no multiple of 16.
@@ -89,7 +89,7 @@ class OpenVINOEngine:
         return in_kind(as_numpy(self._others()(images)), batch)
 
     def map(self, batches: Iterable[Batch], slices: int) -> Iterator[Batch]:
-        """As `Engine`. Every request has its own streams, so that several threads may call it."""
+        """Compute as `Engine` says. Every request has its own streams, so that several threads may call it."""
         waiting: deque[Batch] = deque()
 
         def images() -> Iterator[Image]:
@@ -234,7 +234,7 @@ def _check(compiled: Any, image: Image, expected: Image) -> None:
 
 
 def _requests(compiled: Any) -> list[Any]:
-    """As many infer requests as keep all streams busy; each holds its own memory for the maps in between."""
+    """Make as many infer requests as keep all streams busy; each holds its own memory for the maps in between."""
     count = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
     return [compiled.create_infer_request() for _ in range(count)]
 

@@ -34,7 +34,7 @@ FEWEST_SLICES = 16
 
 
 class OpenVINOInt8Engine(OpenVINOEngine):
-    """As `OpenVINOEngine`, float32, until it was calibrated for a size; partly in 8 bits from then on.
+    """Computes as `OpenVINOEngine` does, in float32, until it was calibrated for a size; partly in 8 bits from then on.
 
     Args:
         weights: of a trained RWKV-UNet.

@@ -37,7 +37,7 @@ def openvino_model(build: Callable[["OpenVINOOps"], Callable[[Map], tuple[Map, M
 
 
 class OpenVINOOps:
-    """As `Ops` and `ArrayOps`, on nodes of static shape."""
+    """`Ops` and `ArrayOps` on nodes of static shape."""
 
     def __init__(self) -> None:
         import_openvino()

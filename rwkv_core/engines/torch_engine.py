@@ -42,7 +42,7 @@ class TorchEngine:
 
     @torch.inference_mode()
     def __call__(self, batch: Batch) -> Batch:
-        """As `Engine`. A batch that does not fit the GPU's memory is halved, as often as it takes.
+        """Compute as `Engine` says. A batch that does not fit the GPU's memory is halved, as often as it takes.
 
         Raises:
             DeviceError: when a single slice does not fit.
@@ -58,7 +58,7 @@ class TorchEngine:
         return self._fitting(self._all, batch)
 
     def map(self, batches: Iterable[Batch], slices: int) -> Iterator[Batch]:
-        """As `Engine`: one batch after the other, which keeps the device busy."""
+        """Compute as `Engine` says: one batch after the other, which keeps the device busy."""
         return map(self, batches)
 
     def _all(self, batch: Tensor) -> Tensor:

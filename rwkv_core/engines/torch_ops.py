@@ -12,7 +12,7 @@ from rwkv_core.ops import bi_wkv
 
 
 class TorchOps:
-    """As `Ops` and `ArrayOps`.
+    """`Ops` and `ArrayOps` in torch.
 
     Args:
         device: of weights and maps.

@@ -201,7 +201,7 @@ def _norm(p: Parameters, name: str, width: int) -> tuple[Weights, Weights]:
 
 
 def _conv_with_bias(p: Parameters, name: str, out: int, inner: int) -> tuple[Weights, Weights]:
-    """Of a 1x1x1 convolution."""
+    """Take weight and bias of a 1x1x1 convolution."""
     return p.take(f"{name}.weight", out, inner, 1, 1, 1), p.take(f"{name}.bias", out)
 
 

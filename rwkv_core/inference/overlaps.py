@@ -109,7 +109,7 @@ def _values(classes: Sequence[SegmentClass], known: dict[_Known, SegmentClass]) 
 
 
 def _confidence(answers: Sequence[LabeledBy], overlap: Overlap) -> dict[_Known, float | None]:
-    """Of each class: that of the answer which has most of it by the rule."""
+    """Find the confidence of each class: that of the answer which has most of it by the rule."""
     found: dict[_Known, float | None] = {}
     for answer in answers if overlap == "later" else reversed(answers):
         rows = {row.value: row.confidence for row in answer.volumes if row.value}

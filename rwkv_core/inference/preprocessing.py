@@ -23,7 +23,7 @@ _LARGEST_SIDE = 2048
 
 
 class Resampler(Protocol):
-    """From slices on the volume's grid to the network's input and back."""
+    """Goes from slices on the volume's grid to the network's input and back."""
 
     @property
     def size(self) -> tuple[int, int]:

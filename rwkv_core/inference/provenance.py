@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def provenance_path(target: Path) -> Path:
-    """Where the record of a result lies: its own name and .json."""
+    """Say where the record of a result lies: its own name and .json."""
     return target.with_name(f"{target.name}.json")
 
 
@@ -76,7 +76,7 @@ def write_provenance(
 
 
 def weights_sha256(bundle: "Bundle") -> str:
-    """Of the model's weights, in hexadecimal; empty for a model that lies on no disk."""
+    """Give the SHA-256 of the model's weights, in hexadecimal; empty for a model that lies on no disk."""
     path = bundle.weights_file
     return _known_sha256(path, path.stat().st_mtime_ns) if path.is_file() else ""
 
@@ -87,7 +87,7 @@ def _known_sha256(path: Path, changed: int) -> str:
 
 
 def _input_sha256(source: Path) -> str:
-    """Of a file, or of the files of a DICOM series in the order of their slices, one after the other."""
+    """Give that of a file, or of all files of a DICOM series in the order of their slices."""
     if source.is_file():
         return sha256_of(source)
     return _joint_sha256(dict.fromkeys(frame.path for frame in frames_of(source)))

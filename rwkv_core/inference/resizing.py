@@ -58,7 +58,7 @@ class Neighbours:
     @staticmethod
     @lru_cache(maxsize=64)
     def of(samples: int, points: int, align_corners: bool) -> "Neighbours":
-        """For so many samples and points along the same length."""
+        """Find the neighbours for so many samples and points along the same length."""
         index = np.arange(points, dtype=np.float64)
         if align_corners:
             place = index * ((samples - 1) / (points - 1)) if points > 1 else 0 * index

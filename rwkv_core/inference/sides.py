@@ -105,7 +105,7 @@ class Sides:
         return found
 
     def probabilities(self, averaged: NDArray[np.float32], second: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Of every channel, from those of groups and sides (groups + 2, ...): a pair's is split by side."""
+        """Find those of every channel from those of groups and sides (groups + 2, ...): a pair's is split by side."""
         left, right = averaged[-2], averaged[-1]
         decided = np.clip(np.where(second, right, left) / np.maximum(left + right, 1e-4), 0.5, 1)
         share = np.where(second, decided, 1 - decided)  # of the second side

@@ -260,7 +260,7 @@ def sum_channels(chances: Batch, members: Sequence[NDArray[np.intp]]) -> Batch:
 
 
 def in_memory(x: Batch) -> NDArray[Any]:
-    """As an array, brought from a GPU if it is there."""
+    """Give an array, brought from a GPU if it is there."""
     return x.cpu().numpy() if is_tensor(x) else x
 
 

@@ -145,7 +145,7 @@ def _leave_out(probabilities: NDArray[np.float16], apart: NDArray[np.bool_]) -> 
 
 
 def _stacks(segmenter: Segmenter, volume: Volume, shape: tuple[int, ...], planes: bool) -> list[SliceStack]:
-    """For a part of this (K, J, I) shape: the usual orders of slices, or one for every plane that is allowed."""
+    """Choose for a part of this (K, J, I) shape the usual orders of slices, or one for every plane that is allowed."""
     allowed = segmenter.preprocessing.orientations
     usual = segmenter.stacks(volume, shape)
     if not planes:

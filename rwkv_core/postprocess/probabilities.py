@@ -34,7 +34,7 @@ def smooth_across_slices(probabilities: NDArray[np.float16], axis: int, sigma: f
 
 
 def settle_ties(probabilities: NDArray[np.float16], values: Sequence[int], labels: NDArray[np.unsignedinteger]) -> None:
-    """Where classes are equal in half precision, make that of the label the most probable by the smallest step.
+    """Make the label's class the most probable by the smallest step, where classes are equal in half precision.
 
     Labels come from full precision: without this, voxels would change when nothing was asked for.
 

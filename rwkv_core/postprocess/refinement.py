@@ -87,7 +87,7 @@ def refine(
 
 
 def keep_part_at(labelmap: Labelmap, voxel: tuple[int, int, int]) -> int:
-    """Of the class at `voxel`, keep only the part that holds it. Returns the class's value.
+    """Keep only that part of the class at `voxel` which holds the voxel. Returns the class's value.
 
     Args:
         labelmap: (K, J, I), changed in place.

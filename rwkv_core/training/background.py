@@ -65,7 +65,7 @@ def start_detached(arguments: Sequence[str], folder: Path) -> int:
 
 
 def _start(command: list[str], output: BinaryIO) -> "subprocess.Popen[bytes]":
-    """In a session of its own, which neither Ctrl-C nor the end of a terminal reaches, and with no window."""
+    """Start it in a session of its own, which neither Ctrl-C nor the end of a terminal reaches, and with no window."""
     options: dict[str, Any] = {
         "stdin": subprocess.DEVNULL,
         "stdout": output,

@@ -36,7 +36,7 @@ class Processes:
 
 
 def find_processes(wanted: int) -> Processes:
-    """From the environment that torchrun or srun sets; else `wanted` ones on this machine."""
+    """Read the processes from the environment that torchrun or srun sets; else `wanted` ones on this machine."""
     env = os.environ
     if "LOCAL_WORLD_SIZE" in env and "WORLD_SIZE" in env:
         local = int(env["LOCAL_WORLD_SIZE"])

@@ -300,7 +300,7 @@ class Loop:
         return True
 
     def _validate(self) -> Validation | None:
-        """With as many slices at once as in a part of a step; None when it was stopped."""
+        """Validate with as many slices at once as in a part of a step; None when it was stopped."""
         stop = self.stop if self.fabric.world_size == 1 else lambda: False
         while True:
             batch = max(1, -(-self.share // self.progress.parts))

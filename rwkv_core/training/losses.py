@@ -37,7 +37,7 @@ class SegmentationLoss(nn.Module):
         )  # fmt: skip
 
     def forward(self, logits: Tensor, label: Tensor) -> LossParts:
-        """Of logits (B, classes, H, W), any float type, and channel numbers (B, H, W)."""
+        """Compute the loss of logits (B, classes, H, W), any float type, and channel numbers (B, H, W)."""
         logits = logits.float()
         entropy = F.cross_entropy(logits, label)
         dice = self.dice(logits, label[:, None])

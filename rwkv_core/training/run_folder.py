@@ -110,7 +110,7 @@ class RunFolder:
             raise InputError(f"{self / 'config.json'} is damaged: {error}.") from None
 
     def log_to_file(self) -> None:
-        """From now on, what is logged also goes to log.txt."""
+        """Write what is logged from now on to log.txt, too."""
         self._handler = logging.FileHandler(self / "log.txt", encoding="utf-8")
         self._handler.setFormatter(logging.Formatter("%(asctime)s  %(levelname)-7s  %(message)s", "%Y-%m-%d %H:%M:%S"))
         LOG.addHandler(self._handler)

@@ -486,7 +486,7 @@ class SliceGenerator(RandomDraws):
         return spoiled + spikes * wave.cos()
 
     def _normalise(self, image: Tensor) -> Tensor:
-        """To [0, 1] between percentiles, as at inference; the gain stands in for percentiles of the whole volume."""
+        """Scale to [0, 1] between percentiles, as at inference; the gain stands in for those of the whole volume."""
         batch = len(image)
         low, high = torch.quantile(image.flatten(1), torch.tensor([0.005, 0.995], device=self.device), dim=1)
         gain = self._uniform(0.5, 1.2, batch)

@@ -157,7 +157,7 @@ def slice_stack(ijk_to_ras: Matrix, shape: Sequence[int], orientation: str) -> S
 
 
 def choose_stack(ijk_to_ras: Matrix, shape: Sequence[int], orientations: Sequence[str]) -> SliceStack:
-    """Of several allowed orientations, the one whose slices have the finest pixels.
+    """Choose, of several allowed orientations, the one whose slices have the finest pixels.
 
     That is the one whose slice axis has the coarsest spacing; spacings within 10 % count as equal, and of equals the
     first listed is taken. Orientations with slanted slices, or with slices only one voxel wide, are passed over while
@@ -183,7 +183,7 @@ def choose_stack(ijk_to_ras: Matrix, shape: Sequence[int], orientations: Sequenc
 def fine_stacks(
     ijk_to_ras: Matrix, shape: Sequence[int], orientations: Sequence[str], largest_pixel: float, least_pixels: int
 ) -> list[SliceStack]:
-    """Of several allowed orientations, all those whose slices are upright, fine and large enough.
+    """Find, of several allowed orientations, all those whose slices are upright, fine and large enough.
 
     Args:
         ijk_to_ras: 4 x 4.

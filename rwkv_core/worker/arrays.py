@@ -88,7 +88,7 @@ class PrivateFolder:
                 return str(end.value)
 
     def put_in_steps(self, array: Array, step_bytes: int = 1 << 23) -> Generator[float, None, str]:
-        """As `put`, for callers that must not be held up: a generator that writes a piece whenever it is advanced.
+        """Write as `put` does, for callers that must not be held up: a generator that writes piece by piece.
 
         It yields the share that is written, and returns the file's name. Closing it early leaves nothing behind.
 

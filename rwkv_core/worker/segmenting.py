@@ -263,7 +263,7 @@ class KeptResults:
 
 
 def _kind(request: SegmentRequest) -> str:
-    """Of each kind the last result is kept: scrolling through slices must not drop that of the volume."""
+    """Name the kind, of each of which the last is kept: scrolling through slices must not drop that of the volume."""
     return "slices" if request.slices else "volume"
 
 

@@ -177,7 +177,7 @@ class PreviewLogic:
         return self._accept([self._keyOf(self._lookedAt())], node)
 
     def acceptAll(self, node: Any = None) -> Any:
-        """As `acceptSlice`, for every slice that was shown with the present settings; one undo step."""
+        """Do what `acceptSlice` does for every slice that was shown with the present settings; one undo step."""
         if not self.previewed:
             raise InputError(_("No slice was previewed."), hint=_("Switch Preview on, and scroll."))
         return self._accept(list(self.previewed), node)

@@ -121,7 +121,7 @@ class UncertaintyLogic:
         self._result.changed.emit()
 
     def setOpacity(self, opacity: float) -> None:
-        """Of the overlay, 0 to 1."""
+        """Set how opaque the overlay is, 0 to 1."""
         self.opacity = opacity
         for composite in _composites():
             if self._id and composite.GetForegroundVolumeID() == self._id:

@@ -35,7 +35,7 @@ class Region(enum.Enum):
 
 
 class Preference(enum.Enum):
-    """For what the model recommends: leave it at that, or say otherwise."""
+    """What the user says to something that the model recommends: leave it at that, or do otherwise."""
 
     MODEL = "model"
     YES = "yes"

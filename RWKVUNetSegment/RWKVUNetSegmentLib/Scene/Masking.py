@@ -41,7 +41,7 @@ def isMasked(node: Any) -> bool:
 
 
 def editableArea(node: Any, volume: Any, grid: Grid, ownIDs: Collection[str]) -> tuple[np.ndarray | None, list[str]]:
-    """Where the open editors allow edits.
+    """Find where the open editors allow edits.
 
     Args:
         node: segmentation node.
@@ -73,7 +73,7 @@ def editableArea(node: Any, volume: Any, grid: Grid, ownIDs: Collection[str]) ->
 
 
 def union(node: Any, segmentIDs: Iterable[str], grid: Grid) -> np.ndarray:
-    """Where any of the segments is: bool (K, J, I)."""
+    """Find where any of the segments is: bool (K, J, I)."""
     together = np.zeros(grid.shape, bool)
     for segmentID in segmentIDs:
         together |= maskOf(node.GetSegmentation().GetSegment(segmentID), grid)

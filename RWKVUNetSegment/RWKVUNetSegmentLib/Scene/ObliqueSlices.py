@@ -48,7 +48,7 @@ def stackOf(volume: Any, sliceNode: Any) -> ObliqueStack:
 
 
 def planeOf(volume: Any, sliceNode: Any) -> ObliqueStack:
-    """As `stackOf`, with the view's own plane alone."""
+    """Resample as `stackOf` does, with the view's own plane alone."""
     return _resampledTo(volume, sliceNode, parallel=False)
 
 

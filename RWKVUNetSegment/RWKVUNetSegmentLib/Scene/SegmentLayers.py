@@ -86,7 +86,7 @@ def layerOf(segment: Any) -> Any:
 
 
 def maskOf(segment: Any, grid: Grid) -> np.ndarray:
-    """Where a segment is: bool (K, J, I) of the grid. A layer on another grid is resampled (nearest voxel)."""
+    """Find where a segment is: bool (K, J, I) of the grid. A layer on another grid is resampled (nearest voxel)."""
     mask = np.zeros(grid.shape, bool)
     layer = layerOf(segment)
     if isEmpty(layer):
@@ -104,7 +104,7 @@ def maskOf(segment: Any, grid: Grid) -> np.ndarray:
 
 
 def sliceOfMask(segment: Any, grid: Grid, axis: int, index: int) -> np.ndarray:
-    """Where a segment is in one slice of the grid: bool, 2-D; `axis` of (K, J, I). In less than a millisecond."""
+    """Find where a segment is in one slice of the grid: bool, 2-D; `axis` of (K, J, I). In less than a millisecond."""
     layer = layerOf(segment)
     if not isEmpty(layer) and not grid.holds(layer):
         return maskOf(segment, grid).take(index, axis)
@@ -151,7 +151,7 @@ def valuesOn(grid: Grid, image: Any) -> np.ndarray:
 
 
 def _placeOf(layer: Any, grid: Grid) -> tuple[slice, ...]:
-    """Where a layer lies in a grid; what lies outside is cut off."""
+    """Find where a layer lies in a grid; what lies outside is cut off."""
     first = firstVoxelOf(layer)
     ends = [min(a + n, size) for a, n, size in zip(first, layer.GetDimensions()[::-1], grid.shape, strict=True)]
     return tuple(slice(max(a, 0), max(b, 0)) for a, b in zip(first, ends, strict=True))

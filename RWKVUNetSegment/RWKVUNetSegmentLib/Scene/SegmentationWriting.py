@@ -109,7 +109,7 @@ class SegmentationWriter:
         return node
 
     def newHiddenNode(self, volume: Any, name: str, attribute: str) -> Any:
-        """As `newNode`, for what is shown and is not the user's; `attribute` as in `addHiddenNode`."""
+        """Make a node as `newNode` does, for what is shown and is not the user's; `attribute` as in `addHiddenNode`."""
         node = addHiddenNode("vtkMRMLSegmentationNode", name, attribute)
         self._place(node, volume)
         return node
@@ -134,7 +134,7 @@ class SegmentationWriter:
         return self._write(node, volume, part, grid)
 
     def writeSlice(self, node: Any, volume: Any, part: LabelledPart) -> Written:
-        """As `write` for a few slices of a node that was written to before, in place and in milliseconds: a preview.
+        """Write as `write` does a few slices of a node that was written to before, in place, in milliseconds.
 
         No undo state is saved (`saveStateForUndo` before the first one). Where masking or locks make it slower, or the
         node holds something else, it takes as long as `write`.

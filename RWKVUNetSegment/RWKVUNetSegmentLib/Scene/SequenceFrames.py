@@ -52,7 +52,7 @@ class SequenceFrames:
         results.SetIndexType(self._sequence.GetIndexType())
 
     def name(self, number: int) -> str:
-        """Of a frame, for people: its place and its index value."""
+        """Name a frame for people: its place and its index value."""
         value = f"{self._sequence.GetNthIndexValue(number)} {self._sequence.GetIndexUnit() or ''}".strip()
         return _("Frame {number} ({value})").format(number=number + 1, value=value)
 

@@ -22,7 +22,7 @@ _SAME_PLACE = 1e-3
 
 
 def verifiedSlices(node: Any) -> tuple[SliceIndex, ...]:
-    """Of a segmentation node, in order; empty for None."""
+    """List the verified slices of a segmentation node, in order; empty for None."""
     saved = _saved(node)
     return tuple(sorted(SliceIndex(axis, index) for axis in AXES for index in saved.get(axis, ())))
 

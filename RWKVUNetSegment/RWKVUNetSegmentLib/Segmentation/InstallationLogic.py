@@ -47,7 +47,7 @@ _PROBED = "RWKVUNetSegment/ImportedWith"
 
 
 class RequirementState:
-    """Of one requirement."""
+    """What state a requirement can be in."""
 
     MISSING = "missing"
     INSTALLING = "installing"
@@ -413,7 +413,7 @@ def _extensionIsInstalled() -> bool:
 
 
 def _ownCopy() -> str:
-    """Where the worker's library lies: another copy is checked anew."""
+    """Say where the worker's library lies: another copy is checked anew."""
     spec = importlib.util.find_spec("rwkv_core")
     return str(spec.origin) if spec is not None else ""
 

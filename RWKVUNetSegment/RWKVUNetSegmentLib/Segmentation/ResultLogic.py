@@ -155,7 +155,7 @@ class ResultLogic:
         return True, ""
 
     def canAct(self) -> tuple[bool, str]:
-        """As `canRefine`, and nothing else goes on."""
+        """Tell whether the worker keeps the result, and nothing else goes on."""
         possible, reason = self.canLearn()
         return self.canRefine() if possible else (False, reason)
 
@@ -212,7 +212,7 @@ class ResultLogic:
         self.ask(RefineRequest(result=current.request, processing=processing), take, fail)
 
     def keepAt(self, ras: Any) -> None:
-        """Of the segment at a point (world, mm), keep only the part that holds it.
+        """Keep only that part of the segment at a point (world, mm) which holds the point.
 
         Raises:
             InputError: when no segment of the model is there, or it is outside of what was segmented last.

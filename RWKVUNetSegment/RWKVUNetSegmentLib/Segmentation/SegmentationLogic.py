@@ -132,7 +132,7 @@ class SegmentationLogic:
         onProgress: Callable[[RunProgress], object] | None = None,
         onFinished: Callable[[SegmentationResult], object] | None = None,
     ) -> SegmentationResult:
-        """As `process` without waiting. Invalid parameters give a FAILED result; `onFinished` comes all the same."""
+        """Start what `process` does. Invalid parameters give a FAILED result; `onFinished` comes all the same."""
         result = SegmentationResult(parameters)
         run = SegmentationRun(result, self.client, self.volume, self.writer, onProgress, onFinished, self._runEnds)
         result.run = run

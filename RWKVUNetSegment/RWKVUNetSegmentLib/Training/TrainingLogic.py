@@ -63,7 +63,7 @@ class TrainingRequest:
         return self.preset == _SEMI_SUPERVISED
 
     def arguments(self, data: Path) -> list[str]:
-        """Of `rwkv-unet train`, without the run's folder."""
+        """List the arguments of `rwkv-unet train`, without the run's folder."""
         words = [str(data), f"--name={self.name}", f"--preset={self.preset}", f"--device={self.device}"]
         if self.model:
             words.append(f"--init={self.model}")
@@ -107,7 +107,7 @@ class TrainingLogic:
 
     @property
     def folder(self) -> Path | None:
-        """Where the runs lie."""
+        """The folder in which the runs lie."""
         return self._folder or self.defaultFolder
 
     def setFolder(self, folder: Path | None) -> None:

@@ -80,7 +80,7 @@ class TrainingRun:
 
 
 def dataFolder(folder: Path) -> Path:
-    """Where data of the scene is exported to, for a run in `folder`."""
+    """Say where data of the scene is exported to, for a run in `folder`."""
     return folder.with_name(f"{folder.name}-data")
 
 

@@ -54,7 +54,7 @@ class ChildProcess:
         self.pid = int(self._process.processId())
 
     def write(self, data: bytes) -> None:
-        """To its standard input."""
+        """Write to its standard input."""
         self._process.write(qt.QByteArray(data))
 
     def read(self) -> bytes:

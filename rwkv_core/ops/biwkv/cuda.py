@@ -53,7 +53,7 @@ class GPU:
         self._lock = threading.Lock()
 
     def kernels(self, build: Build) -> scan.Kernels:
-        """As `Machine`.
+        """Load the kernels, as `Machine` says.
 
         Raises:
             DeviceError: when no route leads to code that runs.

@@ -17,7 +17,7 @@ SOURCE = Path(__file__).with_name("wkv_launch.cu")
 
 
 def options(build: Build, capability: tuple[int, int]) -> list[str]:
-    """Of nvcc."""
+    """List the options of nvcc."""
     arch = f"{capability[0]}{capability[1]}"
     defines = [f"-D{name}={value}" for name, value in build.defines.items()]
     return [*defines, "-std=c++17", "-O3", "--ftz=true", f"-gencode=arch=compute_{arch},code=sm_{arch}"]

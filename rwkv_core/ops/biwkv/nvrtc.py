@@ -56,7 +56,7 @@ def options(capability: tuple[int, int]) -> tuple[str, ...]:
 
 
 def version() -> str:
-    """Of NVRTC, as "13.0"."""
+    """Give the version of NVRTC, as "13.0"."""
     major, minor = ctypes.c_int(), ctypes.c_int()
     _check(_library().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
     return f"{major.value}.{minor.value}"
@@ -78,7 +78,7 @@ def _library() -> ctypes.CDLL:
 
 
 def _candidates(major: int) -> Iterator[str]:
-    """Where NVRTC may lie: loaded or on the search path, beside PyTorch, in NVIDIA's wheels, in a toolkit."""
+    """List where NVRTC may lie: loaded or on the search path, beside PyTorch, in NVIDIA's wheels, in a toolkit."""
     if sys.platform == "win32":
         names = [f"nvrtc64_{major}0_0.dll"]
     else:

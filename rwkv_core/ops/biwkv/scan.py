@@ -86,7 +86,7 @@ def backward(
 def _prepared(
     decay: Tensor, first: Tensor, key: Tensor, value: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, torch.dtype]:
-    """As the kernels take them, and the type of the answer."""
+    """Give the arrays as the kernels take them, and the type of the answer."""
     common = torch.promote_types(key.dtype, value.dtype)
     if common not in SCALARS:
         raise ValueError(f"the kernels take float32, float16 and bfloat16, not {common}")

@@ -44,11 +44,11 @@ class Pass:
 
     @property
     def threads(self) -> int:
-        """Of a block."""
+        """Count the threads of a block."""
         return self.lanes * SEGMENTS
 
     def channels(self, scalar: torch.dtype) -> int:
-        """Of a block: four bytes a lane."""
+        """Count the channels of a block: four bytes a lane."""
         return self.lanes * 4 // scalar.itemsize
 
     def shared_bytes(self, tile: Tile) -> int:

@@ -128,7 +128,7 @@ def classes_in(content: dict[str, Any], path: Path) -> tuple[LabelClass, ...]:
 
 
 def modality_of(names: Any) -> Literal["CT", "MR", "any"]:
-    """From the names of the channels."""
+    """Tell the modality from the names of the channels."""
     words = {str(name).upper() for name in names}
     if words == {"CT"}:
         return "CT"

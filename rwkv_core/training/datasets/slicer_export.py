@@ -108,7 +108,7 @@ def segments_of(header: dict[str, str], file: Path) -> list[Segment]:
 
 
 def terminology_of(tags: str) -> Terminology | None:
-    """From a segment's tags; None where there is no entry of category and type."""
+    """Read the terminology from a segment's tags; None where there is no entry of category and type."""
     match = re.search(r"(?:^|\|)TerminologyEntry:([^|]*)", tags)
     if match is None:
         return None

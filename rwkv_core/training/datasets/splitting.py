@@ -76,5 +76,5 @@ def patients_in_two_splits(cases: Iterable[Case]) -> dict[str, set[Split]]:
 
 
 def _count(patients: int, share: float) -> int:
-    """At least one where a share is asked for, and never the last patient."""
+    """Count at least one patient where a share is asked for, and never the last one."""
     return min(max(1, round(share * patients)), max(patients - 1, 0)) if share > 0 else 0
