@@ -314,7 +314,7 @@ class RWKVUNetSegmentTest(ScriptedLoadableModuleTest):
             self.doCleanups()
 
     def test_SampleIsSegmented(self) -> None:
-        """The sample head, by the shipped model: names, geometry, and a brain of a plausible size."""
+        """The sample head is segmented by the shipped model: names, geometry, and a brain of a plausible size."""
         logic = RWKVUNetSegmentLogic()
         self.addCleanup(logic.cleanup)
         installed, reason = logic.installation.isValid()

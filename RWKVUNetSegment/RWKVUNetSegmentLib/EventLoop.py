@@ -129,7 +129,7 @@ def later(function: Callable[[], None], seconds: float = 0.0) -> Callable[[], No
 
 
 def pendingCalls() -> int:
-    """How many calls of `later` are still to come."""
+    """Say how many calls of `later` are still to come."""
     return len(_Pending.alive)
 
 

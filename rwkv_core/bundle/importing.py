@@ -171,14 +171,14 @@ def describe(path: Path, catalogue: Catalogue) -> tuple[str, tuple[str, ...], De
 
 
 def described_as(config: BundleConfig) -> DescribedAs:
-    """What people read of a model."""
+    """Say what people read of a model."""
     return DescribedAs(
         title=config.title, modality=config.modality, structures=tuple(entry.name for entry in config.classes)
     )
 
 
 def changes_for(config: BundleConfig, described: DescribedAs | None) -> dict[str, Any]:
-    """The fields of a config that change when it is described anew; none where it says the same.
+    """Give the fields of a config that change when it is described anew; none where it says the same.
 
     A structure of another name loses its terminology and FreeSurfer's ids, which would be wrong for it.
 

@@ -77,7 +77,7 @@ def _machine() -> Iterator[str]:
 
 
 def _driver_cuda() -> str:
-    """The newest CUDA that NVIDIA's driver takes."""
+    """Give the newest CUDA that NVIDIA's driver takes."""
     number = ctypes.c_int()
     try:
         driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
@@ -147,7 +147,7 @@ _PARTS: dict[str, Callable[[], Iterator[str]]] = {
 
 
 def _without_home(text: str) -> str:
-    """The text in one line, without folders: they may name a person."""
+    """Give the text in one line, without folders: they may name a person."""
     return re.sub(r"(?:[A-Za-z]:)?[\\/][^:'\"]*[\\/]", ".../", " ".join(text.split()))[:300]
 
 

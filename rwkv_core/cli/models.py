@@ -123,7 +123,7 @@ def run_list(options: argparse.Namespace) -> int:
 
 
 def run_info(options: argparse.Namespace) -> int:
-    """One bundle, as lines or as JSON."""
+    """Show one bundle, as lines or as JSON."""
     catalogue = load_catalogue(options.catalogue)
     model = find_model(options.id, catalogue)
     if options.json:

@@ -45,14 +45,14 @@ class Engine(Protocol):
         """Say where it computes: "cpu", "mps", "cuda" or "cuda:N"."""
 
     def __call__(self, batch: Batch) -> Batch:
-        """Logits (B, classes, H, W), float32, of a float32 batch (B, C, H, W) of any size.
+        """Compute logits (B, classes, H, W), float32, of a float32 batch (B, C, H, W) of any size.
 
         A numpy array for an array; for a tensor from any device, a tensor on the engine's. Of a volumetric network
         likewise, with D before H.
         """
 
     def map(self, batches: Iterable[Batch], slices: int) -> Iterator[Batch]:
-        """Logits of one batch after another; works on several slices at once where that takes less time in all.
+        """Compute logits of one batch after another; works on several slices at once where that takes less time in all.
 
         Args:
             batches: as `__call__` takes them, all of one height and width.

@@ -25,7 +25,7 @@ HALF_PRECISION = Limits(error=0.05, agreement=0.99)
 
 
 def example(channels: int, *sides: int) -> NDArray[np.float32]:
-    """The same picture or block every time, (1, channels, *sides): waves, values in [0, 1]."""
+    """Give the same picture or block every time, (1, channels, *sides): waves, values in [0, 1]."""
     *depth, height, width = sides
     row, column = np.arange(height)[:, None], np.arange(width)
     waves = np.stack([np.sin(row / (5 + 3 * i)) * np.cos(column / (7 + 2 * i)) for i in range(channels)])

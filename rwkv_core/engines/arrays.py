@@ -12,7 +12,7 @@ Batch: TypeAlias = Any
 
 
 def is_tensor(batch: object) -> bool:
-    """Whether it is torch's; torch is not imported for that."""
+    """Tell whether it is torch's; torch is not imported for that."""
     kind = getattr(sys.modules.get("torch"), "Tensor", None)  # another thread may be importing it
     return kind is not None and isinstance(batch, kind)
 

@@ -43,7 +43,7 @@ def choose_device(device: str, engine: str = "auto") -> str:
 
 
 def _may_have(kind: str) -> bool:
-    """Whether it is worth asking torch, which takes seconds to import."""
+    """Tell whether it is worth asking torch, which takes seconds to import."""
     if "torch" in sys.modules:
         return True
     if kind == "mps":

@@ -95,7 +95,7 @@ class CUDAEngine:
         return map(self, batches)
 
     def _half(self, batch: Tensor) -> Tensor:
-        """Logits of a batch that may be too large for the memory."""
+        """Compute logits of a batch that may be too large for the memory."""
         assert self._run is not None
         size = (batch.shape[2], batch.shape[3])
         captured = self._captured.pop(size, None)
@@ -123,7 +123,7 @@ class CUDAEngine:
         return None
 
     def _trusted(self, network: RWKVUNet, size: tuple[int, int]) -> Run:
-        """The fastest way that answers as the network does."""
+        """Give the fastest way that answers as the network does."""
         image = torch.from_numpy(example(network.in_channels, *size)).to(self._place)
         with torch.inference_mode():
             expected = self._torch(image).cpu().numpy()
@@ -144,7 +144,7 @@ class CUDAEngine:
 
 
 def half_run(network: RWKVUNet, device: torch.device, dtype: torch.dtype, scan: bool) -> Run:
-    """The inference graph in `dtype`, with BiWKV by the kernels where `scan`; the function that is captured."""
+    """Give the inference graph in `dtype`, with BiWKV by the kernels where `scan`; the function that is captured."""
     graph = InferenceGraph(NetworkWeights.of(network), TorchOps(device, dtype, scan))
 
     def run(batch: Tensor) -> tuple[Tensor, Tensor]:
@@ -194,5 +194,5 @@ def _fastest_convolutions() -> Iterator[None]:
 
 
 def _scans(device: torch.device, scalar: torch.dtype) -> bool:
-    """Whether the kernels run there; products along rows and columns do elsewhere."""
+    """Tell whether the kernels run there; products along rows and columns do elsewhere."""
     return not why_unavailable(device, scalar, tokens=196)

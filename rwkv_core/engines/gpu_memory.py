@@ -63,7 +63,7 @@ class Halving:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a GPU's memory was too small. A graph's capture fails once more on the way out."""
+    """Tell whether a GPU's memory was too small. A graph's capture fails once more on the way out."""
     if isinstance(error, RuntimeError):
         if isinstance(error, torch.cuda.OutOfMemoryError) or any(words in str(error).lower() for words in _SAYS):
             return True

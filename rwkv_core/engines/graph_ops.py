@@ -26,7 +26,7 @@ class Ops(Protocol):
     def conv(
         self, name: str, weight: Weights, bias: Weights | None = None, stride: int = 1, depthwise: bool = False
     ) -> Layer:
-        """A convolution, padded by half the kernel.
+        """Give a convolution, padded by half the kernel.
 
         Args:
             name: of the layer in the network, for tools that show or change the graph.

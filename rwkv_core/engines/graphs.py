@@ -11,13 +11,13 @@ ENCODER_PREFIX = "encoder."
 
 
 def make_graph(weights: NetworkWeights, ops: Ops, parameters: Parameters | None = None) -> InferenceGraph | VolumeGraph:
-    """The graph of these weights; arguments and errors are those of `InferenceGraph`."""
+    """Give the graph of these weights; arguments and errors are those of `InferenceGraph`."""
     graph = VolumeGraph if weights.architecture == "u-rwkv" else InferenceGraph
     return graph(weights, ops, parameters)
 
 
 def unfit_names(weights: NetworkWeights, encoder: bool = False) -> list[str]:
-    """Names of arrays that are missing, too many or of another shape than the network of these weights has.
+    """Give the names of arrays that are missing, too many or of another shape than the network of these weights has.
 
     Args:
         weights: any arrays.

@@ -56,7 +56,7 @@ class InferenceGraph:
         self.final = ops.conv("final", *_conv_with_bias(p, "final_conv", weights.num_classes, size.last))
 
     def __call__(self, image: Map) -> tuple[Map, Map]:
-        """Logits and how far they can be trusted.
+        """Compute logits and how far they can be trusted.
 
         Args:
             image: (B, in_channels, H, W), H and W multiples of 16.
@@ -285,7 +285,7 @@ def _conv_with_bias(p: Parameters, name: str, out: int, inner: int) -> tuple[Wei
 
 
 def _linear(p: Parameters, name: str, out: int, inner: int) -> Weights:
-    """The linear layer's weights as those of a 1x1 convolution."""
+    """Give the linear layer's weights as those of a 1x1 convolution."""
     return p.take(f"{name}.weight", out, inner)[:, :, None, None]
 
 

@@ -33,7 +33,7 @@ class NumPyOps:
             return np.matmul(kept.reshape(out, inner), x.reshape(batch, channels, -1)).reshape(batch, out, *sides)
 
         def taps(x: Array) -> Array:
-            """One product for each tap of the kernel."""
+            """Compute one product for each tap of the kernel."""
             reach = [size // 2 for size in kernel]
             padded = np.pad(x, [(0, 0), (0, 0), *((r, r) for r in reach)])
             sides = [-(-side // stride) for side in x.shape[2:]]

@@ -108,7 +108,7 @@ class OpenVINOEngine:
                     done.clear()
 
     def _stream(self, images: Iterator[Image], count: int) -> Generator[Image, None, None]:
-        """Logits of one image after another."""
+        """Compute logits of one image after another."""
         free: list[Any] = []
         running: deque[tuple[Any, Image]] = deque()
         compiled = None
@@ -144,7 +144,7 @@ class OpenVINOEngine:
         return logits if key_range <= SAFE_EXPONENT else as_numpy(self._others()(image))
 
     def _compiled_for_several(self, image: Image) -> Any:
-        """The network compiled for several slices at once, or None when that fails."""
+        """Give the network compiled for several slices at once, or None when that fails."""
         size = tuple(image.shape[2:])
         with self._lock:
             if self._several is None or self._several[0] != size:
@@ -156,7 +156,7 @@ class OpenVINOEngine:
             return self._several and self._several[1]
 
     def _one(self, image: Image) -> Image:
-        """One slice at a time, with all cores on it: the first answer comes soonest."""
+        """Compute one slice at a time, with all cores on it: the first answer comes soonest."""
         size = tuple(image.shape[2:])
         request = self._requests.pop(size, None)
         if request is None:
@@ -168,7 +168,7 @@ class OpenVINOEngine:
         return logits if key_range <= SAFE_EXPONENT else as_numpy(self._others()(image))
 
     def _others(self) -> "TorchEngine | NumPyEngine":
-        """What computes where OpenVINO does not."""
+        """Say what computes where OpenVINO does not."""
         if self._other is None:
             if why_unavailable("torch"):
                 self._other = NumPyEngine(self._weights)
@@ -179,7 +179,7 @@ class OpenVINOEngine:
         return self._other
 
     def _load(self, size: tuple[int, ...], options: dict[str, Any]) -> Any:
-        """The network compiled for one size, from the cache or anew; checked in either case."""
+        """Give the network compiled for one size, from the cache or anew; checked in either case."""
         openvino = import_openvino()
         core = openvino.Core()
         cache = CompiledCache("openvino")
@@ -245,6 +245,6 @@ def _infer(request: Any, image: Image) -> tuple[Image, float]:
 
 
 def _answer(request: Any) -> tuple[Image, float]:
-    """Logits (1, classes, ...) and range of keys, copied out of the request's memory."""
+    """Compute logits (1, classes, ...) and range of keys, copied out of the request's memory."""
     logits, key_range = (request.get_output_tensor(i).data for i in range(2))
     return logits.copy(), float(key_range)

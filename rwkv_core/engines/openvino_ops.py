@@ -11,7 +11,7 @@ from rwkv_core.engines.grid_wkv import GridWKV
 
 
 def import_openvino() -> Any:
-    """The package, without its telemetry: nothing about a clinic's use leaves its machine.
+    """Give the package, without its telemetry: nothing about a clinic's use leaves its machine.
 
     Raises:
         ImportError, OSError: when it is missing or does not work on this machine.

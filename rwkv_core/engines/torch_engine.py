@@ -77,7 +77,7 @@ def _channels_last(dimensions: int) -> torch.memory_format:
 
 
 def inference_graph(network: nn.Module) -> InferenceGraph | None:
-    """The inference graph of a network, or None where it has none."""
+    """Give the inference graph of a network, or None where it has none."""
     if not isinstance(network, RWKVUNet):
         return None
     try:

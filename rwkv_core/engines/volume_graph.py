@@ -44,7 +44,7 @@ class VolumeGraph:
         self.final = ops.conv("final", *_conv_with_bias(p, "final_conv", weights.num_classes, size.stem))
 
     def __call__(self, volume: Map) -> tuple[Map, Map]:
-        """Logits (B, num_classes, D, H, W) of blocks (B, in_channels, D, H, W), sides multiples of 16.
+        """Compute logits (B, num_classes, D, H, W) of blocks (B, in_channels, D, H, W), sides multiples of 16.
 
         And, as a scalar, the widest range of keys in one channel of one block. Above `SAFE_EXPONENT` the logits may be
         wrong, and `URWKV.forward` must be asked instead.
@@ -206,7 +206,7 @@ def _conv_with_bias(p: Parameters, name: str, out: int, inner: int) -> tuple[Wei
 
 
 def _linear(p: Parameters, name: str, out: int, inner: int) -> Weights:
-    """The linear layer's weights as those of a 1x1x1 convolution."""
+    """Give the linear layer's weights as those of a 1x1x1 convolution."""
     return p.take(f"{name}.weight", out, inner)[:, :, None, None, None]
 
 

@@ -125,7 +125,7 @@ def _same_file(source: Path, target: Path) -> bool:
 
 
 def _names(sources: Sequence[Path]) -> list[str]:
-    """A name for the result of every source: its own; else with the names of folders above it, or its kind."""
+    """Give a name for the result of every source: its own; else with the names of folders above it, or its kind."""
     names = [stem(source) for source in sources]
     for depth in (*range(1, 1 + max((len(source.parts) for source in sources), default=0)), 0):
         count = Counter(name.lower() for name in names)
@@ -241,7 +241,7 @@ def write_volumes(path: Path, outcomes: Sequence[FileOutcome]) -> None:
 
 
 def stem(path: Path) -> str:
-    """The file's name without its extension, or the folder's name."""
+    """Give the file's name without its extension, or the folder's name."""
     folder, series = split_address(path)
     if series is not None:
         return f"{folder.name}_series_{series}"

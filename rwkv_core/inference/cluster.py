@@ -126,7 +126,7 @@ def _connect(address: str) -> tuple[Any, Any]:
 
 
 def _outcome(future: Any, source: Path, target: Path) -> FileOutcome:
-    """What a finished task says; the paths as they were given."""
+    """Read what a finished task says; the paths as they were given."""
     if future.status == "finished":
         return replace(future.result(), input=str(source), output=str(target))
     outcome = FileOutcome(input=str(source), output=str(target))
@@ -146,7 +146,7 @@ def _outcome(future: Any, source: Path, target: Path) -> FileOutcome:
 
 
 def _segment(source: str, target: str, options: BatchOptions, name: str) -> FileOutcome:
-    """The task: runs on a worker."""
+    """Do the task: runs on a worker."""
     import distributed
 
     outcome = FileOutcome(input=source, output=target)

@@ -53,7 +53,7 @@ class Confidence:
 
 
 def low_confidence(volumes: Sequence[StructureVolume]) -> list[str]:
-    """A sentence about the structures that deserve a look; none where all are sure."""
+    """Give a sentence about the structures that deserve a look; none where all are sure."""
     unsure = sorted(
         (v for v in volumes if v.confidence is not None and v.confidence < LOW), key=lambda v: v.confidence or 0.0
     )
@@ -67,7 +67,7 @@ def low_confidence(volumes: Sequence[StructureVolume]) -> list[str]:
 def too_little(
     volumes: Sequence[StructureVolume], config: BundleConfig, spacing: tuple[float, float, float]
 ) -> list[str]:
-    """A sentence about a result that is empty, or next to it, with likely reasons; none where it is not.
+    """Give a sentence about a result that is empty, or next to it, with likely reasons; none where it is not.
 
     Next to nothing is under a hundredth of what the model's training labels held, of all classes or of single ones.
 
@@ -108,7 +108,7 @@ def structure_volumes(
     surroundings: Sequence[SegmentClass],
     confidence: NDArray[np.float64],
 ) -> tuple[StructureVolume, ...]:
-    """The table of a result: a row for each class, and the intracranial volume where fluid is labeled.
+    """Give the table of a result: a row for each class, and the intracranial volume where fluid is labeled.
 
     Args:
         counts: voxels of each label value.

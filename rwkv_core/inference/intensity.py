@@ -104,7 +104,7 @@ class IntensityScale:
         return scaled
 
     def rest(self) -> "IntensityScale":
-        """The scaling that `whole` left to be done."""
+        """Give the scaling that `whole` left to be done."""
         done = replace(self, not_finite=0, paddings=())
         return done if self.per_slice else replace(done, offset=0.0, unit=1.0, replacement=self.padding)
 
@@ -179,7 +179,7 @@ def measured(array: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _paddings(sample: NDArray[Any]) -> tuple[tuple[float, ...], NDArray[Any]]:
-    """Values that stand for "nothing measured", and the sample without them.
+    """Give the values that stand for "nothing measured", and the sample without them.
 
     Such a value is the least or the greatest, repeated exactly, and far from all others: much farther than these lie
     from each other; or the only negative one; or at some distance, and of those that programs pad with. A least value
@@ -214,7 +214,7 @@ def _paddings(sample: NDArray[Any]) -> tuple[tuple[float, ...], NDArray[Any]]:
 
 
 def _is_measured(values: NDArray[Any]) -> bool:
-    """Whether they have shades, as any scan, and are not those of a labelmap or a drawing."""
+    """Tell whether they have shades, as any scan, and are not those of a labelmap or a drawing."""
     return np.unique(values[:: max(1, values.size // 10_000)]).size >= _SHADES
 
 
@@ -226,7 +226,7 @@ def _looks_like_hounsfield(sample: NDArray[Any]) -> bool:
 
 
 def _parts(array: NDArray[Any], without: tuple[float, ...] = ()) -> Iterator[NDArray[Any]]:
-    """The finite values but some, a part of the volume at a time, so that no second volume is made."""
+    """Give the finite values but some, a part of the volume at a time, so that no second volume is made."""
     flat = np.ravel(array, order="K")  # a view, also of Fortran order
     for first in range(0, flat.size, _SAMPLES):
         part = flat[first : first + _SAMPLES]

@@ -35,7 +35,7 @@ class NetworkGrid:
 
     @classmethod
     def of(cls, given: Sequence[int], spacing: Sequence[float], pixel: float) -> "NetworkGrid":
-        """The grid for a part of this shape and spacing (K, J, I; mm)."""
+        """Give the grid for a part of this shape and spacing (K, J, I; mm)."""
         shape = [
             max(1, round(size * mm / pixel)) if mm <= _ABOUT * pixel else size
             for size, mm in zip(given, spacing, strict=True)
@@ -57,13 +57,13 @@ class NetworkGrid:
         return flat if across is None else (across @ flat.reshape(len(flat), -1)).reshape(self.shape)
 
     def stack(self, stack: SliceStack) -> SliceStack:
-        """The same order of slices of this grid."""
+        """Give the same order of slices of this grid."""
         s, r, c = stack.axes
         shape, spacing = self.shape, self.spacing
         return replace(stack, shape=(shape[s], shape[r], shape[c]), spacing=(spacing[s], spacing[r], spacing[c]))
 
     def part(self, box: Box) -> Box:
-        """The given voxels whose centers lie in a box of this grid."""
+        """Give the given voxels whose centers lie in a box of this grid."""
         k, j, i = (
             slice(*(int(np.ceil(edge * before / after - 0.5)) for edge in (side.start, side.stop)))
             for side, before, after in zip(box, self.given, self.shape, strict=True)
@@ -71,7 +71,7 @@ class NetworkGrid:
         return k, j, i
 
     def restorer(self, box: Box) -> "Restorer":
-        """What brings values in a box of this grid to the given voxels of `part(box)`."""
+        """Say what brings values in a box of this grid to the given voxels of `part(box)`."""
         k, j, i = (
             Neighbours.of(after, before, False).cut(side, own)
             for before, after, side, own in zip(self.given, self.shape, box, self.part(box), strict=True)
@@ -79,7 +79,7 @@ class NetworkGrid:
         return Restorer(k, j, i)
 
     def coordinates(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Index among the given voxels of every voxel of the grid, along K, J and I, to be broadcast."""
+        """Give the index among the given voxels of every voxel of the grid, along K, J and I, to be broadcast."""
         k, j, i = (
             ((np.arange(after) + 0.5) * (before / after) - 0.5).astype(np.float32)
             for before, after in zip(self.given, self.shape, strict=True)
@@ -99,12 +99,12 @@ class Restorer:
         return len(self.k.low)
 
     def layers(self, k: int) -> list[int]:
-        """The layers of the box, one or two, that slice `k` lies between."""
+        """Give the layers of the box, one or two, that slice `k` lies between."""
         low, high = int(self.k.low[k]), int(self.k.high[k])
         return [low] if low == high or self.k.share[k] == 0 else [low, high]
 
     def __call__(self, values: NDArray[np.generic], k: int) -> NDArray[np.float32]:
-        """Values (K, J, I) of the box in slice `k` of the given voxels, (J, I)."""
+        """Give the values (K, J, I) of the box in slice `k` of the given voxels, (J, I)."""
         first, *second = self.layers(k)
         layer = values[first].astype(np.float32)
         if second:

@@ -32,7 +32,7 @@ _COUNTED = 2
 
 
 def shares_of(judged: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """What each answer counts for each channel (answers, channels), and the channels that only some are asked for.
+    """Say what each answer counts for each channel (answers, channels), and the channels that only some are asked for.
 
     Args:
         judged: (answers, channels), as `Averaging.judged`.
@@ -213,13 +213,13 @@ class Averaging:
         return max(1, round((_GUIDE_EVERY if stack is self.guide else self.every) / stack.spacing[0]))
 
     def _slices(self, box: Box) -> int:
-        """How many go through the network for a box of the grid."""
+        """Say how many go through the network for a box of the grid."""
         stacks = [*self.stacks, *([] if self.guide is None else [self.guide])]
         sides = [(box[stack.axes[0]], self._step(stack)) for stack in stacks]
         return sum(len(range(side.start, side.stop, step)) for side, step in sides)
 
     def _around(self, labels: NDArray[np.unsignedinteger]) -> Box | None:
-        """The box around all labels, with a margin; None when there are none."""
+        """Give the box around all labels, with a margin; None when there are none."""
         box = box_around(labels)
         if not labels[box].size:
             return None

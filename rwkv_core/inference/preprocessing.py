@@ -45,7 +45,7 @@ class Resampler(Protocol):
 def make_resampler(
     config: Preprocessing, shape: tuple[int, int], spacing: tuple[float, float], paper: bool = False
 ) -> Resampler:
-    """The resampler for slices of `shape` (rows, columns) with pixels of `spacing` (row, column distance, mm).
+    """Give the resampler for slices of `shape` (rows, columns) with pixels of `spacing` (row, column distance, mm).
 
     Raises:
         InputError: when the pixels are so large that the network's input would be absurd, or `paper` is asked of a
@@ -155,7 +155,7 @@ class SliceResampler:
         return labels
 
     def _nearest(self, axis: int) -> NDArray[np.intp]:
-        """Index in `inner` of every pixel of `shape` along one axis."""
+        """Give the index in `inner` of every pixel of `shape` along one axis."""
         fine, coarse = self.shape[axis], self.inner[axis]
         index = np.arange(fine, dtype=np.float64)
         if self.align_corners:

@@ -195,7 +195,7 @@ class Segmenter:
         return judged
 
     def guide(self, volume: Volume, shape: tuple[int, ...]) -> SliceStack | None:
-        """The finest slices of a part of `volume` that tell left from right; None where there is none."""
+        """Give the finest slices of a part of `volume` that tell left from right; None where there is none."""
         assert self.sides is not None
         able = [code for code in self.preprocessing.orientations if self.sides.tell(code)]
         best = choose_stack(volume.ijk_to_ras, shape, able) if able else None
@@ -220,7 +220,7 @@ class Segmenter:
             )
 
     def warnings(self, scale: IntensityScale, known: str = "") -> list[str]:
-        """What a person should know before trusting the result.
+        """Say what a person should know before trusting the result.
 
         Args:
             known: the volume's modality, where its file names it.
@@ -445,7 +445,7 @@ class PreparedVolume:
         return self._looked_at(region.within(self.volume.array.shape).as_slices())[0][0].slice_axis
 
     def _looked_at(self, box: Box, average: bool | None = None) -> tuple[list[SliceStack], Box]:
-        """The slices of a box, and the box with what the network needs to see around it.
+        """Give the slices of a box, and the box with what the network needs to see around it.
 
         A network that reads slices is shown more of these slices, and not more slices.
         """
@@ -479,7 +479,7 @@ class PreparedVolume:
         return toward
 
     def _pass(self, clock: Clock, stack: SliceStack, voxels: NDArray[np.generic], scale: IntensityScale) -> SlicePass:
-        """The slices of a part of the volume, ready to go through the network."""
+        """Give the slices of a part of the volume, ready to go through the network."""
         segmenter = self.segmenter
         source = stack.to_stack(voxels)
         shape = (source.shape[1], source.shape[2])

@@ -37,7 +37,7 @@ class Sides:
 
     @classmethod
     def of(cls, config: BundleConfig) -> "Sides | None":
-        """The sides of a model's classes; None when it has no pairs."""
+        """Give the sides of a model's classes; None when it has no pairs."""
         channel_of = {c.value: channel for channel, c in enumerate(config.classes, 1)}
         group, groups = np.zeros(config.num_classes, np.intp), 1
         first, second = np.zeros(config.num_classes, bool), np.zeros(config.num_classes, bool)
@@ -61,7 +61,7 @@ class Sides:
         return int(self.group.max()) + 1
 
     def tell(self, orientation: str) -> bool:
-        """Whether slices in this orientation tell sides."""
+        """Tell whether slices in this orientation tell sides."""
         return orientation in self.orientations
 
     def members(self) -> list[NDArray[np.intp]]:
@@ -76,7 +76,7 @@ class Sides:
         spacing: Sequence[float],
         toward_right: NDArray[np.float32],
     ) -> NDArray[np.float32]:
-        """How far the second side, the right one, is ahead at each voxel (K, J, I): it is there where above zero.
+        """Say how far the second side, the right one, is ahead at each voxel (K, J, I): it is there where above zero.
 
         Args:
             first, second: what was added up for the sides, in any unit.

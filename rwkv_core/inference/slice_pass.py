@@ -58,7 +58,7 @@ class Clock:
             self._stages[stage] += seconds
 
     def around(self, stage: str, results: Iterable[Batch]) -> Generator[Batch, None, None]:
-        """The same results; the waiting for each counts."""
+        """Pass the results on; the waiting for each counts."""
         iterator = iter(results)
         with ExitStack() as stack:
             if isinstance(iterator, Generator):
@@ -213,7 +213,7 @@ class SlicePass(Pass):
         )
 
     def _typical(self) -> NDArray[np.float32]:
-        """Slices from all over the stack, as the network gets them."""
+        """Give slices from all over the stack, as the network gets them."""
         slices = len(self.source)
         chosen = np.linspace(0, slices - 1, min(slices, _TYPICAL)).round().astype(int)
         return np.concatenate([self.prepare(slice(index, index + 1)) for index in chosen])
@@ -226,7 +226,7 @@ class SlicePass(Pass):
 
 
 def _between(batch: slice, slices: int) -> tuple[slice, NDArray[np.float32]]:
-    """The slices of a stack of so many that those of `batch` have a say in, and what each counts there.
+    """Give the slices of a stack of so many that those of `batch` have a say in, and what each counts there.
 
     Between two slices that go through the network, both count linearly; beyond the first and the last one that the
     whole stack's step leads to, these count in full.
@@ -245,7 +245,7 @@ def _between(batch: slice, slices: int) -> tuple[slice, NDArray[np.float32]]:
 
 
 def _spread(found: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Slices (B, R, C), times weights (B, S), as whole numbers (S, R, C)."""
+    """Give slices (B, R, C), times weights (B, S), as whole numbers (S, R, C)."""
     block = np.empty((weights.shape[1], *found.shape[1:]), np.uint16)
     for place, row in enumerate(weights.T):
         first, *second = np.flatnonzero(row)

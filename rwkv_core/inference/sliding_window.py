@@ -25,12 +25,12 @@ _SLICES_AT_ONCE = 8
 
 
 def planes_of(slices: int, distance: float, blocks: Patches) -> int:
-    """Slices on the network's grid for so many of this distance (mm)."""
+    """Give slices on the network's grid for so many of this distance (mm)."""
     return max(1, round(slices * distance / blocks.spacing[0]))
 
 
 def resampled_in_depth(slices: int, planes: int, size: tuple[int, int], prepare: Callable[[slice], Batch]) -> Grid:
-    """Slices that are on the network's grid in plane, (planes, H, W); finer ones are averaged, as torch does it.
+    """Give slices that are on the network's grid in plane, (planes, H, W); finer ones are averaged, as torch does it.
 
     Args:
         slices: in all.
@@ -129,6 +129,6 @@ def _starts(length: int, block: int, overlap: float) -> list[int]:
 
 
 def _weights(length: int) -> Grid:
-    """Gaussian about the middle, along one side of a block."""
+    """Compute the Gaussian about the middle, along one side of a block."""
     position = np.arange(length) - (length - 1) / 2
     return np.exp(-0.5 * (position / (_SIGMA * length)) ** 2).astype(np.float32)

@@ -180,7 +180,7 @@ def _look(
 
 
 def _mirrored(region: Region | None, volume: Volume, side: int) -> Region | None:
-    """The same voxels in a volume that is flipped along an axis of its array."""
+    """Give the same voxels in a volume that is flipped along an axis of its array."""
     if region is None:
         return None
     full = region.within(volume.array.shape)
@@ -193,5 +193,5 @@ def _mirrored(region: Region | None, volume: Volume, side: int) -> Region | None
 
 
 def _left_right_axis(volume: Volume) -> int:
-    """The axis of the (K, J, I) array that runs nearest to left-right."""
+    """Give the axis of the (K, J, I) array that runs nearest to left-right."""
     return int(np.abs(volume.directions[0, ::-1]).argmax())

@@ -52,7 +52,7 @@ class RWKVUNet(nn.Module):
         self.final_conv = nn.Conv2d(size.last, num_classes, 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (B, num_classes, H, W) of an image (B, in_channels, H, W).
+        """Compute logits (B, num_classes, H, W) of an image (B, in_channels, H, W).
 
         Raises:
             ValueError: for another number of channels, or H or W that is no multiple of 16.
@@ -63,7 +63,7 @@ class RWKVUNet(nn.Module):
         return self.decode(*self.encoder(image))
 
     def decode(self, half: Tensor, quarter: Tensor, eighth: Tensor, sixteenth: Tensor) -> Tensor:
-        """Logits (B, num_classes, H, W) of the encoder's feature maps, at 1/2, 1/4, 1/8 and 1/16 of H x W."""
+        """Compute logits (B, num_classes, H, W) of the encoder's feature maps, at 1/2, 1/4, 1/8 and 1/16 of H x W."""
         eighth, quarter, half = self.ccm(eighth, quarter, half)
         x = self.decoder1(sixteenth)
         x = self.decoder2(torch.cat([x, eighth], dim=1))
@@ -102,7 +102,7 @@ class Encoder(nn.Module):
 
 
 def _stage(width: int, dim: int, hidden: list[int], drop_path: list[float], spatial_mix: bool) -> nn.Sequential:
-    """One block per entry of `drop_path`; the first halves the resolution and never mixes globally."""
+    """Give one block per entry of `drop_path`; the first halves the resolution and never mixes globally."""
     blocks = []
     for i, rate in enumerate(drop_path):
         blocks.append(

@@ -63,7 +63,7 @@ class URWKV(nn.Module):
         self.final_conv = nn.Conv3d(size.stem, num_classes, 1)
 
     def forward(self, volume: Tensor) -> Tensor:
-        """Logits (B, num_classes, D, H, W) of a volume (B, in_channels, D, H, W).
+        """Compute logits (B, num_classes, D, H, W) of a volume (B, in_channels, D, H, W).
 
         Raises:
             ValueError: for another number of channels, or a side that is no multiple of 16.

@@ -59,7 +59,7 @@ class BlockGenerator(SliceGenerator):
 
 
 def _blur(image: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur of (B, D, H, W) with a standard deviation per image and axis, (B, 3) voxels."""
+    """Compute the Gaussian blur of (B, D, H, W) with a standard deviation per image and axis, (B, 3) voxels."""
     offset = torch.arange(-5, 6, device=image.device)
     kernel = torch.exp(-0.5 * (offset / sigma.clamp_min(0.05)[..., None]) ** 2)
     kernel = kernel / kernel.sum(-1, keepdim=True)  # (B, 3, 11)

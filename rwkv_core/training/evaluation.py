@@ -232,7 +232,7 @@ def _listed(classes: Sequence[object]) -> str:
 
 
 def records(result: Evaluation) -> Iterator[dict[str, object]]:
-    """One flat record per class and case, for CSV and JSON; figures that do not count are None."""
+    """Give one flat record per class and case, for CSV and JSON; figures that do not count are None."""
     for row in result.rows:
         measured = row.agreement
         yield {

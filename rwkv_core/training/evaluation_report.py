@@ -66,7 +66,7 @@ def table(result: Evaluation) -> Table:
 
 
 def paper_table(result: Evaluation) -> Table:
-    """One row as in the paper's tables: averages first, then DSC (%) of each class, by its conventions.
+    """Give one row as in the paper's tables: averages first, then DSC (%) of each class, by its conventions.
 
     HD95 is left out for one class only, and for the heart, as there.
     """

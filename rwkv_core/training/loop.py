@@ -176,7 +176,7 @@ class Loop:
         return self._end_epoch(sums, rate, at.step - first)
 
     def _step(self, image: Tensor, label: Tensor, number: int) -> Tensor:
-        """One change of the weights, in as many parts as fit the memory; the figures (4,)."""
+        """Make one change of the weights, in as many parts as fit the memory; the figures (4,)."""
         while True:
             # Drop path draws from torch's own source: what it gives must depend on the step alone.
             torch.manual_seed(

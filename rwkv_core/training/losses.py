@@ -79,7 +79,7 @@ def two_views(seed: int, square: bool) -> tuple[View, View, torch.Generator]:
 
 
 def consistency(first: Tensor, second: Tensor) -> Tensor:
-    """Mean squared error between the class probabilities of two logits (B, classes, H, W) in one place."""
+    """Compute the mean squared error between the class probabilities of two logits (B, classes, H, W) in one place."""
     return F.mse_loss(first.float().softmax(1), second.float().softmax(1))
 
 

@@ -112,7 +112,7 @@ def prepared_slices(
 
 
 def _inputs(source: Array, part: slice, resampler: Resampler, scale: IntensityScale) -> NDArray[np.float32]:
-    """Some of the slices (S, R, C) as the network is given them, (B, H, W)."""
+    """Give some of the slices (S, R, C) as the network is given them, (B, H, W)."""
     raw = np.ascontiguousarray(source[part])
     return as_numpy(resampler.to_network(scale(raw), scale.padding)[:, 0])
 
@@ -140,7 +140,7 @@ def _labels(labels: NDArray[np.uint8], resampler: Resampler) -> NDArray[np.uint8
 
 
 def _nearest(coarse: int, fine: int, align_corners: bool) -> NDArray[np.int64]:
-    """Index among `fine` pixels of each of `coarse` ones that cover the same length."""
+    """Give the index among `fine` pixels of each of `coarse` ones that cover the same length."""
     index = np.arange(coarse, dtype=np.float64)
     if align_corners:
         return np.rint(index * (fine - 1) / max(coarse - 1, 1)).astype(np.int64)

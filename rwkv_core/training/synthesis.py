@@ -530,7 +530,7 @@ def _neighbours(mask: Tensor) -> Tensor:
 
 
 def _blur(image: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur of (B, H, W) with a standard deviation per image and axis, (B, 2) pixels."""
+    """Compute the Gaussian blur of (B, H, W) with a standard deviation per image and axis, (B, 2) pixels."""
     offset = torch.arange(-6, 7, device=image.device)
     kernel = torch.exp(-0.5 * (offset / sigma.clamp_min(0.05)[..., None]) ** 2)
     kernel = kernel / kernel.sum(-1, keepdim=True)  # (B, 2, 13)

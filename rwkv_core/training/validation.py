@@ -129,7 +129,7 @@ def validate(
 def _slices(
     cache: SliceCache, indices: list[int], batch: int, network: Callable[[Tensor], Tensor], device: torch.device
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Some slices with their logits (B, classes, H, W), time after time."""
+    """Give some slices with their logits (B, classes, H, W), time after time."""
     for chunk in _batches(cache, indices, batch):
         yield chunk, network(torch.from_numpy(np.stack([cache.image(n) for n in chunk])).to(device))
 

@@ -79,7 +79,7 @@ class DicomFiles:
 
 
 def is_dicom_folder(path: Path) -> bool:
-    """Whether `path` is a folder that holds a DICOM file itself, by content; a DICOMDIR counts."""
+    """Tell whether `path` is a folder that holds a DICOM file itself, by content; a DICOMDIR counts."""
     try:
         return path.is_dir() and any(is_dicom_file(file) for file in path.iterdir() if file.is_file())
     except OSError:
@@ -87,7 +87,7 @@ def is_dicom_folder(path: Path) -> bool:
 
 
 def series_address(folder: Path, key: str) -> Path:
-    """A path that names one volume of a DICOM folder, for lists of paths; `split_address` is its inverse."""
+    """Give a path that names one volume of a DICOM folder, for lists of paths; `split_address` is its inverse."""
     return folder / f"{_ADDRESS}{key}"
 
 
@@ -99,7 +99,7 @@ def split_address(path: Path) -> tuple[Path, str | None]:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """All files below a folder, links to folders followed, hidden ones left out; dangling links are among them."""
+    """Give all files below a folder, links to folders followed, hidden ones left out; dangling links are among them."""
     found: list[Path] = []
     seen: set[str] = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
@@ -145,7 +145,7 @@ def read_dicom_folder(folder: Path, series: str | None = None) -> Volume:
 
 
 def find_dicom(folder: Path) -> DicomFiles:
-    """All volumes below `folder`; only headers are read."""
+    """Give all volumes below `folder`; only headers are read."""
     headers: list[Header] = []
     damaged: list[Path] = []
     others: list[Path] = []
@@ -187,7 +187,7 @@ def dicom_inputs(folder: Path) -> list[Path]:
 
 
 def frames_of(path: Path) -> tuple[Frame, ...]:
-    """The frames that make the volume at a path, slice by slice as they lie in it; none where it is no DICOM.
+    """Give the frames that make the volume at a path, slice by slice as they lie in it; none where it is no DICOM.
 
     Args:
         path: a folder, a `series_address`, or a file.
@@ -309,7 +309,7 @@ def _listing(volumes: Sequence[DicomVolume]) -> str:
 
 
 def _parts(frames: list[Frame]) -> list[tuple[str, list[Frame]]]:
-    """The volumes in one series, each with what tells it from the others.
+    """Give the volumes in one series, each with what tells it from the others.
 
     Frames that make one regular grid are one volume, whatever else tells them apart; else they are divided by size,
     pixel spacing and orientation, and, where several lie in one place, by what the headers call time, echo and so on.
@@ -344,7 +344,7 @@ def _same_shape(first: Frame, other: Frame) -> bool:
 
 
 def _shape_words(first: Frame, groups: Sequence[Sequence[Frame]]) -> str:
-    """How the frames of a group differ from those of the other groups."""
+    """Say how the frames of a group differ from those of the other groups."""
     if len(groups) == 1:
         return ""
     others = [group[0] for group in groups]
@@ -403,7 +403,7 @@ def _read(volume: DicomVolume, name: str) -> Volume:
 
 
 def _regular_grid(folder: Path, frames: Iterable[Frame]) -> tuple[list[Frame], Matrix]:
-    """The slices in order along their normal, and the IJK to RAS matrix of their grid."""
+    """Give the slices in order along their normal, and the IJK to RAS matrix of their grid."""
     frames = list(frames)
     first = frames[0]
     axes = first.axes
@@ -447,7 +447,7 @@ def _check_even(folder: Path, frames: Sequence[Frame], steps: Matrix) -> None:
 
 
 def _check_line(folder: Path, frames: Sequence[Frame], positions: Matrix, step: Matrix) -> None:
-    """Whether every slice lies where an even step from the first one leads; heights were checked before."""
+    """Tell whether every slice lies where an even step from the first one leads; heights were checked before."""
     off = positions - positions[0] - np.arange(len(frames))[:, None] * step
     apart = np.linalg.norm(off @ frames[0].axes[:, :2], axis=1)
     where = int(apart.argmax())

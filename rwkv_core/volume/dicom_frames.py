@@ -136,7 +136,7 @@ def quiet_pydicom() -> Iterator[None]:
 
 
 def read_dataset(path: Path, pixels: bool) -> Dataset:
-    """The elements of one file.
+    """Read the elements of one file.
 
     Raises:
         InputError: for a damaged file.
@@ -153,7 +153,7 @@ def read_dataset(path: Path, pixels: bool) -> Dataset:
 
 
 def read_header(path: Path) -> Header | None:
-    """What a DICOM file holds; None for one that holds no image volume (reports, structure sets, segmentations).
+    """Say what a DICOM file holds; None for one that holds no image volume (reports, structure sets, segmentations).
 
     Raises:
         InputError: for a damaged file.
@@ -228,7 +228,7 @@ def _no_volume(dataset: Dataset) -> tuple[str, str]:
 
 
 def _tiles(dataset: Dataset) -> int:
-    """Slices in a mosaic by the private headers of vendors; 0 where they say nothing."""
+    """Give slices in a mosaic by the private headers of vendors; 0 where they say nothing."""
     for tag in _MOSAIC_TAGS:
         if tag in dataset:
             value = dataset[tag].value

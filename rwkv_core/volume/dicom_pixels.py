@@ -33,7 +33,7 @@ _SECONDARY_BYTES, _SECONDARY_WORDS = f"{_SECONDARY}.2", f"{_SECONDARY}.3"
 
 
 def read_voxels(frames: Sequence[Frame]) -> Array:
-    """The values of all frames, (K, J, I) in their order: int16, uint16 or int32, or float32 where values need it.
+    """Give the values of all frames, (K, J, I) in their order: int16, uint16 or int32, or float32 where values need it.
 
     Raises:
         InputError: for a damaged file, or a compression that is not known.
@@ -75,7 +75,7 @@ def _rescaled(stored: Array, frame: Frame, dataset: Dataset) -> Array:
 
 
 def _looked_up(stored: Array, table: Dataset) -> Array:
-    """Values by a table (PS3.3, C.11.1.1.1): its length, the stored value of its first entry, its bits."""
+    """Give the values by a table (PS3.3, C.11.1.1.1): its length, the stored value of its first entry, its bits."""
     length, first = int(table.LUTDescriptor[0]), int(table.LUTDescriptor[1])
     data = table.LUTData
     entries = np.frombuffer(data, np.uint16) if isinstance(data, bytes) else np.array(data, np.uint16)

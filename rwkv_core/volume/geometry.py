@@ -128,7 +128,7 @@ def orientation_code(ijk_to_ras: Matrix) -> str:
 
 
 def slice_stack(ijk_to_ras: Matrix, shape: Sequence[int], orientation: str) -> SliceStack:
-    """How a volume becomes a stack of slices in the given orientation.
+    """Say how a volume becomes a stack of slices in the given orientation.
 
     The slices are those of the grid: nothing is resampled, so an oblique volume gives oblique slices, named after the
     nearest anatomical axes. A slice axis that is not perpendicular to the slices (gantry tilt) only shifts slices
@@ -220,7 +220,7 @@ def lps_geometry(ijk_to_ras: Matrix) -> tuple[tuple[float, ...], tuple[float, ..
 
 
 def ijk_to_ras_from_lps(origin: Sequence[float], spacing: Sequence[float], direction: Sequence[float]) -> Matrix:
-    """The inverse of `lps_geometry`: 4 x 4 from origin (3), spacing (3) and direction (9, row by row) in LPS."""
+    """Give the inverse of `lps_geometry`: 4 x 4 from origin (3), spacing (3) and direction (9, row by row) in LPS."""
     ijk_to_lps = np.eye(4)
     ijk_to_lps[:3, :3] = np.reshape(direction, (3, 3)) * np.asarray(spacing)
     ijk_to_lps[:3, 3] = origin

@@ -34,7 +34,7 @@ def quiet_itk() -> Iterator[None]:
 
 
 def text_for_itk(path: Path) -> str | None:
-    """The path as SimpleITK takes it: UTF-8 whatever the locale; None where its bytes are no UTF-8.
+    """Give the path as SimpleITK takes it: UTF-8 whatever the locale; None where its bytes are no UTF-8.
 
     SimpleITK ends the whole process at a text that is no Unicode, as Python gives names that the locale cannot read.
     """
@@ -48,7 +48,7 @@ def text_for_itk(path: Path) -> str | None:
 
 @contextmanager
 def readable_by_itk(path: Path) -> Iterator[str]:
-    """A text by which SimpleITK reads a file: its path, or that of a link to it.
+    """Give a text by which SimpleITK reads a file: its path, or that of a link to it.
 
     Raises:
         InputError: for a name that is no UTF-8, of a header whose voxels lie in a second file.
@@ -76,12 +76,12 @@ class _Voxels:
 
 
 def array_of(image: sitk.Image) -> Array:
-    """The image's voxels (K, J, I), not copied; the array keeps them alive. Use the image no further."""
+    """Give the image's voxels (K, J, I), not copied; the array keeps them alive. Use the image no further."""
     return np.asarray(_Voxels(image))
 
 
 def reason_of(error: RuntimeError) -> str:
-    """The part of an ITK exception that tells a person something, without file and line of C++, no full stop."""
+    """Give the part of an ITK exception that tells a person something, without file and line of C++, no full stop."""
     text = re.split(r"ERROR: ", str(error))[-1].strip()
     if "Unable to determine ImageIO reader" in text:
         return "it is not an image in a known format, or its header is damaged"

@@ -92,7 +92,7 @@ class NiftiHeader:
 
 
 def nifti_header(path: Path) -> NiftiHeader | None:
-    """The header of a NIfTI file of any name, packed or not; None where it is none, or breaks off.
+    """Give the header of a NIfTI file of any name, packed or not; None where it is none, or breaks off.
 
     Raises:
         OSError: when the file cannot be opened.
@@ -186,7 +186,7 @@ def read_nifti(path: Path, header: NiftiHeader) -> tuple[Array, Matrix, tuple[st
 
 
 def skewed(path: Path, header: NiftiHeader | None) -> InputError:
-    """The refusal of axes that are not at right angles, with a command that resamples."""
+    """Give the refusal of axes that are not at right angles, with a command that resamples."""
     by = f" by {header.skew:.2g} degrees" if header and math.isfinite(header.skew) else ""
     return InputError(
         f"{path}: the axes in its header (sform) are not at right angles{by}, which ITK and Slicer refuse in NIfTI.",
@@ -196,12 +196,12 @@ def skewed(path: Path, header: NiftiHeader | None) -> InputError:
 
 
 def is_cifti(header: NiftiHeader) -> bool:
-    """Whether it is the header of CIFTI, whose values belong to surfaces and regions instead of a grid."""
+    """Tell whether it is the header of CIFTI, whose values belong to surfaces and regions instead of a grid."""
     return header.version == 2 and header.intent in _CIFTI
 
 
 def nifti_damage(path: Path) -> str:
-    """What is wrong with a .nii or .nii.gz file, in words; "" when every voxel is there.
+    """Say what is wrong with a .nii or .nii.gz file, in words; "" when every voxel is there.
 
     A packed file is unpacked once, block by block, so that its checksum is verified as well.
 

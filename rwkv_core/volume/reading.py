@@ -122,7 +122,7 @@ def read_labelmap(path: str | Path) -> tuple[Volume, list[SegmentClass]]:
 
 
 def find_volumes(folder: str | Path) -> list[Path]:
-    """The inputs of a batch, sorted: every volume file and every DICOM series below `folder`, to the bottom.
+    """Give the inputs of a batch, sorted: every volume file and every DICOM series below `folder`, to the bottom.
 
     What this program wrote (segmentations, labelmaps, probabilities, uncertainty) and hidden files are left out. A
     DICOM series that shares its folder with others, or is spread over several, is named by a `series_address`.
@@ -147,7 +147,7 @@ def _is_volume_file(path: Path) -> bool:
 
 
 def is_own_output(path: Path) -> bool:
-    """Whether a file is a result of this program: by its name, or, of a labelmap, by the mark in its header."""
+    """Tell whether a file is a result of this program: by its name, or, of a labelmap, by the mark in its header."""
     if path.name.lower().endswith(_RESULTS):
         return True
     try:

@@ -68,7 +68,7 @@ def _code(code: Code | None) -> str:
 
 
 def classes_in_header(fields: Mapping[str, str]) -> list[SegmentClass]:
-    """The segments that the header of a .seg.nrrd with one layer names; none in other files.
+    """Give the segments that the header of a .seg.nrrd with one layer names; none in other files.
 
     Args:
         fields: keys and values of the header.

@@ -143,7 +143,7 @@ def write_volume(path: str | Path, array: Array, ijk_to_ras: Matrix) -> None:
 
 
 def _image(array: Array, ijk_to_ras: Matrix, path: str | Path, stored: str) -> sitk.Image:
-    """A copy of the array as an image with its place in space; a fourth axis comes last, with spacing 1."""
+    """Give a copy of the array as an image with its place in space; a fourth axis comes last, with spacing 1."""
     check_geometry(ijk_to_ras)
     check_output(path, ijk_to_ras)
     image = sitk.Image(array.shape[::-1], getattr(sitk, _PIXELS[stored]))

@@ -52,7 +52,7 @@ class InteractiveLogic:
         self.result.changed.connect(self._onResultChanged)
 
     def lookedAt(self, volume: Any = None) -> SliceIndex:
-        """The slice in the view that was scrolled last.
+        """Give the slice in the view that was scrolled last.
 
         Args:
             volume: None for that of the last result.

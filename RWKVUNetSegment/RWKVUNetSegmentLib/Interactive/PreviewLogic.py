@@ -153,7 +153,7 @@ class PreviewLogic:
             self.changed.emit()
 
     def canAcceptSlice(self) -> tuple[bool, str]:
-        """Whether the slice that is looked at can be accepted, and else why not."""
+        """Tell whether the slice that is looked at can be accepted, and else why not."""
         found = self._slices.get(self._keyOf(self._lookedAt()))
         if found is None:
             return False, self.message or _("The slice is not shown yet.")
@@ -261,7 +261,7 @@ class PreviewLogic:
         )
 
     def _arrived(self, key: Any, previewed: PreviewedSlice, turn: Turn, refined: bool) -> None:
-        """The network's answer, or what post-processing made of it."""
+        """Take the network's answer, or what post-processing made of it."""
         if self._keyOf(self._lookedAt()) != key:  # looked away: the latest wins
             self._over(turn)
             return
@@ -332,7 +332,7 @@ class PreviewLogic:
             self._say(str(error), failed=True)
 
     def _forgetSlices(self) -> None:
-        """What is on its way is dropped, too."""
+        """Forget all slices; what is on its way is dropped, too."""
         self._round += 1
         self._slices.clear()
         self._shown.clear()

@@ -37,7 +37,7 @@ class PreviewedSlice:
 
 
 def together(volume: Any, slices: dict[Any, PreviewedSlice]) -> LabelledPart:
-    """Slices as one part of the volume; of those that cross, the last counts."""
+    """Give slices as one part of the volume; of those that cross, the last counts."""
     first, *_others = slices
     if len(slices) == 1 and isinstance(first, SliceIndex):
         return slicePart(volume, first, slices[first].labels, slices[first].classes)
@@ -122,6 +122,6 @@ class PreviewNode:
 
 
 def slicePart(volume: Any, sliceIndex: SliceIndex, labels: np.ndarray, classes: Sequence[SegmentClass]) -> LabelledPart:
-    """One slice as writers take it."""
+    """Give one slice as writers take it."""
     box = Region.whole(InputVolume.fromNode(volume).array.shape)
     return LabelledPart(labels, box, classes, Slices(axis=sliceIndex.axis, indices=(sliceIndex.index,)))

@@ -168,7 +168,7 @@ class UncertaintyLogic:
         return SliceIndex(axis=axis, index=max(scores, key=scores.__getitem__))  # type: ignore[arg-type]
 
     def scores(self, axis: str) -> dict[int, float]:
-        """Mean entropy by index of the slice; empty while it is not known."""
+        """Compute the mean entropy by index of the slice; empty while it is not known."""
         if not self.known:
             return {}
         return {self._firsts[axis] + at: score for at, score in enumerate(self._scores.get(axis, ()))}

@@ -62,13 +62,13 @@ class InputVolume:
 
 
 def isValid(node: Any) -> tuple[bool, str]:
-    """Whether a node can be segmented, and else a sentence that says why not. Takes no time."""
+    """Tell whether a node can be segmented, and else a sentence that says why not. Takes no time."""
     reason = _reasonAgainst(node)
     return not reason, reason
 
 
 def modalityOf(node: Any) -> str:
-    """The DICOM modality of a volume node; empty when it is not known.
+    """Give the DICOM modality of a volume node; empty when it is not known.
 
     That of its series, else what the user has said (`rememberModality`), else CT where its unit or its values say so.
     """
@@ -142,12 +142,12 @@ def _reasonAgainst(node: Any) -> str:
 
 
 def isFrame(node: Any) -> bool:
-    """Whether a node shows one frame of a sequence, and changes with it."""
+    """Tell whether a node shows one frame of a sequence, and changes with it."""
     return sequenceOf(node) is not None
 
 
 def copyOfFrame(node: Any) -> Any:
-    """A volume of its own with what a node shows of a sequence now; its name says which frame that is."""
+    """Give a volume of its own with what a node shows of a sequence now; its name says which frame that is."""
     found = sequenceOf(node)
     frame = found[0].GetSelectedItemNumber() if found else 0
     name = _("{name} frame {number}").format(name=node.GetName(), number=frame + 1)

@@ -12,7 +12,7 @@ from RWKVUNetSegmentLib.Scene.SegmentLayers import Grid, maskOf, valuesOn
 
 
 def editorNodesOf(node: Any) -> list[Any]:
-    """The segment editor nodes, of whatever module, that have a segmentation node open."""
+    """Give the segment editor nodes, of whatever module, that have a segmentation node open."""
     scene = node.GetScene()
     editors = (
         scene.GetNthNodeByClass(index, "vtkMRMLSegmentEditorNode")
@@ -33,7 +33,7 @@ def lockedSegmentIDs(node: Any) -> set[str]:
 
 
 def isMasked(node: Any) -> bool:
-    """Whether an editor restricts where this segmentation may be changed."""
+    """Tell whether an editor restricts where this segmentation may be changed."""
     everywhere = slicer.vtkMRMLSegmentationNode.EditAllowedEverywhere
     return any(
         editor.GetMaskMode() != everywhere or editor.GetSourceVolumeIntensityMask() for editor in editorNodesOf(node)

@@ -32,12 +32,12 @@ class RegionOfInterest:
 
 
 def wholeVolume() -> RegionOfInterest:
-    """All of it."""
+    """Give all of it."""
     return RegionOfInterest()
 
 
 def currentSlice(volume: Any, sliceNode: Any) -> RegionOfInterest:
-    """The volume's slice that lies nearest to what a slice view (vtkMRMLSliceNode) shows.
+    """Give the volume's slice that lies nearest to what a slice view (vtkMRMLSliceNode) shows.
 
     Raises:
         InputError: when the view shows no slice of the volume: it lies beside it, or the view is tilted against it.
@@ -54,7 +54,7 @@ def currentSlice(volume: Any, sliceNode: Any) -> RegionOfInterest:
 
 
 def sliceRange(volume: Any, axis: Axis, first: int, last: int) -> RegionOfInterest:
-    """Slices `first` to `last`, both included, along "I", "J" or "K".
+    """Give slices `first` to `last`, both included, along "I", "J" or "K".
 
     Raises:
         InputError: when they are not in the volume.
@@ -96,7 +96,7 @@ def roiBox(volume: Any, roi: Any) -> RegionOfInterest:
 
 
 def regionFrom(volume: Any, region: Any) -> RegionOfInterest:
-    """What callers may give for a region: None, a `RegionOfInterest`, a ROI node or a slice node.
+    """Make the region of what callers may give: None, a `RegionOfInterest`, a ROI node or a slice node.
 
     Raises:
         InputError: as above, or for anything else.

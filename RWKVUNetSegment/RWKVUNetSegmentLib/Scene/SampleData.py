@@ -17,7 +17,7 @@ SAMPLE_SHA256 = "a009051127f64dc3dd554d5f5b589870ea72106d9642c21b4e7093e478cfc30
 
 
 def sampleFile() -> Path:
-    """The scan, as it ships with rwkv_core. Nothing of the library is imported to find it."""
+    """Give the scan, as it ships with rwkv_core. Nothing of the library is imported to find it."""
     import rwkv_core
 
     return Path(rwkv_core.__file__).parent / "data" / "sample" / "ch2.nii.gz"

@@ -51,7 +51,7 @@ def labelsOf(node: Any, grid: Grid, classes: Sequence[SegmentClass]) -> np.ndarr
 def withNewClasses(
     node: Any, grid: Grid, classes: Sequence[SegmentClass], labels: np.ndarray
 ) -> tuple[np.ndarray, tuple[SegmentClass, ...]]:
-    """The labels with those segments of the node that are none of the classes: what a model has never seen.
+    """Give the labels with those segments of the node that are none of the classes: what a model has never seen.
 
     Returns:
         The labelmap, and the new classes; empty segments are none.

@@ -33,17 +33,17 @@ class Grid:
     shape: tuple[int, ...]
 
     def holds(self, layer: Any) -> bool:
-        """Whether a layer's voxels are this grid's voxels. It may cover a part of them."""
+        """Tell whether a layer's voxels are this grid's voxels. It may cover a part of them."""
         matrix = _matrixOf(layer)
         return bool(np.allclose(matrix, self.matrix, rtol=0, atol=_SAME_PLACE))
 
     def image(self) -> Any:
-        """An empty vtkOrientedImageData with this geometry, as VTK's filters want it for reference."""
+        """Give an empty vtkOrientedImageData with this geometry, as VTK's filters want it for reference."""
         return _newImage(self.matrix, (0, 0, 0), self.shape)
 
 
 def newLayer(labels: np.ndarray, grid: Grid) -> Any:
-    """A layer of labels (K, J, I) on a grid, cut to the box that is not 0, as Slicer stores them."""
+    """Give a layer of labels (K, J, I) on a grid, cut to the box that is not 0, as Slicer stores them."""
     box = box_around(labels)
     filled = labels[box]
     image = _newImage(grid.matrix, tuple(side.start for side in box), filled.shape)
@@ -54,7 +54,7 @@ def newLayer(labels: np.ndarray, grid: Grid) -> Any:
 
 
 def widened(layer: Any, grid: Grid) -> Any:
-    """The same labels in a new layer that covers the whole grid."""
+    """Give the same labels in a new layer that covers the whole grid."""
     image = _newImage(grid.matrix, (0, 0, 0), grid.shape)
     image.AllocateScalars(layer.GetScalarType(), 1)
     array = arrayOf(image)
@@ -76,12 +76,12 @@ def firstVoxelOf(layer: Any) -> tuple[int, int, int]:
 
 
 def isEmpty(layer: Any) -> bool:
-    """Whether there is no layer, or one without voxels."""
+    """Tell whether there is no layer, or one without voxels."""
     return layer is None or layer.GetPointData().GetScalars() is None or 0 in layer.GetDimensions()
 
 
 def layerOf(segment: Any) -> Any:
-    """The layer in which a segment lies; None when it has no binary labelmap."""
+    """Give the layer in which a segment lies; None when it has no binary labelmap."""
     return segment.GetRepresentation(LABELMAP)
 
 
@@ -120,7 +120,7 @@ def sliceOfMask(segment: Any, grid: Grid, axis: int, index: int) -> np.ndarray:
 
 
 def grown(layer: Any, grid: Grid, box: tuple[slice, ...]) -> Any:
-    """The layer, or where it does not cover a box (K, J, I) of its grid, the same labels in one that does."""
+    """Give the layer, or where it does not cover a box (K, J, I) of its grid, the same labels in one that does."""
     first, end = [side.start for side in box], [side.stop for side in box]
     if not isEmpty(layer):
         own = firstVoxelOf(layer)
@@ -158,7 +158,7 @@ def _placeOf(layer: Any, grid: Grid) -> tuple[slice, ...]:
 
 
 def _cutOf(layer: Any, grid: Grid) -> tuple[slice, ...]:
-    """The part of a layer that lies in a grid."""
+    """Give the part of a layer that lies in a grid."""
     first = firstVoxelOf(layer)
     return tuple(slice(place.start - a, place.stop - a) for a, place in zip(first, _placeOf(layer, grid), strict=True))
 

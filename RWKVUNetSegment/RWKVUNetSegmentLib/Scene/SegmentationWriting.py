@@ -89,7 +89,7 @@ class SegmentationWriter:
         self.history = UndoHistory()
 
     def newNode(self, volume: Any, name: str = "") -> Any:
-        """A segmentation node, in the volume's transform and subject hierarchy folder.
+        """Give a segmentation node, in the volume's transform and subject hierarchy folder.
 
         Args:
             name: empty for "<volume> segmentation".
@@ -218,7 +218,7 @@ class SegmentationWriter:
         return tuple(warnings)
 
     def _ownLayer(self, node: Any, segmentID: str, grid: Grid) -> Any:
-        """The layer of a segment, in which no other lies, on the grid; None for an empty one."""
+        """Give the layer of a segment, in which no other lies, on the grid; None for an empty one."""
         segmentation = node.GetSegmentation()
         segment = segmentation.GetSegment(segmentID)
         layer = layerOf(segment)
@@ -236,7 +236,7 @@ class SegmentationWriter:
         return layer
 
     def gridOf(self, node: Any, volume: Any) -> Grid:
-        """The volume's voxels in the node's coordinates.
+        """Give the volume's voxels in the node's coordinates.
 
         Raises:
             InputError: when the node cannot hold them.
@@ -247,7 +247,7 @@ class SegmentationWriter:
         self.history.save(node)
 
     def canUndo(self, node: Any) -> bool:
-        """Whether `undo` has a state of this node; false when an open editor has it: then undo there."""
+        """Tell whether `undo` has a state of this node; false when an open editor has it: then undo there."""
         return self.history.canUndo(node)
 
     def undo(self, node: Any) -> None:
@@ -264,7 +264,7 @@ class SegmentationWriter:
                 display.SetVisibility3D(True)
 
     def _grid(self, node: Any, volume: Any) -> Grid:
-        """The volume's voxels in the node's coordinates.
+        """Give the volume's voxels in the node's coordinates.
 
         Raises:
             InputError: when the node cannot hold them.
@@ -328,7 +328,7 @@ class SegmentationWriter:
     def _compose(
         self, node: Any, volume: Any, part: LabelledPart, grid: Grid, known: dict[int, str], locked: set[str]
     ) -> tuple[np.ndarray, list[str]]:
-        """The labels that the model's segments shall have, without those that are locked.
+        """Give the labels that the model's segments shall have, without those that are locked.
 
         Returns:
             (K, J, I); and what was not changed, in words.
@@ -384,7 +384,7 @@ class SegmentationWriter:
                 layer.Modified()
 
     def _sharedLayer(self, node: Any, classes: Sequence[SegmentClass], known: dict[int, str]) -> Any:
-        """The one layer of all classes; None when there is none."""
+        """Give the one layer of all classes; None when there is none."""
         segmentation = node.GetSegmentation()
         if len(known) < len(classes):
             return None

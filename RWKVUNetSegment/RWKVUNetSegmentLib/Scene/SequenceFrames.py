@@ -15,7 +15,7 @@ _FRAME = "RWKVUNetSegment.Frame"
 
 
 def sequenceOf(node: Any) -> tuple[Any, Any] | None:
-    """The browser and the sequence that a node shows a frame of; None when it belongs to none."""
+    """Give the browser and the sequence that a node shows a frame of; None when it belongs to none."""
     scene = node.GetScene() if node is not None else None
     if scene is None:
         return None

@@ -95,7 +95,7 @@ def volumesShown() -> tuple[Any, ...]:
 
 
 def sliceOf(volume: Any, sliceNode: Any, maxTiltDegrees: float = _PARALLEL_DEGREES) -> SliceIndex | None:
-    """The volume's slice that lies nearest to what a view shows; None when the view is tilted against its slices.
+    """Give the volume's slice that lies nearest to what a view shows; None when the view is tilted against its slices.
 
     Raises:
         InputError: when the view shows nothing of the volume, or there is no view.
@@ -117,7 +117,7 @@ def sliceOf(volume: Any, sliceNode: Any, maxTiltDegrees: float = _PARALLEL_DEGRE
 
 
 def axisShown(volume: Any, sliceNode: Any, maxTiltDegrees: float = _PARALLEL_DEGREES) -> Axis | None:
-    """The axis that a view scrolls along; None for a view that is tilted. It may lie beside the volume."""
+    """Give the axis that a view scrolls along; None for a view that is tilted. It may lie beside the volume."""
     given = InputVolume.fromNode(volume)
     directions = given.ijkToWorld[:3, :3] / np.linalg.norm(given.ijkToWorld[:3, :3], axis=0)
     normals = np.linalg.inv(directions)  # rows: across the slices of I, J, K

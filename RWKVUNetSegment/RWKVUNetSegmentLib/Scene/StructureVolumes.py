@@ -78,7 +78,7 @@ def measure(node: Any) -> tuple[StructureVolume, ...]:
 
 
 def tableOf(node: Any, rows: Sequence[StructureVolume]) -> Any:
-    """The table node about a segmentation, with these rows; made when there is none yet."""
+    """Give the table node about a segmentation, with these rows; made when there is none yet."""
     tables = slicer.util.getNodesByClass("vtkMRMLTableNode")
     table = next((known for known in tables if known.GetNodeReference(_TABLE_OF) is node), None)
     if table is None:

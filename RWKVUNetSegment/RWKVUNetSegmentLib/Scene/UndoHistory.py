@@ -74,7 +74,7 @@ class UndoHistory:
         return history
 
     def _openEditor(self, node: Any) -> Any:
-        """The qMRMLSegmentEditorWidget that has a node open, here or in the Segment Editor module; else None."""
+        """Give the qMRMLSegmentEditorWidget that has a node open, here or in the Segment Editor module; else None."""
         module = getattr(slicer.modules, "SegmentEditorWidget", None)  # None until the module was opened once
         for editor in (self.ownEditor, getattr(module, "editor", None)):
             if editor is not None and editor.segmentationNode() is node:

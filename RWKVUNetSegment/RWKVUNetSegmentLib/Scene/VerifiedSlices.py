@@ -73,12 +73,12 @@ def slicesMask(shape: tuple[int, ...], slices: Iterable[SliceIndex]) -> np.ndarr
 
 
 def editedSlices(before: np.ndarray, after: np.ndarray) -> list[SliceIndex]:
-    """The fewest slices that hold all differences of two labelmaps (K, J, I), found greedily."""
+    """Give the fewest slices that hold all differences of two labelmaps (K, J, I), found greedily."""
     return edited_slices(before, after)
 
 
 def gridOf(node: Any, volume: Any) -> Grid:
-    """A volume's voxels in a segmentation node's coordinates.
+    """Give a volume's voxels in a segmentation node's coordinates.
 
     Raises:
         InputError: when the volume cannot be used.

@@ -299,7 +299,7 @@ class BatchLogic:
 
 
 def _earlier(volume: Any, settings: str) -> Any:
-    """The segmentation node that a batch with these settings made of a volume; None when there is none."""
+    """Give the segmentation node that a batch with these settings made of a volume; None when there is none."""
     if volume is None:
         return None
     mark = json.dumps([volume.GetID(), settings])

@@ -174,7 +174,7 @@ def _addColumn(table: Any, title: str, column: Any, values: list[Any]) -> None:
 
 
 def readSummary(folder: Path) -> dict[str, tuple[StructureVolume, ...]]:
-    """What an earlier batch measured, by file; empty where its file is not there, or is not as it was written."""
+    """Say what an earlier batch measured, by file; empty where its file is not there, or is not as it was written."""
     known: dict[str, list[StructureVolume]] = {}
     try:
         with (folder / SUMMARY).open(encoding="utf-8", newline="") as file:

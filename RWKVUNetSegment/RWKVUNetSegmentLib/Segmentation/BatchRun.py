@@ -53,7 +53,7 @@ class BatchRun:
         self._show()
 
     def take(self, item: BatchItem, state: str) -> None:
-        """An item that others did."""
+        """Take an item that others did."""
         item.state = state
         self._show()
 
@@ -107,7 +107,7 @@ class BatchRun:
         later(self._next)  # each item from a fresh turn: a thousand that fail at once must not nest
 
     def finish(self, state: str) -> None:
-        """The end; items that were not done are cancelled when the batch is."""
+        """End the run; items that were not done are cancelled when the batch is."""
         if self.result.finished:
             return
         if state == RunState.CANCELLED:

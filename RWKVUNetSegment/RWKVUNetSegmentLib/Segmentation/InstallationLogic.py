@@ -90,7 +90,7 @@ class InstallationLogic:
         self._failure: tuple[str, str] | None = None
 
     def states(self) -> tuple[Requirement, ...]:
-        """All requirements, in the order in which they are installed, as they were found last."""
+        """Give all requirements, in the order in which they are installed, as they were found last."""
         if self._states is None:
             self._states = (self._packages(), self._torch())
         return self._states
@@ -101,7 +101,7 @@ class InstallationLogic:
         self.changed.emit()
 
     def isValid(self) -> tuple[bool, str]:
-        """Whether all that is not optional is READY, and else a sentence that says what is not."""
+        """Tell whether all that is not optional is READY, and else a sentence that says what is not."""
         for requirement in self.states():
             if not requirement.optional and requirement.state != RequirementState.READY:
                 return False, f"{requirement.title}: {requirement.why}"
@@ -116,7 +116,7 @@ class InstallationLogic:
         )
 
     def canInstall(self) -> tuple[bool, str]:
-        """Whether `install` would bring what segmenting lacks, and else why not."""
+        """Tell whether `install` would bring what segmenting lacks, and else why not."""
         valid, reason = self.isValid()
         if valid:
             return False, _("Nothing is missing.")
@@ -376,7 +376,7 @@ _ANEW = ("--ignore-installed", "--no-deps")
 
 @contextmanager
 def _constraints() -> Generator[Path, None, None]:
-    """A file for `pip install -c`: what is installed of `KEPT`, exactly as it is."""
+    """Give a file for `pip install -c`: what is installed of `KEPT`, exactly as it is."""
     lines = []
     for name in KEPT:
         try:
@@ -394,7 +394,7 @@ def _ask(text: str) -> bool:
 
 
 def pipIsBusy() -> bool:
-    """Whether somebody installs something already."""
+    """Tell whether somebody installs something already."""
     try:
         packaging: Any = importlib.import_module("slicer.packaging")
     except ModuleNotFoundError:
@@ -403,7 +403,7 @@ def pipIsBusy() -> bool:
 
 
 def hasNvidiaGPU() -> bool:
-    """Whether the computer has an NVIDIA card, as far as its driver says."""
+    """Tell whether the computer has an NVIDIA card, as far as its driver says."""
     return bool(shutil.which("nvidia-smi")) or Path("/proc/driver/nvidia/version").exists()
 
 

@@ -33,7 +33,7 @@ class PackageState:
 
 
 def look(requirement: Any) -> PackageState:
-    """The state of one requirement, as `parse` gives it."""
+    """Give the state of one requirement, as `parse` gives it."""
     name = requirement.name
     importlib.invalidate_caches()
     try:
@@ -65,7 +65,7 @@ def look(requirement: Any) -> PackageState:
 
 
 def parse(requirement: str) -> Any:
-    """A packaging.requirements.Requirement. Slicer 5.10 has that library inside pip only."""
+    """Give a packaging.requirements.Requirement. Slicer 5.10 has that library inside pip only."""
     try:
         from packaging.requirements import Requirement
     except ModuleNotFoundError:
@@ -74,6 +74,6 @@ def parse(requirement: str) -> Any:
 
 
 def loadRequirements(path: Path) -> list[Any]:
-    """The requirements of a requirements.txt; comments and options of pip are passed over."""
+    """Give the requirements of a requirements.txt; comments and options of pip are passed over."""
     lines = (line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
     return [parse(line) for line in lines if line and not line.startswith("-")]

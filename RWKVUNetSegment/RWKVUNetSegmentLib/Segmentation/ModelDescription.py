@@ -46,7 +46,7 @@ def sizeInWords(size: int | None) -> str:
 
 
 def description(model: ModelEntry, time: str = "") -> str:
-    """What the model is for, its classes in their colors, state, license, size and origin, as rich text.
+    """Say what the model is for, its classes in their colors, state, license, size and origin, as rich text.
 
     Args:
         time: that it takes, in words; empty when it is not known.

@@ -25,7 +25,7 @@ def rememberTime(result: SegmentationResult) -> None:
 
 
 def expectedSeconds(modelID: str, volume: Any) -> float | None:
-    """What a model will take for a volume, by its last run on this computer; None before there was one."""
+    """Say what a model will take for a volume, by its last run on this computer; None before there was one."""
     try:
         rate = float(qt.QSettings().value(f"{_KEY}/{modelID}") or 0.0)
     except ValueError:

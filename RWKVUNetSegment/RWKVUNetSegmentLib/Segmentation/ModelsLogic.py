@@ -50,7 +50,7 @@ class ModelsLogic:
         self.changed = Signal()
 
     def find(self, modelID: str) -> ModelEntry | None:
-        """The model of an id; None when the list has none."""
+        """Give the model of an id; None when the list has none."""
         return next((model for model in self.models if model.id == modelID), None)
 
     def refresh(
@@ -72,7 +72,7 @@ class ModelsLogic:
         self.client.ask(ModelsRequest(), onResult=take, onError=fail)
 
     def canDownload(self, modelID: str) -> tuple[bool, str]:
-        """Whether it can be downloaded now, and else why not."""
+        """Tell whether it can be downloaded now, and else why not."""
         entry = self.find(modelID)
         if entry is None:
             return False, self._whyUnknown()
@@ -87,7 +87,7 @@ class ModelsLogic:
         return True, ""
 
     def canRemove(self, modelID: str) -> tuple[bool, str]:
-        """Whether it can be removed now, and else why not."""
+        """Tell whether it can be removed now, and else why not."""
         entry = self.find(modelID)
         if entry is None:
             return False, self._whyUnknown()
@@ -120,7 +120,7 @@ class ModelsLogic:
         return True, ""
 
     def modalityWarning(self, modelID: str, modality: str) -> str:
-        """A sentence when the model was made for another modality than the volume's; else empty."""
+        """Give a sentence when the model was made for another modality than the volume's; else empty."""
         entry = self.find(modelID)
         if entry is None or not modality or entry.modality in ("any", modality):
             return ""
@@ -133,7 +133,7 @@ class ModelsLogic:
         )
 
     def expectedModality(self, modelID: str) -> str:
-        """What a model was made for, as DICOM names it; empty when it takes any, or is not known."""
+        """Say what a model was made for, as DICOM names it; empty when it takes any, or is not known."""
         entry = self.find(modelID)
         return "" if entry is None or entry.modality == "any" else entry.modality
 

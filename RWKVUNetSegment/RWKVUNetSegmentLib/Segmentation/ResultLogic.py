@@ -111,7 +111,7 @@ class ResultLogic:
         return self._segmentation.writer
 
     def remember(self, result: Any) -> None:
-        """A `SegmentationResult` that was completed. One of single slices is nothing to go on with."""
+        """Take a `SegmentationResult` that was completed. One of single slices is nothing to go on with."""
         parameters = result.parameters
         if not parameters.keep or result.box is None:
             return
@@ -141,7 +141,7 @@ class ResultLogic:
         self.changed.emit()
 
     def canRefine(self) -> tuple[bool, str]:
-        """Whether the worker keeps the result, and else why it does not."""
+        """Tell whether the worker keeps the result, and else why it does not."""
         if self.current is None:
             return False, _("Press Segment first.")
         if self.current.several:
@@ -160,7 +160,7 @@ class ResultLogic:
         return self.canRefine() if possible else (False, reason)
 
     def canLearn(self) -> tuple[bool, str]:
-        """Whether there is a result, kept or not, and nothing goes on."""
+        """Tell whether there is a result, kept or not, and nothing goes on."""
         possible, reason = self._segmentation.canStart()
         if not possible:
             return False, reason
@@ -239,7 +239,7 @@ class ResultLogic:
         self.refine(PostProcessing())
 
     def canUndo(self) -> tuple[bool, str]:
-        """Whether `undo` can work, and else why not."""
+        """Tell whether `undo` can work, and else why not."""
         if self.current is None or not self.writer.canUndo(self.current.node):
             return False, _("There is nothing to undo here.")
         return not self.busy, _("Wait until this is done: {action}").format(action=self.busy)
@@ -271,7 +271,7 @@ class ResultLogic:
         return tuple(dict.fromkeys([*verifiedSlices(self.current.node), *self.current.fixed]))
 
     def take(self, name: str) -> np.ndarray:
-        """The array of an answer, in memory."""
+        """Give the array of an answer, in memory."""
         array = np.array(self.client.read(name))
         self.client.discard(name)
         return array
@@ -363,7 +363,7 @@ class ResultLogic:
         self.client.stateChanged.disconnect(self._onWorkerState)
 
     def _goOn(self) -> None:
-        """What was asked for meanwhile."""
+        """Do what was asked for meanwhile."""
         if self.busy or not self.canAct()[0]:
             return
         wanted, self._wanted = self._wanted, None
@@ -377,7 +377,7 @@ class ResultLogic:
             self.end(asError(error))
 
     def settled(self) -> KeptResult:
-        """The current result; an earlier one, when the user undid a step.
+        """Give the current result; an earlier one, when the user undid a step.
 
         Raises:
             InputError: when there is none.

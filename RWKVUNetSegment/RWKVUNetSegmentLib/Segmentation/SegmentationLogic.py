@@ -65,7 +65,7 @@ class SegmentationLogic:
         return tuple(run.result for run in self._runs)
 
     def canStart(self) -> tuple[bool, str]:
-        """Whether something that takes long may start, and else why not: one thing at a time, whoever began it.
+        """Tell whether something that takes long may start, and else why not: one thing at a time, whoever began it.
 
         Holds for every button. A preview asks for single slices, and goes beside the rest; runs and batches that the
         Python console starts wait for their turn.

@@ -61,7 +61,7 @@ class SegmentationParameters:
     keep: bool = False
 
     def isValid(self) -> tuple[bool, str]:
-        """Whether this can be tried, and else a sentence that says why not. Takes no time."""
+        """Tell whether this can be tried, and else a sentence that says why not. Takes no time."""
         valid, reason = InputVolume.isValid(self.inputVolume)
         if not valid:
             return False, reason
@@ -216,7 +216,7 @@ class SegmentationRun:
         self.result.logPath = self._client.logPath
 
     def concerns(self, node: Any) -> bool:
-        """Whether it cannot go on without a node."""
+        """Tell whether it cannot go on without a node."""
         parameters = self.result.parameters
         return node is parameters.inputVolume or (node is not None and node is parameters.outputSegmentation)
 
@@ -296,7 +296,7 @@ class SegmentationRun:
         self._giveUp = later(lambda: deliver(lambda answers: self._import(answers), self._fail, self._answers))
 
     def _layers(self, answers: Sequence[tuple[SegmentResult, np.ndarray]]) -> tuple[LabeledBy, ...]:
-        """What is to be written: the answer of the model, or those of several by the rule for overlaps."""
+        """Say what is to be written: the answer of the model, or those of several by the rule for overlaps."""
         parts = [LabeledBy(labelmap, answer.classes, answer.volumes) for answer, labelmap in answers]
         if len(parts) == 1:
             return tuple(parts)

@@ -82,7 +82,7 @@ def askClasses(
     onDone: Callable[[list[str]], object],
     onError: Callable[[RWKVUNetError], object],
 ) -> TrainingCommand:
-    """The names of a data set's classes."""
+    """Give the names of a data set's classes."""
 
     def take(text: str) -> None:
         content: dict[str, Any] = json.loads(text)

@@ -33,12 +33,12 @@ _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 
 
 def volumeOf(segmentation: Any) -> Any:
-    """The volume that a segmentation was drawn on; None where it has none."""
+    """Give the volume that a segmentation was drawn on; None where it has none."""
     return segmentation.GetNodeReference(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole())
 
 
 def classNames(segmentations: Sequence[Any]) -> list[str]:
-    """Names of all their segments, in order of appearance; names that differ in case or blanks are one."""
+    """Give the names of all their segments, in order of appearance; names that differ in case or blanks are one."""
     found: dict[str, str] = {}
     for node in segmentations:
         for segment in _segments(node):
@@ -47,7 +47,7 @@ def classNames(segmentations: Sequence[Any]) -> list[str]:
 
 
 def isValid(segmentation: Any) -> tuple[bool, str]:
-    """Whether a segmentation can be learned from, and else a sentence that says why not."""
+    """Tell whether a segmentation can be learned from, and else a sentence that says why not."""
     name = segmentation.GetName()
     segments = _segments(segmentation)
     if not segments:
@@ -206,7 +206,7 @@ def _mask(node: Any, segment: Any, volume: Any) -> np.ndarray:
 def _writeNRRD(
     path: Path, array: np.ndarray, ijkToRAS: np.ndarray, fields: dict[str, str], title: str
 ) -> Generator[str, None, None]:
-    """An uncompressed NRRD file, some megabytes per turn: ITK's and Slicer's writers take seconds at once."""
+    """Write an uncompressed NRRD file, some megabytes per turn: ITK's and Slicer's writers take seconds at once."""
     directions = _RAS_TO_LPS @ ijkToRAS[:3, :3]
     origin = _RAS_TO_LPS @ ijkToRAS[:3, 3]
     kinds = {"f": {4: "float", 8: "double"}.get(array.dtype.itemsize, "double")}
@@ -246,7 +246,7 @@ def _key(name: str) -> str:
 
 
 def _caseNames(segmentations: Sequence[Any]) -> list[str]:
-    """A file name for each, after its volume; no two alike on any system."""
+    """Give a file name for each, after its volume; no two alike on any system."""
     names: list[str] = []
     for node in segmentations:
         stem = _FORBIDDEN.sub("_", " ".join((volumeOf(node).GetName() or "").split())).strip() or "case"

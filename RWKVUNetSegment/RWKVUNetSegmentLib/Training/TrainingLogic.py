@@ -128,7 +128,7 @@ class TrainingLogic:
             self._over()
 
     def find(self, name: str) -> TrainingRun | None:
-        """The run of a name; None when there is none."""
+        """Give the run of a name; None when there is none."""
         return next((run for run in self.runs if run.name == name), None)
 
     def refresh(self) -> None:
@@ -146,7 +146,7 @@ class TrainingLogic:
             self._timer.stop()
 
     def canStart(self, request: TrainingRequest) -> tuple[bool, str]:
-        """Whether it can be started now, and else why not."""
+        """Tell whether it can be started now, and else why not."""
         if self.starting:
             return False, _("Wait until the other run has begun.")
         if self.folder is None:

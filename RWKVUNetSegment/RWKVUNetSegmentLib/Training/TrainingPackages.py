@@ -33,7 +33,7 @@ class TrainingPackages:
         self._missing = None
 
     def isValid(self) -> tuple[bool, str]:
-        """Whether all are there, and else a sentence that says which are not."""
+        """Tell whether all are there, and else a sentence that says which are not."""
         if not self.missing:
             return True, ""
         names = ", ".join(requirement.name for requirement in self.missing)

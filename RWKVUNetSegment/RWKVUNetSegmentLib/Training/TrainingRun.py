@@ -68,7 +68,7 @@ class TrainingRun:
             return []
 
     def logTail(self) -> str:
-        """The end of the log, whole lines."""
+        """Give the end of the log, whole lines."""
         try:
             with self.log.open("rb") as file:
                 size = file.seek(0, 2)

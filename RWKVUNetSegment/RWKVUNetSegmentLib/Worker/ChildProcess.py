@@ -58,11 +58,11 @@ class ChildProcess:
         self._process.write(qt.QByteArray(data))
 
     def read(self) -> bytes:
-        """What it has written to its standard output since."""
+        """Read what it has written to its standard output since."""
         return bytes(self._process.readAllStandardOutput().data())
 
     def readErrors(self) -> bytes:
-        """What it has written to its standard error since."""
+        """Read what it has written to its standard error since."""
         return bytes(self._process.readAllStandardError().data())
 
     def end(self, pids: Sequence[int] = (), sessionOnly: bool = False) -> None:

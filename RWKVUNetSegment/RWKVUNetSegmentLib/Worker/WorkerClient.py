@@ -226,7 +226,7 @@ class WorkerClient:
             slicer.app.disconnect("aboutToQuit()", self.stop)
 
     def logTail(self, lines: int = 20) -> str:
-        """The last lines of the log."""
+        """Give the last lines of the log."""
         return self._log.tail(lines) if self._log else ""
 
     def _running(self) -> WorkerProcess:

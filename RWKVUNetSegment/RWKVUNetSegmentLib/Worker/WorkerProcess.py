@@ -49,7 +49,7 @@ class WorkerLog:
             file.write(text.rstrip("\n").encode("utf-8", "backslashreplace") + b"\n")
 
     def tail(self, lines: int = 20) -> str:
-        """The last lines; empty when there are none."""
+        """Give the last lines; empty when there are none."""
         try:
             with self.path.open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))

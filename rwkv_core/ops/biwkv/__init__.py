@@ -40,7 +40,7 @@ _BACKENDS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
 
 
 def bi_wkv_backends() -> tuple[str, ...]:
-    """Names that `bi_wkv` takes as `backend`, besides "auto"."""
+    """Give the names that `bi_wkv` takes as `backend`, besides "auto"."""
     return tuple(_BACKENDS)
 
 

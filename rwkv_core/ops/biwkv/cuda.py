@@ -207,7 +207,7 @@ if hasattr(torch.library, "custom_op"):
 
 
 def bi_wkv_cuda(decay: Tensor, first: Tensor, key: Tensor, value: Tensor, order: Sequence[int] | None = None) -> Tensor:
-    """The kernels of wkv.cu; float32 inside. Shapes as in `bi_wkv`, or in `bi_wkv_ordered` with an order.
+    """Compute by the kernels of wkv.cu; float32 inside. Shapes as in `bi_wkv`, or in `bi_wkv_ordered` with an order.
 
     Raises:
         ValueError: for tensors that are not on an NVIDIA GPU.

@@ -63,7 +63,7 @@ def _check(driver: ctypes.CDLL, code: int) -> None:
 
 
 def shared_memory(device: torch.device) -> SharedMemory:
-    """What a block may use, and what a multiprocessor has."""
+    """Say what a block may use, and what a multiprocessor has."""
     driver = _driver()
     number = ctypes.c_int()
     _check(driver, driver.cuDeviceGet(ctypes.byref(number), _ordinal(device)))

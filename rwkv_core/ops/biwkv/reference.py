@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def bi_wkv_reference(decay: Tensor, first: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """The definition in `rwkv_core.ops.biwkv`; O(T^2) time and memory. Shapes as in `bi_wkv`."""
+    """Compute the definition in `rwkv_core.ops.biwkv`; O(T^2) time and memory. Shapes as in `bi_wkv`."""
     w, u, k, v = (x.double() for x in (decay, first, key, value))
     tokens = torch.arange(key.shape[1], device=key.device)
     distance = (tokens[:, None] - tokens[None, :]).abs()  # (T, T)

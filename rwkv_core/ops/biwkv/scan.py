@@ -112,7 +112,7 @@ def _sums(
     cut: Plan,
     order: Sequence[int] | None,
 ) -> Tensor | None:
-    """What every chunk contributes to the others, (B, chunks, 2, 3, C); None where there is only one."""
+    """Compute what every chunk contributes to the others, (B, chunks, 2, 3, C); None where there is only one."""
     if cut.chunks == 1:
         return None
     sums = key.new_empty((len(key), cut.chunks, 2, 3, key.shape[-1]), dtype=torch.float32)

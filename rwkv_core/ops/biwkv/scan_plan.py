@@ -82,7 +82,7 @@ BACKWARD = Pass(backward=True, lanes=8, arrays=3, kernels=("biwkv_gradient_sums"
 
 
 def order_pays(channels: int, scalar: torch.dtype) -> bool:
-    """Whether the kernels had better take the voxels of a volume in another order where they lie than as a copy.
+    """Tell whether the kernels had better take the voxels of a volume in another order where they lie than as a copy.
 
     Counted in bytes from and to device memory, which come in sectors of 32; not measured. Of rows of 64 bytes or more
     at multiples of 16, in-place access leaves at most a sixth unused (80 bytes: three sectors). Copying two inputs, or
@@ -111,7 +111,7 @@ class Plan:
 
 
 def plan(kind: Pass, tokens: int, memory: SharedMemory) -> Plan:
-    """The smallest tile that takes the sequence whole, else the fewest chunks.
+    """Give the smallest tile that takes the sequence whole, else the fewest chunks.
 
     Tiles of which two blocks fit on a multiprocessor are preferred, so that one loads while the other computes.
 

@@ -28,7 +28,7 @@ _ONE_LEVEL = 64
 
 
 def fits_float32(decay: Tensor, first: Tensor, key: Tensor) -> bool:
-    """Whether no weight that matters leaves float32's range in `bi_wkv_separable`.
+    """Tell whether no weight that matters leaves float32's range in `bi_wkv_separable`.
 
     Looks at the data, so a traced or compiled graph assumes True instead (keys of a trained network span less than 30).
     """

@@ -57,7 +57,7 @@ def open_dataset(path: str | Path, fold: int | None = None) -> Dataset:
 
 
 def open_unlabelled(path: Path) -> Dataset:
-    """All images in a folder (or in its folder ``images``); segmentations (.seg.nrrd) are left out.
+    """Give all images in a folder (or in its folder ``images``); segmentations (.seg.nrrd) are left out.
 
     Raises:
         InputError: when there are none.

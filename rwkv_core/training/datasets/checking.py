@@ -55,7 +55,7 @@ class Report:
     volumes_ml: dict[int, list[float]] = field(default_factory=dict)
 
     def typical_ml(self) -> dict[int, float]:
-        """The median volume of every class where it is shown, ml, three digits, by label value."""
+        """Give the median volume of every class where it is shown, ml, three digits, by label value."""
         return {value: float(f"{np.median(found):.3g}") for value, found in sorted(self.volumes_ml.items())}
 
     @property
@@ -98,7 +98,7 @@ def check_dataset(dataset: Dataset, progress: Callable[[int, int], None] | None 
 
 
 def read_checked(dataset: Dataset, case: Case, report: Report) -> Sample | None:
-    """The voxels of a case, with what is wrong added to `report`; None where it could not be read."""
+    """Give the voxels of a case, with what is wrong added to `report`; None where it could not be read."""
     if case.label is None and case.split in ("train", "validation"):
         report.add("error", case.id, "It has no label.", "Add the label, or take the image away.")
         return None
@@ -178,7 +178,7 @@ def check_whole(dataset: Dataset, report: Report) -> None:
 
 
 def _check_place(case: Case, sample: Sample, report: Report) -> None:
-    """Whether image and label lie in one place."""
+    """Tell whether image and label lie in one place."""
     if sample.label_ijk_to_ras is None:
         return
     own, label = spacing_of(sample.ijk_to_ras), spacing_of(sample.label_ijk_to_ras)

@@ -22,12 +22,12 @@ _PARTS, _CLASSES = "collection", "classes"
 
 
 def is_collection(path: Path) -> bool:
-    """Whether a path is such a file."""
+    """Tell whether a path is such a file."""
     return path.suffix == ".json" and path.is_file() and _PARTS in read_json(path)
 
 
 def read_collection(path: Path, open_part: Callable[[Path], Dataset]) -> Dataset:
-    """The data set that a file describes.
+    """Read the data set that a file describes.
 
     Args:
         open_part: reads the description of one of the parts.
@@ -84,7 +84,7 @@ def _classes(parts: Sequence[Dataset], wanted: list[str] | None, path: Path) -> 
 
 
 def _read(part: Dataset, case: Case, table: dict[int, int]) -> Sample:
-    """A case of a part, its label in the collection's values."""
+    """Give a case of a part, its label in the collection's values."""
     sample = part.read(case)
     if sample.label is None:
         return sample
@@ -104,5 +104,5 @@ def _key(name: str) -> str:
 
 
 def _common(values: Sequence[Any], otherwise: Any) -> Any:
-    """What all of them are."""
+    """Say what all of them are."""
     return values[0] if values and all(value == values[0] for value in values) else otherwise

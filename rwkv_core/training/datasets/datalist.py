@@ -15,14 +15,14 @@ from rwkv_core.training.datasets.nnunet import DESCRIPTION, classes_in, modality
 
 
 def is_datalist(path: Path) -> bool:
-    """Whether a path is a JSON file, or a folder whose dataset.json lists images."""
+    """Tell whether a path is a JSON file, or a folder whose dataset.json lists images."""
     if path.is_dir():
         path = path / DESCRIPTION
     return path.suffix == ".json" and path.is_file() and bool(_lists(read_json(path)))
 
 
 def read_datalist(path: Path, fold: int | None = None) -> Dataset:
-    """The data set of a JSON file, or of the dataset.json in a folder.
+    """Read the data set of a JSON file, or of the dataset.json in a folder.
 
     Args:
         path: the file or folder.

@@ -109,7 +109,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
     def split(self, name: Split) -> tuple[Case, ...]:
-        """The cases of one split."""
+        """Give the cases of one split."""
         return tuple(case for case in self.cases if case.split == name)
 
     def with_cases(self, cases: Iterable[Case]) -> "Dataset":
@@ -132,7 +132,7 @@ class Dataset:
 
 
 def distinct_color(n: int) -> tuple[int, int, int]:
-    """The n-th of endlessly many colours, each far from those before it."""
+    """Give the n-th of endlessly many colours, each far from those before it."""
     red, green, blue = colorsys.hsv_to_rgb((0.08 + n * _GOLDEN) % 1, 0.65 + 0.3 * (n % 2), 0.9)
     return round(255 * red), round(255 * green), round(255 * blue)
 

@@ -23,7 +23,7 @@ _AGAIN = "The file may be damaged or incomplete: copy it again, or convert it ag
 
 
 def stem_of(path: Path) -> str:
-    """The name without its extension, ".nii.gz" included."""
+    """Give the name without its extension, ".nii.gz" included."""
     lower = path.name.lower()
     for extension in (".seg.nrrd", *sorted((*INPUT_EXTENSIONS, *PICTURE_EXTENSIONS), key=len, reverse=True)):
         if lower.endswith(extension):
@@ -32,7 +32,7 @@ def stem_of(path: Path) -> str:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file is a 2-D image by its name."""
+    """Tell whether a file is a 2-D image by its name."""
     return path.name.lower().endswith(PICTURE_EXTENSIONS)
 
 
@@ -124,7 +124,7 @@ def whole_numbers(array: Array, path: Path, problems: list[str] | None = None) -
 
 
 def values_of(labels: Iterable[Path]) -> tuple[int, ...]:
-    """All label values in some files, sorted.
+    """Give all label values in some files, sorted.
 
     Raises:
         InputError: see `read_label`; when a file holds so many values that it cannot be a label.
@@ -142,7 +142,7 @@ def values_of(labels: Iterable[Path]) -> tuple[int, ...]:
 
 
 def read_pair(case: Case) -> Sample:
-    """A case whose image and label are one file each, or whose image is one file per channel (three make RGB).
+    """Give a case whose image and label are one file each, or whose image is one file per channel (three make RGB).
 
     Raises:
         InputError: see `read_image` and `read_label`; when the channels differ in size.

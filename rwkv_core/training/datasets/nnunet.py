@@ -21,13 +21,13 @@ _EXTENSIONS = (*INPUT_EXTENSIONS, *PICTURE_EXTENSIONS)
 
 
 def is_nnunet(path: Path) -> bool:
-    """Whether a folder looks like this."""
+    """Tell whether a folder looks like this."""
     images = path / "imagesTr"
     return (path / DESCRIPTION).is_file() and images.is_dir() and bool(_channels(images))
 
 
 def read_nnunet(path: Path, fold: int | None = None) -> Dataset:
-    """The data set in a folder.
+    """Read the data set in a folder.
 
     Args:
         path: holds dataset.json.
@@ -58,7 +58,7 @@ def read_nnunet(path: Path, fold: int | None = None) -> Dataset:
 
 
 def _contradictions(path: Path, content: dict[str, Any], cases: list[Case]) -> Iterator[str]:
-    """What dataset.json says that the folder does not: nothing here depends on it, but nnU-Net does."""
+    """Check what dataset.json says that the folder does not: nothing here depends on it, but nnU-Net does."""
     said = content.get("numTraining")
     if said is not None and said != len(cases):
         yield f'{DESCRIPTION} says "numTraining": {said}, and imagesTr holds {len(cases)} cases. All of them are used.'
@@ -82,7 +82,7 @@ def _contradictions(path: Path, content: dict[str, Any], cases: list[Case]) -> I
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
+    """Read a JSON object.
 
     Raises:
         InputError: when the file is missing or something else.
@@ -99,7 +99,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def classes_in(content: dict[str, Any], path: Path) -> tuple[LabelClass, ...]:
-    """The classes that "labels" names, in either direction, ordered by value, without background.
+    """Give the classes that "labels" names, in either direction, ordered by value, without background.
 
     Raises:
         InputError: for regions (several values in one class), "ignore", and anything else that is no list of labels.

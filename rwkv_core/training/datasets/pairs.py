@@ -47,12 +47,12 @@ _EXTENSIONS = (*INPUT_EXTENSIONS, *PICTURE_EXTENSIONS)
 
 
 def is_pairs(path: Path) -> bool:
-    """Whether a folder looks like this."""
+    """Tell whether a folder looks like this."""
     return path.is_dir() and any(_looks_like(folder) for folder, _ in _parts(path))
 
 
 def read_pairs(path: Path) -> Dataset:
-    """The data set in a folder.
+    """Read the data set in a folder.
 
     Raises:
         InputError: when it holds no image with a label; when two files claim the same place.
@@ -103,7 +103,7 @@ def names_in(path: Path) -> dict[int, str]:
 
 
 def _parts(path: Path) -> list[tuple[Path, Split | None]]:
-    """The folder itself, or its folders for the splits."""
+    """Give the folder itself, or its folders for the splits."""
     found: list[tuple[Path, Split | None]] = []
     for child in sorted(path.iterdir()):
         if child.is_dir() and (split := SPLIT_OF_FOLDER.get(child.name.lower())):
@@ -167,7 +167,7 @@ def _count_numbered(cases: Iterable[Case]) -> int:
 
 
 def _read_masks_per_class(case: Case) -> Sample:
-    """The masks of all classes; where they overlap, the later class counts."""
+    """Give the masks of all classes; where they overlap, the later class counts."""
     sample = read_pair(replace(case, label=None))
     if case.label is None:
         return sample

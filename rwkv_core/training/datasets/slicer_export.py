@@ -41,12 +41,12 @@ class Segment:
 
 
 def is_slicer_export(path: Path) -> bool:
-    """Whether a folder holds segmentations beside their volumes."""
+    """Tell whether a folder holds segmentations beside their volumes."""
     return path.is_dir() and any(_segmentations(folder) for folder in _folders(path))
 
 
 def read_slicer_export(path: Path) -> Dataset:
-    """The data set in a folder, or in its folders named train, validation and test, or in one folder per case.
+    """Read the data set in a folder, or in its folders named train, validation and test, or in one folder per case.
 
     Raises:
         InputError: when a segmentation has no volume, or is damaged.
@@ -72,7 +72,7 @@ def read_slicer_export(path: Path) -> Dataset:
 
 
 def segments_of(header: dict[str, str], file: Path) -> list[Segment]:
-    """The segments in the header of a .seg.nrrd, in its order.
+    """Give the segments in the header of a .seg.nrrd, in its order.
 
     Raises:
         InputError: when there are none, or two have one name.
@@ -133,7 +133,7 @@ def _segmentations(folder: Path) -> list[Path]:
 
 
 def _volume_of(name: str, volumes: Iterable[Path], file: Path) -> Path:
-    """The volume that a segmentation belongs to, by name; else the only one in the folder."""
+    """Give the volume that a segmentation belongs to, by name; else the only one in the folder."""
     volumes = list(volumes)
     by_name = {stem_of(volume).casefold(): volume for volume in volumes}
     for candidate in (name, _VOLUME_ENDINGS.sub("", name)):
@@ -196,7 +196,7 @@ def _same_grid(first: Matrix, first_shape: tuple[int, ...], other: Matrix, other
 
 
 def _onto(label: Array, label_to_ras: Matrix, ijk_to_ras: Matrix, shape: tuple[int, ...]) -> Array:
-    """The label of the nearest voxel, on another grid; 0 outside. One slice at a time."""
+    """Give the label of the nearest voxel, on another grid; 0 outside. One slice at a time."""
     to_label = np.linalg.inv(label_to_ras) @ ijk_to_ras
     result = np.zeros(shape, label.dtype)
     j, i = np.indices(shape[1:])

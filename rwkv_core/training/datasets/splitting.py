@@ -12,7 +12,7 @@ from rwkv_core.training.datasets.description import Case, Dataset, Split
 
 
 def with_patients(dataset: Dataset, pattern: str | None) -> Dataset:
-    """The same data set with patients taken from the cases' ids.
+    """Give the same data set with patients taken from the cases' ids.
 
     Args:
         pattern: regular expression; what its first group (or all of it) matches is the patient. None changes nothing.

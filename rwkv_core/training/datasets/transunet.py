@@ -32,12 +32,12 @@ _ACDC_TEST, _ACDC_VALIDATION = range(1, 21), range(21, 31)
 
 
 def is_synapse(path: Path) -> bool:
-    """Whether a folder holds TransUNet's Synapse."""
+    """Tell whether a folder holds TransUNet's Synapse."""
     return (path / _SYNAPSE_SLICES).is_dir() or (path / _SYNAPSE_VOLUMES).is_dir()
 
 
 def is_acdc(path: Path) -> bool:
-    """Whether a folder holds ACDC as .h5 files."""
+    """Tell whether a folder holds ACDC as .h5 files."""
     return path.is_dir() and any(_acdc_files(path / f) for layout in _ACDC_LAYOUTS for f in layout)
 
 
