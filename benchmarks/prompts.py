@@ -185,6 +185,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--scans", default="voxelmorph,sample,lesions,torso")
     parser.add_argument("--every", type=int, default=1, help="take every n-th case")
+    parser.add_argument("--from", type=int, default=0, dest="first", help="begin with this case")
     parser.add_argument("--clicks", type=int, default=max(CLICKS))
     parser.add_argument("--peers", action="store_true", help="also scikit-image's and SimpleITK's methods")
     parser.add_argument("--no-propagation", action="store_true")
@@ -194,7 +195,7 @@ def main() -> None:
     prompter = Prompter(options.model, options.device)
     rows: dict[str, list[dict[str, float]]] = {}
     last: Volume | None = None
-    for case in list(cases(options.data, options.scans.split(","), prompter))[:: options.every]:
+    for case in list(cases(options.data, options.scans.split(","), prompter))[options.first :: options.every]:
         if case.volume is not last:
             prompter.set_volume(case.volume)
             last = case.volume

@@ -95,6 +95,32 @@ def test_a_second_click_adds_and_a_negative_one_takes_away(prompter: Prompter):
     assert not apart[45, 30]
 
 
+def test_a_correction_only_changes_what_it_asks_for(prompter: Prompter):
+    """Whatever the network thinks of the rest: right voxels are not lost by a click elsewhere."""
+    random = np.random.default_rng(5)
+    prompter.engine = lambda maps: random.normal(0, 3, (1, 1, *maps.shape[2:])).astype(np.float32)
+
+    once = prompter.predict("stored", 12, [(20, 20)]) > 0.5
+    more = prompter.predict("stored", 12, [(20, 20), (45, 30)]) > 0.5
+    less = prompter.predict("stored", 12, [(20, 20), (45, 30), (30, 30)], labels=[1, 1, 0]) > 0.5
+
+    assert (once & ~more).sum() == 0 and (more & ~once).any()
+    assert (less & ~more).sum() == 0 and (more & ~less).any()
+
+
+def test_a_box_means_what_differs_from_its_surroundings(prompter: Prompter):
+    """A dark crescent around something that goes on outside of the box: its middle does not belong."""
+    j, i = np.indices((80, 80))
+    radius = np.hypot(j - 40, i - 40)
+    crescent = (radius > 16) & (radius < 24) & (i < 40)
+    prompter.set_volume(Volume(np.where(crescent, 20, 100)[None].astype(np.int16), np.eye(4)))
+    prompter.engine = lambda maps: 20 * (maps[:, CHANNELS.index("answer")][:, None] - 0.5)  # leaves what it is given
+
+    found = prompter.predict("stored", 0, box=(16, 16, 64, 39)) > 0.5
+
+    assert dice(found, crescent) > 0.85
+
+
 def test_a_further_click_costs_no_more_than_the_first(prompter: Prompter):
     prompter.predict("stored", 12, [(20, 20)])
     first = prompter.network.calls
@@ -142,6 +168,19 @@ def test_propagation_ends_where_the_structure_does(prompter: Prompter):
     assert not found.labelmap[: found.first].any() and not found.labelmap[found.last + 1 :].any()
 
 
+def test_an_unsure_network_is_helped_by_contrast_and_shape(prompter: Prompter):
+    """The second ball is as bright, but too far away from the mask before."""
+    prompter.engine = lambda maps: np.zeros((1, 1, *maps.shape[2:]), np.float32)
+
+    found = prompter.propagate(ball(prompter, "stored", 12), 12, "stored", range=(10, 14))
+
+    truth = two_balls().array == 200
+    truth[:, 33:] = False
+    assert dice(found.labelmap[10:15] > 0, truth[10:15]) > 0.9
+    with pytest.raises(InputError, match="0 to 1"):
+        prompter.propagate(ball(prompter, "stored", 12), 12, "stored", stop=2.0)
+
+
 def test_propagation_stays_within_the_range(prompter: Prompter):
     found = prompter.propagate(ball(prompter, "stored", 12), 12, "stored", range=(12, 13), stop=0.0)
 
@@ -167,6 +206,8 @@ def test_cancelling_leaves_nothing(prompter: Prompter):
         ({"points": [(20, 20)], "labels": [0]}, "No prompt says what belongs"),
         ({}, "No prompt says what belongs"),
         ({"points": [(20, 20)], "labels": [1, 1]}, "1 points but 2 labels"),
+        ({"points": [(20, 20, 12)]}, "two numbers"),
+        ({"points": [3]}, "two numbers"),
         ({"scribble": np.ones((3, 3))}, "60 x 50"),
     ],
 )

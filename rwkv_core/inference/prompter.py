@@ -12,10 +12,11 @@ Rows and columns count pixels of the slice, as `Prompter.stack` lays it out; a p
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -44,6 +45,8 @@ MARGIN = 1.7
 """Side of a look, in longest sides of what it must hold."""
 WINDOW = 0.8
 """Width of the window around the clicked intensity, as a share of the range of intensities around."""
+BOX_BIAS = 0.85
+"""Logit taken off what is found in a box: the network fills boxes too far."""
 STOP = 0.6
 """Propagation ends where a slice's mask and the one before agree less than this (Dice); chosen on one structure."""
 
@@ -195,8 +198,9 @@ class Prompter:
     ) -> Map:
         """Probabilities (rows, columns), float32, that each pixel of a slice belongs to what is pointed at.
 
-        The points are taken in their order, each as a correction of the answer to those before; answers to the same
-        first points are remembered, so that a further point costs no more than the first.
+        The points are taken in their order, each as a correction of the answer to those before: one that belongs takes
+        nothing away, one that does not adds nothing. Answers to the same first points are remembered, so that a further
+        point costs no more than the first.
 
         Args:
             plane: as in `stack`.
@@ -222,16 +226,17 @@ class Prompter:
         if self.memory is None or self.memory.key != key:
             self.memory = Memory(key)
         known = self.memory.answers
-        answer, done = given, 0
+        answer, done, before = given, 0, _NOTHING
         for n in range(len(steps), 0, -1):
             if _signature(steps[n - 1]) in known:
-                answer, done = known[_signature(steps[n - 1])], n
+                answer, done, before = known[_signature(steps[n - 1])], n, steps[n - 1]
                 break
         for step in steps[done:]:
             if stop():
                 raise CancelledError
-            answer = self.answer(picture, step, answer)
-            known[_signature(step)] = answer
+            found = self.answer(picture, step, answer)
+            answer = found if answer is None else _corrected(answer, found, before, step)
+            known[_signature(step)], before = answer, step
         assert answer is not None
         return answer.copy()
 
@@ -247,6 +252,9 @@ class Prompter:
     ) -> Propagation:
         """Follow a structure from one slice into the slices beside, both ways.
 
+        To the network's answer, logits are added of how much likelier an intensity is in the given mask than around
+        it, and of the distance from the border of the mask before, in distances of slices: the shape prior.
+
         Args:
             mask: (rows, columns) boolean, of the slice `index`.
             index: where to start.
@@ -257,13 +265,15 @@ class Prompter:
             cancel: asked before each slice.
 
         Raises:
-            InputError: for an empty mask, one of another size, or a range without the start.
+            InputError: for an empty mask, one of another size, a range without the start, or `stop` beyond 0 to 1.
             CancelledError: when `cancel` says so.
         """
         stack = self.stack(plane)
         start = _as_map(mask, stack.shape[1:], "The mask") > 0.5
         if not start.any():
             raise InputError("The mask is empty: there is nothing to follow.")
+        if not 0 <= stop <= 1:
+            raise InputError(f"Slices can agree by 0 to 1 (Dice), so propagation cannot stop below {stop:g}.")
         beginning = self._picture(stack, index)
         first, last = (0, stack.shape[0] - 1) if range is None else (min(range), max(range))
         if not 0 <= first <= index <= last < stack.shape[0]:
@@ -277,6 +287,7 @@ class Prompter:
         middle = float(np.median(inside))
         spread = max(float(np.median(np.abs(inside - middle))), 0.01 * float(np.ptp(around)))
         window = self._window or _window_around(around, middle)
+        contrast = _Contrast.of(beginning, start, 0.35 * float(np.sqrt(start.sum())))
         labelmap = np.zeros(volume.array.shape, np.uint8)
         slices = stack.to_stack(labelmap)
         slices[index] = start
@@ -289,7 +300,9 @@ class Prompter:
                     raise CancelledError
                 position += step
                 picture = self._picture(stack, position)
-                found = self.answer(picture, _NOTHING, None, before, window) > 0.5
+                answer = self.answer(picture, _NOTHING, None, before, window)
+                shape = _signed_distance(before, picture.spacing) / stack.spacing[0]
+                found = (_logits(answer) + 2 * contrast(picture) + shape.clip(-8, 8) > 0) & (answer > 0)
                 found = _connected_with(found, before)
                 agreement[position] = _dice(found, before)
                 if progress:
@@ -307,7 +320,7 @@ class Prompter:
                 slices[position] = found
                 before, ends[way] = found, position
             else:
-                reasons[way] = "That is the last slice asked for."
+                reasons[way] = "The volume ends there." if range is None else "That is the last slice asked for."
         return Propagation(labelmap, agreement, ends[0], ends[1], (reasons[0], reasons[1]))
 
     def answer(
@@ -334,6 +347,10 @@ class Prompter:
         if neighbour is not None:
             held.append(_corners(neighbour))
         square = _first_square(picture, np.concatenate(held), alone=before is None and neighbour is None)
+        if points.box is not None and before is None:
+            likely = _likely_in_box(picture, points.box)
+            found = self._look(picture, square, points, likely, neighbour, window)
+            return np.where(square.inside(picture), _sigmoid(_logits(found) - BOX_BIAS), 0).astype(np.float32)
         answer = self._look(picture, square, points, before, neighbour, window)
         farther = _farther_square(picture, square, answer, points)
         return answer if farther is None else self._look(picture, farther, points, before, neighbour, window)
@@ -362,7 +379,7 @@ class Prompter:
             )
         maps = network_input(image, prompts)
         logits = self.engine(maps[None])[0, 0]
-        return square.back(picture, 1 / (1 + np.exp(-logits.astype(np.float32))))
+        return square.back(picture, _sigmoid(logits.astype(np.float32)))
 
     def _picture(self, stack: SliceStack, index: int) -> "Picture":
         volume = self._set()
@@ -477,14 +494,9 @@ _NOTHING = PicturePoints(np.zeros((0, 2)), np.zeros((0, 2)))
 
 
 def _level(values: Map, points: PicturePoints, neighbour: Mask | None) -> float | None:
-    """Intensity of what is pointed at: median around the first clicks, within the box, or of the neighbour's mask."""
+    """Intensity of what is pointed at: median around the first clicks, or of the neighbour's mask; a box tells none."""
     if len(points.positive):
         return float(np.median([_around(values, p) for p in points.positive[:9]]))
-    if points.box is not None:
-        r0, c0, r1, c1 = (round(v) for v in points.box)
-        quarter_r, quarter_c = (r1 - r0) // 4, (c1 - c0) // 4
-        inner = values[max(r0 + quarter_r, 0) : r1 - quarter_r + 1, max(c0 + quarter_c, 0) : c1 - quarter_c + 1]
-        return float(np.median(inner)) if inner.size else None
     if neighbour is not None and neighbour.any():
         return float(np.median(values[neighbour]))
     return None
@@ -506,6 +518,77 @@ def _window_around(values: Map, level: float | None) -> tuple[float, float]:
     half = width * WINDOW / 2
     centre = min(max(level, low + 0.6 * half), low + width - 0.6 * half)
     return centre - half, centre + half
+
+
+@dataclass(frozen=True)
+class _Contrast:
+    """How much likelier an intensity is within something than around it: `ratio` (BINS,), logarithms, low to high."""
+
+    low: float
+    high: float
+    ratio: NDArray[np.float64]
+    BINS: ClassVar[int] = 32
+
+    @classmethod
+    def of(cls, picture: Picture, inside: Mask, margin: float) -> "_Contrast":
+        """Compare the pixels of a mask with those up to `margin` pixels away from it."""
+        around = ndimage.distance_transform_edt(~inside) <= max(margin, 3.0)
+        values = ndimage.gaussian_filter(picture.values, 0.5)
+        low, high = (float(v) for v in np.percentile(values[around], [0.5, 99.5]))
+        self = cls(low, high, np.zeros(cls.BINS))
+        shares = []
+        for part in (inside, around & ~inside):
+            counts = np.bincount(self._bin(values[part]), minlength=cls.BINS).astype(float)
+            counts = ndimage.gaussian_filter1d(counts, 1.2, mode="nearest")
+            shares.append(counts / max(counts.sum(), 1e-6) + 0.01)
+        return replace(self, ratio=np.log(shares[0] / shares[1]).clip(-2, 2))
+
+    def _bin(self, values: Map) -> NDArray[np.int64]:
+        share = (values - self.low) / max(self.high - self.low, 1e-6)
+        return (share * (self.BINS - 1)).clip(0, self.BINS - 1).astype(np.int64)
+
+    def __call__(self, picture: Picture) -> Map:
+        """(H, W) logits, -2 to 2."""
+        result: Map = self.ratio[self._bin(ndimage.gaussian_filter(picture.values, 0.5))].astype(np.float32)
+        return result
+
+
+def _likely_in_box(picture: Picture, box: tuple[float, float, float, float]) -> Map:
+    """(H, W) probabilities of belonging, by how much likelier its intensity is in the box than around it; 0 outside.
+
+    A box around a crescent holds more of something else in its middle: what lies outside of the box tells them apart.
+    """
+    first, last = np.rint(box[:2]).astype(int), np.rint(box[2:]).astype(int) + 1
+    inside = np.zeros(picture.values.shape, bool)
+    inside[first[0] : last[0], first[1] : last[1]] = True
+    contrast = _Contrast.of(picture, inside, 0.35 * float((last - first).max()))
+    result: Map = np.where(inside, _sigmoid(2 * contrast(picture)), 0).astype(np.float32)
+    return result
+
+
+def _signed_distance(mask: Mask, spacing: tuple[float, float]) -> Map:
+    """(H, W) distance from the border of a mask, mm, positive inside."""
+    image = sitk.GetImageFromArray(mask.astype(np.uint8))
+    image.SetSpacing(spacing[::-1])
+    distance = sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(image, True, False, True))
+    return np.nan_to_num(distance.astype(np.float32))
+
+
+def _sigmoid(logits: Map) -> Map:
+    return (1 / (1 + np.exp(-logits))).astype(np.float32, copy=False)
+
+
+def _logits(probabilities: Map) -> Map:
+    clipped = probabilities.clip(1e-4, 1 - 1e-4)
+    return np.log(clipped / (1 - clipped))
+
+
+def _corrected(answer: Map, found: Map, before: PicturePoints, now: PicturePoints) -> Map:
+    """What further prompts found, where they allow it: those that belong take nothing away, the others add nothing."""
+    more, less = len(now.positive) > len(before.positive), len(now.negative) > len(before.negative)
+    if more == less or now.box != before.box:
+        return found
+    return np.maximum(answer, found) if more else np.minimum(answer, found)
 
 
 def _first_square(picture: Picture, held: NDArray[np.float64], alone: bool) -> _Square:
@@ -563,7 +646,10 @@ def _steps(
     Raises:
         InputError: in words, for prompts that cannot be answered.
     """
-    at = np.asarray(points, np.float64).reshape(-1, 2)
+    at = np.asarray(points, np.float64)
+    at = at if at.size else at.reshape(0, 2)
+    if at.shape[1:] != (2,):
+        raise InputError("A point in a slice needs two numbers: its row and its column.")
     given = np.ones(len(at), int) if labels is None else np.asarray(labels, int).reshape(-1)
     if len(given) != len(at):
         raise InputError(f"There are {len(at)} points but {len(given)} labels.")
