@@ -84,12 +84,17 @@ class _View(QtWidgets.QWidget):
         control, shift = (bool(modifiers & key) for key in (Qt.ControlModifier, Qt.ShiftModifier))
         interactor = self.interactor()
         interactor.SetEventInformationFlipY(int(position.x()), int(position.y()), control, shift, "\0", 0, None)
-        getattr(interactor, name)()
+        interactor.InvokeEvent(name)
         self.scheduleRender()
 
     def mousePressEvent(self, event):
         if event.button() in BUTTONS:
             self._hand(event, BUTTONS[event.button()] + "ButtonPressEvent")
+
+    def mouseDoubleClickEvent(self, event):
+        """As QVTKInteractorAdapter: the second press of two is a double click, and no press."""
+        if event.button() in BUTTONS:
+            self._hand(event, BUTTONS[event.button()] + "ButtonDoubleClickEvent")
 
     def mouseReleaseEvent(self, event):
         if event.button() in BUTTONS:

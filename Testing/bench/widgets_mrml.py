@@ -3,7 +3,7 @@
 import slicer
 import vtk
 
-from bench.pyside import QtCore, QtWidgets
+from bench.pyside import QtCore, QtGui, QtWidgets
 from bench.recording import records
 from bench.standins import field, signal, standin
 from bench.widgets_ctk_values import ctkDoubleSpinBox, ctkSliderWidget
@@ -464,8 +464,10 @@ class _Effect(QtCore.QObject):
 class qMRMLSegmentEditorWidget(qMRMLWidget):
     """Choices, effects by name and undo, over the logic that the true one has inside; its table is a list of names.
 
-    As in the true one: before an editor node is set, a segmentation is refused; another segmentation ends the effect;
-    an effect begins only where there is a segmentation; views are observed only on demand.
+    As in the true one: before an editor node is set, a segmentation is refused; another segmentation ends the effect,
+    and so does readOnly; the effect is the one that the editor node names, and begins only where there is a
+    segmentation; it gives the slice views its cursor, and none takes it away; views are observed on demand, or for an
+    effect.
     """
 
     segmentationNodeChanged = signal("vtkMRMLSegmentationNode*")
@@ -475,6 +477,8 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     def __init__(self, parent=None):
         super().__init__(parent)
         self._logic, self._effect, self._observed = slicer.vtkSlicerSegmentEditorLogic(), None, False
+        tags = self._tags = []
+        self.destroyed.connect(lambda *_: [observed.RemoveObserver(tag) for observed, tag in tags])
         self._order, self._buttons = (), QtWidgets.QWidget()
         self._names = QtWidgets.QListWidget()
         self._names.setMaximumHeight(70)
@@ -498,7 +502,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     show3DButtonVisible = field(bool, True)
     unorderedEffectsVisible = field(bool, True)
     effectColumnCount = field(int, 2)
-    readOnly = field(bool, False, None, lambda self, value: self._buttons.setEnabled(not value))
+    readOnly = field(bool, False, None, lambda self, value: self._lock(value))
     maximumNumberOfUndoStates = field(
         int, 10, None, lambda self, count: self._logic.SetMaximumNumberOfUndoStates(count)
     )
@@ -508,9 +512,33 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         self._logic.SetMRMLScene(scene)
         self.updateWidgetFromMRML()
 
+    def _lock(self, locked):
+        self._buttons.setEnabled(not locked)
+        if locked:
+            self.setActiveEffect(None)
+
     def setMRMLSegmentEditorNode(self, node):
+        while self._tags:
+            observed, tag = self._tags.pop()
+            observed.RemoveObserver(tag)
         self._logic.SetSegmentEditorNode(node)
+        if node is not None:
+            self._tags.append((node, node.AddObserver("ModifiedEvent", self._followEffect)))
         self.updateWidgetFromMRML()
+
+    def _followEffect(self, editor, event):
+        """What updateEffectsSectionFromMRML does: the views get the cursor within the node's own event."""
+        name = editor.GetActiveEffectName() or "" if editor.GetSegmentationNode() is not None else ""
+        if name == (self._effect.name if self._effect else "") or self.mrmlScene() is None:
+            return
+        self._effect = _Effect(name) if name else None
+        self.setupViewObservations() if name else self.removeViewObservations()
+        layout, cursor = (
+            slicer.app.layoutManager(),
+            QtGui.QCursor(QtCore.Qt.CrossCursor if name else QtCore.Qt.ArrowCursor),
+        )
+        for view in layout.sliceViewNames() if layout is not None else ():
+            layout.sliceWidget(view).sliceView().setViewCursor(cursor)
 
     def mrmlSegmentEditorNode(self):
         return self._logic.GetSegmentEditorNode()
@@ -568,9 +596,8 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
 
     def setActiveEffect(self, effect):
         editor = self.mrmlSegmentEditorNode()
-        self._effect = effect if editor is not None and editor.GetSegmentationNode() is not None else None
         if editor is not None:
-            editor.SetActiveEffectName(self._effect.name if self._effect else "")
+            editor.SetActiveEffectName(effect.name if effect else "")
 
     def setActiveEffectByName(self, name):
         self.setActiveEffect(_Effect(name) if name else None)

@@ -313,6 +313,31 @@ def test_the_cursor_has_the_color(pointing):
     assert pointing.view().cursor.pixmap().isNull()
 
 
+def test_two_quick_clicks_are_two_points(pointing):
+    pointing.arm()
+    view = pointing.look(4)
+    pointing.click((8, 6, 4), view)
+    pointing.move(view, (18, 12, 4))
+    for event in (QTest.mouseDClick, QTest.mouseRelease):  # all that Qt tells of the second click
+        event(view, Qt.LeftButton, Qt.NoModifier, pointing.at(view, (18, 12, 4)))
+    pointing.rest()
+    assert len(pointing.markers) == 2
+    assert np.array_equal(pointing.mask(), disk((8, 6, 4)) | disk((18, 12, 4)))
+
+
+def test_whoever_takes_the_mouse_keeps_its_cursor(pointing):
+    editor = slicer.qMRMLSegmentEditorWidget()  # the Segment Editor's own, which was there before
+    editor.setMRMLSegmentEditorNode(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentEditorNode"))
+    editor.setMRMLScene(slicer.mrmlScene)
+    pointing.arm()
+    pointing.click((8, 6, 4))
+    editor.setSegmentationNode(pointing.user.result)
+    editor.setActiveEffectByName("Paint")
+    assert pointing.logic.tool == "" and pointing.view().cursor.shape() == Qt.CrossCursor
+    pointing.arm()
+    assert editor.activeEffect() is None and not pointing.view().cursor.pixmap().isNull()
+
+
 def test_an_effect_of_the_segment_editor_takes_the_mouse(pointing):
     from module.label_blocks import openEditor
 

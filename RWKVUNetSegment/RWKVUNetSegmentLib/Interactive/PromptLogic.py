@@ -51,6 +51,8 @@ from RWKVUNetSegmentLib.Signal import Signal
 from RWKVUNetSegmentLib.Worker.VolumeOfWorker import VolumeOfWorker
 
 _QUIET_MILLISECONDS = 30
+_BEFORE_SLICER = 10.0
+"""Priority of observers; Slicer's widgets have 0."""
 _PAINTING = ("Paint", "Erase", "Draw", "Scissors", "Level tracing")
 """Effects of the Segment Editor with which people draw in a slice."""
 
@@ -871,7 +873,7 @@ class PromptLogic(VTKObservationMixin):
         self._watched = [*slicer.util.getNodesByClass("vtkMRMLSegmentEditorNode")]
         self._watched += [interaction] if interaction is not None else []
         for node in self._watched:
-            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onMouseTaken)
+            self._watchForMouse(node)
         self.addObserver(self._scene, self._scene.NodeAddedEvent, self._onNodeAdded)
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
@@ -879,7 +881,11 @@ class PromptLogic(VTKObservationMixin):
         """The Segment Editor is opened for the first time."""
         if node is not None and node.IsA("vtkMRMLSegmentEditorNode"):
             self._watched.append(node)
-            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onMouseTaken)
+            self._watchForMouse(node)
+
+    def _watchForMouse(self, node: Any) -> None:
+        """Before Slicer does: it gives the views the cursor of whoever takes the mouse, and ours must be gone then."""
+        self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onMouseTaken, priority=_BEFORE_SLICER)
 
     def _onMouseTaken(self, caller: Any, event: Any) -> None:
         if caller.IsA("vtkMRMLSegmentEditorNode"):

@@ -1,8 +1,8 @@
 """Mouse, keys and cursor in the slice views, while the user points: the left button points, the rest stays Slicer's.
 
 Keys come through a Qt event filter on the views, so that they reach nobody else while the tool is armed, and everybody
-else when it is not. The mouse comes through observers of the views' interactors, before Slicer's own (priority 0) and
-after the Segment Editor's effects (1000).
+else when it is not. The mouse comes through observers of the views' interactors, before those of Slicer's views
+(priority 0) and of the Segment Editor's effects (1).
 """
 
 import logging
@@ -17,7 +17,8 @@ from RWKVUNetSegmentLib.EventLoop import later
 from RWKVUNetSegmentLib.Interactive.PromptedSlice import Place
 
 _PRIORITY = 500.0
-_EVENTS = ("LeftButtonPressEvent", "MouseMoveEvent", "LeftButtonReleaseEvent")
+_EVENTS = ("LeftButtonPressEvent", "LeftButtonDoubleClickEvent", "MouseMoveEvent", "LeftButtonReleaseEvent")
+"""The second of two quick presses comes as a double click alone; Slicer's views would fill the window with the view."""
 _CURSOR = 33
 """Pixels of the cursor's picture, odd."""
 
@@ -91,7 +92,7 @@ class PromptTool:
         for name in manager.sliceViewNames() if manager is not None else ():
             view = manager.sliceWidget(name).sliceView()
             interactor = view.interactor()
-            handlers = (self._onPress, self._onMove, self._onRelease)
+            handlers = (self._onPress, self._onPress, self._onMove, self._onRelease)
             tags: dict[str, int] = {}
             for event, handler in zip(_EVENTS, handlers, strict=True):
                 tags[event] = interactor.AddObserver(event, self._guarded(handler, view, tags), _PRIORITY)
