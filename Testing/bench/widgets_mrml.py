@@ -134,8 +134,11 @@ class qMRMLNodeComboBox(_NodeWidget):
     currentNodeID = QtCore.Property(str, lambda self: self._current, lambda self, v: self.setCurrentNodeID(v))
 
     def setMRMLScene(self, scene):
-        first = self._scene is None and scene is not None
+        before = self._scene
+        first = before is None and scene is not None
         super().setMRMLScene(scene)
+        if scene is not None and scene is not before:
+            self._sceneTags.append((scene, scene.AddObserver(scene.NodeAboutToBeRemovedEvent, self._onNodeGoes, -10.0)))
         self._combo.setEnabled(scene is not None)
         if first and not self._current and not self.noneEnabled and self._shown:
             self.setCurrentNodeID(self._shown[0])
@@ -172,6 +175,8 @@ class qMRMLNodeComboBox(_NodeWidget):
         nodes = [self._scene.GetNthNode(i) for i in range(self._scene.GetNumberOfNodes())]
         nodes = [node for node in nodes if self._offers(node)]
         self._watch(nodes)
+        for identifier in [i for i in self._shown if i and self._nodeByID(i) and self._nodeByID(i) not in nodes]:
+            self._rowGoes(identifier)  # hidden since
         before, self._shown = set(self._shown), ([""] if self.noneEnabled else []) + [node.GetID() for node in nodes]
         self._combo.clear()
         for identifier in self._shown:
@@ -190,6 +195,22 @@ class qMRMLNodeComboBox(_NodeWidget):
         for node in nodes:
             if node.GetID() not in before and before:
                 self.nodeAdded.emit(node)
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _onNodeGoes(self, scene, event, node):
+        if node is not None and node.GetID() in self._shown and not scene.IsClosing():
+            self._rowGoes(node.GetID())
+
+    def _rowGoes(self, identifier):
+        """As the true one's QComboBox: where the chosen row goes, the next node is chosen, or else the last."""
+        self.nodeAboutToBeRemoved.emit(self._nodeByID(identifier))
+        row = self._shown.index(identifier)
+        self._shown.remove(identifier)
+        wasBlocked = self._combo.blockSignals(True)
+        self._combo.removeItem(row)
+        self._combo.blockSignals(wasBlocked)
+        if identifier == self._current:
+            self._setCurrent(self._shown[min(row, len(self._shown) - 1)] if self._shown else "")
 
     def _typeLabel(self):
         kind = self.nodeTypes[0] if self.nodeTypes else ""
@@ -222,10 +243,8 @@ class qMRMLNodeComboBox(_NodeWidget):
         return node
 
     def removeCurrentNode(self):
-        node = self.currentNode()
-        if node:
-            self.nodeAboutToBeRemoved.emit(node)
-            self._scene.RemoveNode(node)
+        if self.currentNode():
+            self._scene.RemoveNode(self.currentNode())
 
     def currentNode(self):
         return self._nodeByID(self._current)

@@ -115,6 +115,19 @@ def test_node_combo_box_follows_the_scene(combo):
     assert seen == [first, None]
 
 
+def test_node_combo_box_goes_on_to_the_next_node_where_the_chosen_one_goes(combo):
+    """As QComboBox under qMRMLNodeComboBox; a node that is hidden goes, too."""
+    nodes = [volume(name) for name in "abc"]
+    goes, seen = [], []
+    combo.connect("nodeAboutToBeRemoved(vtkMRMLNode*)", goes.append)
+    combo.setCurrentNode(nodes[1])
+    combo.connect("currentNodeChanged(vtkMRMLNode*)", seen.append)
+    slicer.mrmlScene.RemoveNode(nodes[1])
+    assert (goes, seen) == ([nodes[1]], [nodes[2]])
+    nodes[2].SetHideFromEditors(True)
+    assert seen[1:] == [nodes[0]] and combo.currentNode() is nodes[0]
+
+
 def test_node_combo_box_takes_the_first_node_when_it_gets_the_scene():
     node, combo = volume(), slicer.qMRMLNodeComboBox()
     combo.nodeTypes = ["vtkMRMLScalarVolumeNode"]

@@ -235,3 +235,19 @@ def test_after_undo_the_label_says_so(user):
     user.segment()
     user.opened.widget.ui.undoButton.click()
     assert user.opened.widget.ui.statusLabel.text == "The last change was undone."
+
+
+def test_nothing_is_chosen_in_place_of_what_was_deleted(user):
+    """Slicer's selectors go on to the next node: the result would be written into another scan's segmentation."""
+    user.segment()
+    ui, writer = user.opened.widget.ui, user.logic.segmentation.writer
+    others = [writer.newNode(user.volume, name) for name in ("before", "after")]
+    user.state.outputSegmentation = others[0]
+    bench.process_events()
+    slicer.mrmlScene.RemoveNode(others[0])
+    bench.process_events()
+    assert user.state.outputSegmentation is None and ui.segmentationSelector.currentNode() is None
+    add_volume_alone("another")
+    slicer.mrmlScene.RemoveNode(user.volume)
+    bench.process_events()
+    assert user.state.inputVolume is None and "Choose a volume" in ui.statusLabel.text

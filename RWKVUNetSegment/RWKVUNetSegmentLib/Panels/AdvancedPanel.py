@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 from rwkv_core.errors import InputError, RWKVUNetError
 from rwkv_core.vocabulary import Offer
 from rwkv_core.worker.protocol import DevicesResult
-from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
+from RWKVUNetSegmentLib.Panels.Panel import Panel, chooseNothingForRemoved, showErrors
 from RWKVUNetSegmentLib.Panels.ParameterNode import Region
 from RWKVUNetSegmentLib.Scene.InputVolume import isValid
 from RWKVUNetSegmentLib.Scene.RegionOfInterest import currentSlice
@@ -27,6 +27,7 @@ class AdvancedPanel(Panel):
         ui.deviceComboBox.connect("currentIndexChanged(int)", self.onDeviceChanged)
         ui.engineComboBox.connect("currentIndexChanged(int)", self.onEngineChanged)
         ui.advancedCollapsibleButton.connect("contentsCollapsed(bool)", self.onCollapsed)
+        chooseNothingForRemoved(ui.roiSelector)
         ui.startHereButton.connect("clicked()", self.onStartHere)
         ui.endHereButton.connect("clicked()", self.onEndHere)
         ui.openLogButton.connect("clicked()", self.onOpenLog)

@@ -5,7 +5,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
+from RWKVUNetSegmentLib.Panels.Panel import Panel, chooseNothingForRemoved, showErrors
 from RWKVUNetSegmentLib.Scene.InputVolume import copyOfFrame, isFrame
 from RWKVUNetSegmentLib.Scene.SampleData import loadSample
 
@@ -18,6 +18,8 @@ class InputsPanel(Panel):
         self.ui.sampleButton.connect("clicked()", self.onSample)
         self.ui.frameButton.connect("clicked()", self.onFrame)
         self.ui.volumeSelector.connect("nodeActivated(vtkMRMLNode*)", self.onVolumeChosen)
+        for selector in (self.ui.volumeSelector, self.ui.segmentationSelector):
+            chooseNothingForRemoved(selector)
 
     def onSample(self) -> None:
         with showErrors(_("The sample scan could not be loaded."), waitCursor=True):

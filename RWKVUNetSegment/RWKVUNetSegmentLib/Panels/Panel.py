@@ -146,6 +146,19 @@ class Panel:
         return True
 
 
+def chooseNothingForRemoved(selector: Any) -> None:
+    """Let a qMRMLNodeComboBox show that nothing is chosen when its node is removed: by itself it would choose the next.
+
+    That one belongs to another scan, and what was meant for the removed node would be written into it.
+    """
+
+    def onNodeGoes(node: Any) -> None:
+        if node is selector.currentNode():
+            selector.setCurrentNode(None)
+
+    selector.connect("nodeAboutToBeRemoved(vtkMRMLNode*)", onNodeGoes)
+
+
 def showTable(table: Any) -> None:
     """Show a table node, in a layout that has a table.
 
