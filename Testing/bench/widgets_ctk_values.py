@@ -1,5 +1,7 @@
 """Stand-ins for the CTK widgets that hold a number, two numbers or a path."""
 
+import re
+
 from bench.pyside import QtCore, QtGui, QtWidgets
 from bench.standins import field, signal, standin
 
@@ -252,8 +254,15 @@ class ctkPathLineEdit(QtWidgets.QWidget):
         button.clicked.connect(self.browse)
 
     def _edited(self, path):
-        """ctkPathLineEdit::updateHasValidInput: an empty text is not valid, and is not told as a change of the path."""
-        before, self._valid = self._valid, bool(path)
+        """ctkPathLineEdit::updateHasValidInput: what is not valid is not told as a change of the path.
+
+        Of the name filters, only the endings count (ctk::nameFiltersToRegularExpression): a folder is not valid then,
+        nor a file that is named in full.
+        """
+        wildcards = " ".join(each.partition("(")[2].rstrip(")") for each in self.nameFilters).split()
+        endings = [found[1] for each in wildcards if (found := re.search(r"\*\.(\w+)", each))]
+        pattern = "|".join(rf".*\.{ending}?" for ending in endings) or ".+"
+        before, self._valid = self._valid, re.fullmatch(pattern, path) is not None
         if self._valid:
             self.currentPathChanged.emit(path)
         if self._valid != before:

@@ -59,13 +59,13 @@ class MoreModelsDialog:
         self.ui = ui = slicer.util.childWidgetVariables(self.dialog)
         ui.sourcesLabel.text = self._sources()
         ui.filePath.filters = ctk.ctkPathLineEdit.Files
-        ui.filePath.nameFilters = (_("Models") + " (*.pth *.pt *.safetensors config.json)",)
+        ui.filePath.nameFilters = (_("Models") + " (*.pth *.pt *.safetensors *.json)",)
+        self._path = ui.filePath.comboBox().lineEdit()  # the ctkPathLineEdit tells of no folder where files are wanted
         self._candidates = [model for model in models if model.state == "not published" and model.kind != "prompt"]
         ui.contentsComboBox.addItem(_("Choose what it is"), "")
         for model in self._candidates:
             ui.contentsComboBox.addItem(model.title, model.id)
-        ui.filePath.connect("currentPathChanged(QString)", self._onPath)
-        ui.filePath.connect("validInputChanged(bool)", self._show)
+        self._path.connect("textChanged(QString)", self._onPath)
         for text, modality in ((_("CT"), "CT"), (_("MR"), "MR"), (_("Any"), "any")):
             ui.modalityComboBox.addItem(text, modality)
         ui.contentsComboBox.connect("currentIndexChanged(int)", self._onContents)
