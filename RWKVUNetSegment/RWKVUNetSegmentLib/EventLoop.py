@@ -195,4 +195,4 @@ class Waiter:
             code = loop.exec()
             self._loops.remove(loop)
             if code < 0 and not self._finished:
-                raise RuntimeError(_("Slicer is being closed: the work was given up."))
+                raise RuntimeError(_("Slicer is closing: the work was stopped."))

@@ -21,14 +21,18 @@ def _arguments(given):
         metavar="FOLDER",
         help="draw the pictures of the documentation into this folder, and end; segments the sample: a minute or two",
     )
+    volume.add_argument(
+        "--states", type=Path, metavar="FOLDER", help="draw the panel in all its states: light, dark, 100 %%, 200 %%"
+    )
+    parser.add_argument("--look", help=argparse.SUPPRESS)  # one of the looks, in a process of its own
     parser.add_argument("--screenshot", type=Path, metavar="PNG", help="write a picture of the window, and end")
     parser.add_argument("--size", type=int, nargs=2, default=(1400, 900), metavar=("WIDTH", "HEIGHT"))
     arguments = parser.parse_args(given)
     if arguments.volume is not None and not arguments.volume.is_file():
         parser.error(f"no such file: {arguments.volume}")
-    arguments.interactive = arguments.screenshot is None and arguments.pictures is None
+    arguments.interactive = arguments.screenshot is None and arguments.pictures is None and arguments.states is None
     if arguments.interactive and os.environ["QT_QPA_PLATFORM"] == "offscreen":
-        parser.error("there is no display to open a window on; --screenshot and --pictures need none")
+        parser.error("there is no display to open a window on; --screenshot, --pictures and --states need none")
     return arguments
 
 
@@ -36,10 +40,14 @@ def main(given=None):
     """Runs the command; the exit code is 1 where an exception, a failed connection or the like was recorded."""
     arguments = _arguments(given)
     app = bench.start()
-    from bench import pictures
+    from bench import pictures, states
 
     bench.dialogs.interactive = arguments.interactive
-    if arguments.pictures is not None:
+    if arguments.states is not None and arguments.look is None:
+        return states.drawAll(arguments.states)
+    if arguments.states is not None:
+        states.draw(arguments.states, arguments.look)
+    elif arguments.pictures is not None:
         pictures.draw(arguments.pictures)
     else:
         _open(app, arguments)

@@ -34,7 +34,7 @@ def test_waiting_ends_when_slicer_quits():
 
     later(wait)
     application.exec()
-    assert said == ["Slicer is being closed: the work was given up."]
+    assert said == ["Slicer is closing: the work was stopped."]
 
 
 def test_process_ends_when_slicer_quits(user):

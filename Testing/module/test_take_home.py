@@ -19,7 +19,7 @@ VOXEL = np.prod(SPACING) / 1000
 def rows(ui):
     tree = ui.volumesTree
     items = [tree.topLevelItem(index) for index in range(tree.topLevelItemCount)]
-    return [tuple(item.text(column) for column in range(3)) for item in items]
+    return [tuple(item.text(column).strip() for column in range(3)) for item in items]
 
 
 @pytest.fixture(autouse=True)

@@ -133,7 +133,7 @@ def test_the_classes_of_a_folder_are_found_out(panel, ui, tmp_path):
     nnunet(tmp_path / "data", cases=1, names=("Ball", "Box"))
     ui.trainingFolderPath.currentPath = str(tmp_path / "data")
     bench.process_events()
-    assert "being looked at" in reason(ui)
+    assert "Reading the data set" in reason(ui)
     waitUntil(lambda: ui.trainingClassesList.count == 2)
     assert ui.trainingClassesList.item(1).text() == "Box"
     (tmp_path / "nothing").mkdir()

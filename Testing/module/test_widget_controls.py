@@ -75,7 +75,7 @@ class Controls:
         assert state.thenModels == '["mine"]'
 
     def overlapComboBox(self, opened, ui, state, volume):
-        choose(ui.overlapComboBox, "Overlaps: keep both")
+        choose(ui.overlapComboBox, "Where they overlap: both")
         assert state.overlap.value == "both"
 
     def downloadButton(self, opened, ui, state, volume):

@@ -12,6 +12,7 @@ import qt
 import bench
 from bench import pictures
 from bench.scripted_module import PSEUDO
+from bench.visible_texts import texts
 from module import logic_stand_ins as stand_ins
 from module.panel import MODULE, add_result, add_volume
 
@@ -31,25 +32,13 @@ RIDDLES = (
     "Runs in:",
     "What computes",
     "takes no clicks",
+    "no batch yet",
+    "this volume is none",
+    "has to say, whole",
+    "what the network makes of it",
 )
 SHOWN = {"text", "toolTip", "title", "windowTitle", "format", "placeholderText"}
 """Properties of widgets that people read."""
-
-
-def texts(path):
-    """(line, text) of what is translated in a file."""
-    if path.suffix == ".ui":
-        strings = ElementTree.parse(path).iter("string")
-        return [(0, one.text) for one in strings if one.text and one.get("notr") != "true"]
-    found = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if (
-            isinstance(node, ast.Call)
-            and getattr(node.func, "id", "") == "_"
-            and isinstance(node.args[0], ast.Constant)
-        ):
-            found.append((node.lineno, node.args[0].value))
-    return found
 
 
 @pytest.mark.parametrize("path", [*FILES, *UI_FILES], ids=lambda path: path.name)

@@ -57,7 +57,7 @@ class BatchPanel(Panel):
         if not node.batchOutputFolder:
             return False, _("Choose a folder for the results.")
         if thenModelsOf(node) and node.overlap is OverlapRule.BOTH:
-            return False, _("Files hold one label per voxel: choose which of the models keeps overlaps.")
+            return False, _("Files hold one label per voxel. Choose which model has the places where two overlap.")
         return self.canUse(optionsOf(node))
 
     def updateFromState(self) -> None:
@@ -70,7 +70,7 @@ class BatchPanel(Panel):
         for path in (ui.batchInputPath, ui.batchOutputPath, ui.batchSourceComboBox, ui.batchVolumesList):
             self.allow(path, not self.running, _("Wait until the batch is done."))
         table = self.result.table if self.result else None
-        self.allow(ui.showTableButton, bool(table and table.GetScene()), _("There is no batch yet."))
+        self.allow(ui.showTableButton, bool(table and table.GetScene()), _("No batch was run yet."))
         ui.batchStatusLabel.visible = bool(ui.batchStatusLabel.text)
         if node:
             self._input.show(node.batchInputFolder)

@@ -29,9 +29,11 @@ class FurtherModels(Panel):
             names = names[: _LONGEST - 1].rstrip(" ,") + "…"
         ui.thenButton.text = _("Then: {models}").format(models=names) if chosen else _("Then: no other model")
         possible = bool(chosen or self._offered())
-        self.allow(ui.thenButton, possible and not self._running(), self._reason(possible))
+        why = _("Wait until the segmentation is done.")
+        ui.thenButton.visible = possible  # with a single model, there is nothing to choose
+        self.allow(ui.thenButton, not self._running(), why)
         ui.overlapComboBox.visible = bool(chosen)
-        self.allow(ui.overlapComboBox, not self._running(), self._reason(True))
+        self.allow(ui.overlapComboBox, not self._running(), why)
 
     def _offered(self) -> list[Any]:
         """Models that can follow: they segment, are here, and are not the first one."""
@@ -45,11 +47,6 @@ class FurtherModels(Panel):
 
     def _running(self) -> bool:
         return bool(self.logic.segmentation.running)
-
-    def _reason(self, possible: bool) -> str:
-        if not possible:
-            return _("There is no other model on this computer that segments.")
-        return _("Wait until the segmentation is done.")
 
     def _fill(self) -> None:
         self._menu.clear()

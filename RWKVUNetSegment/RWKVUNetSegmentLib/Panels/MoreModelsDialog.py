@@ -77,6 +77,7 @@ class MoreModelsDialog:
             line.connect("textChanged(QString)", self._show)
         ui.addButton.connect("clicked()", self.dialog.accept)
         ui.closeButton.connect("clicked()", self.dialog.reject)
+        self._fill(None)
         self._show()
 
     def ask(self) -> ModelSource | None:

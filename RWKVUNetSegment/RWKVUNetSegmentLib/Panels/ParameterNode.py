@@ -68,9 +68,9 @@ class OverlapRule(enum.Enum):
 
     def label(self) -> str:
         return {
-            OverlapRule.LATER: _("Overlaps: the later stays"),
-            OverlapRule.EARLIER: _("Overlaps: the earlier stays"),
-            OverlapRule.BOTH: _("Overlaps: keep both"),
+            OverlapRule.LATER: _("Where they overlap: the later model"),
+            OverlapRule.EARLIER: _("Where they overlap: the earlier model"),
+            OverlapRule.BOTH: _("Where they overlap: both"),
         }[self]
 
 

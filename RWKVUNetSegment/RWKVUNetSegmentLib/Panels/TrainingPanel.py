@@ -244,7 +244,7 @@ class TrainingPanel(Panel):
         if folder in self._problemOf:
             return False, self._problemOf[folder]
         if self._asking is not None:
-            return False, _("The data set is being looked at.")
+            return False, _("Reading the data set…")
         return self.logic.training.canStart(self._request())
 
     def updateFromState(self) -> None:

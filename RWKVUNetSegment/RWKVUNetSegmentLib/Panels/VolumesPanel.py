@@ -113,9 +113,8 @@ class VolumesPanel(Panel):
             item.setText(0, row.name)
             item.setToolTip(0, row.name)
             item.setData(0, qt.Qt.UserRole, row.value)
-            item.setData(1, qt.Qt.DisplayRole, round(row.volume_ml, 2))  # as a number, so that 9 comes before 10
-            if row.confidence is not None:
-                item.setData(2, qt.Qt.DisplayRole, round(row.confidence, 2))
+            item.setText(1, f"{row.volume_ml:8.2f}")  # filled up from the left, so that 9 comes before 10 when sorted
+            item.setText(2, "" if row.confidence is None else f"{row.confidence:.2f}")
             for column in (1, 2):
                 item.setTextAlignment(column, qt.Qt.AlignRight | qt.Qt.AlignVCenter)
             tree.addTopLevelItem(item)

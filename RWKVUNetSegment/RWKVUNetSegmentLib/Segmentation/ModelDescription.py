@@ -59,7 +59,6 @@ def description(model: ModelEntry, time: str = "") -> str:
         state = model.origin[0].upper() + model.origin[1:]
     size = sizeInWords(model.size)
     rows = (
-        (_("Structures"), classes),
         (_("Scans"), escape(modalityInWords(model))),
         (_("State"), escape(f"{state}, {size}" if size else state)),
         (_("Size"), escape(variantInWords(model))),
@@ -69,7 +68,8 @@ def description(model: ModelEntry, time: str = "") -> str:
     table = "".join(
         f'<tr><td style="padding-right:6px"><b>{name}</b></td><td>{text}</td></tr>' for name, text in rows if text
     )
-    return f"<b>{escape(model.title)}</b><br>{escape(model.description)}<table>{table}</table>"
+    structures = f"<br><b>{_('Structures')}</b> {classes}" if classes else ""  # over all of the width
+    return f"<b>{escape(model.title)}</b><br>{escape(model.description)}{structures}<table>{table}</table>"
 
 
 def _structures(model: ModelEntry) -> Iterator[str]:

@@ -125,7 +125,7 @@ class ModelsLogic:
         if entry is None or not modality or entry.modality in ("any", modality):
             return ""
         if modality == InputVolume.OTHER:
-            return _("{title} was made for {expected}, and this volume is none.").format(
+            return _("{title} was made for {expected}, and this volume is something else.").format(
                 title=entry.title, expected=entry.modality
             )
         return _("{title} was made for {expected}, and this volume is {modality}.").format(
