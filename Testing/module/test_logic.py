@@ -281,6 +281,16 @@ def test_a_volume_goes_to_the_worker_once_until_it_is_modified(logic, model):
     assert len(uploaded()) == 1 and uploaded() != files
 
 
+def test_a_volume_has_its_present_name_although_it_is_not_handed_over_again(logic, model):
+    volume = volumeNode(name="wait for cancel")
+    run = start(logic, model, volume)
+    waitForSlices(run)
+    run.cancel()
+    run.wait()
+    volume.SetName("in a hurry")
+    assert logic.process(volume, model=model, **SMALL).state == RunState.COMPLETED
+
+
 def test_two_runs_in_a_row_do_not_take_each_others_volume(logic, model):
     runs = [start(logic, model, scan()) for _ in range(2)]
     for run in runs:

@@ -11,22 +11,22 @@ from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume
 from RWKVUNetSegmentLib.Signal import emit
 from RWKVUNetSegmentLib.Worker.WorkerClient import WorkerClient, WorkerState
 
-_Waiting = tuple[Callable[[VolumeFile], object], Callable[[RWKVUNetError], object]]
+_Waiting = tuple[Callable[[str], object], Callable[[RWKVUNetError], object]]
 
 
 class _Upload:
     """The voxels of one volume, on their way or there.
 
     Attributes:
-        key: of worker, node and voxels.
-        file: None while it is on its way.
+        key: of worker, node, voxels and where they lie.
+        file: its name; empty while it is on its way.
         waiting: for it.
         giveUp: ends it while it is on its way.
     """
 
     def __init__(self, key: Any):
         self.key = key
-        self.file: VolumeFile | None = None
+        self.file = ""
         self.waiting: list[_Waiting] = []
         self.giveUp: Callable[[], None] | None = None
 
@@ -62,10 +62,15 @@ class VolumeOfWorker:
         if upload is None:
             upload = self._begin(given)
             upload.key = (self._client.session, *key)  # the first upload starts the worker
-        elif upload.file is not None:
+        elif upload.file:
             ready = upload
             later(lambda: self._answer(ready))
-        waiting = (onReady, onError)
+
+        def onFile(name: str) -> None:  # the node may have another name by now
+            geometry = geometry_of(given.ijkToWorld)
+            onReady(VolumeFile(file=name, ijk_to_ras=geometry, name=given.name, modality=given.modality))
+
+        waiting: _Waiting = (onFile, onError)
         upload.waiting.append(waiting)
         self._last = upload
         self._drop()
@@ -74,7 +79,7 @@ class VolumeOfWorker:
         def giveUp() -> None:
             if waiting in asked.waiting:
                 asked.waiting.remove(waiting)
-                if asked.file is None and not asked.waiting:
+                if not asked.file and not asked.waiting:
                     self._remove(asked)
 
         return giveUp
@@ -89,7 +94,7 @@ class VolumeOfWorker:
             if self._last is upload:
                 self._last = None
             waiting, upload.waiting = upload.waiting, []
-            for _onReady, onError in waiting:
+            for _onFile, onError in waiting:
                 emit(onError, CancelledError())
         self._drop()
 
@@ -99,15 +104,14 @@ class VolumeOfWorker:
 
         def ready(name: str) -> None:
             upload.giveUp = None
-            geometry = geometry_of(given.ijkToWorld)
-            upload.file = VolumeFile(file=name, ijk_to_ras=geometry, name=given.name, modality=given.modality)
+            upload.file = name
             self._answer(upload)
 
         def fail(error: RWKVUNetError) -> None:
             upload.giveUp = None
             waiting, upload.waiting = upload.waiting, []
             self._remove(upload)
-            for _onReady, onError in waiting:
+            for _onFile, onError in waiting:
                 emit(onError, error)
 
         upload.giveUp = self._client.put(given.array, ready, fail)
@@ -115,14 +119,14 @@ class VolumeOfWorker:
 
     def _answer(self, upload: _Upload) -> None:
         waiting, upload.waiting = upload.waiting, []
-        for onReady, onError in waiting:
-            deliver(onReady, onError, upload.file)
+        for onFile, onError in waiting:
+            deliver(onFile, onError, upload.file)
         self._drop()
 
     def _drop(self) -> None:
         """Remove what is not the last, nor waited for, nor what a request may be about."""
         for upload in list(self._uploads):
-            isAskedAbout = upload.file is not None and self._client.state in (WorkerState.STARTING, WorkerState.BUSY)
+            isAskedAbout = upload.file and self._client.state in (WorkerState.STARTING, WorkerState.BUSY)
             if upload is not self._last and not upload.waiting and not isAskedAbout:
                 self._remove(upload)
 
@@ -133,6 +137,6 @@ class VolumeOfWorker:
             self._last = None
         if upload.giveUp is not None:
             upload.giveUp()
-        elif upload.file is not None and upload.key[0] is self._client.session:
-            self._client.discard(upload.file.file)
+        elif upload.file and upload.key[0] is self._client.session:
+            self._client.discard(upload.file)
         upload.giveUp = None
