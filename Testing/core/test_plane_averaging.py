@@ -82,7 +82,7 @@ def test_a_class_of_one_plane_is_not_asked_for_in_the_others():
 )
 def test_one_plane_where_the_others_show_too_little_or_the_memory_is_short(spacing, region, request, monkeypatch):
     if "memory" in request.node.callspec.id:
-        monkeypatch.setattr("rwkv_core.inference.slice_planes._MOST_AVERAGED", 1_000_000)
+        monkeypatch.setattr("rwkv_core.inference.plane_averaging._MOST_AVERAGED", 1_000_000)
     voxels, _ = block()
     volume = Volume(voxels, np.diag([*spacing, 1.0]))
     result = Segmenter(with_network(averaging(), BandNetwork()), "cpu", engine="torch").segment(volume, region)

@@ -1,9 +1,11 @@
-"""Several answers for one volume, averaged: axial, coronal and sagittal slices see different things.
+"""In which planes a volume is cut into slices, and several answers for one volume, averaged.
 
-Where a structure lies is first looked up in a few slices of one plane. Only the box around what was found there goes
-through the network in every plane, which halves the work for a head, and bounds the memory for the probabilities.
+Axial, coronal and sagittal slices see different things. Where a structure lies is first looked up in a few slices of
+one plane. Only the box around what was found there goes through the network in every plane, which halves the work for a
+head, and bounds the memory for the probabilities.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,15 +13,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rwkv_core.errors import CancelledError
+from rwkv_core.bundle.config import Preprocessing, Spacing
+from rwkv_core.errors import CancelledError, InputError
 from rwkv_core.inference.confidence import Confidence
 from rwkv_core.inference.network_grid import NetworkGrid
 from rwkv_core.inference.preprocessing import running_argmax
 from rwkv_core.inference.sides import Sides
 from rwkv_core.inference.slice_pass import FULL, SlicePass
 from rwkv_core.models.architectures import STRIDE
-from rwkv_core.vocabulary import Box, box_around
-from rwkv_core.volume import SliceStack
+from rwkv_core.vocabulary import Box, box_around, size_in_words
+from rwkv_core.volume import SliceStack, choose_stack, fine_stacks
+
+_NARROWEST = 2
+"""Voxels; rows or columns fewer than this are no slice."""
+_FINE = 2.0
+"""Pixels of slices that are averaged, as multiples of the network's."""
+_LEAST_PIXELS = 32
+"""Rows and columns of slices that are averaged; thinner ones, as of a slab, show too little."""
+_MOST_AVERAGED = 1_500_000_000
+"""Bytes of probabilities that averaging may have to keep; a larger volume is segmented in one plane."""
 
 _LOOK_EVERY = 8.0
 """mm between the slices that are looked at first."""
@@ -29,6 +41,36 @@ _MARGIN, _LEAST_MARGIN = 10.0, 5.0
 """mm around what was found there; fewer where this makes the network's input smaller."""
 _COUNTED = 2
 """Every such slice of the network's grid counts for the confidence."""
+
+
+def stacks_of(
+    config: Preprocessing,
+    channels: int,
+    ijk_to_ras: NDArray[np.float64],
+    shape: tuple[int, ...],
+    average: bool | None = None,
+) -> list[SliceStack]:
+    """Choose the slices of a volume, as `Segmenter.stacks`: several orders of them where they are to be averaged.
+
+    Args:
+        channels: of the model, background included.
+
+    Raises:
+        InputError: when there is no slice.
+    """
+    best = choose_stack(ijk_to_ras, shape, config.orientations)
+    if min(best.shape[1:]) < _NARROWEST:
+        raise InputError(
+            f"{size_in_words(shape)} voxels hold no slice for this model: its slices ({best.code}) would be "
+            f"{best.shape[1]} x {best.shape[2]} voxels.",
+            hint="Choose a larger volume or region, or a model for another slice direction.",
+        )
+    kept = math.prod(shape) * channels * np.float16().nbytes
+    wanted = config.average if average is None else average
+    if not wanted or not isinstance(config.resampling, Spacing) or kept > _MOST_AVERAGED:
+        return [best]
+    fine = fine_stacks(ijk_to_ras, shape, config.orientations, _FINE * config.resampling.pixel, _LEAST_PIXELS)
+    return [best, *(stack for stack in fine if stack != best)] if best in fine else [best]
 
 
 def shares_of(judged: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

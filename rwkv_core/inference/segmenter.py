@@ -20,11 +20,10 @@ from rwkv_core.inference.block_pass import CONTEXT, BlockPass
 from rwkv_core.inference.confidence import Confidence, low_confidence, structure_volumes, too_little
 from rwkv_core.inference.intensity import IntensityScale, fit_intensity
 from rwkv_core.inference.network_grid import NetworkGrid
-from rwkv_core.inference.plane_averaging import Averaging
+from rwkv_core.inference.plane_averaging import Averaging, stacks_of
 from rwkv_core.inference.preprocessing import make_resampler
 from rwkv_core.inference.sides import Sides
 from rwkv_core.inference.slice_pass import Clock, SlicePass, both
-from rwkv_core.inference.slice_planes import stacks_of
 from rwkv_core.postprocess.cleaning import Cleaning, count_labels, volumes_ml
 from rwkv_core.vocabulary import Box, Region, SegmentClass, SegmentOptions, StructureVolume
 from rwkv_core.volume import SliceStack, Volume, choose_stack
