@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import qt
 import slicer
 import vtk
@@ -13,7 +14,7 @@ import vtk
 from bench import event_loop, views, window
 from bench.cut_text import cutTexts
 from bench.modules import OpenedModule
-from bench.pyside import QtGui
+from bench.pyside import QtCore, QtGui
 
 ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "RWKVUNetSegment" / "RWKVUNetSegment.py"
@@ -163,8 +164,45 @@ EYE = (-36.0, 60.0, -38.0)
 """A structure of the sample that the shipped model for the brain does not know, mm."""
 
 
+def animation(frames, path):
+    """Writes an endless GIF of (QImage, seconds, caption), smaller; captions stand below."""
+    from PIL import Image
+
+    pictures = []
+    for image, _, caption in frames:
+        width, height = image.width() * 3 // 4, image.height() * 3 // 4
+        picture = QtGui.QImage(width, height + 28, QtGui.QImage.Format.Format_RGB888)
+        picture.fill(QtGui.QColor("black"))
+        painter = QtGui.QPainter(picture)
+        painter.setRenderHint(QtGui.QPainter.RenderHint.SmoothPixmapTransform)
+        painter.drawImage(QtCore.QRect(0, 0, width, height), image)
+        painter.setPen(QtGui.QColor("white"))
+        painter.drawText(10, height + 20, caption)
+        painter.end()
+        row = picture.bytesPerLine()
+        pixels = np.frombuffer(picture.constBits(), np.uint8).reshape(-1, row)[:, : 3 * width]
+        pictures.append(Image.fromarray(np.ascontiguousarray(pixels.reshape(height + 28, width, 3))))
+    palette = pictures[-1].quantize(96)
+    first, *others = (picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures)
+    times = [round(1000 * seconds) for _, seconds, _ in frames]
+    first.save(path, save_all=True, append_images=others, duration=times, loop=0, optimize=True)
+
+
+def withPointer(image, row, column):
+    """A copy with an arrow of the mouse whose tip is there."""
+    copy = image.copy()
+    painter = QtGui.QPainter(copy)
+    painter.setRenderHint(QtGui.QPainter.RenderHint.Antialiasing)
+    arrow = [(0, 0), (0, 24), (6, 19), (10, 28), (14, 26), (10, 17), (18, 17)]
+    painter.setPen(QtGui.QColor("black"))
+    painter.setBrush(QtGui.QColor("white"))
+    painter.drawPolygon([QtCore.QPoint(column + x, row + y) for x, y in arrow])
+    painter.end()
+    return copy
+
+
 def pointing(folder):
-    """point-slices.png: one click into the sample's eye, and where it was followed to; panel-point.png: the box."""
+    """point-slices.png, point.gif: one click into the sample's eye, and where it was followed to; panel-point.png."""
     slicer.mrmlScene.Clear()
     opened = OpenedModule(MODULE)
     opened.enter()
@@ -192,9 +230,13 @@ def pointing(folder):
     ui.structureNameLineEdit.text = "Left eye"
     ui.structureNameLineEdit.editingFinished.emit()
     ui.pointButton.click()
+    before = look()
+    x, y = (np.linalg.inv(slicer.util.arrayFromVTKMatrix(node.GetXYToRAS())) @ [*EYE, 1.0])[:2]
     logic.point(EYE, node)
     rest()
     clicked = look()
+    frames = [(before, 1.0, "Point"), (withPointer(before, 420 - round(y), round(x)), 1.0, "Click into the structure"),
+              (clicked, 1.8, "The answer is in the segment")]  # fmt: skip
     box = ui.promptHintLabel.parentWidget()
     panel._section.collapsed = box.collapsed = False
     panelPicture(opened.panel, folder / "panel-point.png")  # all of it, so that the box has its place
@@ -210,6 +252,12 @@ def pointing(folder):
     painter.drawImage(0, 0, clicked)
     painter.drawImage(430, 0, look())
     painter.end()
+    end = node.GetSliceOffset()
+    for offset in np.arange(end, 2 * EYE[2] - end, 2.0 if end < EYE[2] else -2.0):  # through the eye
+        node.SetSliceOffset(offset)
+        event_loop.process_events()
+        frames.append((look(), 0.25, "Propagate, up and down"))
+    animation(frames, folder / "point.gif")
     views.save(together, folder / "point-slices.png")
     opened.close()
     event_loop.process_events()

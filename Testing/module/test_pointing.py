@@ -550,6 +550,12 @@ def test_the_console(pointing):
         user.logic.prompt(user.volume, points=[(800.0, 9.0, 16.0)])
     with pytest.raises(InputError, match="No point says what belongs"):
         user.logic.prompt(user.volume, negative=[(8.0, 9.0, 16.0)])
+    with pytest.raises(RuntimeError, match="both"):
+        user.logic.prompt(user.volume, points=[(8.0, 9.0, 16.0)], negative=[(8.0, 9.0, 16.0)], segment="Twice")
+    after = user.logic.prompt(
+        user.volume, points=[(8.0, 9.0, 16.0)], segment="Twice"
+    )  # nothing stays of the call before
+    assert np.array_equal(pointing.mask("Twice", after), disk((8, 6, 4)))
     pointing.rest()
     pointing.arm()  # the panel goes on with its own choice
     assert pointing.logic.node is None and pointing.logic.volume is user.volume

@@ -143,7 +143,7 @@ def test_a_scan_of_one_slice(pointing):
     pointing.arm()
     pointing.click((8, 7, 0))
     assert np.array_equal(pointing.mask(), disk((8, 7, 0), shape=pointing.shape))
-    with pytest.raises(InputError, match="There is no slice to go to"):
+    with pytest.raises(InputError, match=r"There is no slice to go to\.$"):
         pointing.logic.propagate()
     assert not pointing.logic.propagating and pointing.user.logic.segmentation.canStart()[0]
 

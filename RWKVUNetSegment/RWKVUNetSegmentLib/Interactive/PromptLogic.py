@@ -524,11 +524,17 @@ class PromptLogic(VTKObservationMixin):
     ) -> Any:
         """What the console asked for; the panel goes on with its own choice afterwards."""
         self.follow(where.volume, segmentation)
+        self._queue.clear()
+        self._finish()  # what was pointed at by hand is accepted
         found = {name: one for one, name in self.structures}
         self.segmentID = found.get(segment, "") if segment else ""
         self._newName = segment
         self._addAt(where, prompts)
-        self.wait()
+        try:
+            self.wait()
+        except RuntimeError:
+            self._leave()  # or the next call would repeat it
+            raise
         if self._pointed.answer is None or not self._pointed.answer.any():
             self.clear()
             self._finish()

@@ -184,9 +184,10 @@ def limitsOf(
             first = one.index
         else:
             last = one.index
-    accepted = [other.index for other in given if other.axis == one.axis]
+    accepted = [other.index for other in given if other.axis == one.axis and other != one]
     first = max([first, *(index + 1 for index in accepted if index < one.index)])
     last = min([last, *(index - 1 for index in accepted if index > one.index)])
     if first == last:
-        raise InputError(_("There is no slice to go to."), hint=_("The next slice was accepted already."))
+        hint = _("The next slice was accepted already.") if accepted else ""
+        raise InputError(_("There is no slice to go to."), hint=hint)
     return first, last
