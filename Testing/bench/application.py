@@ -106,7 +106,7 @@ class qSlicerApplication(QtWidgets.QApplication):
     os = {"linux": "linux", "darwin": "macosx", "win32": "win"}.get(sys.platform, sys.platform)
     isInstalled = True
     documentationBaseUrl = "https://slicer.readthedocs.io/en/5.12/"
-    slicerHome = temporaryPath = cachePath = extensionsInstallPath = slicerSharePath = ""
+    slicerHome = temporaryPath = cachePath = extensionsInstallPath = slicerSharePath = defaultScenePath = ""
 
     def __init__(self):
         super().__init__(["Slicer"])
@@ -118,8 +118,8 @@ class qSlicerApplication(QtWidgets.QApplication):
         cls = type(self)
         cls.slicerHome, cls.slicerSharePath = str(home), str(home / SHARE)
         cls.temporaryPath, cls.cachePath = str(home / "temporary"), str(home / "cache")
-        cls.extensionsInstallPath = str(home / "extensions")
-        for folder in (cls.temporaryPath, cls.cachePath, cls.extensionsInstallPath):
+        cls.extensionsInstallPath, cls.defaultScenePath = str(home / "extensions"), str(home / "Documents")
+        for folder in (cls.temporaryPath, cls.cachePath, cls.extensionsInstallPath, cls.defaultScenePath):
             Path(folder).mkdir(parents=True)
         self._scene, self._logic, self._remote = _scene(home)
         self._io, self._moduleManager = io_manager.qSlicerCoreIOManager(), qSlicerModuleManager()

@@ -1,5 +1,7 @@
 """Stand-ins for the qMRML and qSlicer widgets, driven by the real scene (their members are Slicer's own)."""
 
+from pathlib import Path
+
 import slicer
 import vtk
 
@@ -420,7 +422,7 @@ class qMRMLSegmentationFileExportWidget(qMRMLWidget):
 
     def __init__(self, parent=None):
         super().__init__(parent)
-        self._segmentation, self._folder = None, QtCore.QDir.currentPath()
+        self._segmentation, self._folder = None, slicer.app.slicerHome
         self._format, button = QtWidgets.QComboBox(), QtWidgets.QPushButton("Export")
         self._format.addItems(["STL", "OBJ", "NRRD", "NIFTI"])
         column = QtWidgets.QVBoxLayout(self)
@@ -440,7 +442,8 @@ class qMRMLSegmentationFileExportWidget(qMRMLWidget):
 
     def updateWidgetFromSettings(self):
         settings = QtCore.QSettings()
-        self._folder = settings.value(f"{self.settingsKey}/DestinationFolder") or self._folder
+        folder = settings.value(f"{self.settingsKey}/DestinationFolder") or "."  # below Slicer's own, if not absolute
+        self._folder = str(Path(slicer.app.slicerHome) / folder)
         self._format.setCurrentText(settings.value(f"{self.settingsKey}/FileFormat") or "STL")
 
     def exportToFiles(self):

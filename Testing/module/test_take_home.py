@@ -1,5 +1,7 @@
 """What a user takes home of a result: volumes with the model's confidence, tables, files, surfaces."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import qt
@@ -175,6 +177,7 @@ def test_structures_are_exported_to_files(ui, user, tmp_path, kind, files):
         parts = slicer.util.childWidgetVariables(dialog)
         widget = parts.fileExportWidget
         assert widget.segmentationNode() is user.result
+        assert Path(widget._folder) == Path(slicer.app.defaultScenePath), "and not Slicer's own folder"
         assert not parts.dicomButton.enabled and "DICOM database" in parts.dicomLabel.text
         widget._folder, widget._format.currentText = str(tmp_path), kind
         widget.exportToFiles()

@@ -78,7 +78,9 @@ class CorrectPanel(Panel):
             self._open(segmentation, volume)
         if self.editor is not None:
             self.editor.visible = usable
-            self.editor.readOnly = bool(self.logic.interactive.result.busy or self.logic.segmentation.running)
+            locked = bool(self.logic.interactive.result.busy or self.logic.segmentation.running)
+            if self.editor.readOnly != locked:  # it would fill its list of segments anew each time
+                self.editor.readOnly = locked
 
     def _open(self, segmentation: Any, volume: Any) -> None:
         if self.editor is None:

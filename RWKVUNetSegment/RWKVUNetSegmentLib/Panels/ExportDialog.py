@@ -7,6 +7,9 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+_FOLDER = "RWKVUNetSegment/Export/DestinationFolder"
+"""Setting of the file export's widget, below the key that the .ui file gives it."""
+
 _UI = Path(__file__).resolve().parents[2] / "Resources" / "UI" / "RWKVUNetSegmentExport.ui"
 
 
@@ -20,6 +23,9 @@ class ExportDialog:
     """
 
     def __init__(self, segmentation: Any, volume: Any, parent: Any = None):
+        settings = qt.QSettings()
+        if not settings.contains(_FOLDER):  # the widget would begin with Slicer's own program folder
+            settings.setValue(_FOLDER, slicer.app.defaultScenePath)
         self.dialog = slicer.util.loadUI(str(_UI))
         if parent is not None:
             self.dialog.setParent(parent, qt.Qt.Dialog)
