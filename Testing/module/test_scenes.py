@@ -247,7 +247,10 @@ def test_nothing_is_chosen_in_place_of_what_was_deleted(user):
     slicer.mrmlScene.RemoveNode(others[0])
     bench.process_events()
     assert user.state.outputSegmentation is None and ui.segmentationSelector.currentNode() is None
-    add_volume_alone("another")
+    another = add_volume_alone("another")
     slicer.mrmlScene.RemoveNode(user.volume)
     bench.process_events()
     assert user.state.inputVolume is None and "Choose a volume" in ui.statusLabel.text
+    slicer.mrmlScene.RemoveNode(another)
+    bench.process_events()
+    assert not ui.sampleButton.isHidden(), "there is no volume any more"

@@ -5,6 +5,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from RWKVUNetSegmentLib.EventLoop import Timer
 from RWKVUNetSegmentLib.Panels.Panel import Panel, chooseNothingForRemoved, showErrors
 from RWKVUNetSegmentLib.Scene.InputVolume import copyOfFrame, isFrame
 from RWKVUNetSegmentLib.Scene.SampleData import loadSample
@@ -20,6 +21,11 @@ class InputsPanel(Panel):
         self.ui.volumeSelector.connect("nodeActivated(vtkMRMLNode*)", self.onVolumeChosen)
         for selector in (self.ui.volumeSelector, self.ui.segmentationSelector):
             chooseNothingForRemoved(selector)
+        self._timer = Timer(self.updateFromState)
+        self.ui.volumeSelector.connect("nodeAboutToBeRemoved(vtkMRMLNode*)", self.onVolumeGoes)
+
+    def cleanup(self) -> None:
+        self._timer.delete()
 
     def onSample(self) -> None:
         with showErrors(_("The sample scan could not be loaded."), waitCursor=True):
@@ -38,6 +44,10 @@ class InputsPanel(Panel):
         """The first volume that is loaded is most likely the one to segment."""
         if self.parameterNode is not None and self.parameterNode.inputVolume is None:
             self.parameterNode.inputVolume = volume
+
+    def onVolumeGoes(self, volume: Any) -> None:
+        """It is counted until it is gone."""
+        self._timer.start()
 
     def onVolumeChosen(self, volume: Any) -> None:
         """The result for another volume goes to another segmentation, unless the user says otherwise."""
