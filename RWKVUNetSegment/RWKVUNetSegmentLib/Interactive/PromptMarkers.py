@@ -47,13 +47,13 @@ class PromptMarkers(VTKObservationMixin):
     def nodes(self) -> list[Any]:
         """The markups that are in the scene."""
         ids = [*self._points.values(), *self._curves.values(), *([self._sketch] if self._sketch else [])]
-        return [node for one in ids if (node := slicer.mrmlScene.GetNodeByID(one)) is not None]
+        return [node for nodeID in ids if (node := slicer.mrmlScene.GetNodeByID(nodeID)) is not None]
 
     @property
     def hovered(self) -> bool:
         """Whether the mouse is over one of them: then a press drags it."""
         displays = [node.GetDisplayNode() for node in self.nodes]
-        return any(one is not None and one.HasActiveComponent() for one in displays)
+        return any(display is not None and display.HasActiveComponent() for display in displays)
 
     def show(self, prompts: Sequence[Prompt], axes: tuple[np.ndarray, np.ndarray] = _AXES) -> None:
         """Show these, in place of what was shown; with none, nothing stays in the scene.
@@ -72,10 +72,10 @@ class PromptMarkers(VTKObservationMixin):
             self._ofPoint.clear()
             for positive in (True, False):
                 self._showPoints(positive)
-            for number, one in enumerate(self._prompts):
-                if one.kind != POINT:
-                    node = self._newCurve(one.kind, one.positive)
-                    self._fill(node, one.kind, one.places)
+            for number, prompt in enumerate(self._prompts):
+                if prompt.kind != POINT:
+                    node = self._newCurve(prompt.kind, prompt.positive)
+                    self._fill(node, prompt.kind, prompt.places)
                     self._curves[number] = node.GetID()
         finally:
             self._showing = False
@@ -124,7 +124,11 @@ class PromptMarkers(VTKObservationMixin):
         self._ofPoint.clear()
 
     def _showPoints(self, positive: bool) -> None:
-        wanted = [(n, one) for n, one in enumerate(self._prompts) if one.kind == POINT and one.positive == positive]
+        wanted = [
+            (n, prompt)
+            for n, prompt in enumerate(self._prompts)
+            if prompt.kind == POINT and prompt.positive == positive
+        ]
         node = slicer.mrmlScene.GetNodeByID(self._points.get(positive, ""))
         if not wanted:
             self._remove(self._points.pop(positive, ""))
@@ -135,8 +139,8 @@ class PromptMarkers(VTKObservationMixin):
             self._points[positive] = node.GetID()
         with slicer.util.NodeModify(node):
             node.RemoveAllControlPoints()
-            for number, one in wanted:
-                index = node.AddControlPointWorld(*one.places[0])
+            for number, prompt in wanted:
+                index = node.AddControlPointWorld(*prompt.places[0])
                 self._ofPoint[node.GetID(), node.GetNthControlPointID(index)] = number
 
     def _newNode(self, className: str, name: str, positive: bool, glyph: float) -> Any:
@@ -204,17 +208,17 @@ class PromptMarkers(VTKObservationMixin):
             node = slicer.mrmlScene.GetNodeByID(id_)
             if node is None or node.GetNumberOfControlPoints() == 0:
                 continue
-            one = self._prompts[number]
-            if one.kind == SCRIBBLE:
-                places[number] = one.places
+            prompt = self._prompts[number]
+            if prompt.kind == SCRIBBLE:
+                places[number] = prompt.places
             elif node.GetNumberOfControlPoints() == 4:  # else the user deleted a corner: no box any more
                 moved = self._dragged[1] if self._dragged and self._dragged[0] == id_ else 0
                 moved = moved if 0 <= moved < 4 else 0
                 places[number] = _placeOf(node, (moved + 2) % 4), _placeOf(node, moved)
         self._dragged = None
         left = tuple(
-            Prompt(one.kind, one.positive, places[number])
-            for number, one in enumerate(self._prompts)
+            Prompt(prompt.kind, prompt.positive, places[number])
+            for number, prompt in enumerate(self._prompts)
             if number in places
         )
         self._onChanged(left)
@@ -224,7 +228,7 @@ def corners(first: Place, last: Place, axes: tuple[np.ndarray, np.ndarray]) -> l
     """The four corners of a box that is parallel to two unit vectors, from one corner round to the next."""
     start, across = np.array(first), np.array(last) - first
     along = axes[0] * (across @ axes[0])
-    return [tuple(map(float, one)) for one in (start, start + along, start + across, start + across - along)]  # type: ignore[misc]
+    return [tuple(map(float, corner)) for corner in (start, start + along, start + across, start + across - along)]  # type: ignore[misc]
 
 
 def _placeOf(node: Any, index: int) -> Place:

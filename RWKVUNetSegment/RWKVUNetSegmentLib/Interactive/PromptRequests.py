@@ -83,18 +83,18 @@ class PromptRequests:
 
         def withVolume(file: VolumeFile) -> None:
             if isWanted():
-                put([one for one in (scribble, before) if one is not None], lambda: withFiles(file))
+                put([array for array in (scribble, before) if array is not None], lambda: withFiles(file))
             else:
                 fail(CancelledError())
 
         def withFiles(file: VolumeFile) -> None:
-            points = [one for one in pointed.prompts if one.kind == POINT]
-            boxes = [one for one in pointed.prompts if one.kind == BOX]
+            points = [prompt for prompt in pointed.prompts if prompt.kind == POINT]
+            boxes = [prompt for prompt in pointed.prompts if prompt.kind == BOX]
             request = self._request(
                 file,
                 where,
-                points=tuple(where.voxel(one.places[0]) for one in points),
-                labels=tuple(one.positive for one in points),
+                points=tuple(where.voxel(prompt.places[0]) for prompt in points),
+                labels=tuple(prompt.positive for prompt in points),
                 box=(where.voxel(boxes[-1].places[0]), where.voxel(boxes[-1].places[1])) if boxes else None,
                 scribble=files[0] if scribble is not None else None,
                 mask=files[-1] if before is not None else None,

@@ -63,7 +63,7 @@ class Pointed:
     @property
     def saysWhatBelongs(self) -> bool:
         painted = self.painted is not None and bool((self.painted > 0).any())
-        return painted or any(one.positive for one in self.prompts)
+        return painted or any(prompt.positive for prompt in self.prompts)
 
 
 class PromptedSlice:
@@ -79,13 +79,13 @@ class PromptedSlice:
         base: bool (rows, columns), what the segment held before; set by `begin`.
     """
 
-    def __init__(self, volume: Any, one: SliceIndex):
+    def __init__(self, volume: Any, sliceIndex: SliceIndex):
         given = InputVolume.fromNode(volume)
-        self.volume, self.one = volume, one
-        self.key: Any = one
+        self.volume, self.one = volume, sliceIndex
+        self.key: Any = sliceIndex
         self._toWorld = given.ijkToWorld
         self._size = given.array.shape[::-1]
-        self._fixed: int = "IJK".index(one.axis)
+        self._fixed: int = "IJK".index(sliceIndex.axis)
         self._across = [n for n in (2, 1, 0) if n != self._fixed]
         self.shape = (self._size[self._across[0]], self._size[self._across[1]])
         self.base = np.zeros(self.shape, bool)
@@ -239,8 +239,8 @@ def promptedSlice(volume: Any, view: Any) -> PromptedSlice:
     Raises:
         InputError: when it shows nothing of it.
     """
-    one = sliceOf(volume, view)
-    return PromptedSlice(volume, one) if one is not None else PromptedPlane(volume, view)
+    sliceIndex = sliceOf(volume, view)
+    return PromptedSlice(volume, sliceIndex) if sliceIndex is not None else PromptedPlane(volume, view)
 
 
 def planeKey(view: Any) -> tuple[float, ...]:
@@ -253,19 +253,19 @@ def planeKey(view: Any) -> tuple[float, ...]:
 
 def scribbleMap(prompts: Sequence[Prompt], painted: np.ndarray | None, where: PromptedSlice) -> np.ndarray | None:
     """int8 (rows, columns): 1 where scribbles and paint say that it belongs, -1 where not; None without any."""
-    drawn = [one for one in prompts if one.kind == SCRIBBLE]
+    drawn = [prompt for prompt in prompts if prompt.kind == SCRIBBLE]
     if not drawn and painted is None:
         return None
     found = np.zeros(where.shape, np.int8)
-    for one in drawn:
-        points = np.array([where.pixel(place) for place in one.places])
+    for prompt in drawn:
+        points = np.array([where.pixel(place) for place in prompt.places])
         steps = np.abs(np.diff(points, axis=0)).max(1) if len(points) > 1 else []
         line = [points[:1]]
         for a, b, step in zip(points[:-1], points[1:], steps, strict=True):
             line.append(a + (b - a) * np.linspace(0, 1, int(np.ceil(2 * step)) + 1)[:, None])
         at = np.rint(np.concatenate(line)).astype(int)
         at = at[((at >= 0) & (at < where.shape)).all(1)]
-        found[at[:, 0], at[:, 1]] = 1 if one.positive else -1
+        found[at[:, 0], at[:, 1]] = 1 if prompt.positive else -1
     if painted is not None:
         np.copyto(found, painted, where=painted != 0)
     return found
@@ -277,7 +277,7 @@ def savePrompts(segment: Any, where: PromptedSlice, prompts: Sequence[Prompt]) -
         return
     key = f"{where.one.axis}{where.one.index}" if isinstance(where.key, SliceIndex) else repr(where.key)
     saved = savedPrompts(segment)
-    saved[key] = [[one.kind, one.positive, np.round(one.places, 3).tolist()] for one in prompts]
+    saved[key] = [[prompt.kind, prompt.positive, np.round(prompt.places, 3).tolist()] for prompt in prompts]
     segment.SetTag(PROMPTS_TAG, json.dumps(saved))
 
 

@@ -56,7 +56,7 @@ class SpreadAnswer:
     next: SliceIndex | None
 
     def nameOf(self, value: int) -> str:
-        return next((one.name for one in self.classes if one.value == value), str(value))
+        return next((segmentClass.name for segmentClass in self.classes if segmentClass.value == value), str(value))
 
 
 class SpreadLogic:
@@ -97,11 +97,11 @@ class SpreadLogic:
         """Slices that the user said to use, and those of the answers that were accepted."""
         return self._marked if node is not None and node.GetID() == self._nodeID else ()
 
-    def use(self, node: Any, one: SliceIndex, used: bool = True) -> None:
+    def use(self, node: Any, sliceIndex: SliceIndex, used: bool = True) -> None:
         """Let a slice of a segmentation count, or no longer."""
         self._follow(node)
-        rest = tuple(other for other in self._marked if other != one)
-        self._marked = (*rest, one) if used else rest
+        rest = tuple(other for other in self._marked if other != sliceIndex)
+        self._marked = (*rest, sliceIndex) if used else rest
         self._result.changed.emit()
 
     def slices(self, node: Any, volume: Any) -> tuple[SliceIndex, ...]:
@@ -156,14 +156,14 @@ class SpreadLogic:
             )
         values = None
         if structures:
-            known = {one.name: one.value for one in classes}
+            known = {segmentClass.name: segmentClass.value for segmentClass in classes}
             missing = [name for name in structures if name not in known]
             if missing:
                 raise InputError(_("There is no segment named {name}.").format(name=", ".join(missing)))
             values = tuple(known[name] for name in structures)
         before = self._before(labels, current)
         locked = Masking.lockedSegmentIDs(node)
-        lockedValues = tuple(value for value, one in findSegments(node, classes).items() if one in locked)
+        lockedValues = tuple(value for value, segmentID in findSegments(node, classes).items() if segmentID in locked)
         client = self._result.client
         files: list[str] = []
         self._running = True
@@ -224,7 +224,7 @@ class SpreadLogic:
             raise InputError(_("There is no answer to accept."))
         labels, _classes, current = self._labels(answer.node, answer.volume)
         changed = {*np.unique(labels[answer.where]).tolist(), *np.unique(answer.labels[answer.where]).tolist()}
-        classes = tuple(one for one in answer.classes if one.value in changed)
+        classes = tuple(segmentClass for segmentClass in answer.classes if segmentClass.value in changed)
         before = self._result.users() if current is not None else None
         if self._original is None:
             self._original = standing_labels(labels, answer.slices)
@@ -327,8 +327,8 @@ class SpreadLogic:
         if node.GetScene() is None or volume.GetScene() is None:
             raise CancelledError
         where = (labels != before) & ~slicesMask(labels.shape, slices)
-        values = {one.value for one in found.structures}
-        shown = tuple(one for one in classes if one.value in values)
+        values = {structure.value for structure in found.structures}
+        shown = tuple(segmentClass for segmentClass in classes if segmentClass.value in values)
         name = _("{name} spread").format(name=node.GetName())
         preview = self._result.writer.newHiddenNode(volume, name, _OURS)
         self._shown = preview.GetID()

@@ -52,7 +52,7 @@ class SpreadPanel(Panel):
         self._showSlices()
         answer = spreading.answer
         ui.spreadScoresLabel.text = "\n".join(
-            self._told(answer.nameOf(one.value), one) for one in (answer.structures if answer else ())
+            self._told(answer.nameOf(structure.value), structure) for structure in (answer.structures if answer else ())
         )
 
     def _showSlices(self) -> None:
@@ -62,17 +62,19 @@ class SpreadPanel(Panel):
         words = inWords(self._volume, slices) if slices and self._volume is not None else ""
         self.ui.spreadSlicesLabel.text = words or _("Corrected slices count by themselves.")
 
-    def _told(self, name: str, one: SpreadStructure) -> str:
+    def _told(self, name: str, structure: SpreadStructure) -> str:
         methods = {
             "interpolation": _("shapes between the slices"),
             "classifier": _("what the image shows"),
             "mixture": _("shapes and image"),
             "standing": _("left as it was"),
         }
-        if one.score is None:
-            return _("{name}: {method}; one slice cannot be checked.").format(name=name, method=methods[one.method])
+        if structure.score is None:
+            return _("{name}: {method}; one slice cannot be checked.").format(
+                name=name, method=methods[structure.method]
+            )
         return _("{name}: {method}, {score:.2f} in left-out slices (shapes alone {shapes:.2f}).").format(
-            name=name, method=methods[one.method], score=one.score, shapes=one.interpolation or 0.0
+            name=name, method=methods[structure.method], score=structure.score, shapes=structure.interpolation or 0.0
         )
 
     def onSpreadOrCancel(self) -> None:
@@ -91,8 +93,8 @@ class SpreadPanel(Panel):
     def onUse(self) -> None:
         with showErrors(_("The slice could not be used.")):
             interactive, node = self.logic.interactive, self._node
-            one = interactive.lookedAt(self._volume)
-            interactive.spreading.use(node, one, one not in interactive.spreading.marked(node))
+            sliceIndex = interactive.lookedAt(self._volume)
+            interactive.spreading.use(node, sliceIndex, sliceIndex not in interactive.spreading.marked(node))
         self.updateFromState()
 
     def onFind(self) -> None:
