@@ -69,6 +69,20 @@ def test_storage_order_does_not_matter():
     assert np.array_equal(here, there[:, ::-1].transpose(1, 2, 0))
 
 
+def test_a_scan_that_covers_half_of_the_head_is_labeled_as_the_whole_is():
+    """A network that learned on images of 176 pixels and more was lost in half a coronal slice of 80."""
+    scan = read_volume(SAMPLE)
+    whole = Volume(np.ascontiguousarray(scan.array[:, 110:111]), scan.ijk_to_ras)
+    half = Volume(np.ascontiguousarray(scan.array[100:, 110:111]), scan.ijk_to_ras)
+    segmenter = Segmenter("default", "cpu")
+    expected, found = segmenter.segment(whole).labelmap[100:], segmenter.segment(half).labelmap
+    common = [value for value in np.unique(expected) if value and np.count_nonzero(expected == value) > 200]
+    assert len(common) > 4
+    for value in common:
+        both = np.count_nonzero((expected == value) & (found == value))
+        assert 2 * both / (np.count_nonzero(expected == value) + np.count_nonzero(found == value)) > 0.6, value
+
+
 def test_bundle_is_small_honest_and_names_its_freesurfer_ids():
     bundle = load_bundle("default")
     assert sum(path.stat().st_size for path in bundle.folder.iterdir()) < 10_000_000

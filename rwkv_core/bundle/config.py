@@ -71,11 +71,17 @@ class Stretch(_Strict):
 
 
 class Spacing(_Strict):
-    """Every slice is resampled to square pixels of `pixel` mm, then padded with zeros to the network's stride."""
+    """Every slice is resampled to square pixels of `pixel` mm, then padded with zeros to the network's stride.
+
+    Attributes:
+        smallest_side: pixels to which each side is padded at least. A network that learned on large images answers
+            badly to small ones, such as the coronal slices of a scan that covers half of the head.
+    """
 
     method: Literal["spacing"]
     pixel: Annotated[float, Field(gt=0, description="mm")]
     interpolation: Literal["linear", "cubic"] = "linear"
+    smallest_side: Annotated[int, Field(ge=0, multiple_of=STRIDE)] = 0
 
 
 _Side = Annotated[int, Field(gt=0, multiple_of=STRIDE)]

@@ -72,7 +72,8 @@ def make_resampler(
         )
     if isinstance(method, Patches):  # blocks are cut later
         return SliceResampler(shape, (rows, columns), (rows, columns), "linear", False, config.restore)
-    size = (-(-rows // STRIDE) * STRIDE, -(-columns // STRIDE) * STRIDE)
+    height, width = (max(method.smallest_side, -(-n // STRIDE) * STRIDE) for n in (rows, columns))
+    size = (height, width)
     return SliceResampler(shape, (rows, columns), size, method.interpolation, False, config.restore)
 
 
