@@ -191,6 +191,7 @@ def main() -> None:
     parser.add_argument("--model", default="default")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--only", default="", help="changes to take, the first letters of each, with commas")
+    parser.add_argument("--scans", default="", help="scans to take, the first letters of each, with commas")
     options = parser.parse_args()
     segmenter = Segmenter(options.model, options.device)
     config = segmenter.bundle.config
@@ -201,6 +202,8 @@ def main() -> None:
     masks = Table("scan", "changed", "brain Dice", "same voxels before", title="Brain masks")
     pairs = []
     for name, scan in scans(options.data).items():
+        if not name.startswith(tuple(options.scans.split(","))):
+            continue
         volume, truth = scan()
         head = Head.whole(volume, truth)
         before = segmenter.segment(volume).labelmap

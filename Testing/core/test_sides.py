@@ -7,7 +7,7 @@ from torch import nn
 
 from rwkv_core import Region, Segmenter, Volume
 from rwkv_core.bundle.config import BundleConfig
-from rwkv_core.inference.sides import Sides
+from rwkv_core.inference.sides import Sides, plane_between
 
 from core.small_models import config, with_network
 
@@ -101,3 +101,41 @@ def test_classes_that_are_opposite_name_each_other():
     with pytest.raises(ValueError, match="do not name each other"):
         BundleConfig.model_validate(described)
     assert Sides.of(config()) is None
+
+
+def turned_head(degrees):
+    """Sums of two sides (K, J, I) of a ball whose middle plane is turned, and the distance from that plane."""
+    k, j, i = np.mgrid[:60, :70, :80].astype(np.float32) - np.reshape([30, 35, 40], (3, 1, 1, 1))
+    angle = np.deg2rad(degrees)
+    across = np.cos(angle) * i * 1.0 + np.sin(angle) * j * 2.0  # J is 2 mm apart
+    ball = (2 * k) ** 2 + (2 * j) ** 2 + i**2 < 38**2
+    return (1000 * (ball & (across < 0))).astype(np.uint16), (1000 * (ball & (across >= 0))).astype(np.uint16), across
+
+
+@pytest.mark.parametrize("degrees", [0, 30])
+def test_deep_in_a_hemisphere_the_plane_between_both_decides_however_the_head_lies(degrees):
+    left, right, across = turned_head(degrees)
+    patch = (across < -20) & (across > -30) & (left > 0)
+    left[patch], right[patch] = 0, 1000  # slices are sure of the wrong side there
+    sides = Sides.of(paired())
+    zero = np.zeros((1, 1, 1), np.float32)
+    ahead = sides.lead(left, right, (2.0, 2.0, 1.0), zero)
+    assert patch.sum() > 1000 and np.all(ahead[patch] < 0)
+    inside = (left > 0) | (right > 0)
+    assert np.all((ahead > 0)[inside & (np.abs(across) > 3)] == (across > 0)[inside & (np.abs(across) > 3)])
+
+
+def test_what_a_lesion_pushes_across_the_middle_stays_on_its_side():
+    left, right, across = turned_head(0)
+    pushed = (across > 0) & (across < 8) & (right > 0)
+    pushed[:, :25], pushed[:, 45:] = False, False
+    left[pushed], right[pushed] = 1000, 0
+    ahead = Sides.of(paired()).lead(left, right, (2.0, 2.0, 1.0), np.zeros((1, 1, 1), np.float32))
+    assert np.all((ahead < 0)[20:40, 28:42][(pushed & (across < 4))[20:40, 28:42]])
+
+
+def test_a_scan_of_one_side_has_no_plane():
+    left, right, _ = turned_head(0)
+    right[:, :, 42:] = 0
+    assert plane_between(left, right, (2.0, 2.0, 1.0)) is None
+    assert plane_between(left, np.zeros_like(right), (2.0, 2.0, 1.0)) is None
