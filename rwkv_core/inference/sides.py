@@ -139,7 +139,6 @@ def plane_between(
         Distance of every voxel (K, J, I) from it, mm, positive on the second side; None where one side is hardly there.
     """
     thin = (slice(None, None, _THINNED),) * 3
-    axes = np.ix_(*(np.arange(n, dtype=np.float32) * mm for n, mm in zip(first.shape, spacing, strict=True)))
     middles, spread, total = [], np.zeros((3, 3)), []
     for side in (first, second):
         k, j, i = np.nonzero(side[thin])
@@ -155,5 +154,9 @@ def plane_between(
     across = np.linalg.solve(spread / sum(total) + 1e-3 * np.eye(3), middles[1] - middles[0])
     across /= np.linalg.norm(across)
     offset = float(across @ (middles[0] + middles[1]) / 2)
-    distance: NDArray[np.float32] = sum(np.float32(a) * axis for a, axis in zip(across, axes, strict=True))
-    return distance - np.float32(offset)
+    k, j, i = (
+        (np.arange(n) * mm * toward).astype(np.float32)
+        for n, mm, toward in zip(first.shape, spacing, across, strict=True)
+    )
+    distance: NDArray[np.float32] = k[:, None, None] + j[:, None] + (i - np.float32(offset))
+    return distance
