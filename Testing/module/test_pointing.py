@@ -96,6 +96,22 @@ def test_a_box_is_drawn_and_a_corner_dragged(pointing):
     assert len({round(x) for x, _ in places}) == 2, "it is a rectangle still"
 
 
+def test_a_click_on_a_corner_asks_for_nothing(pointing):
+    """Slicer tells of a drag at the end of every press on a marker."""
+    pointing.arm("boxButton")
+    view = pointing.look(4)
+    pointing.drag((6, 4, 4), (14, 10, 4), view)
+    asked = pointing.user.asked("PromptRequest")
+    for corner in ((6, 4, 4), (14, 10, 4), (6, 10, 4)):
+        pointing.move(view, corner)
+        assert pointing.logic._markers.hovered
+        QTest.mouseClick(view, Qt.LeftButton, Qt.NoModifier, pointing.at(view, corner))
+        pointing.rest()
+    assert pointing.user.asked("PromptRequest") == asked
+    pointing.key(Qt.Key_Enter, Qt.KeypadModifier, view)
+    assert pointing.markers == [] and pointing.mask()[4, 5, 8]
+
+
 def test_a_box_may_begin_beside_the_scan(pointing):
     pointing.arm("boxButton")
     pointing.drag((-3, 2, 4), (6, 8, 4))

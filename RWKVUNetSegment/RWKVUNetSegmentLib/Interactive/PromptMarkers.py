@@ -214,7 +214,9 @@ class PromptMarkers(VTKObservationMixin):
             elif node.GetNumberOfControlPoints() == 4:  # else the user deleted a corner: no box any more
                 moved = self._dragged[1] if self._dragged and self._dragged[0] == id_ else 0
                 moved = moved if 0 <= moved < 4 else 0
-                places[number] = _placeOf(node, (moved + 2) % 4), _placeOf(node, moved)
+                found = [_placeOf(node, index) for index in range(4)]
+                stands = np.allclose(found, corners(prompt.places[0], prompt.places[-1], self._axes))  # only clicked
+                places[number] = prompt.places if stands else (found[(moved + 2) % 4], found[moved])
         self._dragged = None
         left = tuple(
             Prompt(prompt.kind, prompt.positive, places[number])

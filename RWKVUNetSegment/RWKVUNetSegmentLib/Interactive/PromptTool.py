@@ -177,7 +177,8 @@ class _Keys(qt.QObject):
             modifiers = event.modifiers()
             if modifiers & qt.Qt.AltModifier or modifiers & qt.Qt.ShiftModifier:
                 return False
-            action = self._actions.get((int(event.key()), bool(modifiers & qt.Qt.ControlModifier)))
+            key = qt.Qt.Key_Return if event.key() == qt.Qt.Key_Enter else event.key()  # of the number pad
+            action = self._actions.get((int(key), bool(modifiers & qt.Qt.ControlModifier)))
             if action is None:
                 return False
             if kind == qt.QEvent.ShortcutOverride:
