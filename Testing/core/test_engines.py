@@ -426,3 +426,14 @@ def test_failure_of_openvino_hands_over_to_torch(empty_cache, monkeypatch, caplo
 def test_segmenter_uses_the_engine(engine):
     bundle = with_network(config(), random_network())
     assert Segmenter(bundle, "cpu", engine=engine).engine.name == engine
+
+
+def test_a_torch_that_takes_no_arrays_is_told(monkeypatch):
+    """torch 2.2 under NumPy 2: it imports, and its first use of an array fails."""
+
+    def refuse(array):
+        raise RuntimeError("Numpy is not available")
+
+    assert why_unavailable("torch") == ""
+    monkeypatch.setattr(torch, "from_numpy", refuse)
+    assert "do not go together (Numpy is not available)" in why_unavailable("torch")

@@ -77,3 +77,17 @@ def test_after_reload_nothing_of_the_old_module_lives(user):
     names = ("RWKVUNetSegmentWidget", "RWKVUNetSegmentLogic", "WorkerClient", "SegmentationLogic", "TrainingPanel")
     assert {name: after[name] for name in names} == {name: before[name] for name in names}
     assert after["RWKVUNetSegmentWidget"] == after["RWKVUNetSegmentLogic"] == 1
+
+
+def test_the_self_test_cleans_up_also_when_it_fails(user):
+    """Slicer's "Reload and Test" calls `runTest` alone, and nothing of unittest around it."""
+    test, done = user.opened.python.RWKVUNetSegmentTest(), []
+
+    def fail():
+        test.addCleanup(done.append, "cleaned up")
+        raise AssertionError("the test failed")
+
+    test.test_SampleIsSegmented = fail
+    with pytest.raises(AssertionError, match="the test failed"):
+        test.runTest()
+    assert done == ["cleaned up"]

@@ -20,6 +20,8 @@ FILES = sorted(
         "preview",
         "region",
         "scenes",
+        "sequences",
+        "several",
         "take",
         "training",
         "widget",

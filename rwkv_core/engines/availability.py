@@ -71,6 +71,8 @@ def why_unavailable(name: str) -> str:
         return "NNCF is not installed (pip install nncf)"
     if kind in ("torch", "cuda", "mps") and not is_installed("torch"):
         return f"PyTorch is not installed (pip install '{DISTRIBUTION}[torch]')"
+    if kind == "torch" and (reason := _why_no_arrays()):
+        return reason
     if kind == "cuda":
         import torch
 
@@ -92,6 +94,24 @@ def why_unavailable(name: str) -> str:
 
         if not torch.backends.mps.is_available():
             return "there is no Apple GPU, or this PyTorch was built without MPS"
+    return ""
+
+
+def _why_no_arrays() -> str:
+    """Tell whether torch takes numpy's arrays: one that was built for NumPy 1 imports under NumPy 2, and then does not.
+
+    Asked only once torch is imported anyway, which takes seconds.
+    """
+    torch: Any = sys.modules.get("torch")
+    if torch is None:
+        return ""
+    try:
+        torch.from_numpy(np.zeros(1, np.float32))
+    except RuntimeError as error:
+        return (
+            f"PyTorch {torch.__version__} and NumPy {np.__version__} do not go together ({error}); on Macs with "
+            "Slicer's Intel build there is no newer one, and training needs another computer"
+        )
     return ""
 
 
