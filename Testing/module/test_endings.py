@@ -50,7 +50,7 @@ def test_process_ends_when_slicer_quits(user):
 
     later(segment)
     application.exec()
-    assert said and ("closed" in said[0] or "ended" in said[0])  # whichever hears of the end first
+    assert said and ("closing" in said[0] or "ended" in said[0])  # whichever hears of the end first
 
 
 def test_a_run_whose_import_raises_fails_with_a_sentence(user, monkeypatch):

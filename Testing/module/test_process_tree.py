@@ -103,7 +103,9 @@ def test_a_command_that_is_ended_leaves_nothing(launcher, tmp_path, monkeypatch,
         "RWKVUNetSegmentLib.Worker.ChildProcess.worker_environment",
         lambda: {"PYTHONPATH": str(package.parent), "PYTHONSAFEPATH": "1"},
     )
-    command = TrainingCommand(["train"], pytest.fail, pytest.fail, launcher if python == "launcher" else sys.executable)
+    program = launcher if python == "launcher" else sys.executable
+    monkeypatch.setattr("RWKVUNetSegmentLib.Training.TrainingCommand.pythonProgram", lambda: program)
+    command = TrainingCommand(["train"], pytest.fail, pytest.fail)
     pids = pidsIn(tmp_path / "pids")
     command.end()
     bench.wait_until(lambda: not any(map(isThere, pids)))
@@ -121,7 +123,8 @@ def test_a_run_in_a_session_of_its_own_goes_on(launcher, tmp_path, monkeypatch):
         "RWKVUNetSegmentLib.Worker.ChildProcess.worker_environment",
         lambda: {"PYTHONPATH": str(package.parent), "PYTHONSAFEPATH": "1"},
     )
-    command = TrainingCommand(["train"], pytest.fail, pytest.fail, launcher)
+    monkeypatch.setattr("RWKVUNetSegmentLib.Training.TrainingCommand.pythonProgram", lambda: launcher)
+    command = TrainingCommand(["train"], pytest.fail, pytest.fail)
     own, run = pidsIn(tmp_path / "pids")
     command.end()
     bench.wait_until(lambda: not isThere(own))
