@@ -13,7 +13,8 @@ torso, AAL's regions of the left, lesions painted into the head. `report` has th
 regions of the right, all that voxelmorph's scan holds, and the brain masks.
 
 Structures that a model knows are corrected in its own answer, which needs the shipped model (`--no-model` leaves them
-out); all others are drawn into an empty labelmap.
+out): on `choose`, Colin27 by AAL's idea of the nuclei and BET's of the brain. "corrected" are poor answers (those of
+`spread` from one slice, a stand-in for a model's) that are corrected. All others are drawn into an empty labelmap.
 """
 
 import argparse
@@ -50,6 +51,26 @@ FREESURFER = {
     "Right caudate": (50,),
     "Brainstem": (16,),
 }
+AAL_OF = {
+    "caudate": (71, 72),
+    "putamen": (73, 74),
+    "pallidum": (75, 76),
+    "thalamus": (77, 78),
+    "hippocampus": (37, 38),
+    "amygdala": (41, 42),
+}
+"""Left and right, of what the model calls "Left NAME" and "Right NAME"."""
+
+GROUPS = {
+    "intensity": (0,),
+    "Gaussians": (1, 2, 3, 4),
+    "gradients": (5, 6, 7),
+    "deviations": (8, 9),
+    "differences": (10, 11, 12),
+    "extremes": (13, 14),
+}
+"""Of the feature maps."""
+
 Labels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
@@ -137,6 +158,15 @@ def torso(data: Path, half: int) -> list[Case]:
     return [Case("torso CT", f"label {value}", volume, (labels == value).astype(np.uint8)) for value in large[half::2]]
 
 
+def corrected(data: Path, half: int) -> Iterable[Case]:
+    """Structures of the torso, as they were answered from one slice, and are corrected now."""
+    for case in torso(data, half)[::2]:
+        middle = evenly(case.truth > 0, 0, 1)
+        drawn = np.where(slices_mask(case.truth.shape, middle), case.truth, 0).astype(np.uint8)
+        answer = spread(case.volume, drawn, middle).labelmap.astype(np.uint8)
+        yield Case("corrected", case.name, case.volume, case.truth, answer, whole=True)
+
+
 def regions(data: Path, right: bool) -> list[Case]:
     volume = read_volume(data / "sample" / "ch2.nii.gz")
     labels = read_volume(data / "sample" / "aal.nii.gz").array
@@ -192,8 +222,17 @@ def drawn_brains(data: Path) -> list[Case]:
     return [Case("brain mask", name, volume, mask.astype(np.uint8)) for name, volume, mask in masks(data)]
 
 
-def known(data: Path) -> Iterable[Case]:
-    """What the shipped model knows: FreeSurfer's structures, and the brain as a whole.
+def beside(labels: Labels, wanted: Mask, spacing: tuple[float, float, float]) -> Labels:
+    """Give each voxel the nearest label of the wanted voxels."""
+    nearest_voxel = ndimage.distance_transform_edt(
+        ~wanted, sampling=spacing[::-1], return_distances=False, return_indices=True
+    )
+    found: Labels = labels[tuple(nearest_voxel)]
+    return found
+
+
+def known(data: Path, choose: bool) -> Iterable[Case]:
+    """What the shipped model knows: FreeSurfer's structures, or AAL's, and the brain as a whole.
 
     The user takes away what is not brain, and gives brain that was missed the label beside it.
     """
@@ -208,6 +247,22 @@ def known(data: Path) -> Iterable[Case]:
         assert found.probabilities is not None
         return found.labelmap.astype(np.uint8), dict(zip(values[1:], found.probabilities[1:], strict=True))
 
+    if choose:
+        volume, brain = (read_volume(data / "sample" / name) for name in ("ch2.nii.gz", "ch2bet.nii.gz"))
+        aal = read_volume(data / "sample" / "aal.nii.gz").array
+        before, probabilities = predicted(volume)
+        of_name = {segment_class.name: segment_class.value for segment_class in bundle.config.classes}
+        nuclei = {
+            of_name[f"{side} {name}"]: value
+            for name, pair in AAL_OF.items()
+            for side, value in zip(("Left", "Right"), pair, strict=True)
+        }
+        truth = beside(before, ~np.isin(before, list(nuclei)), volume.spacing)
+        for value, region in nuclei.items():
+            truth[aal == region] = value
+        truth[brain.array == 0] = 0
+        yield Case("known", "Colin27", volume, truth, before, probabilities)
+        return
     volume, labels = freesurfer(data)
     truth = np.zeros(labels.shape, np.uint8)
     for one in bundle.config.classes:
@@ -215,10 +270,7 @@ def known(data: Path) -> Iterable[Case]:
     yield Case("known", "voxelmorph", volume, truth, *predicted(volume))
     for name, volume, mask in masks(data):
         before, probabilities = predicted(volume)
-        beside = ndimage.distance_transform_edt(
-            before == 0, sampling=volume.spacing[::-1], return_distances=False, return_indices=True
-        )
-        truth = np.where(mask, before[tuple(beside)], 0).astype(np.uint8)
+        truth = np.where(mask, beside(before, before > 0, volume.spacing), 0).astype(np.uint8)
         yield Case("known brain", name, volume, truth, before, probabilities, whole=True)
 
 
@@ -278,6 +330,7 @@ def main() -> None:
     parser.add_argument("--set", choices=("choose", "report"), default="report")
     parser.add_argument("--slices", type=int, nargs="+", default=[1, 3, 5])
     parser.add_argument("--cases", nargs="+", help="beginnings of groups, or of GROUP: NAME; all by default")
+    parser.add_argument("--without", choices=GROUPS, help="group of features to leave out")
     parser.add_argument("--no-model", action="store_true", help="leave out what the shipped model knows")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
@@ -288,6 +341,7 @@ def main() -> None:
             lambda: torso(options.data, 0),
             lambda: regions(options.data, right=False),
             lambda: lesions(options.data),
+            lambda: corrected(options.data, 0),
         ]
     else:
         sources = [
@@ -295,9 +349,10 @@ def main() -> None:
             lambda: regions(options.data, right=True),
             lambda: voxelmorph(options.data),
             lambda: drawn_brains(options.data),
+            lambda: corrected(options.data, 1),
         ]
-        if not options.no_model:
-            sources.append(lambda: known(options.data))
+    if not options.no_model:
+        sources.append(lambda: known(options.data, options.set == "choose"))
     found: list[dict[str, float | str]] = []
     features: tuple[Volume, VolumeFeatures] | None = None
     for source in sources:
@@ -308,6 +363,8 @@ def main() -> None:
             if features is None or features[0] is not case.volume:
                 start = time.perf_counter()
                 features = case.volume, volume_features(case.volume.array, case.volume.spacing)
+                if options.without:
+                    features[1].maps[list(GROUPS[options.without])] = 0
                 spent = time.perf_counter() - start
                 console.print(f"features of {case.volume.array.shape[::-1]} voxels: {spent:.1f} s", highlight=False)
             for count in options.slices:
@@ -330,7 +387,12 @@ def main() -> None:
             rows = [
                 one
                 for one in found
-                if one["slices"] == count and (one["group"] == group if group in groups else "method" in one)
+                if one["slices"] == count
+                and (
+                    one["group"] == group
+                    if group in groups
+                    else one["group"] not in ("known", "known brain", "corrected")
+                )
             ]
             if rows:
                 means = [
