@@ -2,9 +2,9 @@
 
 DATA holds `validation/voxelmorph_test_scan.npz`, `sample/` and `prompt/validation/` under the names that the model card
 gives. A simulated user clicks on the most inner pixel of the largest part that is wrong. The constants of
-`rwkv_core.inference.prompter` were chosen on voxelmorph's scan, the sample and the blended lesions; on the torso only
-the rule that ends propagation was. The references are automatic themselves: "agreement with". `--peers` adds
-scikit-image's random walker and SimpleITK's ConfidenceConnected with the same clicks.
+`rwkv_core.inference.prompter` were chosen on voxelmorph's scan, the sample, the blended lesions and every second case
+of the torso; `--every 2 --from 1` takes the others. The references are automatic themselves: "agreement with".
+`--peers` adds scikit-image's random walker and SimpleITK's ConfidenceConnected with the same clicks.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from scipy import ndimage
 
 from rwkv_core import Prompter, Volume, read_volume
 from rwkv_core.inference.prompt_maps import CHANNELS
+from rwkv_core.inference.prompter import FIRST_LOOK_MM
 
 CLICKS = (1, 2, 3, 5, 8)
 SMALLEST = 30
@@ -161,21 +162,24 @@ def without(engine: Callable[[np.ndarray], np.ndarray], names: list[str]) -> Cal
     return answer
 
 
-def random_walker(picture: np.ndarray, points: list[tuple[int, int]], labels: list[int]) -> np.ndarray:
-    """scikit-image's, in a crop of 128 around the first click whose border does not belong."""
+def random_walker(
+    picture: np.ndarray, points: list[tuple[int, int]], labels: list[int], spacing: tuple[float, float]
+) -> np.ndarray:
+    """scikit-image's, in a crop as wide as the network's first look around the clicks; its border does not belong."""
     from skimage.segmentation import random_walker as walk
 
-    row, column = points[0]
-    top, left = max(row - 64, 0), max(column - 64, 0)
-    crop = picture[top : row + 64, left : column + 64]
+    margin = [round(FIRST_LOOK_MM / 2 / step) for step in spacing]
+    at = np.array(points)
+    top, left = np.maximum(at.min(0) - margin, 0)
+    bottom, right = at.max(0) + margin
+    crop = picture[top:bottom, left:right]
     crop = (crop - crop.mean()) / max(float(crop.std()), 1e-6)
     seeds = np.zeros(crop.shape, np.int8)
     seeds[0], seeds[-1], seeds[:, 0], seeds[:, -1] = 2, 2, 2, 2
     for (r, c), label in zip(points, labels, strict=True):
-        if 0 <= r - top < crop.shape[0] and 0 <= c - left < crop.shape[1]:
-            seeds[max(r - top - 1, 0) : r - top + 2, max(c - left - 1, 0) : c - left + 2] = 1 if label else 2
+        seeds[max(r - top - 1, 0) : r - top + 2, max(c - left - 1, 0) : c - left + 2] = 1 if label else 2
     result = np.zeros(picture.shape, bool)
-    result[top : row + 64, left : column + 64] = walk(crop, seeds, beta=130, mode="cg_j") == 1
+    result[top:bottom, left:right] = walk(crop, seeds, beta=130, mode="cg_j") == 1
     return result
 
 
@@ -224,7 +228,9 @@ def main() -> None:
 
         methods = {"RWKV-UNet": ask}
         if options.peers:
-            methods["random walker"] = lambda p, n, picture=picture: random_walker(picture, p, n)
+            methods["random walker"] = lambda p, n, picture=picture, s=stack.spacing[1:]: random_walker(
+                picture, p, n, s
+            )
             methods["region growing"] = lambda p, n, picture=picture: region_growing(picture, p, n)
         prompter.predict(case.plane, case.index, [inner(truth)])  # warm
         prompter.set_volume(case.volume)
