@@ -32,6 +32,7 @@ from rich.table import Table
 from scipy import ndimage
 
 from rwkv_core import Volume, read_volume, spread
+from rwkv_core.errors import InputError
 from rwkv_core.spreading.corrections import keep_slices, slices_mask
 from rwkv_core.spreading.features import VolumeFeatures, volume_features
 from rwkv_core.vocabulary import AXES, SliceIndex
@@ -369,7 +370,11 @@ def main() -> None:
                 console.print(f"features of {case.volume.array.shape[::-1]} voxels: {spent:.1f} s", highlight=False)
             for count in options.slices:
                 figures = {"group": case.group, "name": case.name, "slices": count}
-                figures |= run(case, count, 0, features[1])
+                try:
+                    figures |= run(case, count, 0, features[1])
+                except InputError as error:  # such as slices in which the answer that stood was right already
+                    console.print(f"{name}, {count} slices: left out. {error.message}", highlight=False)
+                    continue
                 found.append(figures)
                 words = ", ".join(
                     f"{key} {value:.3f}" if isinstance(value, float) else f"{value}"
