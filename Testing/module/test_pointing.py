@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import slicer
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QEvent, Qt
 from PySide6.QtTest import QTest
+from PySide6.QtWidgets import QApplication, QLineEdit
 
 from rwkv_core.errors import InputError
 from rwkv_core.vocabulary import SliceIndex
@@ -110,6 +111,19 @@ def test_a_click_on_a_corner_asks_for_nothing(pointing):
     assert pointing.user.asked("PromptRequest") == asked
     pointing.key(Qt.Key_Enter, Qt.KeypadModifier, view)
     assert pointing.markers == [] and pointing.mask()[4, 5, 8]
+
+
+def test_who_writes_a_name_keeps_the_keyboard_when_the_mouse_crosses_a_view(pointing, monkeypatch):
+    """Whether the module asks for the focus: no window is active offscreen."""
+    pointing.arm("pointButton")
+    inner = pointing.look(4).VTKWidget()
+    asked = []
+    monkeypatch.setattr(type(inner), "setFocus", lambda widget, *reason: asked.append(widget))
+    field = QLineEdit()
+    for focused, taken in ((field, 0), (None, 1), (inner, 2)):
+        monkeypatch.setattr(QApplication, "focusWidget", lambda focused=focused: focused)
+        QApplication.sendEvent(inner, QEvent(QEvent.Enter))
+        assert len(asked) == taken
 
 
 def test_a_box_may_begin_beside_the_scan(pointing):

@@ -153,6 +153,9 @@ class PromptTool:
         return True
 
 
+_TEXT = (qt.QLineEdit, qt.QTextEdit, qt.QPlainTextEdit, qt.QAbstractSpinBox)
+
+
 class _Keys(qt.QObject):
     """Event filter of the views' inner widgets, which have the keyboard. Never raises into Qt."""
 
@@ -170,7 +173,8 @@ class _Keys(qt.QObject):
         try:
             kind = event.type()
             if kind == qt.QEvent.Enter:  # Slicer's views take the keyboard at a click only
-                watched.setFocus()
+                if not isinstance(qt.QApplication.focusWidget(), _TEXT):  # who writes a name goes on writing it
+                    watched.setFocus()
                 return False
             if kind not in (qt.QEvent.KeyPress, qt.QEvent.ShortcutOverride):
                 return False
