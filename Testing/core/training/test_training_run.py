@@ -18,8 +18,7 @@ from PIL import Image
 
 from rwkv_core import Segmenter, load_bundle
 from rwkv_core.bundle.catalogue import load_catalogue
-from rwkv_core.bundle.store import list_bundles
-from rwkv_core.bundle.store import load_bundle as from_store
+from rwkv_core.bundle.store import list_bundles, load_bundle
 from rwkv_core.cli import main
 from rwkv_core.cli.remedies import advice
 from rwkv_core.errors import BundleError, InputError, StorageError, TrainingError
@@ -94,7 +93,7 @@ def test_the_model_is_in_the_list_and_segments(whole, data):
     listed = {s.id: s for s in list_bundles(load_catalogue(), store)}
     assert listed["tiny-organs"].state == "installed"
     assert listed["tiny-organs"].origin.how == "trained"
-    bundle = from_store("tiny-organs", store)
+    bundle = load_bundle(store / "tiny-organs")
     assert [(c.value, c.name) for c in bundle.config.classes] == [(1, "Ball"), (2, "Box")]
     assert bundle.config.modality == "MR"
     assert bundle.config.training["started from"] == "random weights"
