@@ -18,7 +18,7 @@ from PIL import Image
 
 from rwkv_core import Segmenter, load_bundle
 from rwkv_core.bundle.catalogue import load_catalogue
-from rwkv_core.bundle.store import list_bundles, load_bundle
+from rwkv_core.bundle.store import list_bundles
 from rwkv_core.cli import main
 from rwkv_core.cli.remedies import advice
 from rwkv_core.errors import BundleError, InputError, StorageError, TrainingError
