@@ -1,10 +1,8 @@
 """A small network that learns in a tenth of a second what a user's slices show, beginning with what is known already.
 
 A layer of rectified units and a direct linear path, for all classes at once (softmax); several copies, whose logits
-are averaged. The direct path sees each feature through bins (piecewise linear encoding; Gorishniy et al., NeurIPS
-2022), and so can tell thresholds of intensity. To each class's logit, evidence from elsewhere (the interpolated shape,
-the model's probability) is added, so that before any learning the answer is that evidence, and learning only corrects
-it.
+are averaged. To each class's logit, evidence from elsewhere (the interpolated shape, the model's probability) is added,
+so that before any learning the answer is that evidence, and learning only corrects it.
 """
 
 from dataclasses import dataclass
@@ -15,12 +13,10 @@ from numpy.typing import NDArray
 Matrix = NDArray[np.float32]
 
 _HIDDEN = 32
-_BATCH = 512
+_BATCH = 1024
 _RATE = 0.01
 _DECAY = 1e-4
 _CLIP = 4.0
-_BINS = 8
-"""Of each feature."""
 
 
 @dataclass(frozen=True)
@@ -53,26 +49,23 @@ class VoxelClassifier:
         self._mean = features.mean(0)
         self._unit = features.std(0) + 1e-4
         count, size = features.shape
-        self._knots, self._widths = _bins(features, samples.labels > 0)
         sources, classes = samples.evidence.shape[1:]
         random = np.random.default_rng(seed)
         weights: list[Matrix] = [
             random.normal(0, size**-0.5, (copies, size, _HIDDEN)).astype(np.float32),
             np.zeros((copies, 1, _HIDDEN), np.float32),
             np.zeros((copies, _HIDDEN, classes), np.float32),
-            np.zeros((copies, size * _BINS, classes), np.float32),
+            np.zeros((copies, size, classes), np.float32),
             np.zeros((copies, 1, classes), np.float32),
             np.ones((copies, sources), np.float32),
         ]
         at_rest = [None, None, 10 * _DECAY, 10 * _DECAY, None, None]
-        scaled, binned = self._scaled(features), self._binned(features)
+        scaled = self._scaled(features)
         first = [np.zeros_like(weight) for weight in weights]
         second = [np.zeros_like(weight) for weight in weights]
         for step in range(1, steps + 1):
             chosen = random.integers(0, count, (copies, min(_BATCH, 4 * count)))
-            gradients = _gradients(
-                weights, scaled[chosen], binned[chosen], samples.evidence[chosen], samples.labels[chosen]
-            )
+            gradients = _gradients(weights, scaled[chosen], samples.evidence[chosen], samples.labels[chosen])
             gradients[0] += _DECAY * weights[0]
             gradients[5] += _DECAY * (weights[5] - 1)
             rate = _RATE * 0.5 * (1 + np.cos(np.pi * step / steps))
@@ -86,39 +79,25 @@ class VoxelClassifier:
                 weights[place] = weights[place] - np.float32(rate) * move
         hidden, bias, out, direct, offset, trust = weights
         # The mean of the copies' logits, as one network.
-        self._direct, self._offset = direct.mean(0), offset.mean(0)
-        self._first, self._bias = np.concatenate(list(hidden), 1), np.concatenate(list(bias), 1)
+        self._first = np.concatenate([direct.mean(0), *hidden], 1)
+        self._bias = np.concatenate([offset.mean(0), *bias], 1)
         self._second = out.reshape(-1, classes) / np.float32(copies)
         self._trust = trust.mean(0)
 
     def log_odds(self, features: Matrix, evidence: Matrix) -> Matrix:
         """(N, C): of each class against all else, within 12 of zero; arguments as in `Samples`."""
-        hidden = self._scaled(features) @ self._first + self._bias
+        units = self._scaled(features) @ self._first + self._bias
+        direct = units[:, : evidence.shape[2]]
+        hidden = units[:, evidence.shape[2] :]
         logits = np.maximum(hidden, 0, out=hidden) @ self._second
-        logits += self._binned(features) @ self._direct + self._offset
+        logits += direct
         for source, trust in enumerate(self._trust.tolist()):
             logits += np.float32(trust) * evidence[:, source]
         return against_all_else(logits)
 
-    def _binned(self, features: Matrix) -> Matrix:
-        """(N, F * BINS): how far through each bin a feature is, -0.5 to 0.5 (piecewise linear encoding)."""
-        through = (features[:, :, None] - self._knots) * self._widths
-        return np.clip(through, 0, 1, out=through).reshape(len(features), -1) - np.float32(0.5)
-
     def _scaled(self, features: Matrix) -> Matrix:
         scaled = (features - self._mean) * (1 / self._unit)
         return np.clip(scaled, -_CLIP, _CLIP, out=scaled)
-
-
-def _bins(features: Matrix, inside: NDArray[np.bool_]) -> tuple[Matrix, Matrix]:
-    """(F, BINS) starts of bins, inverse widths: by quantiles of all samples, and of the structures'."""
-    some = features[inside] if inside.any() else features
-    half = _BINS // 2
-    knots = np.concatenate(
-        [np.quantile(features, np.linspace(0, 1, half + 1), 0), np.quantile(some, np.linspace(0.05, 0.95, half), 0)]
-    )
-    knots = np.sort(knots, 0).T
-    return knots[:, :-1].astype(np.float32), (1 / (np.diff(knots, axis=1) + 1e-4)).astype(np.float32)
 
 
 def against_all_else(logits: Matrix) -> Matrix:
@@ -131,14 +110,12 @@ def against_all_else(logits: Matrix) -> Matrix:
     return np.log(shares.clip(1e-9) / (total - shares).clip(1e-9)).clip(-12, 12)
 
 
-def _gradients(
-    weights: list[Matrix], features: Matrix, binned: Matrix, evidence: Matrix, labels: NDArray[np.intp]
-) -> list[Matrix]:
+def _gradients(weights: list[Matrix], features: Matrix, evidence: Matrix, labels: NDArray[np.intp]) -> list[Matrix]:
     """Of the mean cross-entropy; (copies, B, ...) samples for (copies, ...) weights."""
     hidden, bias, out, direct, offset, trust = weights
     before = features @ hidden + bias
     units = np.maximum(before, 0)
-    logits = units @ out + binned @ direct + offset + np.einsum("mnec,me->mnc", evidence, trust)
+    logits = units @ out + features @ direct + offset + np.einsum("mnec,me->mnc", evidence, trust)
     top = np.maximum(logits.max(2, keepdims=True), 0)
     shares = np.exp(logits - top)
     wrong = shares / (shares.sum(2, keepdims=True) + np.exp(-top))
@@ -149,7 +126,7 @@ def _gradients(
         features.transpose(0, 2, 1) @ back,
         back.sum(1, keepdims=True),
         units.transpose(0, 2, 1) @ wrong,
-        binned.transpose(0, 2, 1) @ wrong,
+        features.transpose(0, 2, 1) @ wrong,
         wrong.sum(1, keepdims=True),
         np.einsum("mnec,mnc->me", evidence, wrong),
     ]

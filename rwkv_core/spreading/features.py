@@ -18,7 +18,7 @@ _SCALES = (1.0, 2.0, 4.0, 8.0)
 _SMALLEST_TO_FILTER = 0.4
 """Standard deviations below so many voxels change nothing along an axis."""
 
-FEATURES = 15
+FEATURES = 14
 """Per voxel."""
 
 
@@ -29,7 +29,7 @@ class VolumeFeatures:
     Attributes:
         box: of the volume.
         maps: (FEATURES, k, j, i), float16: scaled intensity, Gaussians, gradient magnitudes, local standard deviations,
-            differences of these, and the largest and the smallest value around.
+            and differences of these.
     """
 
     box: Box
@@ -108,8 +108,7 @@ def volume_features(
     add(image - gaussians[2.0])
     add(gaussians[1.0] - gaussians[4.0])
     add(gaussians[2.0] - gaussians[8.0])
-    add(ndimage.maximum_filter(gaussians[1.0], _voxels(2 * unit, voxel)))
-    add(ndimage.minimum_filter(gaussians[1.0], _voxels(4 * unit, voxel)))
+    add(ndimage.minimum_filter(gaussians[1.0], 3))
     return VolumeFeatures(box, maps)
 
 
@@ -141,11 +140,6 @@ def _gaussian(image: NDArray[np.float32], sigma: float, voxel: NDArray[np.float6
             width = 2 * round(float(np.sqrt(6 * size * size + 1) - 1) / 2) + 1
             result = ndimage.uniform_filter1d(ndimage.uniform_filter1d(result, width, axis), width, axis)
     return result
-
-
-def _voxels(radius: float, voxel: NDArray[np.float64]) -> list[int]:
-    """Sides of a box of this radius in mm."""
-    return [2 * round(radius / length) + 1 for length in voxel.tolist()]
 
 
 def _gradient_magnitude(image: NDArray[np.float32], voxel: NDArray[np.float64]) -> NDArray[np.float32]:

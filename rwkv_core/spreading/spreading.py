@@ -116,7 +116,8 @@ def spread(
     parts = features.within(box), volume.spacing, stood, labels, inside, axis
     near = {value: array[box] for value, array in (probabilities or {}).items()}
     # What stood is mended, or carried on as if it had not been there, if that does better in left-out slices.
-    shown = _labels_in([index.of(labels) for index in inside])
+    # One slice alone tells nothing of how well its shape carries over.
+    shown = {value for value in there if sum((index.of(labels) == value).any() for index in inside) > 1}
     new = [
         value
         for value in chosen
