@@ -97,20 +97,9 @@ class BatchLogic:
                     item.error = str(result.error)
                     over(ItemState.FAILED)
 
-            result = self._logic.process(
-                volume,
-                item.output,
-                options,
-                waitForCompletion=False,
-                onProgress=lambda step: batch.step(step.done, step.total, step.secondsLeft),
-                onFinished=finished,
-            )
-            return result.cancel
+            return self._segmentItem(batch, volume, item.output, options, finished)
 
-        later(lambda: batch.start(work))
-        if waitForCompletion:
-            batch.result.wait()
-        return batch.result
+        return _begun(batch, work, waitForCompletion)
 
     def processSequence(
         self,
@@ -165,20 +154,9 @@ class BatchLogic:
                 states = {RunState.COMPLETED: ItemState.DONE, RunState.CANCELLED: ItemState.CANCELLED}
                 over(states.get(result.state, ItemState.FAILED))
 
-            result = self._logic.process(
-                frame,
-                segmentation,
-                options,
-                waitForCompletion=False,
-                onProgress=lambda step: batch.step(step.done, step.total, step.secondsLeft),
-                onFinished=finished,
-            )
-            return result.cancel
+            return self._segmentItem(batch, frame, segmentation, options, finished)
 
-        later(lambda: batch.start(work))
-        if waitForCompletion:
-            batch.result.wait()
-        return batch.result
+        return _begun(batch, work, waitForCompletion)
 
     def processFolder(
         self,
@@ -287,6 +265,25 @@ class BatchLogic:
         for batch in list(self._batches):
             batch.forget()
 
+    def _segmentItem(
+        self,
+        batch: BatchRun,
+        volume: Any,
+        segmentation: Any,
+        options: SegmentOptions | None,
+        finished: Callable[[SegmentationResult], None],
+    ) -> Callable[[], None]:
+        """Segment a volume of a batch, which tells of its progress; gives what cancels it."""
+        result = self._logic.process(
+            volume,
+            segmentation,
+            options,
+            waitForCompletion=False,
+            onProgress=lambda step: batch.step(step.done, step.total, step.secondsLeft),
+            onFinished=finished,
+        )
+        return result.cancel
+
     def _newBatch(
         self,
         name: str,
@@ -296,6 +293,16 @@ class BatchLogic:
         batch = BatchRun(name, onProgress, onFinished, self._batches.remove)
         self._batches.append(batch)
         return batch
+
+
+def _begun(
+    batch: BatchRun, work: Callable[[BatchItem, Callable[[str], None]], Callable[[], None]], waitForCompletion: bool
+) -> BatchResult:
+    """Begin once the caller has the result in hand, and wait for the end where that is asked for."""
+    later(lambda: batch.start(work))
+    if waitForCompletion:
+        batch.result.wait()
+    return batch.result
 
 
 def _earlier(volume: Any, settings: str) -> Any:
