@@ -10,7 +10,7 @@ from pathlib import Path
 
 import slicer
 
-from bench import fonts, io_manager, layout, logics, pythonqt, qt_module, share_folder
+from bench import fonts, io_manager, layout, logics, palettes, pythonqt, qt_module, share_folder
 from bench.dialog_answers import ShownDialog, dialogs
 from bench.pyside import QtCore, QtWidgets
 from bench.standins import field, signal, standin
@@ -233,6 +233,7 @@ def start():
     qt_module.useSettingsIn(home / "settings")
     application = qSlicerApplication()
     application.setStyle("Fusion")
+    application.setPalette(palettes.light())
     fonts.useReadableFont(application)
     slicer.app = application
     application._start(home)

@@ -18,21 +18,16 @@ import ctk
 import numpy as np
 import slicer
 
-from bench import event_loop, pictures, views
+from rwkv_core.vocabulary import SliceIndex
+
+from bench import event_loop, palettes, pictures, views
 from bench.cut_text import cutTexts
 from bench.dialog_answers import dialogs
 from bench.modules import OpenedModule
-from bench.pyside import QtGui, QtWidgets
+from bench.pyside import QtWidgets
 
 LOOKS = ("light-100", "light-200", "dark-100", "dark-200")
 WIDTHS = (350, 500)
-_DARK = {
-    "Window": "#323232", "WindowText": "#e6e6e6", "Base": "#232323", "AlternateBase": "#2d2d2d", "Text": "#e6e6e6",
-    "Button": "#3c3c3c", "ButtonText": "#e6e6e6", "ToolTipBase": "#3c3c3c", "ToolTipText": "#e6e6e6",
-    "Highlight": "#2a82da", "HighlightedText": "#ffffff", "Link": "#5aaaff", "PlaceholderText": "#8c8c8c",
-    "Light": "#505050", "Midlight": "#464646", "Mid": "#282828", "Dark": "#1e1e1e", "Shadow": "#0a0a0a",
-}  # fmt: skip
-"""Colors like those of Slicer's style "Dark Slicer"."""
 
 
 def drawAll(folder):
@@ -48,13 +43,7 @@ def drawAll(folder):
 
 def draw(folder, look):
     """The pictures of one look, into a folder of its name."""
-    if look.startswith("dark"):
-        palette = QtGui.QPalette()
-        for role, color in _DARK.items():
-            palette.setColor(getattr(QtGui.QPalette, role), QtGui.QColor(color))
-        for role in ("WindowText", "Text", "ButtonText"):
-            palette.setColor(QtGui.QPalette.Disabled, getattr(QtGui.QPalette, role), QtGui.QColor("#787878"))
-        QtWidgets.QApplication.setPalette(palette)
+    QtWidgets.QApplication.setPalette(palettes.dark() if look.startswith("dark") else palettes.light())
     _States(folder / look).draw()
 
 
@@ -66,7 +55,7 @@ class _States:
     def draw(self):
         for width in WIDTHS:
             pictures.beforeInstallation(self.folder, width)
-            (self.folder / "panel-setup.png").rename(self.folder / f"setup-{width}.png")
+            (self.folder / "panel-setup.png").rename(self.folder / f"missing-{width}.png")
         self._secondModel()
         opened = OpenedModule(pictures.MODULE)
         opened.enter()
@@ -91,10 +80,13 @@ class _States:
             self.section(section).collapsed = False
             self.picture(section)
             if section == "batch":
-                ui.batchSourceComboBox.currentIndex = 1
-                self.picture("batch-volumes")
+                self.batch()
             self.section(section).collapsed = True
-        self.interactive()
+        self.interactive("several")
+        ui.segmentButton.click()
+        self.rest()
+        self.interactive("interactive")
+        self.answers(volume)
         self.fold(False)
         self.sequence(state)
         self.dialogs()
@@ -125,15 +117,84 @@ class _States:
         for name in ("inputs", "model"):
             self.section(name).collapsed = collapsed
 
-    def interactive(self):
+    def batch(self):
+        """Of loaded volumes: ready, running, done."""
+        ui = self.opened.widget.ui
+        ui.batchSourceComboBox.currentIndex = 1
+        self.picture("batch-volumes")
+        ui.batchButton.click()
+        event_loop.wait_until(lambda: ui.batchStatusLabel.text.startswith("Scan"), pictures.PATIENCE)
+        self.picture("batch-running")
+        event_loop.wait_until(lambda: not self.opened.logic.batch.running, pictures.PATIENCE)
+        self.picture("batch-done")
+
+    def interactive(self, prefix):
+        """Every box, open alone."""
         section = self.section("interactive")
         section.collapsed = False
         for name in ("prompt", "correct", "verified", "spread", "finish", "preview"):
             box = self.box(name)
             box.collapsed = False
-            self.picture(f"interactive-{name}")
+            self.picture(f"{prefix}-{name}")
             box.collapsed = True
         section.collapsed = True
+
+    def answers(self, volume):
+        """The boxes of interactive work while there is something to show in them."""
+        from RWKVUNetSegmentLib.Scene.SliceViews import goTo
+
+        self.section("interactive").collapsed = False
+        logic = self.opened.logic.interactive
+        panel = next(each for each in self.opened.widget.panels if type(each).__name__ == "InteractivePanel")
+        ui, prompt = panel.own, panel.parts[0].ui
+        boxes = {name: self.box(name) for name in ("prompt", "verified", "spread", "finish", "preview")}
+
+        def shown(box, name):
+            for each, part in boxes.items():
+                part.collapsed = each != box
+            self.picture(name)
+
+        for index in (1, 2):
+            goTo(volume, SliceIndex(axis="K", index=index))
+            event_loop.process_events()
+            ui.verifiedButton.click()
+        ui.uncertaintyCheckBox.click()
+        self.rest()
+        shown("verified", "answer-verified")
+        ui.uncertaintyCheckBox.click()
+        ui.spreadButton.click()
+        self.rest()
+        shown("spread", "answer-spread")
+        ui.refuseSpreadButton.click()
+        ui.largestCheckBox.click()
+        shown("finish", "answer-finish-busy")
+        self.rest()
+        shown("finish", "answer-finish")
+        ui.previewCheckBox.click()
+        event_loop.wait_until(lambda: not logic.preview.busy, pictures.PATIENCE)
+        shown("preview", "answer-preview")
+        ui.discardButton.click()
+        prompt.pointButton.click()
+        shown("prompt", "answer-prompt-armed")
+        goTo(volume, SliceIndex(axis="K", index=4))
+        node = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
+        matrix = slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS())
+        logic.pointing.point(tuple(matrix[:3, 3]), node)
+        event_loop.wait_until(lambda: not logic.pointing.busy, pictures.PATIENCE)
+        prompt.negativeButton.click()
+        shown("prompt", "answer-prompt")
+        prompt.pointButton.click()
+        for part in boxes.values():
+            part.collapsed = True
+        self.section("interactive").collapsed = True
+
+    def rest(self):
+        """Wait until nothing goes on."""
+        logic = self.opened.logic
+        event_loop.process_events()
+        event_loop.wait_until(lambda: not logic.segmentation.running and not logic.interactive.result.busy,
+                              pictures.PATIENCE)  # fmt: skip
+        event_loop.process_events()
 
     def sequence(self, state):
         scene = slicer.mrmlScene

@@ -51,6 +51,35 @@ def test_the_volume_on_screen_is_selected(opened, ui, state, volume):
     assert ui.volumeSelector.currentNode() is shown
 
 
+@pytest.mark.views
+def test_a_volume_that_is_loaded_and_shown_later_is_selected(opened, ui, state, volume):
+    """Only while nothing was made of the first one, and not against a choice by hand."""
+    second = add_volume("second")
+    bench.process_events()
+    assert ui.volumeSelector.currentNode() is second
+    add_volume_behind("mask")
+    bench.process_events()
+    assert ui.volumeSelector.currentNode() is second, "the other one is not shown"
+    ui.volumeSelector.setCurrentNode(volume)
+    ui.volumeSelector.nodeActivated.emit(volume)
+    opened.widget.exit()
+    opened.enter()
+    assert ui.volumeSelector.currentNode() is volume, "chosen by hand"
+    state.outputSegmentation = add_result(volume)
+    add_volume("third")
+    bench.process_events()
+    assert ui.volumeSelector.currentNode() is volume, "it has a result"
+
+
+@pytest.mark.views
+def test_the_volume_that_was_shown_in_another_module_is_selected(opened, ui, volume):
+    opened.widget.exit()
+    second = add_volume_behind("second")
+    slicer.util.setSliceViewerLayers(background=second)
+    opened.enter()
+    assert ui.volumeSelector.currentNode() is second
+
+
 def add_volume_behind(name):
     return slicer.util.addVolumeFromArray(np.zeros((6, 7, 8), np.int16), name=name)
 
@@ -136,7 +165,7 @@ def test_what_is_missing_comes_first_and_open(opened, ui):
     lines = {tree.topLevelItem(i).text(0): tree.topLevelItem(i).text(1) for i in range(tree.topLevelItemCount)}
     assert lines["OpenVINO and Python packages"] == "Missing"
     assert lines["GPU and training: PyTorch"] == "Not installed (optional)"
-    assert "Choose a volume" in ui.segmentButton.toolTip and not ui.segmentButton.enabled
+    assert "Load a volume" in ui.segmentButton.toolTip and not ui.segmentButton.enabled
     assert not ui.importButton.enabled
 
 
@@ -428,6 +457,11 @@ def test_result_is_selected_and_described(opened, ui, state, volume):
     assert state.outputSegmentation is node
     assert ui.statusLabel.text == "Done in 6.2 s (CPU, OpenVINO). Structures: 1. Odd."
     assert ui.show3DButton.enabled and ui.editButton.enabled
+    state.inputVolume = add_volume_behind("another")
+    bench.process_events()
+    assert not ui.statusLabel.text, "it is not this volume's"
+    state.inputVolume = volume
+    bench.process_events()
     ui.segmentButton.click()
     assert opened.logic.segmentation.begun[1].result.parameters.outputSegmentation is node
 

@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 from RWKVUNetSegmentLib.EventLoop import later
 from RWKVUNetSegmentLib.Panels import TimeInWords
 from RWKVUNetSegmentLib.Panels.FolderChoice import FolderChoice
-from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors, showTable
+from RWKVUNetSegmentLib.Panels.Panel import Panel, outlineTickBoxes, showErrors, showTable
 from RWKVUNetSegmentLib.Panels.ParameterNode import OverlapRule, optionsOf, thenModelsOf
 from RWKVUNetSegmentLib.Scene.InputVolume import isValid
 from RWKVUNetSegmentLib.Segmentation.BatchLogic import BatchResult, ItemState
@@ -28,6 +28,7 @@ class BatchPanel(Panel):
         self._unticked: set[str] = set()
         ui.batchSourceComboBox.addItems([_("A folder"), _("Loaded volumes")])
         ui.batchSourceComboBox.connect("currentIndexChanged(int)", self.onSource)
+        outlineTickBoxes(ui.batchVolumesList)
         ui.batchVolumesList.connect("itemChanged(QListWidgetItem*)", self.onTicked)
         ui.batchProgressBar.visible = False
         ui.batchButton.connect("clicked()", self.onBatchOrCancel)

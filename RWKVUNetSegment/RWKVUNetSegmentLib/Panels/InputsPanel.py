@@ -5,10 +5,11 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from RWKVUNetSegmentLib.EventLoop import Timer
+from RWKVUNetSegmentLib.EventLoop import Timer, later
 from RWKVUNetSegmentLib.Panels.Panel import Panel, chooseNothingForRemoved, showErrors
-from RWKVUNetSegmentLib.Scene.InputVolume import copyOfFrame, isFrame
+from RWKVUNetSegmentLib.Scene.InputVolume import copyOfFrame, isFrame, isValid
 from RWKVUNetSegmentLib.Scene.SampleData import loadSample
+from RWKVUNetSegmentLib.Scene.SliceViews import volumesShown
 
 
 class InputsPanel(Panel):
@@ -21,6 +22,7 @@ class InputsPanel(Panel):
         self.ui.volumeSelector.connect("nodeActivated(vtkMRMLNode*)", self.onVolumeChosen)
         for selector in (self.ui.volumeSelector, self.ui.segmentationSelector):
             chooseNothingForRemoved(selector)
+        self._byHand: Any = None  # the volume that was chosen in the list
         self._timer = Timer(self.updateFromState)
         self.ui.volumeSelector.connect("nodeAboutToBeRemoved(vtkMRMLNode*)", self.onVolumeGoes)
 
@@ -41,9 +43,36 @@ class InputsPanel(Panel):
             self.onVolumeChosen(node.inputVolume)
 
     def onVolumeAdded(self, volume: Any) -> None:
-        """The first volume that is loaded is most likely the one to segment."""
-        if self.parameterNode is not None and self.parameterNode.inputVolume is None:
+        """The first volume that is loaded is most likely the one to segment; a later one, if it is shown."""
+        if self.parameterNode is None or slicer.mrmlScene.IsImporting():
+            return
+        chosen = self.parameterNode.inputVolume
+        if chosen is None:
             self.parameterNode.inputVolume = volume
+            return
+
+        def takeIt() -> None:
+            if self.parameterNode is not None and self.parameterNode.inputVolume is chosen:  # else it was chosen anew
+                self._byHand = None
+                self._takeShown()
+
+        later(takeIt)  # it is shown after it is added
+
+    def onEnter(self) -> None:
+        self._takeShown()
+
+    def onSceneCloses(self) -> None:
+        self._byHand = None
+
+    def _takeShown(self) -> None:
+        """As long as nothing was made of the chosen volume, choose the one on screen, unless the user chose by hand."""
+        node = self.parameterNode
+        if node is None or node.outputSegmentation is not None or self.logic.segmentation.running:
+            return
+        shown = [volume for volume in volumesShown() if isValid(volume)[0]]
+        chosen = node.inputVolume
+        if shown and chosen is not None and chosen not in shown and chosen is not self._byHand:
+            node.inputVolume = shown[0]
 
     def onVolumeGoes(self, volume: Any) -> None:
         """It is counted until it is gone."""
@@ -51,7 +80,7 @@ class InputsPanel(Panel):
 
     def onVolumeChosen(self, volume: Any) -> None:
         """The result for another volume goes to another segmentation, unless the user says otherwise."""
-        node = self.parameterNode
+        node, self._byHand = self.parameterNode, volume
         if node is None or volume is None or node.outputSegmentation is None:
             return
         role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()

@@ -5,12 +5,19 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import DeviceError, InputError, RWKVUNetError
 from rwkv_core.vocabulary import SegmentOptions
 from RWKVUNetSegmentLib.Scene.InputVolume import OTHER, modalityOf, rememberModality
+
+CHECKED = "QPushButton:checked { background-color: #1f5fa0; color: white; }"
+"""Style of buttons that stay down: in Slicer's dark look, Qt shows hardly any difference."""
+
+_OUTLINE = 144
+"""Gray, 0 to 255."""
 
 
 @contextmanager
@@ -144,6 +151,13 @@ class Panel:
         if self.parameterNode:
             self.parameterNode.device, self.parameterNode.engine = "cpu", "auto"
         return True
+
+
+def outlineTickBoxes(view: Any) -> None:
+    """Let the boxes of a list be seen in Slicer's dark look: Qt outlines them in a shade of the window's color."""
+    palette = view.palette
+    palette.setColor(qt.QPalette.Window, qt.QColor(*3 * (_OUTLINE,)))
+    view.setPalette(palette)
 
 
 def chooseNothingForRemoved(selector: Any) -> None:

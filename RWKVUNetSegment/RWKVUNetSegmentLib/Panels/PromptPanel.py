@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 from RWKVUNetSegmentLib.Interactive.PromptedSlice import BOX, POINT, SCRIBBLE
 from RWKVUNetSegmentLib.Interactive.PromptMarkers import NEGATIVE, POSITIVE
 from RWKVUNetSegmentLib.Interactive.Propagation import BOTH, DOWN, UP
-from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
+from RWKVUNetSegmentLib.Panels.Panel import CHECKED, Panel, showErrors
 from RWKVUNetSegmentLib.Scene.SliceViews import axisShown
 
 _UI = Path(__file__).resolve().parents[2] / "Resources" / "UI" / "RWKVUNetSegmentPrompt.ui"
@@ -32,11 +32,13 @@ class PromptPanel(Panel):
         self._tools = {POINT: ui.pointButton, BOX: ui.boxButton, SCRIBBLE: ui.scribbleButton}
         for tool, button in self._tools.items():
             button.connect("clicked()", lambda tool=tool: self.onTool(tool))
+            button.setStyleSheet(CHECKED)
         ui.positiveButton.connect("clicked()", lambda: self.onPolarity(True))
         ui.negativeButton.connect("clicked()", lambda: self.onPolarity(False))
-        for button, color in ((ui.positiveButton, POSITIVE), (ui.negativeButton, NEGATIVE)):
+        for button, color, text in ((ui.positiveButton, POSITIVE, "black"), (ui.negativeButton, NEGATIVE, "white")):
             red, green, blue = (round(255 * part) for part in color)
-            button.setStyleSheet(f"QPushButton:checked {{ background-color: rgb({red}, {green}, {blue}); }}")
+            checked = f"background-color: rgb({red}, {green}, {blue}); color: {text};"  # legible in a dark look, too
+            button.setStyleSheet(f"QPushButton:checked {{ {checked} }}")
         ui.structureComboBox.connect("activated(int)", self.onStructure)
         ui.structureNameLineEdit.connect("editingFinished()", self.onName)
         ui.newSegmentButton.connect("clicked()", self.onNew)

@@ -13,7 +13,6 @@ from RWKVUNetSegmentLib.Panels import TimeInWords
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
 from RWKVUNetSegmentLib.Panels.ParameterNode import optionsOf, parametersOf
 from RWKVUNetSegmentLib.Scene.InputVolume import isFrame
-from RWKVUNetSegmentLib.Scene.SampleData import SAMPLE_NAME
 from RWKVUNetSegmentLib.Segmentation.BatchLogic import BatchResult, ItemState
 from RWKVUNetSegmentLib.Segmentation.ModelTimes import rememberTime
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import (
@@ -39,6 +38,7 @@ class SegmentPanel(Panel):
     def setup(self) -> None:
         self.result: SegmentationResult | None = None
         self.frames: BatchResult | None = None  # of a sequence, when its frames were segmented last
+        self._sequence: Any = None  # the volume that shows them
         self._undone = False
         self._awaiting: Any = None  # the volume to segment as soon as what is being installed can be used
         self.ui.progressBar.visible = False
@@ -57,7 +57,7 @@ class SegmentPanel(Panel):
     def onSceneCloses(self) -> None:
         self._awaiting = None
         if self.frames is not None and self.frames.finished:
-            self.frames = None
+            self.frames, self._sequence = None, None
 
     def canSegment(self) -> tuple[bool, str]:
         """Whether Segment can work, where need be after an installation that it asks for; and else why not."""
@@ -73,7 +73,9 @@ class SegmentPanel(Panel):
         if not free:
             return False, reason
         if self.parameterNode.inputVolume is None:
-            return False, _("Choose a volume. Sample Data has one to try: {sample}.").format(sample=SAMPLE_NAME)
+            if self.ui.volumeSelector.nodeCount():
+                return False, _("Choose a volume.")
+            return False, _("Load a volume, or press “Try it with a sample scan”.")
         if not isFrame(self.parameterNode.inputVolume):
             try:
                 possible, reason = parametersOf(self.parameterNode).isValid()
@@ -115,9 +117,11 @@ class SegmentPanel(Panel):
 
     def _outcome(self) -> str:
         """Of the run that is over, in words."""
-        result = self.result
-        if self.frames is not None:
+        result, volume = self.result, self.parameterNode.inputVolume
+        if self.frames is not None and self._sequence is volume:
             return self._framesOutcome(self.frames)
+        if result is not None and result.parameters.inputVolume is not volume:
+            result = None  # it was another volume's
         if not self.logic.installation.isValid()[0]:
             return _("Some software must be installed first, once. Segment asks before it does so.")
         if result is None:
@@ -175,7 +179,7 @@ class SegmentPanel(Panel):
             self._start(parameters)
 
     def _startFrames(self, volume: Any, options: SegmentOptions) -> None:
-        self._undone, self.result = False, None
+        self._undone, self.result, self._sequence = False, None, volume
         self.ui.progressBar.maximum = 0
         self.ui.statusLabel.text = _("Starting…")
         callbacks = {"onProgress": self.onFramesProgress, "onFinished": self.onFramesFinished}

@@ -48,6 +48,8 @@ class SetupPanel(Panel):
             item.setIcon(1, qt.QIcon(str(_ICONS / f"{icon}.png")))
             item.setToolTip(1, requirement.why)
             tree.addTopLevelItem(item)
+        rows = tree.topLevelItemCount * tree.sizeHintForRow(0)
+        tree.setFixedHeight(tree.header().height + 2 * tree.frameWidth + rows)
         self._place(self.logic.installation.isValid()[0])
         self.updateFromState()
 

@@ -12,7 +12,7 @@ from rwkv_core.errors import RWKVUNetError
 from rwkv_core.worker.protocol import DevicesResult
 from RWKVUNetSegmentLib.EventLoop import later
 from RWKVUNetSegmentLib.Panels.FolderChoice import FolderChoice
-from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
+from RWKVUNetSegmentLib.Panels.Panel import Panel, outlineTickBoxes, showErrors
 from RWKVUNetSegmentLib.Panels.ParameterNode import (
     chooseSegmentation,
     chosenSegmentations,
@@ -73,6 +73,8 @@ class TrainingPanel(Panel):
         for name, title in _presetTitles().items():
             ui.trainingPresetComboBox.addItem(title, name)
         self._fillDevices(_("Automatic"), {})
+        for view in (ui.trainingNodesTree, ui.trainingClassesList):
+            outlineTickBoxes(view)
         ui.trainingNodesTree.connect("itemChanged(QTreeWidgetItem*,int)", self.onNodeTicked)
         ui.trainingClassesList.connect("itemChanged(QListWidgetItem*)", self.onClassTicked)
         ui.trainingModelComboBox.connect("currentIndexChanged(int)", self.onModelChanged)

@@ -6,7 +6,7 @@ from slicer.i18n import tr as _
 
 from rwkv_core.errors import RWKVUNetError
 from rwkv_core.vocabulary import SliceIndex
-from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
+from RWKVUNetSegmentLib.Panels.Panel import CHECKED, Panel, showErrors
 from RWKVUNetSegmentLib.Panels.SliceStrip import SliceStrip
 from RWKVUNetSegmentLib.Scene.InputVolume import isValid
 from RWKVUNetSegmentLib.Scene.SliceViews import SliceViews
@@ -22,6 +22,7 @@ class VerifiedPanel(Panel):
         self._views = SliceViews(self.onMoved)
         self._views.start()
         ui.verifiedButton.connect("clicked()", self.onVerified)
+        ui.verifiedButton.setStyleSheet(CHECKED)
         ui.uncertainButton.connect("clicked()", self.onMostUncertain)
         ui.uncertaintyCheckBox.connect("toggled(bool)", self.onShowUncertainty)
         for box in (ui.planesCheckBox, ui.flipsCheckBox):

@@ -41,6 +41,7 @@ class VolumesPanel(Panel):
         header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
         for column in (1, 2):
             header.setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
+            ui.volumesTree.headerItem().setTextAlignment(column, qt.Qt.AlignRight | qt.Qt.AlignVCenter)
         ui.volumesTree.sortingEnabled = True
         header.setSortIndicator(-1, qt.Qt.AscendingOrder)  # as the segmentation has them
         ui.volumesWidget.visible = False
