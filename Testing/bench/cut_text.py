@@ -3,11 +3,15 @@
 from bench.event_loop import process_events
 from bench.pyside import QtWidgets
 
-KINDS = ("QPushButton", "QLabel", "QCheckBox")
+KINDS = ("QPushButton", "QToolButton", "QLabel", "QCheckBox", "QRadioButton", "ctkCollapsibleButton")
+"""Lists shorten their texts by themselves, with dots."""
+
+_ARROW = 24
+"""Pixels beside the text of a heading."""
 
 
 def cutTexts(panel):
-    """(object name, text) of every button, label and tick box that is cut off at the panel's present size."""
+    """(object name, text) of every button, label, heading and tick box that is cut off at the panel's present size."""
     wasVisible = panel.visible
     panel.show()
     process_events()
@@ -19,7 +23,8 @@ def cutTexts(panel):
         if kind == "QLabel" and widget.wordWrap:
             cut = widget.heightForWidth(widget.width) > widget.height
         else:
-            cut = widget.width < widget.fontMetrics().horizontalAdvance(widget.text)
+            beside = _ARROW if kind == "ctkCollapsibleButton" else 0
+            cut = widget.width < widget.fontMetrics().horizontalAdvance(widget.text) + beside
         if cut:
             found.append((widget.objectName, widget.text))
     if not wasVisible:

@@ -62,7 +62,7 @@ class _States:
         self.opened, ui = opened, opened.widget.ui
         event_loop.wait_until(lambda: opened.logic.models.models, pictures.PATIENCE)
         self.picture("empty")
-        volume = self.piece("Head")
+        self.volume = volume = self.piece("Head")
         state = opened.widget._parameterNode
         state.inputVolume = volume
         state.thenModels = json.dumps(["lesions"])
@@ -121,6 +121,8 @@ class _States:
         """Of loaded volumes: ready, running, done."""
         ui = self.opened.widget.ui
         ui.batchSourceComboBox.currentIndex = 1
+        for name in ("Second", "Third"):
+            slicer.modules.volumes.logic().CloneVolume(slicer.mrmlScene, self.volume, name)
         self.picture("batch-volumes")
         ui.batchButton.click()
         event_loop.wait_until(lambda: ui.batchStatusLabel.text.startswith("Scan"), pictures.PATIENCE)

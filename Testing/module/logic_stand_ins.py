@@ -78,6 +78,7 @@ class Installation(Changing):
     """`ready` says whether everything is there; `installs` are the calls."""
 
     torchOffered = restartPending = False
+    broken = ""
 
     def __init__(self):
         super().__init__()
@@ -89,6 +90,8 @@ class Installation(Changing):
 
     def states(self):
         state, why = (RequirementState.READY, "2.9.0") if self.ready else (RequirementState.MISSING, "")
+        if self.broken:
+            state, why = RequirementState.BROKEN, self.broken
         return (
             Requirement("packages", "OpenVINO and Python packages", state, why),
             Requirement("torch", "GPU and training: PyTorch", RequirementState.MISSING, "", optional=True),

@@ -169,6 +169,13 @@ def test_what_is_missing_comes_first_and_open(opened, ui):
     assert not ui.importButton.enabled
 
 
+def test_why_something_is_broken_is_said(opened, ui):
+    opened.logic.installation.ready = False
+    opened.logic.installation.broken = "OpenVINO cannot be loaded."
+    opened.logic.installation.changed.emit()
+    assert "OpenVINO cannot be loaded." in ui.setupLabel.text
+
+
 def test_after_the_installation_setup_goes_to_the_end_and_the_models_are_asked_for(opened, ui):
     offer_installation(opened)
     before = opened.logic.models.refreshed
@@ -577,6 +584,7 @@ def test_progress_of_a_batch_counts_scans_alike(states, done, fraction, left):
 
 def test_batch_says_what_is_missing(ui, volume, tmp_path):
     assert not ui.batchButton.enabled and "scans" in ui.batchButton.toolTip
+    assert ui.batchStatusLabel.text == ui.batchButton.toolTip
     ui.batchInputPath.currentPath = str(tmp_path)
     assert not ui.batchButton.enabled and "results" in ui.batchButton.toolTip
 

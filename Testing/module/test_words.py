@@ -10,7 +10,8 @@ import pytest
 import qt
 
 import bench
-from bench import pictures
+from bench import pictures, views
+from bench.cut_text import cutTexts
 from bench.scripted_module import PSEUDO
 from bench.visible_texts import texts
 from module import logic_stand_ins as stand_ins
@@ -97,7 +98,8 @@ def test_every_control_has_a_tooltip_that_says_more_than_its_label():
     assert not poor, "\n".join(poor)
 
 
-def test_a_language_that_takes_more_room_is_not_cut(monkeypatch):
+@pytest.mark.parametrize("width", [430, 500])
+def test_a_language_that_takes_more_room_is_not_cut(monkeypatch, width):
     """`panelPicture` raises with what is cut off."""
     monkeypatch.setenv(PSEUDO, "1")
     opened = stand_ins.openModule(MODULE)
@@ -111,10 +113,31 @@ def test_a_language_that_takes_more_room_is_not_cut(monkeypatch):
     button = opened.panel.findChild(qt.QPushButton, "segmentButton")
     assert button.text == "Segmentooo", "the bench did not translate"
     try:
-        pictures.panelPicture(opened.panel, pictures.ROOT / "out" / "screenshots" / "panel-pseudo.png", 500)
+        pictures.panelPicture(opened.panel, pictures.ROOT / "out" / "screenshots" / f"panel-pseudo-{width}.png", width)
     finally:
         opened.close()
         bench.process_events()
+
+
+def test_dialogs_in_a_language_that_takes_more_room_are_not_cut(monkeypatch):
+    monkeypatch.setenv(PSEUDO, "1")
+    opened = stand_ins.openModule(MODULE)
+    volume = add_volume("scan")
+    opened.widget._parameterNode.outputSegmentation = add_result(volume)
+    bench.process_events()
+    cut = []
+
+    def look(dialog):
+        views.grab(dialog, pictures.ROOT / "out" / "screenshots" / f"dialog-pseudo-{len(bench.dialogs.shown)}.png")
+        cut.extend(cutTexts(dialog))
+        return "Rejected"
+
+    bench.dialogs.answer(look, look)
+    opened.widget.ui.importButton.click()
+    opened.widget.ui.exportButton.click()
+    opened.close()
+    bench.process_events()
+    assert len(bench.dialogs.shown) == 2 and not cut, cut
 
 
 def test_the_folder_of_texts_is_whole():

@@ -22,6 +22,7 @@ class BatchPanel(Panel):
 
     def setup(self) -> None:
         self.result: BatchResult | None = None
+        self._outcome = ""
         ui = self.ui
         self._input = FolderChoice(ui.batchInputPath, self.onInputChosen)
         self._output = FolderChoice(ui.batchOutputPath, self.onOutputChosen)
@@ -58,7 +59,10 @@ class BatchPanel(Panel):
         if not node.batchOutputFolder:
             return False, _("Choose a folder for the results.")
         if thenModelsOf(node) and node.overlap is OverlapRule.BOTH:
-            return False, _("Files hold one label per voxel. Choose which model has the places where two overlap.")
+            return False, _(
+                "The files of a batch hold one label per voxel: structures cannot overlap in them. Choose under Model "
+                "which model has the places that two of them find."
+            )
         return self.canUse(optionsOf(node))
 
     def updateFromState(self) -> None:
@@ -67,11 +71,14 @@ class BatchPanel(Panel):
         start = _("Segment the volumes") if self.fromScene else _("Segment the folder")
         ui.batchButton.text = _("Cancel the batch") if self.running else start
         ui.batchProgressBar.visible = self.running
-        self.allow(ui.batchButton, *((True, "") if self.running else self.canStart()))
+        possible, reason = (True, "") if self.running else self.canStart()
+        self.allow(ui.batchButton, possible, reason)
         for path in (ui.batchInputPath, ui.batchOutputPath, ui.batchSourceComboBox, ui.batchVolumesList):
             self.allow(path, not self.running, _("Wait until the batch is done."))
         table = self.result.table if self.result else None
         self.allow(ui.showTableButton, bool(table and table.GetScene()), _("No batch was run yet."))
+        if not self.running:
+            ui.batchStatusLabel.text = reason or self._outcome
         ui.batchStatusLabel.visible = bool(ui.batchStatusLabel.text)
         if node:
             self._input.show(node.batchInputFolder)
@@ -120,6 +127,7 @@ class BatchPanel(Panel):
 
     def onSceneCloses(self) -> None:
         self._unticked.clear()
+        self._outcome = ""
 
     def onInputChosen(self, path: str) -> None:
         if self.parameterNode:
@@ -139,6 +147,7 @@ class BatchPanel(Panel):
             node = self.parameterNode
             callbacks = {"onProgress": self.onProgress, "onFinished": self.onFinished}
             self.ui.batchProgressBar.maximum = 0
+            self.ui.batchStatusLabel.text = _("Starting…")
             if self.fromScene:
                 self.result = self.logic.batch.processVolumes(
                     self._ticked(), optionsOf(node), waitForCompletion=False, **callbacks
@@ -167,7 +176,7 @@ class BatchPanel(Panel):
 
     def onFinished(self, result: BatchResult) -> None:
         self.result = result
-        self.ui.batchStatusLabel.text = str(result.error) if result.error else self._summary(result)
+        self._outcome = str(result.error) if result.error else self._summary(result)
         self.logic.stateChanged()
         if result.state == RunState.FAILED:
             slicer.util.errorDisplay(str(result.error), _("The batch failed"))

@@ -17,7 +17,9 @@ class SetupPanel(Panel):
 
     def setup(self) -> None:
         header = self.ui.requirementsTree.header()
-        header.setSectionResizeMode(0, qt.QHeaderView.ResizeToContents)
+        header.setStretchLastSection(False)
+        header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        header.setSectionResizeMode(1, qt.QHeaderView.ResizeToContents)
         self.ui.installButton.connect("clicked()", self.onInstall)
         self.ui.torchButton.connect("clicked()", self.onInstallTorch)
         self.logic.installation.changed.connect(self.onInstallationChanged)
@@ -43,8 +45,8 @@ class SetupPanel(Panel):
                 text, icon = _("Not installed (optional)"), "StateUnavailable"
             item = qt.QTreeWidgetItem()
             item.setText(0, requirement.title)
-            missing = requirement.state == RequirementState.MISSING  # the button below says what to do
-            item.setText(1, text if missing or not requirement.why else f"{text}: {requirement.why}")
+            item.setToolTip(0, requirement.title)
+            item.setText(1, text)
             item.setIcon(1, qt.QIcon(str(_ICONS / f"{icon}.png")))
             item.setToolTip(1, requirement.why)
             tree.addTopLevelItem(item)
@@ -80,7 +82,10 @@ class SetupPanel(Panel):
                 text = _("It is being checked, once, whether what is installed can be used.")
             else:
                 text = _("Before the first segmentation, some software must be downloaded and installed, once.")
-        ui.setupLabel.text = text
+        broken = [
+            f"{each.title}: {each.why}" for each in installation.states() if each.state == RequirementState.BROKEN
+        ]
+        ui.setupLabel.text = "\n".join([text, *broken])
         free, why = self.logic.segmentation.canStart()
         needed = not (ready or checking) or installation.restartPending
         self.allow(ui.installButton, needed and free, why or _("Nothing is missing."))
