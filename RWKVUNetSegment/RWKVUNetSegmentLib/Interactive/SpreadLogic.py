@@ -173,7 +173,7 @@ class SpreadLogic:
             for file in files:
                 client.discard(file)
             self._running = False
-            self._result.end(outcome if isinstance(outcome, RWKVUNetError) else _("Accept the answer, or refuse it."))
+            self._result.end(outcome if isinstance(outcome, RWKVUNetError) else _("Accept the answer, or discard it."))
             emit(onFinished, outcome)
 
         def withVolume(file: VolumeFile) -> None:
