@@ -3,8 +3,8 @@
 from bench.event_loop import process_events
 from bench.pyside import QtWidgets
 
-KINDS = ("QPushButton", "QToolButton", "QLabel", "QCheckBox", "QRadioButton", "ctkCollapsibleButton")
-"""Lists shorten their texts by themselves, with dots."""
+KINDS = ("QPushButton", "QLabel", "QCheckBox", "QRadioButton", "ctkCollapsibleButton")
+"""Lists shorten their texts by themselves, with dots; tool buttons are pictures in Slicer."""
 
 _ARROW = 24
 """Pixels beside the text of a heading."""

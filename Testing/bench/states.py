@@ -118,15 +118,13 @@ class _States:
             self.section(name).collapsed = collapsed
 
     def batch(self):
-        """Of loaded volumes: ready, running, done."""
+        """Of loaded volumes: ready, done."""
         ui = self.opened.widget.ui
         ui.batchSourceComboBox.currentIndex = 1
         for name in ("Second", "Third"):
             slicer.modules.volumes.logic().CloneVolume(slicer.mrmlScene, self.volume, name)
         self.picture("batch-volumes")
         ui.batchButton.click()
-        event_loop.wait_until(lambda: ui.batchStatusLabel.text.startswith("Scan"), pictures.PATIENCE)
-        self.picture("batch-running")
         event_loop.wait_until(lambda: not self.opened.logic.batch.running, pictures.PATIENCE)
         self.picture("batch-done")
 

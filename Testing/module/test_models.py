@@ -1,6 +1,7 @@
 """Models in the module: listed, downloaded from a Hub on this machine, imported, removed; what is possible."""
 
 import os
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -174,4 +175,7 @@ def test_the_two_sides_of_a_structure_are_told_together():
     text = ModelDescription.description(model("two", "Two", "shipped", "MR", classes))
     assert "T: fast" in text
     assert text.count("■") == 3 and "#ff0000" in text and "#00ff00" in text
-    assert "Thalamus&nbsp;(left,&nbsp;right)" in text and "Brainstem" in text and "Right" not in text
+    plain = re.sub("<[^>]*>", "", text)
+    assert (
+        "Structures ■&nbsp;Brainstem" in plain and "Left and right ■■&nbsp;Thalamus" in plain and "Right" not in plain
+    )

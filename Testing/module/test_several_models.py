@@ -84,6 +84,7 @@ def test_what_interactive_cannot_do_then_is_said(user, ui):
     user.segment()
     possible, reason = user.interactive.result.canRefine()
     assert not possible and "Several models" in reason
+    assert user.ui.finishLabel.text == reason, "it is not in tooltips alone"
     assert not any(one["keep"] for one in user.requests("SegmentRequest"))
     tick(ui, "Lesions")  # a second click takes it away
     assert ui.thenButton.text == "Then: no other model"

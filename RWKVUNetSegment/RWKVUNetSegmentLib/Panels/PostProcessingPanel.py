@@ -64,6 +64,8 @@ class PostProcessingPanel(Panel):
         preview = self.logic.interactive.preview
         usable = bool(self._classes) and (possible or preview.on)
         why = why if not self._classes or not possible else ""
+        ui.finishLabel.text = "" if usable or result.busy else why
+        ui.finishLabel.visible = bool(ui.finishLabel.text)
         for widget in (ui.classComboBox, ui.classOnCheckBox, ui.thresholdCheckBox):
             self.allow(widget, usable, why)
         for widget in (ui.largestCheckBox, ui.holesCheckBox, ui.acrossSlider, ui.smallestSpinBox):

@@ -1,6 +1,5 @@
 """A model in words and colors, for its line in the list and for the text below it."""
 
-from collections.abc import Iterator
 from html import escape
 
 from slicer.i18n import tr as _
@@ -51,7 +50,7 @@ def description(model: ModelEntry, time: str = "") -> str:
     Args:
         time: that it takes, in words; empty when it is not known.
     """
-    classes = " ".join(_structures(model))
+    single, sided = _structures(model)
     state = stateInWords(model)
     if model.reason:
         state += f": {model.reason}"
@@ -68,22 +67,28 @@ def description(model: ModelEntry, time: str = "") -> str:
     table = "".join(
         f'<tr><td style="padding-right:6px"><b>{name}</b></td><td>{text}</td></tr>' for name, text in rows if text
     )
-    structures = f"<br><b>{_('Structures')}</b> {classes}" if classes else ""  # over all of the width
+    groups = ((_("Structures"), single), (_("Left and right"), sided))
+    structures = "".join(
+        f"<br><b>{title}</b> {' '.join(found)}" for title, found in groups if found
+    )  # over all the width
     return f"<b>{escape(model.title)}</b><br>{escape(model.description)}{structures}<table>{table}</table>"
 
 
-def _structures(model: ModelEntry) -> Iterator[str]:
-    """Every class with its color; the two sides of a structure together."""
+def _structures(model: ModelEntry) -> tuple[list[str], list[str]]:
+    """Every class with its color: those that stand alone, and those with two sides, which are told together."""
     by_value = {entry.value: entry for entry in model.classes}
+    single, sided = [], []
     for entry in model.classes:
         other = by_value.get(entry.opposite) if entry.opposite is not None else None
         if other is None:
-            yield _colored(entry.name, entry)
+            single.append(_colored(entry.name, entry))
         elif entry.value < other.value:
             name = entry.name.partition(" ")[2]
-            isSide = bool(name) and other.name.partition(" ")[2] == name
-            both = name[0].upper() + name[1:] if isSide else f"{entry.name}, {other.name}"
-            yield _colored(_("{structure} (left, right)").format(structure=both) if isSide else both, entry, other)
+            if name and other.name.partition(" ")[2] == name:
+                sided.append(_colored(name[0].upper() + name[1:], entry, other))
+            else:
+                single.append(_colored(f"{entry.name}, {other.name}", entry, other))
+    return single, sided
 
 
 def _colored(text: str, *entries: SegmentClass) -> str:
