@@ -6,8 +6,8 @@ from slicer.i18n import tr as _
 
 
 def seconds(value: float) -> str:
-    """E.g. "0.8 s", "12 s", "2 min 5 s", "3 h 20 min"."""
-    if value < 9.95:
+    """E.g. "0.8 s", "3 s", "12 s", "2 min 5 s", "3 h 20 min"."""
+    if value < 9.95 and value != round(value):
         return _("{seconds:.1f} s").format(seconds=value)
     whole = round(value)
     if whole < 60:
@@ -27,4 +27,4 @@ def showFraction(bar: Any, fraction: float | None, value: float | None = None) -
     bar.maximum = 0 if fraction is None else 100
     bar.value = 0 if fraction is None else int(100 * fraction)
     left = secondsLeft(value)
-    bar.format = _("%p %, {left}").format(left=left) if left else _("%p %")
+    bar.format = _("%p%, {left}").format(left=left) if left else _("%p%")
