@@ -162,6 +162,7 @@ class _States:
         self.rest()
         shown("verified", "answer-verified")
         ui.uncertaintyCheckBox.click()
+        self.erase(volume, index=2)
         ui.spreadButton.click()
         self.rest()
         shown("spread", "answer-spread")
@@ -187,6 +188,14 @@ class _States:
         for part in boxes.values():
             part.collapsed = True
         self.section("interactive").collapsed = True
+
+    def erase(self, volume, index):
+        """A part of the first structure in a slice, as if somebody had erased it."""
+        node = self.opened.widget._parameterNode.outputSegmentation
+        identifier = node.GetSegmentation().GetNthSegmentID(0)
+        mask = slicer.util.arrayFromSegmentBinaryLabelmap(node, identifier, volume)
+        mask[index, 80:130] = 0
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, node, identifier, volume)
 
     def rest(self):
         """Wait until nothing goes on."""

@@ -227,7 +227,7 @@ class qMRMLThreeDWidget(QtWidgets.QWidget):
         center.clicked.connect(lambda *_: self._view.resetFocalPoint())
         stretch = QtWidgets.QWidget()
         stretch.setSizePolicy(QtWidgets.QSizePolicy.Expanding, QtWidgets.QSizePolicy.Preferred)
-        _column(self, _bar(self, "3-D", QtGui.QColor(116, 124, 216), stretch, center), self._view)
+        _column(self, _bar(self, "3D", QtGui.QColor(116, 124, 216), stretch, center), self._view)
 
     def mrmlViewNode(self):
         return self._node

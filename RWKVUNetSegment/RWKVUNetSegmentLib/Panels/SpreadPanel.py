@@ -70,10 +70,10 @@ class SpreadPanel(Panel):
             "standing": _("left as it was"),
         }
         if structure.score is None:
-            return _("{name}: {method}; one slice cannot be checked.").format(
+            return _("{name}: {method}. With one slice, none can be left out to check it.").format(
                 name=name, method=methods[structure.method]
             )
-        return _("{name}: {method}, {score:.2f} in left-out slices (shapes alone {shapes:.2f}).").format(
+        return _("{name}: {method}. Dice {score:.2f} in slices left out (shapes alone {shapes:.2f}).").format(
             name=name, method=methods[structure.method], score=structure.score, shapes=structure.interpolation or 0.0
         )
 
