@@ -35,7 +35,8 @@ def test_an_answer_is_shown_and_accepted(user):
     drawn = user.labels(node)
     user.spread(accept=False)
     assert user.ui.spreadSlicesLabel.text == "Axial 3, 8"
-    assert "Lesion: shapes and image. Dice 0.75 in slices left out (shapes alone 0.50)" in user.ui.spreadScoresLabel.text
+    told = user.ui.spreadScoresLabel.text
+    assert "Lesion: shapes and image. Dice 0.75 in slices left out (shapes alone 0.50)." in told
     assert np.array_equal(user.labels(node), drawn) and not node.GetDisplayNode().GetVisibility()
     assert len(spread_nodes()) == 1 and user.labels(spread_nodes()[0])[:, 2:8, 3:9].all()
     user.ui.acceptSpreadButton.click()
