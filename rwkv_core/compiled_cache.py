@@ -40,14 +40,14 @@ class CompiledCache:
             os.utime(path)  # the least recently used go first
         except OSError:
             return None
-        digest, body = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-        if hashlib.sha256(body).digest() != digest:
+        body = memoryview(content)[_DIGEST_BYTES:]
+        if hashlib.sha256(body).digest() != content[:_DIGEST_BYTES]:
             self.forget(key)
             return None
-        index, _, rest = body.partition(b"\n")
+        start = content.index(b"\n", _DIGEST_BYTES) + 1
         pieces = {}
-        for name, length in json.loads(index).items():
-            pieces[name], rest = rest[:length], rest[length:]
+        for name, length in json.loads(content[_DIGEST_BYTES:start]).items():
+            pieces[name], start = content[start : start + length], start + length
         return pieces
 
     def save(self, key: str, pieces: dict[str, bytes]) -> None:

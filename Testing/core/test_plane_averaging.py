@@ -7,6 +7,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from rwkv_core import Region, Segmenter, Volume
+from rwkv_core.bundle.config import Islands
 from rwkv_core.errors import CancelledError
 
 from core.small_models import BandNetwork, QuadrantNetwork, config, with_network
@@ -111,6 +112,20 @@ def test_what_is_too_small_to_be_seen_at_first_is_found_all_the_same():
         Volume(channel.astype(np.float32) / 4, np.eye(4))
     )
     assert np.array_equal(result.labelmap, channel)
+
+
+def test_a_speck_far_away_is_looked_at_only_where_it_may_be_part_of_the_result():
+    _, channel = block((120, 130, 110))
+    channel[86:91, 110:112, 90:92] = 2
+    volume, settings = Volume(channel.astype(np.float32) / 4, np.eye(4)), averaging()
+    one_part = settings.model_copy(update={"remove_islands": Islands()})
+    every, largest = (
+        Segmenter(with_network(model, BandNetwork()), "cpu", engine="torch").segment(volume)
+        for model in (settings, one_part)
+    )
+    assert np.array_equal(every.labelmap, channel)
+    assert np.array_equal(largest.labelmap, np.where(channel == 3, 3, 0))
+    assert largest.slices < every.slices / 2
 
 
 def test_voxels_that_are_not_finite_are_background():

@@ -1,7 +1,6 @@
 """The network in OpenVINO on the CPU: no compiler and no torch needed, a pip wheel for every platform."""
 
 import hashlib
-import io
 import logging
 import threading
 from collections import deque
@@ -59,6 +58,7 @@ class OpenVINOEngine:
         self._weights = weights
         self._requests: dict[tuple[int, ...], Any] = {}
         self._several: tuple[tuple[int, ...], Any] | None = None
+        self._lately: tuple[tuple[int, ...], ...] = ()  # sizes of the last two streams
         self._other: TorchEngine | NumPyEngine | None = None
         self._failed = False
         self._lock = threading.Lock()
@@ -130,6 +130,7 @@ class OpenVINOEngine:
             for request, _ in running:
                 with suppress(RuntimeError):
                     request.wait()
+            self._leave(compiled)
 
     def _finished(self, running: deque[tuple[Any, Image]], free: list[Any]) -> Image:
         """Wait for the oldest request; its logits. One that fails is left to `__call__`."""
@@ -153,7 +154,14 @@ class OpenVINOEngine:
                     self._several = (size, self._load(size, _SEVERAL))
                 except Exception as error:  # whatever an optional package does, one slice after another still works
                     _LOG.info("OpenVINO takes one slice after another: %s", error)
+            self._lately = (*self._lately[-1:], size)
             return self._several and self._several[1]
+
+    def _leave(self, compiled: Any) -> None:
+        """Free 100 MB where one size follows another, as where planes are averaged; else the next images come soon."""
+        with self._lock:
+            if self._several and self._several[1] is compiled and len(set(self._lately)) > 1:
+                self._several = None
 
     def _one(self, image: Image) -> Image:
         """Compute one slice at a time, with all cores on it: the first answer comes soonest."""
@@ -188,7 +196,7 @@ class OpenVINOEngine:
         kept = cache.load(key)
         if kept is not None:
             try:  # the options are not part of the blob; without them it runs in bfloat16 where the processor can
-                compiled = core.import_model(io.BytesIO(kept["compiled"]), "CPU", options)
+                compiled = core.import_model(kept["compiled"], "CPU", options)
                 _check(compiled, image, np.frombuffer(kept["expected"], np.float32).reshape(1, -1, *size))
                 return compiled
             except (RuntimeError, ValueError) as error:

@@ -6,7 +6,9 @@ head, and bounds the memory for the probabilities.
 """
 
 import math
+import mmap
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +37,10 @@ _MOST_AVERAGED = 1_500_000_000
 
 _LOOK_EVERY = 8.0
 """mm between the slices that are looked at first."""
+_LOOK_COARSER = 1.4
+"""The pixels of these slices, as multiples of the network's, where one large part is looked for."""
+_SCATTERED = 0.02
+"""Share of the largest connected part found there below which another one is a mistake."""
 _GUIDE_EVERY = 4.0
 """mm between the slices that are only asked for left and right."""
 _MARGIN, _LEAST_MARGIN = 10.0, 5.0
@@ -97,14 +103,16 @@ class Averaging:
     Attributes:
         grid: on which the planes' answers are added up; of the part of the volume that is looked at.
         stacks: the planes, slices of that grid, the preferred one first.
-        begin: makes the pass of a box of the grid, for a stack.
+        begin: makes the pass of a box of the grid, for a stack, with pixels so many times the network's.
         values: label value of each channel, background's first.
         judged: (stacks, channels), which channels each plane is asked for; each by one plane at least, background by
             all. A class that only some planes are asked for takes its probability from these; what remains is shared
             out among the other classes as the average of all planes says.
         sides: of the model's pairs, or None when it has none; where it has some, `judged` does not count.
         guide: slices that tell left from right, where none of `stacks` do.
-        toward_right: mm from the volume's middle toward the right, of the voxels of a box of the grid.
+        toward_right: mm from the volume's middle toward the right, of the voxels of a box of the grid; to be broadcast.
+        one_part: whether these are one connected part, and what is scattered around it is no part of the result: a
+            quicker look finds it.
         every: mm between the slices of a plane; what lies between them is interpolated.
         confidence: counts how sure the answer is.
         shown: how many of `values`, from the first on, are looked for; the others are around them.
@@ -112,13 +120,14 @@ class Averaging:
 
     grid: NetworkGrid
     stacks: Sequence[SliceStack]
-    begin: Callable[[SliceStack, Box], SlicePass]
+    begin: Callable[[SliceStack, Box, float], SlicePass]
     values: NDArray[np.unsignedinteger]
     judged: NDArray[np.bool_]
     sides: Sides | None
     guide: SliceStack | None
     toward_right: Callable[[Box], NDArray[np.float32]]
     shown: int
+    one_part: bool
     every: float
     confidence: Confidence
 
@@ -145,7 +154,7 @@ class Averaging:
         """
         whole = _whole(self.grid.shape)
         step = max(1, round(_LOOK_EVERY / self.stacks[0].spacing[0]))
-        look = self.begin(self.stacks[0], whole)
+        look = self.begin(self.stacks[0], whole, _LOOK_COARSER if self.one_part else 1.0)
         looked_for = np.where(np.arange(len(self.values)) < self.shown, self.values, 0).astype(self.values.dtype)
         looked = len(range(0, len(look.source), step))
         expected = looked + self._slices(whole)
@@ -158,15 +167,18 @@ class Averaging:
 
         progress(0, expected)
         seen = np.zeros(self.grid.shape, self.values.dtype)
-        look.run(look.into_labels(self.stacks[0].to_stack(seen), looked_for), advance, cancelled, step)
-        box = self._around(seen) or whole  # what is too small to be seen so may still be there
-        expected = looked + self._slices(box)
-        self._average(box, labels, soft, advance, cancelled)
+        slices = self.stacks[0].to_stack(seen)
+        look.run(look.into_labels(slices, looked_for), advance, cancelled, step)
+        if self.one_part:
+            _drop_scattered(slices[::step])
+        around = self._around(seen) or _Around(whole, whole)  # what is too small to be seen so may still be there
+        expected = looked + self._slices(around.asked)
+        self._average(around, labels, soft, advance, cancelled)
         return done
 
     def _average(
         self,
-        box: Box,
+        around: "_Around",
         labels: NDArray[np.unsignedinteger],
         soft: NDArray[np.float16] | None,
         advance: Callable[[int], None],
@@ -180,7 +192,8 @@ class Averaging:
         if sides is not None:
             members, apart = sides.members(), np.zeros(len(sides.members()), bool)
             passes = self._passes_of_pairs(sides)
-        averaged = self._add_up(box, passes, members, apart, advance, cancelled)
+        box = around.box
+        averaged = self._add_up(around, passes, members, apart, advance, cancelled)
         ahead = (
             None if sides is None else sides.lead(averaged[-2], averaged[-1], self.grid.spacing, self.toward_right(box))
         )
@@ -235,7 +248,7 @@ class Averaging:
 
     def _add_up(
         self,
-        box: Box,
+        around: "_Around",
         passes: Sequence[tuple[SliceStack, NDArray[np.float32]]],
         members: Sequence[NDArray[np.intp]],
         apart: NDArray[np.bool_],
@@ -243,31 +256,80 @@ class Averaging:
         cancelled: Callable[[], bool],
     ) -> NDArray[np.uint16]:
         """Sum of the passes' probabilities, times their shares, as multiples of 1 / `FULL`: (members, K, J, I)."""
-        averaged = np.zeros((len(members), *(side.stop - side.start for side in box)), np.uint16)
+        averaged = _zeros((len(members), *(side.stop - side.start for side in around.box)))
         for stack, share in passes:
-            plane = self.begin(stack, box)
-            finish = plane.into_average(stack.to_stack(averaged), share, members, apart)
+            axis = stack.axes[0]
+            asked, offset = around.asked[axis], around.box[axis].start
+            first, last = asked.start - offset, asked.stop - offset
+            plane = self.begin(stack, _with_side(around.box, axis, asked), 1.0)
+            targets = stack.to_stack(averaged)
+            finish = plane.into_average(targets[:, first:last], share, members, apart)
             plane.run(finish, advance, cancelled, self._step(stack))
+            for beyond in (targets[0, :first], targets[0, last:]):  # where there is nothing but background
+                beyond += np.uint16(share[0] * FULL)
         return averaged
 
     def _step(self, stack: SliceStack) -> int:
         """Which of the slices of a plane go through the network: each so many-th."""
         return max(1, round((_GUIDE_EVERY if stack is self.guide else self.every) / stack.spacing[0]))
 
-    def _slices(self, box: Box) -> int:
-        """Say how many go through the network for a box of the grid."""
+    def _slices(self, asked: Box) -> int:
+        """Say how many go through the network, where so many of each plane are asked for."""
         stacks = [*self.stacks, *([] if self.guide is None else [self.guide])]
-        sides = [(box[stack.axes[0]], self._step(stack)) for stack in stacks]
+        sides = [(asked[stack.axes[0]], self._step(stack)) for stack in stacks]
         return sum(len(range(side.start, side.stop, step)) for side, step in sides)
 
-    def _around(self, labels: NDArray[np.unsignedinteger]) -> Box | None:
-        """Give the box around all labels, with a margin; None when there are none."""
+    def _around(self, labels: NDArray[np.unsignedinteger]) -> "_Around | None":
+        """Give what lies around all labels of the first look; None when there are none."""
         box = box_around(labels)
         if not labels[box].size:
             return None
-        sides = zip(box, labels.shape, self.grid.spacing, strict=True)
-        k, j, i = (_with_margin(side.start, side.stop, size, mm) for side, size, mm in sides)
-        return k, j, i
+        across = self.stacks[0].axes[0]  # along which only some slices were looked at
+        wide, asked = [], []
+        for axis, (side, size, mm) in enumerate(zip(box, labels.shape, self.grid.spacing, strict=True)):
+            around = _with_margin(side.start, side.stop, size, mm)
+            reach = round((_MARGIN if axis == across else _LEAST_MARGIN) / mm)
+            wide.append(around)
+            asked.append(slice(max(around.start, side.start - reach), min(around.stop, side.stop + reach)))
+        return _Around((wide[0], wide[1], wide[2]), (asked[0], asked[1], asked[2]))
+
+
+@dataclass(frozen=True)
+class _Around:
+    """Where the structures are, on the grid.
+
+    Attributes:
+        box: that slices show.
+        asked: within it, the slices along each axis that go through the network; the others hold no structure.
+    """
+
+    box: Box
+    asked: Box
+
+
+def _with_side(box: Box, axis: int, side: slice) -> Box:
+    k, j, i = (side if axis == other else whole for other, whole in enumerate(box))
+    return k, j, i
+
+
+def _drop_scattered(labels: NDArray[np.unsignedinteger]) -> None:
+    """Set to zero the connected parts that are small beside the largest one, such as in a face; in place."""
+    from scipy import ndimage  # takes long to import
+
+    parts, count = ndimage.label(labels, np.ones((3, 3, 3)))
+    sizes = np.bincount(parts.reshape(-1), minlength=count + 1)
+    sizes[0] = 0
+    labels[sizes[parts] < _SCATTERED * sizes.max()] = 0
+
+
+def _zeros(shape: tuple[int, ...]) -> NDArray[np.uint16]:
+    """Make an array of zeros that takes memory only where it is written to; NumPy's would come in pages of 2 MB."""
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}  # not Windows
+    pages = mmap.mmap(-1, max(1, math.prod(shape)) * np.uint16().nbytes, **private)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):  # Linux
+        with suppress(OSError):  # a kernel without huge pages
+            pages.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(pages, np.uint16, math.prod(shape)).reshape(shape)
 
 
 def _whole(shape: tuple[int, int, int]) -> Box:

@@ -321,20 +321,20 @@ class PreparedVolume:
         confidence = Confidence(len(values))
         filled = _Filled(labelmap, soft, confidence, box, seen)
         sides = self.segmenter.sides
+        clean = Cleaning(
+            self.segmenter.bundle.config, volume.spacing, options.islands, options.smoothing, region is None
+        )
         told = sides is None or any(sides.tell(stack.code) for stack in stacks)
         if len(stacks) == 1 and told:
             slices = self._label(stacks[0], filled, report, cancelled, clock)
         else:
             guide = None if told else self.segmenter.guide(volume, volume.array[seen].shape)
-            slices = self._average(stacks, guide, filled, report, cancelled, clock)
+            slices = self._average(stacks, guide, filled, clean.one_part, report, cancelled, clock)
             if seen != box:
                 _clear_outside(labelmap, box)
                 for channel in () if soft is None else soft:
                     _clear_outside(channel, box)
         with clock("finish"):
-            clean = Cleaning(
-                self.segmenter.bundle.config, volume.spacing, options.islands, options.smoothing, region is None
-            )
             given = volume.array[box] if self.scale.some_unmeasured else ()
             clean(labelmap[box], lambda: (self.scale.unmeasured(plane) for plane in given), cancelled)
             volumes = self._volumes(labelmap, confidence)
@@ -408,6 +408,7 @@ class PreparedVolume:
         stacks: Sequence[SliceStack],
         guide: SliceStack | None,
         filled: _Filled,
+        one_part: bool,
         progress: Callable[[int, int], None],
         cancelled: Callable[[], bool],
         clock: Clock,
@@ -423,10 +424,10 @@ class PreparedVolume:
             voxels, scale = grid.resample(array, self.scale), self.scale.rest()
         averaging = Averaging(
             grid, [grid.stack(stack) for stack in stacks],
-            lambda stack, box: self._pass(clock, stack, voxels[box], scale),
+            lambda stack, box, coarser: self._pass(clock, stack, voxels[box], scale, coarser),
             segmenter.values, segmenter.judged(stacks), segmenter.sides, guide and grid.stack(guide),
             lambda box: self._toward_right(seen, grid, box), 1 + len(segmenter.bundle.config.classes),
-            segmenter.preprocessing.average_every, filled.confidence,
+            one_part, segmenter.preprocessing.average_every, filled.confidence,
         )  # fmt: skip
         slices = averaging.run(
             filled.labelmap[seen], None if soft is None else soft[(slice(None), *seen)], progress, cancelled
@@ -468,21 +469,29 @@ class PreparedVolume:
         return stacks, _with_margins(box, margins, shape)
 
     def _toward_right(self, seen: Box, grid: NetworkGrid, box: Box) -> NDArray[np.float32]:
-        """mm from the volume's middle toward the right, of the voxels of a box of a grid over `seen`."""
+        """mm from the volume's middle toward the right, of a box of a grid over `seen`; to be broadcast."""
         toward: NDArray[np.float32] = np.zeros((1, 1, 1), np.float32)
         steps = self.volume.ijk_to_ras[0, 2::-1].astype(np.float32)  # of K, J, I
         middle = [(size - 1) / 2 for size in self.volume.array.shape]
         for axis, index in enumerate(grid.coordinates()):
             place = np.take(index, range(box[axis].start, box[axis].stop), axis) + np.float32(seen[axis].start)
-            toward = toward + steps[axis] * (place - np.float32(middle[axis]))
+            if steps[axis]:
+                toward = toward + steps[axis] * (place - np.float32(middle[axis]))
         return toward
 
-    def _pass(self, clock: Clock, stack: SliceStack, voxels: NDArray[np.generic], scale: IntensityScale) -> SlicePass:
-        """Give the slices of a part of the volume, ready to go through the network."""
+    def _pass(
+        self, clock: Clock, stack: SliceStack, voxels: NDArray[np.generic], scale: IntensityScale, coarser: float = 1.0
+    ) -> SlicePass:
+        """Give the slices of a part of the volume, ready to go through the network.
+
+        Args:
+            coarser: how many times larger than the network's own the pixels are that it gets.
+        """
         segmenter = self.segmenter
         source = stack.to_stack(voxels)
         shape = (source.shape[1], source.shape[2])
-        resampler = make_resampler(segmenter.preprocessing, shape, stack.spacing[1:], segmenter.mode == "paper")
+        row, column = (mm / coarser for mm in stack.spacing[1:])
+        resampler = make_resampler(segmenter.preprocessing, shape, (row, column), segmenter.mode == "paper")
         return SlicePass(source, scale, resampler, segmenter.engine, clock)
 
 

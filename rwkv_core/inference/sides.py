@@ -5,7 +5,7 @@ side a place is on is the same question for all structures; the slices that can 
 smoothing of that answer keeps stray voxels off the other side. Adding up pairs also halves what is to be averaged.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,11 +97,15 @@ class Sides:
 
         ahead = second.astype(np.float32)
         ahead -= first
-        ahead /= max(float(np.abs(ahead).max()), 1e-9)
+        ahead /= max(float(ahead.max()), -float(ahead.min()), 1e-9)
         size = [max(1, round(_SMOOTHED / mm)) for mm in spacing]
         ndimage.uniform_filter(ahead, size, output=ahead)
         beyond = plane_between(first, second, spacing)
-        ahead += _GEOMETRY * np.sign(toward_right) if beyond is None else (beyond / _MIDDLE) ** 3
+        if beyond is None:
+            ahead += _GEOMETRY * np.sign(toward_right)
+            return ahead
+        for k, layer in enumerate(ahead):  # layer by layer: memory for one of them
+            layer += (beyond(k) / _MIDDLE) ** 3
         return ahead
 
     def channels(self, groups: NDArray[np.integer], second: NDArray[np.bool_]) -> NDArray[np.intp]:
@@ -128,7 +132,7 @@ class Sides:
 
 def plane_between(
     first: NDArray[np.uint16], second: NDArray[np.uint16], spacing: Sequence[float]
-) -> NDArray[np.float32] | None:
+) -> Callable[[int], NDArray[np.float32]] | None:
     """Find the plane that separates two sides best (linear discriminant analysis), however the head lies.
 
     Args:
@@ -136,7 +140,8 @@ def plane_between(
         spacing: of K, J, I, mm.
 
     Returns:
-        Distance of every voxel (K, J, I) from it, mm, positive on the second side; None where one side is hardly there.
+        What gives the distance of every voxel (J, I) of layer K from it, mm, positive on the second side; None where
+        one side is hardly there.
     """
     thin = (slice(None, None, _THINNED),) * 3
     middles, spread, total = [], np.zeros((3, 3)), []
@@ -158,5 +163,4 @@ def plane_between(
         (np.arange(n) * mm * toward).astype(np.float32)
         for n, mm, toward in zip(first.shape, spacing, across, strict=True)
     )
-    distance: NDArray[np.float32] = k[:, None, None] + j[:, None] + (i - np.float32(offset))
-    return distance
+    return lambda layer: k[layer] + j[:, None] + (i - np.float32(offset))

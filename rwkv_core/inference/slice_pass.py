@@ -19,7 +19,7 @@ from rwkv_core.inference.intensity import IntensityScale
 from rwkv_core.inference.pipeline import run_pipeline
 from rwkv_core.inference.preprocessing import Resampler, softmax
 
-_PIXELS_PER_BATCH = {"cpu": 60_000, "mps": 400_000, "cuda": 1_600_000}
+_PIXELS_PER_BATCH = {"cpu": 30_000, "mps": 400_000, "cuda": 1_600_000}
 """Network input pixels in one batch: enough to keep the device busy, little enough to stay in memory."""
 
 _TYPICAL = 24
@@ -32,7 +32,8 @@ _LEAST_CHANCE = 1e-6
 """That anything but the classes apart is there; what lies below has no say."""
 
 _LEAST_ADDED = 1e-3
-"""The largest probability of a structure in a batch of slices below which it is not there: most are in few slices."""
+"""The probability up to which a structure is not there: most are in a small part of few slices, and what is never
+written to takes no memory."""
 
 FULL = 65535
 """Stands for a probability of 1 where whole numbers are added up: numpy is slow with float16."""
@@ -146,13 +147,15 @@ class Pass:
                     together = chances[:, others]
                     chances[:, others] = together / together.sum(1)[:, None].clip(_LEAST_CHANCE)
                 kept = in_memory(self.resampler.enlarge(chances))
-                seen = (kept.max((0, 2, 3)) > _LEAST_ADDED) & (shares > 0)
                 around, weights = _between(batch, targets.shape[1])
-                for channel in np.flatnonzero(seen):
-                    scaled = kept[:, channel] * np.float32(shares[channel] * FULL)
+                for channel in np.flatnonzero(shares > 0):
+                    there = _where(kept[:, channel])
+                    if there is None:
+                        continue
+                    scaled = kept[(slice(None), channel, *there)] * np.float32(shares[channel] * FULL)
                     block = _spread(scaled, weights)
                     with adding:  # neighbouring batches meet between their slices
-                        targets[channel, around] += block
+                        targets[(channel, around, *there)] += block
 
         return finish
 
@@ -242,6 +245,13 @@ def _between(batch: slice, slices: int) -> tuple[slice, NDArray[np.float32]]:
     weights = (1 - np.abs(distance) / step).clip(0)
     weights[(own[:, None] == last) & (distance > 0)] = 1.0
     return around, weights.astype(np.float32)
+
+
+def _where(found: NDArray[np.float32]) -> tuple[slice, slice] | None:
+    """Find the rows and columns of slices (B, R, C) that hold all of a structure; None when it is in none."""
+    seen = found.max(0) > _LEAST_ADDED
+    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+    return (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if rows.size else None
 
 
 def _spread(found: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.uint16]:

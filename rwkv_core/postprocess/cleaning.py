@@ -50,6 +50,11 @@ class Cleaning:
     smoothing: float
     whole: bool
 
+    @property
+    def one_part(self) -> bool:
+        """Whether the largest connected part of all labels together is all that stays."""
+        return self.islands == "bundle" and self.whole and self.config.remove_islands is not None
+
     def __call__(
         self,
         labels: NDArray[np.unsignedinteger],
@@ -75,7 +80,7 @@ class Cleaning:
         if self.islands == "remove":
             _check(cancelled)
             keep_largest_parts(labels)
-        elif self.islands == "bundle" and self.whole and asked is not None:
+        elif self.one_part and asked is not None:
             _check(cancelled)
             loose = (*asked.loose, *(around.value for around in self.config.surroundings))
             remove_islands(labels, (k, j, i), asked.bridge, loose)
