@@ -30,7 +30,7 @@ from RWKVUNetSegmentLib.Panels.SetupPanel import SetupPanel
 from RWKVUNetSegmentLib.Panels.TrainingPanel import TrainingPanel
 from RWKVUNetSegmentLib.Panels.VolumesPanel import VolumesPanel
 from RWKVUNetSegmentLib.Scene import SampleData
-from RWKVUNetSegmentLib.Scene.InputVolume import isValid
+from RWKVUNetSegmentLib.Scene.InputVolume import isOffered
 from RWKVUNetSegmentLib.Scene.NodeObservers import ChosenNodes
 from RWKVUNetSegmentLib.Scene.SliceViews import volumesShown
 from RWKVUNetSegmentLib.Segmentation.BatchLogic import BatchLogic, BatchResult
@@ -171,7 +171,7 @@ class RWKVUNetSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.setParameterNode(self.logic.getParameterNode())
         if self._parameterNode.inputVolume is None:
             volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-            usable = [volume for volume in volumes if not volume.GetHideFromEditors() and isValid(volume)[0]]
+            usable = [volume for volume in volumes if not volume.GetHideFromEditors() and isOffered(volume)]
             if usable:
                 self._parameterNode.inputVolume = next(
                     (volume for volume in volumesShown() if volume in usable), usable[0]

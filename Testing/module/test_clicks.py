@@ -111,6 +111,7 @@ def test_second_model(hand, user):
     assert (hand.clicks, hand.dialogs) == said("Second model")
 
 
+@pytest.mark.views
 def test_correct_a_slice_by_a_click(hand, user, pointing):
     """What is missing in a slice of a structure of the result."""
     user.segment()
@@ -126,6 +127,7 @@ def test_correct_a_slice_by_a_click(hand, user, pointing):
     assert (hand.clicks, hand.dialogs) == said("Correct one slice")
 
 
+@pytest.mark.views
 def test_the_next_correction(hand, user, pointing):
     """The tool stays armed: what is too much is one key and one click."""
     user.segment()

@@ -81,6 +81,16 @@ def test_all_frames_become_a_sequence_that_follows_the_browser(user, browser, ui
     assert [made.GetNthIndexValue(n) for n in range(3)] == list(TIMES) and made.GetIndexUnit() == "ms"
 
 
+@pytest.mark.views
+def test_the_sequence_on_screen_is_selected(user, browser, ui):
+    cine = user.state.inputVolume
+    user.opened.widget.setParameterNode(None)
+    user.logic.getParameterNode().inputVolume = None
+    slicer.util.setSliceViewerLayers(background=cine)
+    user.opened.widget.initializeParameterNode()
+    assert ui.volumeSelector.currentNode() is cine and not ui.frameButton.isHidden()
+
+
 def test_volumes_over_the_frames_are_a_table(user, ui):
     segment_all(ui)
     table = next(one for one in slicer.util.getNodesByClass("vtkMRMLTableNode") if "frames" in one.GetName())

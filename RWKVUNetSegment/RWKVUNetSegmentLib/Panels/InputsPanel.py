@@ -7,7 +7,7 @@ from slicer.i18n import tr as _
 
 from RWKVUNetSegmentLib.EventLoop import Timer, later
 from RWKVUNetSegmentLib.Panels.Panel import Panel, chooseNothingForRemoved, showErrors
-from RWKVUNetSegmentLib.Scene.InputVolume import copyOfFrame, isFrame, isValid
+from RWKVUNetSegmentLib.Scene.InputVolume import copyOfFrame, isFrame, isOffered
 from RWKVUNetSegmentLib.Scene.SampleData import loadSample
 from RWKVUNetSegmentLib.Scene.SliceViews import volumesShown
 
@@ -69,7 +69,7 @@ class InputsPanel(Panel):
         node = self.parameterNode
         if node is None or node.outputSegmentation is not None or self.logic.segmentation.running:
             return
-        shown = [volume for volume in volumesShown() if isValid(volume)[0]]
+        shown = [volume for volume in volumesShown() if isOffered(volume)]
         chosen = node.inputVolume
         if shown and chosen is not None and chosen not in shown and chosen is not self._byHand:
             node.inputVolume = shown[0]

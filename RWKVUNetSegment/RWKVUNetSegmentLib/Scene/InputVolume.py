@@ -146,6 +146,11 @@ def isFrame(node: Any) -> bool:
     return sequenceOf(node) is not None
 
 
+def isOffered(node: Any) -> bool:
+    """Tell whether a volume is worth choosing for the user: it can be segmented, or the frames that it shows can."""
+    return isValid(node)[0] or isFrame(node)
+
+
 def copyOfFrame(node: Any) -> Any:
     """Give a volume of its own with what a node shows of a sequence now; its name says which frame that is."""
     found = sequenceOf(node)
