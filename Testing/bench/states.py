@@ -42,7 +42,9 @@ def drawAll(folder):
 
 
 def draw(folder, look):
-    """The pictures of one look, into a folder of its name."""
+    """The pictures of one look, into a folder of its name; the user's own models are left alone."""
+    if "RWKV_UNET_HOME" not in os.environ:
+        raise RuntimeError("Set RWKV_UNET_HOME to an empty folder, or leave --look out: then every look has one.")
     QtWidgets.QApplication.setPalette(palettes.dark() if look.startswith("dark") else palettes.light())
     _States(folder / look).draw()
 
