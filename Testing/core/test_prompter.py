@@ -15,6 +15,7 @@ from rwkv_core.cli import main
 from rwkv_core.errors import BundleError, CancelledError, InputError
 from rwkv_core.inference.prompt_maps import CHANNELS, PicturePrompts, minimax, network_input
 from rwkv_core.models.rwkv_unet import RWKVUNet
+from rwkv_core.volume import read_labelmap
 
 
 class Similarity:
@@ -60,12 +61,16 @@ def two_balls(shape: tuple[int, int, int] = (24, 60, 50), spacing: float = 2.0) 
     return Volume(array, matrix)
 
 
+def ball_in_space() -> NDArray[np.bool_]:
+    """The first ball's mask."""
+    k, j, i = np.indices(two_balls().array.shape)
+    mask: NDArray[np.bool_] = (k - 12) ** 2 + (j - 20) ** 2 + (i - 20) ** 2 < 64
+    return mask
+
+
 def ball(prompter: Prompter, plane: str, index: int) -> NDArray[np.bool_]:
     """The first ball's mask in a slice."""
-    volume = two_balls()
-    k, j, i = np.indices(volume.array.shape)
-    first = (k - 12) ** 2 + (j - 20) ** 2 + (i - 20) ** 2 < 64
-    return prompter.stack(plane).to_stack(first)[index]
+    return prompter.stack(plane).to_stack(ball_in_space())[index]
 
 
 def dice(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
@@ -301,22 +306,27 @@ def test_the_way_with_the_lowest_barrier_counts():
     np.testing.assert_allclose(minimax(cost, seeds), [[0.1, 0.9, 0.3], [0.1, 0.9, 0.3], [0.1, 0.3, 0.3]])
 
 
-def test_the_command_line_answers_to_points_in_space(bundle, tmp_path, capsys):
+@pytest.mark.parametrize("given", ["click", "box"])
+def test_the_command_line_answers_to_points_in_space(tmp_path, capsys, given: str):
     scan, out = tmp_path / "scan.nii.gz", tmp_path / "kidney.seg.nrrd"
-    volume = two_balls()
-    write_volume(scan, volume.array, volume.ijk_to_ras)
-    at = ",".join(f"{value:g}" for value in (volume.ijk_to_ras @ [20, 20, 12, 1])[:3])
-    beside = ",".join(f"{value:g}" for value in (volume.ijk_to_ras @ [40, 4, 12, 1])[:3])
+    volume, truth = two_balls(), ball_in_space()
+    noise = np.random.default_rng(0).normal(0, 5, volume.array.shape)
+    write_volume(scan, (volume.array + noise).astype(np.float32), volume.ijk_to_ras)
 
-    code = main(["prompt", str(scan), "--at", at, "--not", beside, "--propagate", "--name", "Kidney",
-                 "--model", str(bundle.folder), "--device", "cpu", "-o", str(out), "--json"])  # fmt: skip
+    def place(i: int, j: int) -> str:
+        return ",".join(f"{value:g}" for value in (volume.ijk_to_ras @ [i, j, 12, 1])[:3])
 
-    told = capsys.readouterr()
-    if code == 0:  # an untrained network may find nothing, and says so
-        assert json.loads(told.out)["slice"] == 12
-        assert "Kidney" in out.read_bytes()[:4000].decode("latin-1")
-    else:
-        assert "Nothing was found there" in told.err
+    prompts = {"click": ["--at", place(20, 20), "--not", place(30, 45)],
+               "box": ["--box", f"{place(12, 12)},{place(28, 28)}"]}[given]  # fmt: skip
+    code = main(["prompt", str(scan), *prompts, "--propagate", "--name", "Kidney", "--device", "cpu",
+                 "-o", str(out), "--json"])  # fmt: skip
+
+    assert code == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["slice"] == 12 and told["first"] < 12 < told["last"] and len(told["reasons"]) == 2
+    labels, classes = read_labelmap(out)
+    assert [segment.name for segment in classes] == ["Kidney"]
+    assert dice(labels.array > 0, truth) > 0.8
 
 
 def test_the_command_line_tells_what_is_missing(bundle, tmp_path, capsys):
