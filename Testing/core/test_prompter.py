@@ -186,6 +186,33 @@ def test_an_unsure_network_is_helped_by_contrast_and_shape(prompter: Prompter):
         prompter.propagate(ball(prompter, "stored", 12), 12, "stored", stop=2.0)
 
 
+def test_propagation_follows_what_fades_and_ends_where_only_the_surroundings_are_left(prompter: Prompter):
+    prompter.engine = lambda maps: 40 * maps[:, [CHANNELS.index("neighbour")]] - 20  # would copy the mask for ever
+    k, j, i = np.indices((24, 60, 50))
+    column = (j - 20) ** 2 + (i - 20) ** 2 < 64
+    array = np.random.default_rng(0).normal(100, 3, k.shape) + np.where(column & (k < 18), 100 - 8 * np.abs(k - 12), 0)
+    prompter.set_volume(Volume(array.astype(np.float32), two_balls().ijk_to_ras))
+
+    found = prompter.propagate(column[12], 12, "stored", range=(8, 23))
+
+    assert (found.first, found.last) == (8, 17)
+    assert found.reasons[0] == "That is the last slice asked for." and "intensity" in found.reasons[1]
+
+
+def test_an_unsure_answer_keeps_what_differs_from_its_surroundings(prompter: Prompter):
+    def wide(maps):  # a disc of 12 pixels where the ball has 8: sure of nothing
+        rows, columns = np.indices(maps.shape[2:])
+        row, column = np.argwhere(maps[0, CHANNELS.index("positive")] > 0).mean(0)
+        disc = (rows - row) ** 2 + (columns - column) ** 2 < (12 * 128 / 60) ** 2
+        return np.where(disc, 0.3, -6).astype(np.float32)[None, None]
+
+    prompter.engine = wide
+
+    found = prompter.predict("stored", 12, [(20, 20)]) > 0.5
+
+    assert dice(found, ball(prompter, "stored", 12)) > 0.85
+
+
 def test_propagation_stays_within_the_range(prompter: Prompter):
     found = prompter.propagate(ball(prompter, "stored", 12), 12, "stored", range=(12, 13), stop=0.0)
 

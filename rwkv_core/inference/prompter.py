@@ -47,8 +47,12 @@ WINDOW = 0.8
 """Width of the window around the clicked intensity, as a share of the range of intensities around."""
 BOX_BIAS = 0.85
 """Logit taken off what is found in a box: the network fills boxes too far."""
+CONTRAST = 0.5
+"""Weight of the contrast of intensities that is added to the logits of an answer to clicks or a box."""
 STOP = 0.6
 """Propagation ends where a slice's mask and the one before agree less than this (Dice); chosen on one structure."""
+UNLIKE = -0.3
+"""Propagation ends where what was found has a mean contrast below this: its intensities are those around the start."""
 
 
 @dataclass(frozen=True)
@@ -253,7 +257,8 @@ class Prompter:
         """Follow a structure from one slice into the slices beside, both ways.
 
         To the network's answer, logits are added of how much likelier an intensity is in the given mask than around
-        it, and of the distance from the border of the mask before, in distances of slices: the shape prior.
+        it, and the shape prior: the distance from the border of the mask before, and that from the border of the given
+        one divided by the slices in between, in distances of slices.
 
         Args:
             mask: (rows, columns) boolean, of the slice `index`.
@@ -282,12 +287,9 @@ class Prompter:
             )
         volume, asked = self._set(), as_question(cancel)
         square = _first_square(beginning, _corners(start), alone=False)
-        around = square.cut(beginning, beginning.values, smooth=True)
-        inside = beginning.values[start]
-        middle = float(np.median(inside))
-        spread = max(float(np.median(np.abs(inside - middle))), 0.01 * float(np.ptp(around)))
-        window = self._window or _window_around(around, middle)
-        contrast = _Contrast.of(beginning, start, 0.35 * float(np.sqrt(start.sum())))
+        level = float(np.median(beginning.values[start]))
+        window = self._window or _window_around(square.cut(beginning, beginning.values, smooth=True), level)
+        contrast, given = _Contrast.around(beginning, start), _signed_distance(start, beginning.spacing)
         labelmap = np.zeros(volume.array.shape, np.uint8)
         slices = stack.to_stack(labelmap)
         slices[index] = start
@@ -301,8 +303,10 @@ class Prompter:
                 position += step
                 picture = self._picture(stack, position)
                 answer = self.answer(picture, _NOTHING, None, before, window)
-                shape = _signed_distance(before, picture.spacing) / stack.spacing[0]
-                found = (_logits(answer) + 2 * contrast(picture) + shape.clip(-8, 8) > 0) & (answer > 0)
+                shape = _signed_distance(before, picture.spacing) + given / abs(position - index)
+                shape = (shape / stack.spacing[0]).clip(-8, 8)
+                likelier = contrast(picture)
+                found = (_logits(answer) + 2 * likelier + shape > 0) & (answer > 0)
                 found = _connected_with(found, before)
                 agreement[position] = _dice(found, before)
                 if progress:
@@ -313,8 +317,7 @@ class Prompter:
                 if agreement[position] < stop:
                     reasons[way] = f"The next slice agrees with it by {agreement[position]:.2f} only (Dice)."
                     break
-                unlike = abs(float(np.median(picture.values[found])) - middle) > 3 * spread
-                if unlike:
+                if float(likelier[found].mean()) < UNLIKE:
                     reasons[way] = "What was found in the next slice is unlike the first one in its intensity."
                     break
                 slices[position] = found
@@ -333,6 +336,9 @@ class Prompter:
     ) -> Map:
         """Probabilities (H, W) of any picture, also an oblique slice of a volume.
 
+        To the network's logits the contrast of intensities of its answer against what is around that is added, except
+        to those of the slice beside, to which `propagate` adds that of the slice where it began.
+
         Args:
             picture: what is looked at.
             points: the user's prompts in it.
@@ -350,10 +356,13 @@ class Prompter:
         if points.box is not None and before is None:
             likely = _likely_in_box(picture, points.box)
             found = self._look(picture, square, points, likely, neighbour, window)
-            return np.where(square.inside(picture), _sigmoid(_logits(found) - BOX_BIAS), 0).astype(np.float32)
+            answer = np.where(square.inside(picture), _sigmoid(_logits(found) - BOX_BIAS), 0).astype(np.float32)
+            return _sharpened(picture, answer)
         answer = self._look(picture, square, points, before, neighbour, window)
         farther = _farther_square(picture, square, answer, points)
-        return answer if farther is None else self._look(picture, farther, points, before, neighbour, window)
+        if farther is not None:
+            answer = self._look(picture, farther, points, before, neighbour, window)
+        return answer if neighbour is not None else _sharpened(picture, answer)
 
     def _look(
         self,
@@ -543,6 +552,11 @@ class _Contrast:
             shares.append(counts / max(counts.sum(), 1e-6) + 0.01)
         return replace(self, ratio=np.log(shares[0] / shares[1]).clip(-2, 2))
 
+    @classmethod
+    def around(cls, picture: Picture, mask: Mask) -> "_Contrast":
+        """Compare a mask with a band around it as wide as a third of the mask, about."""
+        return cls.of(picture, mask, 0.35 * float(np.sqrt(mask.sum())))
+
     def _bin(self, values: Map) -> NDArray[np.int64]:
         share = (values - self.low) / max(self.high - self.low, 1e-6)
         return (share * (self.BINS - 1)).clip(0, self.BINS - 1).astype(np.int64)
@@ -563,6 +577,19 @@ def _likely_in_box(picture: Picture, box: tuple[float, float, float, float]) -> 
     inside[first[0] : last[0], first[1] : last[1]] = True
     contrast = _Contrast.of(picture, inside, 0.35 * float((last - first).max()))
     result: Map = np.where(inside, _sigmoid(2 * contrast(picture)), 0).astype(np.float32)
+    return result
+
+
+def _sharpened(picture: Picture, answer: Map) -> Map:
+    """(H, W) probabilities of an answer, with the contrast of what it holds against what is around it in its logits."""
+    if not (answer > 0.5).any():
+        return answer
+    (top, left), (bottom, right) = _corners(answer > 0).astype(int)  # the look: the contrast costs no more than it
+    look = slice(top, bottom + 1), slice(left, right + 1)
+    part, found = replace(picture, values=picture.values[look]), answer[look]
+    logits = _logits(found) + CONTRAST * _Contrast.around(part, found > 0.5)(part)
+    result = np.zeros_like(answer)
+    result[look] = np.where(found > 0, _sigmoid(logits), 0)
     return result
 
 
