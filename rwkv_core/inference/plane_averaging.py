@@ -284,13 +284,15 @@ class Averaging:
         box = box_around(labels)
         if not labels[box].size:
             return None
-        across = self.stacks[0].axes[0]  # along which only some slices were looked at
+        across = self.stacks[0].axes[0]  # along which only some slices were looked at, and one that fails hides others
         wide, asked = [], []
         for axis, (side, size, mm) in enumerate(zip(box, labels.shape, self.grid.spacing, strict=True)):
             around = _with_margin(side.start, side.stop, size, mm)
-            reach = round((_MARGIN if axis == across else _LEAST_MARGIN) / mm)
             wide.append(around)
-            asked.append(slice(max(around.start, side.start - reach), min(around.stop, side.stop + reach)))
+            reach = round(_LEAST_MARGIN / mm)
+            seen = axis != across and side.start > 2 * reach and side.stop < size - 2 * reach
+            inner = slice(max(around.start, side.start - reach), min(around.stop, side.stop + reach))
+            asked.append(inner if seen else around)
         return _Around((wide[0], wide[1], wide[2]), (asked[0], asked[1], asked[2]))
 
 
@@ -300,7 +302,8 @@ class _Around:
 
     Attributes:
         box: that slices show.
-        asked: within it, the slices along each axis that go through the network; the others hold no structure.
+        asked: within it, the slices along each axis that go through the network; the others hold no structure. All of
+            them where a structure may reach the border of what was scanned: there, slices fail more often.
     """
 
     box: Box
