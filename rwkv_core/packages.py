@@ -1,5 +1,8 @@
 """Packages that are not always there, or that take long to import."""
 
+import io
+import warnings
+from contextlib import redirect_stderr
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -44,17 +47,42 @@ def is_installed(package: str) -> bool:
         return False
 
 
+def why_torch_fails() -> str:
+    """Say why PyTorch, which is installed, cannot be used; empty where it can.
+
+    PyTorch 2.2, built for NumPy 1, imports under NumPy 2, and then takes no arrays.
+    """
+    noise = io.StringIO()  # NumPy writes a page about it
+    try:
+        with redirect_stderr(noise), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import numpy as np
+            import torch
+    except Exception as error:  # missing system libraries, a file that is damaged, ...
+        return f"PyTorch is installed, but does not start on this machine ({' '.join(str(error).split())[:200]})"
+    try:
+        torch.from_numpy(np.zeros(1, np.float32))
+    except RuntimeError as error:
+        return (
+            f"PyTorch {torch.__version__} and NumPy {np.__version__} do not go together ({error}); on Macs with "
+            "Slicer's Intel build there is no newer one, and training needs another computer"
+        )
+    return ""
+
+
 def require_torch(what: str) -> None:
-    """Refuse in words where PyTorch is missing.
+    """Refuse in words where PyTorch is missing, or cannot be used.
 
     Args:
         what: that needs it, such as "Importing a checkpoint".
 
     Raises:
-        MissingPackageError: saying how to get it.
+        MissingPackageError: saying how to get it, or what is wrong with it.
     """
     if not is_installed("torch"):
         raise missing(what, "torch")
+    if reason := why_torch_fails():
+        raise MissingPackageError(f"{what} needs PyTorch: {reason}.", hint="Install PyTorch anew, a newer one.")
 
 
 def missing(what: str, module: str | None) -> MissingPackageError:

@@ -4,6 +4,7 @@ import functools
 import importlib.util
 import itertools
 import logging
+import re
 import sys
 
 import numpy as np
@@ -11,13 +12,14 @@ import pytest
 import torch
 
 from rwkv_core import build_network, make_engine
+from rwkv_core.cli.train import require_training
 from rwkv_core.compiled_cache import CompiledCache
 from rwkv_core.engines import availability, openvino_engine, why_unavailable
 from rwkv_core.engines.graphs import make_graph
 from rwkv_core.engines.grid_wkv import SAFE_EXPONENT, GridWKV
 from rwkv_core.engines.numpy_ops import NumPyOps
 from rwkv_core.engines.torch_ops import TorchOps
-from rwkv_core.errors import DeviceError
+from rwkv_core.errors import DeviceError, MissingPackageError
 from rwkv_core.inference.segmenter import Segmenter
 from rwkv_core.models.weights import NetworkWeights
 from rwkv_core.ops import bi_wkv
@@ -429,11 +431,17 @@ def test_segmenter_uses_the_engine(engine):
 
 
 def test_a_torch_that_takes_no_arrays_is_told(monkeypatch):
-    """torch 2.2 under NumPy 2: it imports, and its first use of an array fails."""
+    """torch 2.2.2 under NumPy 2.2, as seen: it imports, and its first use of an array fails."""
 
     def refuse(array):
         raise RuntimeError("Numpy is not available")
 
     assert why_unavailable("torch") == ""
     monkeypatch.setattr(torch, "from_numpy", refuse)
-    assert "do not go together (Numpy is not available)" in why_unavailable("torch")
+    said = "do not go together (Numpy is not available)"
+    assert said in why_unavailable("torch")
+    with pytest.raises(DeviceError, match=re.escape(said)):
+        Segmenter(with_network(config(), random_network()), "cpu", engine="torch")
+    with pytest.raises(MissingPackageError, match=re.escape(said)):
+        require_training()
+    assert Segmenter(with_network(config(), random_network()), "cpu").engine.name == "openvino"

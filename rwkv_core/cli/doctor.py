@@ -91,6 +91,10 @@ def _driver_cuda() -> str:
 def _torch_cuda() -> str:
     if find_spec("torch") is None:
         return "not installed"
+    from rwkv_core.engines import why_unavailable
+
+    if reason := why_unavailable("torch"):
+        return reason
     import torch
 
     return f"CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rwkv_core.cli.terminal import Console, print_json
 from rwkv_core.errors import InputError
+from rwkv_core.packages import require_torch
 
 if TYPE_CHECKING:
     from rwkv_core.training.recipe import Job
@@ -120,12 +121,13 @@ def _words(options: argparse.Namespace) -> list[str]:
 
 
 def require_training() -> None:
-    """Raise an InputError where the packages for training are not installed."""
+    """Raise an InputError where the packages for training are not installed, or a MissingPackageError as to PyTorch."""
     from importlib.util import find_spec
 
     missing = [name for name in ("lightning", "monai", "h5py", "filelock", "yaml", "PIL") if find_spec(name) is None]
     if missing:
         raise InputError(f"Training needs packages that are not installed: {', '.join(missing)}.", hint=EXTRA_HINT)
+    require_torch("Training")
 
 
 def _changed(job: "Job", options: argparse.Namespace) -> "Job":

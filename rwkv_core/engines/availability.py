@@ -11,7 +11,7 @@ import numpy as np
 
 from rwkv_core.engines.openvino_ops import import_openvino
 from rwkv_core.errors import DeviceError
-from rwkv_core.packages import DISTRIBUTION, is_installed
+from rwkv_core.packages import DISTRIBUTION, is_installed, why_torch_fails
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 """What `device` may name; also "cuda:N"."""
@@ -71,7 +71,7 @@ def why_unavailable(name: str) -> str:
         return "NNCF is not installed (pip install nncf)"
     if kind in ("torch", "cuda", "mps") and not is_installed("torch"):
         return f"PyTorch is not installed (pip install '{DISTRIBUTION}[torch]')"
-    if kind == "torch" and (reason := _why_no_arrays()):
+    if kind in ("torch", "cuda", "mps") and (reason := why_torch_fails()):
         return reason
     if kind == "cuda":
         import torch
@@ -94,24 +94,6 @@ def why_unavailable(name: str) -> str:
 
         if not torch.backends.mps.is_available():
             return "there is no Apple GPU, or this PyTorch was built without MPS"
-    return ""
-
-
-def _why_no_arrays() -> str:
-    """Tell whether torch takes numpy's arrays: one that was built for NumPy 1 imports under NumPy 2, and then does not.
-
-    Asked only once torch is imported anyway, which takes seconds.
-    """
-    torch: Any = sys.modules.get("torch")
-    if torch is None:
-        return ""
-    try:
-        torch.from_numpy(np.zeros(1, np.float32))
-    except RuntimeError as error:
-        return (
-            f"PyTorch {torch.__version__} and NumPy {np.__version__} do not go together ({error}); on Macs with "
-            "Slicer's Intel build there is no newer one, and training needs another computer"
-        )
     return ""
 
 

@@ -108,7 +108,7 @@ def choose_precision(precision: str, device: torch.device) -> Precision:
 def out_of_memory(error: BaseException) -> bool:
     """Tell whether a device had too little memory; cuDNN, cuBLAS and Metal say so in their own words."""
     words = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or (
+    return isinstance(error, torch.cuda.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and ("out of memory" in words or "alloc_failed" in words)
     )
 

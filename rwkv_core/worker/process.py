@@ -24,7 +24,7 @@ LOG_LEVEL_VARIABLE = "RWKV_UNET_LOG"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 _PARENT_CHECK_SECONDS = 1.0
-_GIVEN_BACK = 1 << 24
+_GIVEN_BACK = 1 << 22
 """Bytes; larger pieces of memory go back to the system when they are freed."""
 
 
