@@ -251,8 +251,6 @@ class InstallationLogic:
 
     def _probed(self, versions: str) -> tuple[str, str]:
         """State and reason of packages whose records are in order: what a child process could import decides."""
-        if not TORCH_IS_OPTIONAL and not look(parse(TORCH)).usable:
-            return RequirementState.READY, versions  # the probe imports PyTorch, too: it comes when that is there
         wanted = f"{versions}, Slicer {slicer.app.revision}, {_ownCopy()}"
         if str(qt.QSettings().value(_PROBED) or "") == wanted:
             return RequirementState.READY, versions
