@@ -26,6 +26,7 @@ from rwkv_core.volume import (
     write_segmentation,
     write_volume,
 )
+from rwkv_core.volume.dicom import series_listed
 from rwkv_core.volume.dicom_seg import EXTENSION as DICOM_SEG
 from rwkv_core.volume.dicom_seg import Algorithm, check_dicom_seg, write_dicom_seg
 
@@ -97,9 +98,11 @@ def plan(
     names_a_file = output.name.lower().endswith((*OUTPUT_EXTENSIONS, DICOM_SEG))
     if names_a_file and not output.is_dir():
         if len(sources) > 1:
+            of_series = len(inputs) == 1 and all(split_address(s)[1] or s.is_dir() for s in sources)
+            hint = "Give a folder for the results; or, for one of several DICOM series, its number."
             raise InputError(
                 f"{len(sources)} volumes cannot go into one file.",
-                hint="Give a folder for the results; or, for one of several DICOM series, its number.",
+                hint=f"{hint[:-1]}: {series_listed(inputs[0])}." if of_series else hint,
                 remedy=Remedy("choose output"),
             )
         jobs = [(sources[0], output)]

@@ -304,6 +304,11 @@ def _several(folder: Path, volumes: Sequence[DicomVolume]) -> InputError:
     )
 
 
+def series_listed(folder: Path) -> str:
+    """Say which volumes the DICOM files below a folder hold: number, modality, description and size of each."""
+    return _listing(find_dicom(folder).volumes)
+
+
 def _listing(volumes: Sequence[DicomVolume]) -> str:
     return "; ".join(map(str, volumes))
 
