@@ -382,6 +382,22 @@ def test_what_dataset_json_says_and_the_folder_does_not(tmp_path):
     assert "error" not in text
 
 
+def test_what_a_datalist_says_and_does_not_list(tmp_path):
+    """The Medical Segmentation Decathlon's dataset.json counts its lists, too."""
+    folder = nnunet(tmp_path / "d")
+    content = json.loads((folder / "dataset.json").read_text())
+    pairs = zip(sorted((folder / "imagesTr").iterdir()), sorted((folder / "labelsTr").iterdir()), strict=True)
+    listed = [{"image": f"imagesTr/{image.name}", "label": f"labelsTr/{label.name}"} for image, label in pairs]
+    content |= {"numTraining": 9, "training": listed[:2], "test": [listed[2]["image"]]}
+    listing = folder / "listing.json"
+    listing.write_text(json.dumps(content))
+    text = said(open_dataset(listing))
+    assert '"numTraining": 9, and lists 2 cases' in text
+    assert "error" not in text
+    listing.write_text(json.dumps(content | {"numTraining": 2}))
+    assert "numTraining" not in said(open_dataset(listing))
+
+
 def test_labels_that_are_all_empty_are_an_error_before_a_run(tmp_path):
     folder = nnunet(tmp_path / "d")
     for n in range(3):

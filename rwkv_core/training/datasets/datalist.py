@@ -11,7 +11,7 @@ from typing import Any
 from rwkv_core.errors import InputError
 from rwkv_core.training.datasets.description import SPLIT_OF_FOLDER, Case, Dataset, Split
 from rwkv_core.training.datasets.files import found_classes, read_pair, stem_of
-from rwkv_core.training.datasets.nnunet import DESCRIPTION, classes_in, modality_of, read_json
+from rwkv_core.training.datasets.nnunet import DESCRIPTION, classes_in, contradictions, modality_of, read_json
 
 
 def is_datalist(path: Path) -> bool:
@@ -48,6 +48,8 @@ def read_datalist(path: Path, fold: int | None = None) -> Dataset:
     if {case.split for case in found} <= {"train", "test"} and fold is None:
         # A list of training images alone still has to be divided.
         found = [Case(c.id, c.images, c.label, c.patient, None if c.split == "train" else c.split) for c in found]
+    training = sum(len(entries) for split, entries in _lists(content) if split == "train")
+    shown = [case for case in found if case.split != "test"]
     names = content.get("modality") or content.get("channel_names") or {}
     names = names.values() if isinstance(names, dict) else [names]
     return Dataset(
@@ -57,6 +59,7 @@ def read_datalist(path: Path, fold: int | None = None) -> Dataset:
         tuple(found),
         read_pair,
         modality=modality_of(names),
+        notes=tuple(contradictions(file.name, content, f"lists {training}", training, shown)),
     )
 
 

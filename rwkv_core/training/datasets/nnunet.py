@@ -5,7 +5,7 @@ value, "channel_names", "file_ending"). A ``splits_final.json`` in the folder gi
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,7 +44,8 @@ def read_nnunet(path: Path, fold: int | None = None) -> Dataset:
     ]
     if not cases:
         raise InputError(f"{path / 'imagesTr'} holds no image named like case_0000.nii.gz.")
-    notes = _contradictions(path, content, [case for case in cases if case.split != "test"])
+    shown = [case for case in cases if case.split != "test"]
+    said = contradictions(DESCRIPTION, content, f"imagesTr holds {len(shown)}", len(shown), shown)
     names = content.get("channel_names") or content.get("modality") or {}
     return Dataset(
         path,
@@ -53,15 +54,23 @@ def read_nnunet(path: Path, fold: int | None = None) -> Dataset:
         tuple(cases),
         read_pair,
         modality=modality_of(names.values() if isinstance(names, dict) else ()),
-        notes=tuple(notes),
+        notes=(*said, *_lonely(path, shown)),
     )
 
 
-def _contradictions(path: Path, content: dict[str, Any], cases: list[Case]) -> Iterator[str]:
-    """Check what dataset.json says that the folder does not: nothing here depends on it, but nnU-Net does."""
+def contradictions(name: str, content: dict[str, Any], found: str, count: int, cases: Sequence[Case]) -> Iterator[str]:
+    """Check what a description says that the data do not: nothing here depends on it, but nnU-Net does.
+
+    Args:
+        name: of the file.
+        content: of the file.
+        found: what holds how many cases for training, such as "imagesTr holds 3".
+        count: that number.
+        cases: that are not for testing.
+    """
     said = content.get("numTraining")
-    if said is not None and said != len(cases):
-        yield f'{DESCRIPTION} says "numTraining": {said}, and imagesTr holds {len(cases)} cases. All of them are used.'
+    if said is not None and said != count:
+        yield f'{name} says "numTraining": {said}, and {found} cases. All of them are used.'
     ending = content.get("file_ending")
     others = [
         file.name
@@ -71,9 +80,13 @@ def _contradictions(path: Path, content: dict[str, Any], cases: list[Case]) -> I
     ]
     if others:
         yield (
-            f'{DESCRIPTION} says "file_ending": "{ending}", and {len(others)} files end otherwise, such as '
+            f'{name} says "file_ending": "{ending}", and {len(others)} files end otherwise, such as '
             f"{others[0]}. They are used."
         )
+
+
+def _lonely(path: Path, cases: Sequence[Case]) -> Iterator[str]:
+    """Say which labels have no image."""
     if (path / "labelsTr").is_dir():
         known = {case.id for case in cases}
         lonely = [file.name for file in files_in(path / "labelsTr", _EXTENSIONS) if stem_of(file) not in known]
