@@ -43,7 +43,11 @@ def _children():
     tasks = Path(f"/proc/{os.getpid()}/task")
     if not tasks.exists():
         return set()
-    return {int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()}
+    found: set[int] = set()
+    for task in tasks.iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has just ended
+            found.update(int(child) for child in (task / "children").read_text().split())
+    return found
 
 
 @pytest.fixture
