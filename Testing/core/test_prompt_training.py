@@ -6,6 +6,7 @@ import SimpleITK as sitk
 import torch
 
 from rwkv_core import Prompter, Volume, write_volume
+from rwkv_core.bundle.store import load_bundle
 from rwkv_core.cli import main
 from rwkv_core.errors import CancelledError, InputError
 from rwkv_core.training.prompt.regions import region_scales
@@ -100,6 +101,16 @@ def test_inner_distances_and_parts():
     assert part[0, 8, 9] and not part[0, 14, 14]
 
 
+def test_a_run_goes_on_from_a_promptable_model(data, tmp_path):
+    recipe = PromptRecipe(seconds=1e6, batch=2, size=32, held_out=2, rate=1e-12)
+    with pytest.raises(CancelledError):
+        train_promptable(data, tmp_path, recipe, "cpu", tell=lambda line: None, stop=lambda: True, init="prompt")
+    weights = torch.load(tmp_path / "last.pt", weights_only=True)["network"]
+    shipped = load_bundle("prompt").network.state_dict()
+    name = next(name for name, value in shipped.items() if value.ndim == 4)
+    torch.testing.assert_close(weights[name], shipped[name])
+
+
 @pytest.mark.long
 def test_a_run_leaves_a_model_that_answers_and_can_go_on(data, tmp_path):
     stopped = iter([True])
@@ -133,3 +144,5 @@ def test_the_command_line_tells_what_is_wrong(tmp_path, data, capsys):
     assert "epochs" in (words := capsys.readouterr().err) and "Fields are: seconds" in words
     assert main(["train", str(tmp_path), "--preset", "prompt", "-o", run, "--device", "cpu"]) == 1
     assert "There is no .nii.gz" in capsys.readouterr().err
+    assert main(["train", str(data), "--preset", "prompt", "-o", run, "--init", "default", "--device", "cpu"]) == 1
+    assert "does not answer to clicks" in capsys.readouterr().err

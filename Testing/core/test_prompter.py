@@ -15,6 +15,7 @@ from rwkv_core.cli import main
 from rwkv_core.errors import BundleError, CancelledError, InputError
 from rwkv_core.inference.prompt_maps import CHANNELS, PicturePrompts, minimax, network_input
 from rwkv_core.models.rwkv_unet import RWKVUNet
+from rwkv_core.training.prompt import maps as training
 from rwkv_core.volume import read_labelmap
 
 
@@ -299,8 +300,6 @@ def test_the_true_network_answers_through_every_engine_alike(bundle):
 
 
 def test_maps_of_training_and_of_answering_are_the_same():
-    from rwkv_core.training.prompt import maps as training
-
     rng = np.random.default_rng(1)
     image = rng.random((48, 48)).astype(np.float32)
     positive, negative = np.zeros((48, 48), bool), np.zeros((48, 48), bool)
@@ -330,7 +329,10 @@ def test_the_way_with_the_lowest_barrier_counts():
     seeds = np.zeros((3, 3), bool)
     seeds[0, 0] = True
 
-    np.testing.assert_allclose(minimax(cost, seeds), [[0.1, 0.9, 0.3], [0.1, 0.9, 0.3], [0.1, 0.3, 0.3]])
+    expected = [[0.1, 0.9, 0.3], [0.1, 0.9, 0.3], [0.1, 0.3, 0.3]]
+    np.testing.assert_allclose(minimax(cost, seeds), expected)
+    by_steps = training.minimax_by_steps(torch.from_numpy(cost)[None, None], torch.from_numpy(seeds)[None, None])
+    np.testing.assert_allclose(by_steps[0, 0], expected)
 
 
 @pytest.mark.parametrize("given", ["click", "box"])

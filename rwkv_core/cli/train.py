@@ -55,6 +55,9 @@ def run(options: argparse.Namespace) -> int:
     """Train; 0 when the run finished, 130 when it was stopped."""
     require_training()
     from rwkv_core.cli import CANCELLED, OK
+    from rwkv_core.training.devices import is_first_process, keep_freed_memory
+
+    keep_freed_memory()
 
     console = Console(highlight=False, soft_wrap=True, stderr=True)
     if options.preset in _GENERATED:
@@ -70,7 +73,6 @@ def run(options: argparse.Namespace) -> int:
         console.print(f"The run has begun (process {process}).\nFolder: {options.output}", markup=False)
         console.print(f"To stop it, make a file named stop there: {options.output / 'stop'}", markup=False)
         return OK
-    from rwkv_core.training.devices import is_first_process
     from rwkv_core.training.run import train
 
     _log_to(console, is_first_process())
@@ -187,7 +189,9 @@ def _train_promptable(options: argparse.Namespace, console: Console) -> int:
         console.print(line, markup=False)
 
     recipe = changed_recipe(PromptRecipe(), options.changes)
-    folder = train_promptable(Path(options.dataset), options.output, recipe, options.device, options.resume, tell)
+    folder = train_promptable(
+        Path(options.dataset), options.output, recipe, options.device, options.resume, tell, init=options.init
+    )
     console.print(f"Model: {folder}", markup=False)
     return 0
 

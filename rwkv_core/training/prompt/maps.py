@@ -6,10 +6,12 @@ holds the two against each other.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rwkv_core.inference import prompt_maps
 from rwkv_core.inference.prompt_maps import DISC, REFERENCES, SOFTNESS
 
 
@@ -93,7 +95,15 @@ def _gradient(smooth: Tensor) -> Tensor:
 
 
 def minimax(cost: Tensor, seeds: Tensor) -> Tensor:
-    """Least of the highest costs on a path from the seeds, 8 neighbours; (B, C, H, W). Far paths may stay at 9."""
+    """Least of the highest costs on a path from the seeds, 8 neighbours; (B, C, H, W)."""
+    if cost.device.type != "cpu":
+        return minimax_by_steps(cost, seeds)
+    pairs = zip(cost.flatten(0, 1).numpy(), seeds.flatten(0, 1).numpy(), strict=True)
+    return torch.from_numpy(np.stack([prompt_maps.minimax(*pair) for pair in pairs])).view(cost.shape)
+
+
+def minimax_by_steps(cost: Tensor, seeds: Tensor) -> Tensor:
+    """Compute `minimax` for all maps at once, as a GPU likes it; far paths may stay at 9."""
     distance = torch.where(seeds, cost, 9.0)
     for _ in range(6):
         before = distance

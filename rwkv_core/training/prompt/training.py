@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rwkv_core.bundle.bundle import read_bundle, write_bundle
-from rwkv_core.bundle.store import SHIPPED
+from rwkv_core.bundle.store import SHIPPED, load_bundle
 from rwkv_core.engines import choose_device
 from rwkv_core.errors import CancelledError, InputError, Remedy
 from rwkv_core.files import replacing
@@ -130,6 +130,7 @@ def train_promptable(
     resume: bool = False,
     tell: Callable[[str], None] = print,
     stop: Callable[[], bool] = lambda: False,
+    init: str | Path | None = None,
 ) -> Path:
     """Train, or go on training; gives the folder of the finished bundle.
 
@@ -141,9 +142,11 @@ def train_promptable(
         resume: go on with the run in that folder.
         tell: takes each line of the log.
         stop: asked after every step.
+        init: promptable bundle to go on from, such as "prompt"; None starts from the encoder of the model "default".
 
     Raises:
-        InputError: when a source is missing, when the folder holds a run already, or none to resume.
+        InputError: when a source is missing, when `init` does not answer to clicks, when the folder holds a run
+            already, or none to resume.
         CancelledError: when it was stopped; it can be resumed.
     """
     checkpoint = run / CHECKPOINT
@@ -157,7 +160,7 @@ def train_promptable(
         )
     run.mkdir(parents=True, exist_ok=True)
     (run / STOP).unlink(missing_ok=True)
-    training = _Training(data, run, recipe, torch.device(choose_device(device, "auto")), resume, tell)
+    training = _Training(data, run, recipe, torch.device(choose_device(device, "auto")), resume, tell, init)
     training.run(lambda: stop() or (run / STOP).exists())
     return training.finish()
 
@@ -173,6 +176,7 @@ class _Training:
         device: torch.device,
         resume: bool,
         tell: Callable[[str], None],
+        init: str | Path | None,
     ):
         self.folder, self.device, self.tell = folder, device, tell
         self.began = time.monotonic()
@@ -186,7 +190,7 @@ class _Training:
         if resume:
             self._resume()
         else:
-            start_from(self.network, read_bundle(SHIPPED / "default").network.state_dict())
+            self._start(init)
             self.average = Averaged(self.network)
         torch.manual_seed(self.recipe.seed + self.steps)
         random = torch.Generator(device).manual_seed(self.recipe.seed + self.steps)
@@ -202,6 +206,18 @@ class _Training:
         self.tell(line)
         with (self.folder / LOG).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+    def _start(self, init: str | Path | None) -> None:
+        if init is None:
+            start_from(self.network, read_bundle(SHIPPED / "default").network.state_dict())
+            return
+        bundle = load_bundle(init)
+        if bundle.config.kind != "prompt" or bundle.config.in_channels != len(CHANNELS):
+            raise InputError(
+                f"{bundle.config.title} does not answer to clicks.",
+                hint='Start from a promptable model such as "prompt", or name none.',
+            )
+        self.network.load_state_dict(bundle.network.state_dict())
 
     def _resume(self) -> None:
         state = torch.load(self.folder / CHECKPOINT, map_location=self.device, weights_only=True)
@@ -245,7 +261,8 @@ class _Training:
         sheet_of = self.generator(24, recipe.size)
         maps = network_input(sheet_of.image, self.user.first(sheet_of.target, sheet_of.neighbour))
         sheet(sheet_of, maps, self.folder / "samples.png", columns=4)
-        saved = measured = noted = time.monotonic()
+        saved = noted = time.monotonic()
+        next_measure = saved + _MEASURE
         losses: list[tuple[int, Tensor, Tensor]] = []
         while (spent := time.monotonic() - start) < recipe.seconds:
             for group in self.optimizer.param_groups:
@@ -271,9 +288,10 @@ class _Training:
                 self._note(losses, spent / recipe.seconds, now - noted)
                 losses.clear()
                 noted = time.monotonic()
-            if now - measured > _MEASURE:
+            if now > next_measure:
                 self.log(f"held out: {self.measure()}")
-                measured = time.monotonic()
+                taken = time.monotonic() - now
+                next_measure = now + max(_MEASURE, 20 * taken)  # on a CPU, it takes as long as many steps
             if now - saved > _SAVE:
                 self.save(time.monotonic() - start)
                 saved = time.monotonic()
