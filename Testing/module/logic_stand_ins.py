@@ -100,7 +100,7 @@ class Installation(Changing):
     def isValid(self):
         return (True, "") if self.ready else (False, "OpenVINO is missing: press Install in Setup.")
 
-    busy = False
+    busy = checking = False
 
     def canInstall(self):
         return not self.ready and not self.restartPending, "Slicer must be restarted."

@@ -2,6 +2,7 @@
 slicer.packaging, the extensions manager (of the bench) and PyTorchUtils (below) stand in."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -31,8 +32,8 @@ def computer(monkeypatch):
 
     monkeypatch.setattr(installation, "look", looked)
     monkeypatch.setattr(installation, "hasNvidiaGPU", lambda: state.nvidia)
-    monkeypatch.setattr(installation, "TORCH_IS_OPTIONAL", True)
     monkeypatch.setattr(installation, "_PROBE", "pass")
+    monkeypatch.setattr(installation, "_TORCH_PROBE", "pass")
     monkeypatch.setattr(slicer.modules, "pytorchutils", object(), raising=False)
 
     class PyTorchUtilsLogic:
@@ -47,7 +48,7 @@ def computer(monkeypatch):
     state.PyTorchUtils.PyTorchUtilsLogic = PyTorchUtilsLogic
     monkeypatch.setitem(sys.modules, "PyTorchUtils", state.PyTorchUtils)
     yield state
-    for key in ("InstallationBegunBy", "ImportedWith"):
+    for key in ("InstallationBegunBy", "ImportedWith", "TorchImportedWith"):
         qt.QSettings().remove(f"RWKVUNetSegment/{key}")
 
 
@@ -74,7 +75,7 @@ def logic(made):
 
 
 def checked(logic):
-    bench.wait_until(lambda: stateOf(logic, "packages").state != RequirementState.CHECKING)
+    bench.wait_until(lambda: all(one.state != RequirementState.CHECKING for one in logic.states()))
 
 
 def stateOf(logic, name):
@@ -116,6 +117,40 @@ def test_ready_means_that_a_child_process_could_import_it_once(made, computer, m
     assert stateOf(another, "packages").state == RequirementState.CHECKING
     checked(another)
     assert (tmp_path / "probed").read_text() == "xx"
+
+
+def test_pytorch_that_takes_no_arrays_is_not_ready_and_segmenting_goes_on_without_it(made, computer, monkeypatch):
+    probe = "raise SystemExit('PyTorch 2.2.2 and NumPy 2.2.6 do not go together (Numpy is not available)')"
+    monkeypatch.setattr(installation, "_TORCH_PROBE", probe)
+    logic = made()
+    bench.wait_until(lambda: stateOf(logic, "packages").state == RequirementState.READY)
+    assert stateOf(logic, "torch").state == RequirementState.CHECKING
+    assert logic.isValid() == (True, "") and not logic.busy  # nobody waits for it
+    checked(logic)
+    torch = stateOf(logic, "torch")
+    assert (
+        torch.state == RequirementState.BROKEN and "do not go together (Numpy is not available). Uninstall" in torch.why
+    )
+    assert logic.isValid() == (True, "")
+    monkeypatch.setattr(installation, "_TORCH_PROBE", "pass")
+    packaging.missing.add("torch")  # uninstalled, as it says
+    logic.refresh()
+    install(logic, torch=True)
+    assert computer.torchCalls and stateOf(logic, "torch").state == RequirementState.BROKEN  # the same PyTorch again
+
+
+def test_the_true_probe_of_pytorch_says_why(monkeypatch, tmp_path):
+    torch = tmp_path / "torch.py"  # stands in for 2.2.2 under NumPy 2
+    torch.write_text(
+        "__version__ = '2.2.2'\ndef from_numpy(array):\n    raise RuntimeError('Numpy is not available')\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    command = [sys.executable, "-c", installation._TORCH_PROBE]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1 and "PyTorch 2.2.2 and NumPy" in ended.stderr
+    torch.write_text("def from_numpy(array):\n    return array\n")
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_what_is_there_and_cannot_be_imported_is_broken_and_installed_again(made, computer, monkeypatch, tmp_path):

@@ -69,7 +69,6 @@ class SetupPanel(Panel):
     def updateFromState(self) -> None:
         ui, installation = self.ui, self.logic.installation
         ready, reason = installation.isValid()
-        checking = any(requirement.state == RequirementState.CHECKING for requirement in installation.states())
         ui.torchButton.visible = installation.torchOffered and not installation.restartPending
         if installation.restartPending:
             text = _("Slicer must be restarted to go on with the installation.")
@@ -78,7 +77,7 @@ class SetupPanel(Panel):
             ui.installButton.text = _("Install")
             if ready:
                 text = _("Everything that is needed is installed.")
-            elif checking:
+            elif installation.checking:
                 text = _("It is being checked, once, whether what is installed can be used.")
             else:
                 text = _("Before the first segmentation, some software must be downloaded and installed, once.")
@@ -87,7 +86,7 @@ class SetupPanel(Panel):
         ]
         ui.setupLabel.text = "\n".join([text, *broken])
         free, why = self.logic.segmentation.canStart()
-        needed = not (ready or checking) or installation.restartPending
+        needed = not (ready or installation.checking) or installation.restartPending
         self.allow(ui.installButton, needed and free, why or _("Nothing is missing."))
         self.allow(ui.torchButton, free, why)
         ui.installButton.visible = needed

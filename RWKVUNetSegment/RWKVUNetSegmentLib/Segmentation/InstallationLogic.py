@@ -21,29 +21,27 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from RWKVUNetSegmentLib.EventLoop import later
-from RWKVUNetSegmentLib.PythonEnvironment import pythonProgram
+from RWKVUNetSegmentLib.Segmentation.ImportCheck import ImportCheck
 from RWKVUNetSegmentLib.Segmentation.InstalledPackages import loadRequirements, look, parse
 from RWKVUNetSegmentLib.Signal import Signal
-from RWKVUNetSegmentLib.Worker.ChildProcess import ChildProcess
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "Resources" / "requirements.txt"
 TORCH = "torch>=2.2"
-
-TORCH_IS_OPTIONAL = True
-"""Whether the worker segments without PyTorch."""
 
 KEPT = ("SimpleITK", "vtk", "numpy", "torch", "torchvision")
 """Packages that stay as Slicer and the PyTorch extension brought them: pip's constraints say so."""
 
 _PROBE = "from rwkv_core.inference.segmenter import Segmenter; import huggingface_hub, openvino, pydantic, safetensors"
-"""What a child process imports once after every change, before anything counts as ready."""
+"""What a child process imports once after every change, before the packages count as ready."""
+
+_TORCH_PROBE = "from rwkv_core.packages import why_torch_fails; raise SystemExit(why_torch_fails() or 0)"
+"""The same for PyTorch: some versions import beside Slicer's NumPy, and then take no arrays."""
 
 _MARKER = "RWKVUNetSegment/InstallationBegunBy"
 """Setting: process id of the Slicer that began an installation and did not end it, then what was agreed to."""
 
-_PROBED = "RWKVUNetSegment/ImportedWith"
-"""Setting: the versions with which the probe succeeded."""
+_PROBED, _TORCH_PROBED = "RWKVUNetSegment/ImportedWith", "RWKVUNetSegment/TorchImportedWith"
+"""Settings: the versions with which the probes succeeded."""
 
 
 class RequirementState:
@@ -86,8 +84,8 @@ class InstallationLogic:
         self.changed = Signal()
         self._installing = ""
         self._states: tuple[Requirement, ...] | None = None
-        self._probe: ChildProcess | None = None
-        self._failure: tuple[str, str] | None = None
+        self._packagesCheck = ImportCheck(_PROBE, _PROBED, self.refresh)
+        self._torchCheck = ImportCheck(_TORCH_PROBE, _TORCH_PROBED, self.refresh)
 
     def states(self) -> tuple[Requirement, ...]:
         """Give all requirements, in the order in which they are installed, as they were found last."""
@@ -109,10 +107,14 @@ class InstallationLogic:
 
     @property
     def busy(self) -> bool:
-        """Whether something is being installed or checked: what is there is not known yet."""
+        """Whether something is being installed, or what segmenting needs is being checked."""
+        return bool(self._installing) or self.checking
+
+    @property
+    def checking(self) -> bool:
+        """Whether a child process is finding out if what segmenting needs can be used."""
         return any(
-            requirement.state in (RequirementState.INSTALLING, RequirementState.CHECKING)
-            for requirement in self.states()
+            requirement.state == RequirementState.CHECKING and not requirement.optional for requirement in self.states()
         )
 
     def canInstall(self) -> tuple[bool, str]:
@@ -143,7 +145,7 @@ class InstallationLogic:
         wanted = [
             requirement
             for requirement in self.states()
-            if requirement.state in _TO_INSTALL and (not requirement.optional or (torch and requirement.optional))
+            if requirement.state in _TO_INSTALL and (torch or not requirement.optional)
         ]
         if self._installing or pipIsBusy():
             return False, _("Another installation is running. Wait until it is over.")
@@ -154,6 +156,7 @@ class InstallationLogic:
         settings.setValue(
             _MARKER, " ".join([str(os.getpid()), *(requirement.name for requirement in wanted)]) if wanted else ""
         )
+        self._endChecks()  # on Windows, pip cannot replace what they have open
         for requirement in wanted:
             self._installing = requirement.name
             self.refresh()
@@ -166,29 +169,19 @@ class InstallationLogic:
                 )
             finally:
                 self._installing = ""
-                self._failure = None
+                self._packagesCheck.forget()
+                self._torchCheck.forget()
                 self.refresh()
             if problem:
                 return False, problem
-        if all(
-            requirement.state == RequirementState.READY
-            for requirement in self.states()
-            if requirement in wanted or not requirement.optional
-        ):
-            settings.remove(_MARKER)
+        settings.remove(_MARKER)
         self.refresh()
-        valid, reason = self.isValid()
-        checking = any(requirement.state == RequirementState.CHECKING for requirement in self.states())
-        if checking:
-            settings.remove(_MARKER)
-        return valid, "" if checking else reason
+        return self.isValid()[0], "" if self.checking else self.isValid()[1]
 
     @property
     def torchOffered(self) -> bool:
         """Whether PyTorch would add something and is not there."""
-        return TORCH_IS_OPTIONAL and any(
-            requirement.name == "torch" and requirement.state in _TO_INSTALL for requirement in self.states()
-        )
+        return any(requirement.name == "torch" and requirement.state in _TO_INSTALL for requirement in self.states())
 
     @property
     def restartPending(self) -> bool:
@@ -209,10 +202,11 @@ class InstallationLogic:
     def cleanup(self) -> None:
         """Module reload or quit."""
         self.changed.clear()
-        if self._probe is not None:
-            probe, self._probe = self._probe, None
-            probe.end()
-            probe.release()
+        self._endChecks()
+
+    def _endChecks(self) -> None:
+        self._packagesCheck.end()
+        self._torchCheck.end()
 
     def _packages(self) -> Requirement:
         title = _("OpenVINO and Python packages")
@@ -227,62 +221,45 @@ class InstallationLogic:
             why = _("{names} not installed. Press Install.").format(names=", ".join(missing))
             return self._requirement("packages", title, RequirementState.MISSING, why)
         why = ", ".join(f"{name} {state.version}" for name, state in found.items())
-        return self._requirement("packages", title, *self._probed(why))
+        usable = self._usable(self._packagesCheck, why)
+        if usable:
+            return self._requirement("packages", title, RequirementState.READY, why)
+        if usable is None:
+            return self._requirement("packages", title, RequirementState.CHECKING, _beingChecked())
+        why = _("installed, but cannot be used: {reason} Press Install to install it again.")
+        return self._requirement(
+            "packages", title, RequirementState.BROKEN, why.format(reason=self._packagesCheck.failure)
+        )
 
     def _torch(self) -> Requirement:
-        optional = TORCH_IS_OPTIONAL
-        title = _("GPU and training: PyTorch") if optional else "PyTorch"
+        title, broken = _("GPU and training: PyTorch"), ""
         found = look(parse(TORCH))
         if found.usable:
-            return self._requirement("torch", title, RequirementState.READY, found.version, optional)
+            usable = self._usable(self._torchCheck, found.version)
+            if usable:
+                return self._requirement("torch", title, RequirementState.READY, found.version, optional=True)
+            if usable is None:
+                return self._requirement("torch", title, RequirementState.CHECKING, _beingChecked(), optional=True)
+            broken = self._torchCheck.failure
         if found.missing:
-            why = _("not installed. Press Install.")
             if self.restartPending:
                 why = _("its extension is installed. Restart Slicer to go on.")
-            elif optional and hasNvidiaGPU():
+            elif hasNvidiaGPU():
                 why = _("not installed. An NVIDIA card was found: with PyTorch it segments many times faster.")
-            elif optional:
-                why = _("not installed. Needed for training and for importing .pth files only.")
-            return self._requirement("torch", title, RequirementState.MISSING, why, optional)
-        why = _("{reason} Uninstall it in the module PyTorch Utils, restart Slicer, and press Install.").format(
-            reason=found.broken
-        )
-        return self._requirement("torch", title, RequirementState.BROKEN, why, optional)
-
-    def _probed(self, versions: str) -> tuple[str, str]:
-        """State and reason of packages whose records are in order: what a child process could import decides."""
-        wanted = f"{versions}, Slicer {slicer.app.revision}, {_ownCopy()}"
-        if str(qt.QSettings().value(_PROBED) or "") == wanted:
-            return RequirementState.READY, versions
-        if self._failure is not None and self._failure[0] == wanted:
-            why = _("installed, but cannot be used: {reason} Press Install to install it again.")
-            return RequirementState.BROKEN, why.format(reason=self._failure[1])
-        if self._probe is None and not self._installing:
-            self._startProbe(wanted)
-        return RequirementState.CHECKING, _("it is being checked whether it can be used …")
-
-    def _startProbe(self, wanted: str) -> None:
-        def over(problem: str) -> None:
-            probe, self._probe = self._probe, None
-            if probe is not None:
-                probe.release()
-            if problem:
-                self._failure = wanted, problem
             else:
-                qt.QSettings().setValue(_PROBED, wanted)
-            self.refresh()
+                why = _("not installed. Needed for training and for importing .pth files only.")
+            return self._requirement("torch", title, RequirementState.MISSING, why, optional=True)
+        why = _("{reason} Uninstall it in the module PyTorch Utils, restart Slicer, and press Install.")
+        return self._requirement(
+            "torch", title, RequirementState.BROKEN, why.format(reason=broken or found.broken), optional=True
+        )
 
-        def finished(code: int) -> None:
-            words = self._probe.readErrors().decode("utf-8", "replace").strip() if self._probe is not None else ""
-            last = words.splitlines()[-1] if words else _("exit code {code}.").format(code=code)
-            later(lambda: over("" if code == 0 else last.rstrip(".") + "."))
-
-        try:
-            program = [pythonProgram(), "-c", _PROBE]
-        except FileNotFoundError as error:
-            self._failure = wanted, str(error)
-            return
-        self._probe = ChildProcess(program, finished, lambda reason: later(lambda: over(reason)))
+    def _usable(self, check: ImportCheck, versions: str) -> bool | None:
+        """Tell whether a child process could import what is there; None while one, or pip, is at work."""
+        waits = check is self._torchCheck and self._packagesCheck.running  # one after the other: Slicer just began
+        if self._installing or waits:
+            return None
+        return check.passed(f"{versions}, Slicer {slicer.app.revision}, {_ownCopy()}")
 
     def _requirement(self, name: str, title: str, state: str, why: str, optional: bool = False) -> Requirement:
         if name == self._installing:
@@ -330,8 +307,11 @@ class InstallationLogic:
         return _("Restart Slicer to go on.")
 
     def _installPackages(self) -> str:
-        failed = self._failure is not None
-        return installPackages(loadRequirements(REQUIREMENTS), again=failed)
+        return installPackages(loadRequirements(REQUIREMENTS), again=bool(self._packagesCheck.failure))
+
+
+def _beingChecked() -> str:
+    return _("it is being checked whether it can be used …")
 
 
 _TO_INSTALL = (RequirementState.MISSING, RequirementState.BROKEN)
