@@ -9,7 +9,7 @@ from rwkv_core import Volume, spread
 from rwkv_core.errors import CancelledError, InputError
 from rwkv_core.spreading import drawn as drawn_module
 from rwkv_core.spreading import standing
-from rwkv_core.spreading.classifier import VoxelClassifier
+from rwkv_core.spreading.classifier import Samples, VoxelClassifier
 from rwkv_core.vocabulary import AXES, SliceIndex
 
 
@@ -33,6 +33,10 @@ def drawn(truth, slices, into=None):
     return labelmap
 
 
+def few_steps(samples, cancelled, **_):
+    return VoxelClassifier(samples, copies=1, steps=20, cancelled=cancelled)
+
+
 @pytest.fixture
 def learned():
     """For tests of how good an answer is: the classifier takes all of its steps."""
@@ -43,7 +47,7 @@ def steps(request, monkeypatch):
     """Elsewhere, it takes few: what must not change does not depend on what it has learned."""
     if "learned" not in request.fixturenames:
         for module in (drawn_module, standing):
-            monkeypatch.setattr(module, "VoxelClassifier", lambda samples, **_: VoxelClassifier(samples, 1, 20))
+            monkeypatch.setattr(module, "VoxelClassifier", few_steps)
 
 
 @pytest.fixture(scope="module")
@@ -327,3 +331,24 @@ def test_cancelled(phantom):
     cancel.set()
     with pytest.raises(CancelledError):
         spread(volume, drawn(truth, slices_of(0, 9, 20)), slices_of(0, 9, 20), cancel=cancel)
+
+
+def test_cancelled_while_it_learns(phantom):
+    volume, truth = phantom
+    slices = slices_of(0, 20)
+    asked = []
+
+    def after(count):
+        asked.clear()
+        return lambda: asked.append(None) or len(asked) > count
+
+    spread(volume, drawn(truth, slices), slices, cancel=after(10**9))
+    in_full = len(asked)
+    for count in range(in_full):  # wherever it is asked
+        with pytest.raises(CancelledError):
+            spread(volume, drawn(truth, slices), slices, cancel=after(count))
+    random = np.random.default_rng(0)
+    samples = Samples(random.normal(size=(64, 3)), np.zeros((64, 1, 1)), random.integers(0, 2, 64))
+    with pytest.raises(CancelledError):  # in the middle of a fit
+        VoxelClassifier(samples, steps=50, cancelled=after(30))
+    assert len(asked) == 31

@@ -5,10 +5,13 @@ are averaged. To each class's logit, evidence from elsewhere (the interpolated s
 so that before any learning the answer is that evidence, and learning only corrects it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rwkv_core.errors import CancelledError
 
 Matrix = NDArray[np.float32]
 
@@ -42,9 +45,20 @@ class VoxelClassifier:
         copies: of the network; more are steadier.
         steps: of Adam, of 1024 samples each.
         seed: of the random numbers.
+        cancelled: asked before every step.
+
+    Raises:
+        CancelledError: when it was cancelled.
     """
 
-    def __init__(self, samples: Samples, copies: int = 3, steps: int = 240, seed: int = 0):
+    def __init__(
+        self,
+        samples: Samples,
+        copies: int = 3,
+        steps: int = 240,
+        seed: int = 0,
+        cancelled: Callable[[], bool] = lambda: False,
+    ):
         features = samples.features
         self._mean = features.mean(0)
         self._unit = features.std(0) + 1e-4
@@ -64,6 +78,8 @@ class VoxelClassifier:
         first = [np.zeros_like(weight) for weight in weights]
         second = [np.zeros_like(weight) for weight in weights]
         for step in range(1, steps + 1):
+            if cancelled():
+                raise CancelledError
             chosen = random.integers(0, count, (copies, min(_BATCH, 4 * count)))
             gradients = _gradients(weights, scaled[chosen], samples.evidence[chosen], samples.labels[chosen])
             gradients[0] += _DECAY * weights[0]

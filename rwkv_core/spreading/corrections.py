@@ -1,6 +1,8 @@
-"""Which slices a user has corrected, and how their work is kept."""
+"""Which slices a user has corrected, what they say, and how the user's work is kept."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,84 @@ from numpy.typing import NDArray
 
 from rwkv_core.errors import InputError
 from rwkv_core.vocabulary import AXES, SliceIndex
+
+Labels = NDArray[np.unsignedinteger]
+
+_MOST_FOLDS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class GivenSlices:
+    """Holds what there is to learn from, in a box of the volume: slices that are right, and what stood before them.
+
+    Attributes:
+        maps: (F, k, j, i) features of the voxels.
+        spacing: along I, J, K in mm.
+        stood: (k, j, i), labels before the corrections.
+        labels: (k, j, i), right in `slices`.
+        slices: of the box.
+        probabilities: (k, j, i) of some labels, 0 to 1, as a model gave them.
+        cancelled: asked now and then.
+    """
+
+    maps: NDArray[np.float16]
+    spacing: tuple[float, float, float]
+    stood: Labels
+    labels: Labels
+    slices: Sequence[SliceIndex]
+    probabilities: Mapping[int, NDArray[np.floating]]
+    cancelled: Callable[[], bool]
+
+    @property
+    def axis(self) -> int:
+        """Say along which array axis most of the slices were given; the first of equals."""
+        return int(np.bincount([index.dimension for index in self.slices], minlength=3).argmax())
+
+    @property
+    def folds(self) -> list[Sequence[SliceIndex]]:
+        """Give the slices that are left out together, to try what was learned; none for a single slice."""
+        count = min(len(self.slices), _MOST_FOLDS) if len(self.slices) > 1 else 0
+        return [self.slices[first::count] for first in range(count)]
+
+
+class Repainting:
+    """What the corrections say about labels that take voxels of others.
+
+    Args:
+        standing: before the corrections.
+        labelmap: the user's.
+        slices: that were corrected.
+        values: labels that may change.
+        locked: labels that neither gain nor lose a voxel.
+
+    Attributes:
+        becomes: for each of `values`, the label, not among them, that most of the voxels got which it lost; else 0.
+    """
+
+    def __init__(
+        self,
+        standing: Labels,
+        labelmap: Labels,
+        slices: Sequence[SliceIndex],
+        values: Collection[int],
+        locked: Collection[int],
+    ):
+        self._may = {value: {0, *values} for value in values}
+        lost: dict[int, Counter[int]] = {value: Counter() for value in values}
+        for index in slices:
+            old, new = index.of(standing).ravel(), index.of(labelmap).ravel()
+            differs = old != new
+            pairs, counts = np.unique(np.stack([old[differs], new[differs]]), axis=1, return_counts=True)
+            for (was, now), count in zip(pairs.T.tolist(), counts.tolist(), strict=True):
+                if now in self._may and was not in locked:
+                    self._may[now].add(was)
+                if was in lost and now not in lost and now not in locked:
+                    lost[was][now] += count
+        self.becomes = {value: max(found, key=lambda other: found[other], default=0) for value, found in lost.items()}
+
+    def allows(self, value: int, labels: Labels) -> NDArray[np.bool_]:
+        """Tell where a label may be written over these."""
+        return np.isin(labels, list(self._may[value]))
 
 
 def edited_slices(before: NDArray[Any], after: NDArray[Any]) -> list[SliceIndex]:
@@ -47,9 +127,7 @@ def slices_mask(shape: tuple[int, ...], slices: Iterable[SliceIndex]) -> NDArray
     return mask
 
 
-def keep_slices(
-    new: NDArray[np.unsignedinteger], users: NDArray[np.unsignedinteger], slices: Iterable[SliceIndex]
-) -> NDArray[np.unsignedinteger]:
+def keep_slices(new: Labels, users: Labels, slices: Iterable[SliceIndex]) -> Labels:
     """Make a copy of the labelmap `new` in which the given slices (verified, edited) are those of `users`."""
     kept = new.astype(np.promote_types(new.dtype, users.dtype))
     for index in slices:
@@ -58,8 +136,8 @@ def keep_slices(
 
 
 def changed_values(
-    before: NDArray[np.unsignedinteger],
-    users: NDArray[np.unsignedinteger],
+    before: Labels,
+    users: Labels,
     slices: Iterable[SliceIndex],
     new: Iterable[int] = (),
 ) -> set[int]:
@@ -78,10 +156,10 @@ def changed_values(
 
 
 def standing_labels(
-    labelmap: NDArray[np.unsignedinteger],
+    labelmap: Labels,
     slices: Iterable[SliceIndex],
-    before: NDArray[np.unsignedinteger] | None = None,
-) -> NDArray[np.unsignedinteger]:
+    before: Labels | None = None,
+) -> Labels:
     """Give the labelmap as it stood before the corrections.
 
     Args:

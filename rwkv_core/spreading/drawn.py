@@ -1,6 +1,6 @@
 """Structures that were drawn into a few slices: what lies between, by their shape and by what the image shows."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,8 +8,9 @@ from scipy import ndimage
 
 from rwkv_core.errors import CancelledError
 from rwkv_core.spreading.classifier import Samples, VoxelClassifier
+from rwkv_core.spreading.corrections import GivenSlices, Repainting
 from rwkv_core.spreading.shapes import DEFAULT_SLOPE, HALFWAY, ShapeAt, ShapePrior
-from rwkv_core.spreading.standing import Repainting, log_odds, soft_mask
+from rwkv_core.spreading.standing import log_odds, soft_mask
 from rwkv_core.vocabulary import AXES, SliceIndex, SpreadMethod
 
 Labels = NDArray[np.unsignedinteger]
@@ -52,15 +53,8 @@ class DrawnStructures:
     """Carries structures on, in a box of the volume.
 
     Args:
-        maps: (F, k, j, i) features.
-        spacing: along I, J, K in mm.
-        stood: (k, j, i), what was there before.
-        labels: (k, j, i), right in `slices`.
-        slices: of the box.
-        axis: along which most of them were given.
+        given: slices that are right, and what stood before them.
         values: of the structures.
-        probabilities: (k, j, i) of some labels, 0 to 1, as a model gave them.
-        cancelled: asked now and then.
 
     Attributes:
         methods: chosen for each structure, by its label.
@@ -68,40 +62,29 @@ class DrawnStructures:
         written: of the structures, those that `write` carries on.
     """
 
-    def __init__(
-        self,
-        maps: NDArray[np.float16],
-        spacing: tuple[float, float, float],
-        stood: Labels,
-        labels: Labels,
-        slices: Sequence[SliceIndex],
-        axis: int,
-        values: Sequence[int],
-        probabilities: Mapping[int, NDArray[np.floating]],
-        cancelled: Callable[[], bool],
-    ):
-        self._spacing, self.values, self._axis, self._cancelled = spacing, list(values), axis, cancelled
-        self._maps, self._labels, self._stood, self._slices = maps, labels, stood, slices
+    def __init__(self, given: GivenSlices, values: Sequence[int]):
+        self._given = given
+        self.values = list(values)
         self._shapes = []
         for value in self.values:
-            masks = {index: index.of(labels) == value for index in slices}
-            self._shapes.append(ShapePrior(masks, labels.shape, spacing))
-        self._prior_maps(probabilities)
+            masks = {index: index.of(given.labels) == value for index in given.slices}
+            self._shapes.append(ShapePrior(masks, given.labels.shape, given.spacing))
+        self._prior_maps()
         self._random = np.random.default_rng(0)
         self._left_out: dict[SliceIndex, list[ShapeAt]] = {}
         self.written = set(self.values)
         self.methods: dict[int, SpreadMethod] = dict.fromkeys(self.values, "mixture")
         self.scores: dict[int, dict[SpreadMethod, float]] = {value: {} for value in self.values}
 
-    def _prior_maps(self, probabilities: Mapping[int, NDArray[np.floating]]) -> None:
+    def _prior_maps(self) -> None:
         """Log-odds of what stood: of the structures (evidence), and of the labels around them (features)."""
-        drawn = np.zeros(self._labels.shape, bool)
-        for index in self._slices:
-            index.of(drawn)[...] = np.isin(index.of(self._labels), self.values)
+        drawn = np.zeros(self._given.labels.shape, bool)
+        for index in self._given.slices:
+            index.of(drawn)[...] = np.isin(index.of(self._given.labels), self.values)
         near = np.zeros_like(drawn)
-        for index in self._slices:
+        for index in self._given.slices:
             index.of(near)[...] |= ndimage.binary_dilation(index.of(drawn), iterations=4)
-        around = self._stood[near]
+        around = self._given.stood[near]
         counts = np.bincount(around) if around.size else np.zeros(1, int)
         context = [int(value) for value in np.argsort(-counts) if counts[value] and value and value not in self.values][
             :_CONTEXT
@@ -109,58 +92,53 @@ class DrawnStructures:
         self._priors: list[NDArray[np.floating]] = []
         self._evidence: dict[int, int] = {}
         for value in [*self.values, *context]:
-            if value in probabilities:
-                prior: NDArray[np.floating] = probabilities[value]
-            elif (self._stood == value).any():
-                prior = soft_mask(self._stood == value, self._spacing)
+            if value in self._given.probabilities:
+                prior: NDArray[np.floating] = self._given.probabilities[value]
+            elif (self._given.stood == value).any():
+                prior = soft_mask(self._given.stood == value, self._given.spacing)
             else:
                 continue
             if value in self.values:
                 self._evidence[self.values.index(value)] = len(self._priors)
             self._priors.append(prior)
 
-    def learn(self, folds: Sequence[Sequence[SliceIndex]]) -> None:
+    def learn(self) -> None:
         """Fit the classifier to all slices, and choose each structure's method by leaving slices out.
-
-        Args:
-            folds: slices that are left out together; none for a single slice.
 
         Raises:
             CancelledError: when it was cancelled.
         """
-        for index in self._slices:
-            self._left_out[index] = [self._without(shape, index, bool(folds)) for shape in self._shapes]
-        if folds:
+        for index in self._given.slices:
+            self._left_out[index] = [self._without(shape, index) for shape in self._shapes]
+        if self._given.folds:
             for place, shape in enumerate(self._shapes):
                 shape.choose_slope({index: left_out[place] for index, left_out in self._left_out.items()})
-            self._choose(folds)
-        self._classifier = VoxelClassifier(self._samples(self._slices, _PIXELS))
+            self._choose()
+        self._classifier = VoxelClassifier(self._samples(self._given.slices), cancelled=self._given.cancelled)
 
-    def _without(self, shape: ShapePrior, index: SliceIndex, whole: bool) -> ShapeAt:
+    def _without(self, shape: ShapePrior, index: SliceIndex) -> ShapeAt:
         """Give the shape in a given slice, as if it had not been given."""
         own = shape.own(index)
-        if whole:
+        if self._given.folds:
             found = shape.at(index, without_it=True)
             if found is not None:
                 return found
         # Of a single slice: borders off by what is usual at the distance that it is to reach.
         distance = shape.reach(index.dimension)
-        pixel = [self._spacing[2 - axis] for axis in range(3) if axis != index.dimension]
+        pixel = [self._given.spacing[2 - axis] for axis in range(3) if axis != index.dimension]
         white = np.random.default_rng(1).standard_normal(own.shape)
         noise = ndimage.gaussian_filter(white.astype(np.float32), 5 / np.array(pixel))
         noise *= DEFAULT_SLOPE * distance / max(float(noise.std()), 1e-6)
         flat = np.full((1, 1), distance, np.float32)
         return ShapeAt((own + noise - 0.5 * DEFAULT_SLOPE * distance).astype(np.float32), flat, flat)
 
-    def _choose(self, folds: Sequence[Sequence[SliceIndex]]) -> None:
+    def _choose(self) -> None:
         counts = np.zeros((len(self.values), len(_TRIED), 2))  # overlap and total
-        for fold in folds:
-            if self._cancelled():
-                raise CancelledError
-            rest = [index for index in self._slices if index not in fold]
-            classifier = VoxelClassifier(self._samples(rest, _PIXELS), copies=1, steps=150)
+        for fold in self._given.folds:
+            rest = [index for index in self._given.slices if index not in fold]
+            classifier = VoxelClassifier(self._samples(rest), copies=1, steps=150, cancelled=self._given.cancelled)
             for index in fold:
-                labels = index.of(self._labels).ravel()
+                labels = index.of(self._given.labels).ravel()
                 shapes = [
                     left_out.nearer(shape.own(index), HALFWAY)
                     for shape, left_out in zip(self._shapes, self._left_out[index], strict=True)
@@ -179,25 +157,25 @@ class DrawnStructures:
                 if self.scores[value][name] > self.scores[value]["mixture"] + clearly:
                     self.methods[value] = name
 
-    def _samples(self, slices: Sequence[SliceIndex], pixels: int) -> Samples:
+    def _samples(self, slices: Sequence[SliceIndex]) -> Samples:
         """Of each slice, pixels whose shape is known as well as between slices: anything from fully to not at all."""
         features, evidence, labels = [], [], []
         for index in slices:
             own = [shape.own(index) for shape in self._shapes]
             near = np.abs(np.stack(own)).min(0).ravel() < _NEAR
             chances = np.where(near, 1.0, 0.25)
-            chosen = self._random.choice(chances.size, min(pixels, chances.size), p=chances / chances.sum())
+            chosen = self._random.choice(chances.size, min(_PIXELS, chances.size), p=chances / chances.sum())
             share = np.zeros(chances.size, np.float32)
             share[chosen] = self._random.uniform(0.1, 1.0, len(chosen))
             shapes = [
                 left_out.nearer(shape, share.reshape(shape.shape))
                 for shape, left_out in zip(own, self._left_out[index], strict=True)
             ]
-            one_features, one_evidence = self._described(index, shapes, chosen)
-            features.append(one_features)
-            evidence.append(one_evidence)
+            of_slice, evidence_of_slice = self._described(index, shapes, chosen)
+            features.append(of_slice)
+            evidence.append(evidence_of_slice)
             found = np.zeros(len(chosen), np.intp)
-            drawn = index.of(self._labels).ravel()[chosen]
+            drawn = index.of(self._given.labels).ravel()[chosen]
             for place, value in enumerate(self.values, 1):
                 found[drawn == value] = place
             labels.append(found)
@@ -209,11 +187,13 @@ class DrawnStructures:
         """Features (N, F) and evidence (N, E, C) of the chosen pixels of a slice."""
         size = shapes[0].depth.shape
         take = (slice(None),) * (1 + index.dimension) + (index.index,)
-        columns: list[NDArray[np.floating]] = [self._maps[take].reshape(len(self._maps), size[0] * size[1])[:, chosen]]
+        columns: list[NDArray[np.floating]] = [
+            self._given.maps[take].reshape(len(self._given.maps), size[0] * size[1])[:, chosen]
+        ]
         rows, cols = np.divmod(chosen, size[1])
         along = dict(zip([axis for axis in range(3) if axis != index.dimension], (rows, cols), strict=True))
         along[index.dimension] = np.full(len(chosen), index.index)
-        place_maps = [along[axis] * self._spacing[2 - axis] for axis in range(3) if axis != self._axis]
+        place_maps = [along[axis] * self._given.spacing[2 - axis] for axis in range(3) if axis != self._given.axis]
         columns.append(np.stack(place_maps))
         priors = [log_odds(index.of(prior).ravel()[chosen]) for prior in self._priors]
         columns.extend(prior[None] for prior in priors)
@@ -239,8 +219,8 @@ class DrawnStructures:
         found, doubt = self._answer()
         for value in self.written:  # what was one of them, and may no longer be
             looked_at = self._range(value)
-            here = (slice(None),) * self._axis + (slice(looked_at.start, looked_at.stop),)
-            layer, stood = part[here], self._stood[here]
+            here = (slice(None),) * self._given.axis + (slice(looked_at.start, looked_at.stop),)
+            layer, stood = part[here], self._given.stood[here]
             was = layer == value
             layer[was] = np.where(np.isin(stood[was], list(self.written)), repainting.becomes[value], stood[was])
         for value in self.written:
@@ -249,24 +229,24 @@ class DrawnStructures:
 
     def _answer(self) -> tuple[Labels, dict[int, float]]:
         """Give the structures' labels, 0 elsewhere (k, j, i), and the doubt."""
-        found = np.zeros_like(self._labels)
+        found = np.zeros_like(self._given.labels)
         values = np.array(self.values, found.dtype)
         doubt: dict[int, float] = {}
         left = ~np.isin(self.values, list(self.written))
         ranges = [self._range(value) for value in self.values]
         for number in range(min(part.start for part in ranges), max(part.stop for part in ranges)):
-            if self._cancelled():
+            if self._given.cancelled():
                 raise CancelledError
-            index = SliceIndex(AXES[self._axis], number)
+            index = SliceIndex(AXES[self._given.axis], number)
             inside = np.array([number in part for part in ranges])
             shapes, plain = [], []
             for shape in self._shapes:
                 at = shape.at(index)
                 if at is None:
-                    size = index.of(self._labels).shape
+                    size = index.of(self._given.labels).shape
                     at = ShapeAt(np.full(size, -25, np.float32), *[np.full((1, 1), 25, np.float32)] * 2)
                 plain.append(at)
-                shrunk = np.maximum(at.beyond - 0.5 * shape.reach(self._axis), 0)
+                shrunk = np.maximum(at.beyond - 0.5 * shape.reach(self._given.axis), 0)
                 shapes.append(ShapeAt(at.depth - shrunk, at.distance, at.beyond))
             wanted = np.zeros(shapes[0].depth.size, bool)
             for place in np.flatnonzero(inside).tolist():
@@ -282,7 +262,7 @@ class DrawnStructures:
             odds = odds.copy()
             for place, value in enumerate(self.values):
                 if self.methods[value] == "interpolation":
-                    reached = plain[place].beyond <= self._shapes[place].reach(self._axis) + 1e-3
+                    reached = plain[place].beyond <= self._shapes[place].reach(self._given.axis) + 1e-3
                     known = self._shapes[place].odds(plain[place])
                     odds[:, place] = np.where(reached, known, -12).reshape(-1)[chosen]
                 elif self.methods[value] == "classifier":
@@ -297,12 +277,12 @@ class DrawnStructures:
     def _range(self, value: int) -> range:
         """Tell the slices of the box along `axis` in which a structure is looked for."""
         place = self.values.index(value)
-        size = self._labels.shape[self._axis]
-        ends = self._shapes[place].ends(self._axis)
+        size = self._given.labels.shape[self._given.axis]
+        ends = self._shapes[place].ends(self._given.axis)
         if ends is None or place in self._evidence:
             return range(size)
-        gaps = 2 if len(self._slices) > 1 else 1
-        more = round(gaps * self._shapes[place].reach(self._axis) / self._spacing[2 - self._axis])
+        gaps = 2 if len(self._given.slices) > 1 else 1
+        more = round(gaps * self._shapes[place].reach(self._given.axis) / self._given.spacing[2 - self._given.axis])
         return range(max(ends[0] - more, 0), min(ends[1] + more + 1, size))
 
 

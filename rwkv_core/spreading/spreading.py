@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.errors import InputError
-from rwkv_core.spreading.corrections import changed_values, keep_slices, standing_labels
+from rwkv_core.spreading.corrections import GivenSlices, Repainting, changed_values, keep_slices, standing_labels
 from rwkv_core.spreading.drawn import DrawnStructures, interpolated_dice
 from rwkv_core.spreading.features import VolumeFeatures, volume_features
-from rwkv_core.spreading.standing import Repainting, StandingAnswer, dice_in
+from rwkv_core.spreading.standing import StandingAnswer, dice_in
 from rwkv_core.vocabulary import AXES, Box, SliceIndex, SpreadStructure
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ Labels = NDArray[np.unsignedinteger]
 
 _MARGIN_MM, _MARGIN_SHARE = 10.0, 0.25
 """Beyond what was drawn, structures are looked for so far: in mm, or as a share of their width."""
-
-_MOST_FOLDS = 5
 
 _NEARLY = 0.2
 """Dice by which an interpolated shape may be worse than what stood, and may still do better with the image's help."""
@@ -106,15 +104,13 @@ def spread(
         for index in given
         if box[index.dimension].start <= index.index < box[index.dimension].stop
     ]
-    axis = int(np.bincount([index.dimension for index in inside], minlength=3).argmax())
-    count = min(len(inside), _MOST_FOLDS) if len(inside) > 1 else 0
-    folds = [inside[first::count] for first in range(count)]
     stood, labels = standing[box], labelmap[box]
-    there = [value for value in chosen if (stood == value).any()]
-    standing_scores = {value: dice_in(inside, stood, labels, value) for value in there if folds}
-    shape_scores = {value: interpolated_dice(labels, inside, value, volume.spacing) for value in standing_scores}
-    parts = features.within(box), volume.spacing, stood, labels, inside, axis
     near = {value: array[box] for value, array in (probabilities or {}).items()}
+    known = GivenSlices(features.within(box), volume.spacing, stood, labels, inside, near, cancelled)
+    axis = known.axis
+    there = [value for value in chosen if (stood == value).any()]
+    standing_scores = {value: dice_in(inside, stood, labels, value) for value in there if known.folds}
+    shape_scores = {value: interpolated_dice(labels, inside, value, volume.spacing) for value in standing_scores}
     # What stood is mended, or carried on as if it had not been there, if that does better in left-out slices.
     # One slice alone tells nothing of how well its shape carries over.
     shown = {value for value in there if sum((index.of(labels) == value).any() for index in inside) > 1}
@@ -126,11 +122,11 @@ def spread(
     ]
     solvers: list[StandingAnswer | DrawnStructures] = []
     if there:
-        solvers.append(StandingAnswer(*parts, there, near, cancelled))
+        solvers.append(StandingAnswer(known, there))
     if new:
-        solvers.append(DrawnStructures(*parts, new, near, cancelled))
+        solvers.append(DrawnStructures(known, new))
     for solver in solvers:
-        solver.learn(folds)
+        solver.learn()
     best: dict[int, tuple[float, StandingAnswer | DrawnStructures]] = {}
     for solver in solvers:
         for value in solver.values:

@@ -5,8 +5,7 @@ the answer's own probabilities, and each change of one label into another that i
 that it did not see bear that change out.
 """
 
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +14,7 @@ from scipy import ndimage
 
 from rwkv_core.errors import CancelledError
 from rwkv_core.spreading.classifier import Samples, VoxelClassifier
+from rwkv_core.spreading.corrections import GivenSlices, Repainting
 from rwkv_core.spreading.shapes import HALFWAY, ShapeAt, ShapePrior
 from rwkv_core.vocabulary import AXES, SliceIndex, SpreadMethod
 
@@ -33,46 +33,6 @@ _PIXELS = 6000
 
 _CLEARLY = 3.0
 """Standard deviations by which right changes must outnumber wrong ones; neighboring pixels err together."""
-
-
-class Repainting:
-    """What the corrections say about labels that take voxels of others.
-
-    Args:
-        standing: before the corrections.
-        labelmap: the user's.
-        slices: that were corrected.
-        values: labels that may change.
-        locked: labels that neither gain nor lose a voxel.
-
-    Attributes:
-        becomes: for each of `values`, the label, not among them, that most of the voxels got which it lost; else 0.
-    """
-
-    def __init__(
-        self,
-        standing: Labels,
-        labelmap: Labels,
-        slices: Sequence[SliceIndex],
-        values: Collection[int],
-        locked: Collection[int],
-    ):
-        self._may = {value: {0, *values} for value in values}
-        lost: dict[int, Counter[int]] = {value: Counter() for value in values}
-        for index in slices:
-            old, new = index.of(standing).ravel(), index.of(labelmap).ravel()
-            differs = old != new
-            pairs, counts = np.unique(np.stack([old[differs], new[differs]]), axis=1, return_counts=True)
-            for (was, now), count in zip(pairs.T.tolist(), counts.tolist(), strict=True):
-                if now in self._may and was not in locked:
-                    self._may[now].add(was)
-                if was in lost and now not in lost and now not in locked:
-                    lost[was][now] += count
-        self.becomes = {value: max(found, key=lambda other: found[other], default=0) for value, found in lost.items()}
-
-    def allows(self, value: int, labels: Labels) -> NDArray[np.bool_]:
-        """Tell where a label may be written over these."""
-        return np.isin(labels, list(self._may[value]))
 
 
 def dice_in(slices: Sequence[SliceIndex], found: Labels, truth: Labels, value: int) -> float:
@@ -113,15 +73,8 @@ class StandingAnswer:
     """Mends the answer that stood, in a box of the volume.
 
     Args:
-        maps: (F, k, j, i) features.
-        spacing: along I, J, K in mm.
-        stood: (k, j, i), before the corrections.
-        labels: (k, j, i), right in `slices`.
-        slices: of the box.
-        axis: along which most of them were given.
+        given: slices that are right, and what stood before them.
         values: structures that may change, into each other and into the rest.
-        probabilities: (k, j, i) of some of them, 0 to 1, as a model gave them.
-        cancelled: asked now and then.
 
     Attributes:
         methods: "classifier" for a structure whose errors are mended, else "standing"; by label.
@@ -129,52 +82,39 @@ class StandingAnswer:
         written: of the structures, those whose changes `write` makes.
     """
 
-    def __init__(
-        self,
-        maps: NDArray[np.float16],
-        spacing: tuple[float, float, float],
-        stood: Labels,
-        labels: Labels,
-        slices: Sequence[SliceIndex],
-        axis: int,
-        values: Sequence[int],
-        probabilities: Mapping[int, NDArray[np.floating]],
-        cancelled: Callable[[], bool],
-    ):
-        self._maps, self._spacing, self._slices, self._axis, self._cancelled = maps, spacing, slices, axis, cancelled
+    def __init__(self, given: GivenSlices, values: Sequence[int]):
+        self._given = given
         self.values = list(values)
         self._priors = [
-            probabilities[value] if value in probabilities else soft_mask(stood == value, spacing) for value in values
+            given.probabilities[value]
+            if value in given.probabilities
+            else soft_mask(given.stood == value, given.spacing)
+            for value in values
         ]
-        self._stood, self._truth = self._places(stood), self._places(labels)
-        masks = {index: index.of(self._truth) > 0 for index in slices}
-        self._shape = ShapePrior(masks, self._truth.shape, spacing)
+        self._stood, self._truth = self._places(given.stood), self._places(given.labels)
+        masks = {index: index.of(self._truth) > 0 for index in given.slices}
+        self._shape = ShapePrior(masks, self._truth.shape, given.spacing)
         self._random = np.random.default_rng(0)
         self._changes = np.zeros((1 + len(self.values),) * 2, bool)
         self.written = set(self.values)
         self.methods: dict[int, SpreadMethod] = dict.fromkeys(self.values, "standing")
         self.scores: dict[int, dict[SpreadMethod, float]] = {value: {} for value in self.values}
 
-    def learn(self, folds: Sequence[Sequence[SliceIndex]]) -> None:
-        """Fit to all slices, and find the changes that left-out slices bear out.
-
-        Args:
-            folds: slices that are left out together; none for a single slice: then nothing changes.
+    def learn(self) -> None:
+        """Fit to all slices, and find the changes that left-out slices bear out; of a single slice, none.
 
         Raises:
             CancelledError: when it was cancelled.
         """
-        if not folds:
+        if not self._given.folds:
             return
-        self._left_out = {index: self._shape.at(index, without_it=True) for index in self._slices}
+        self._left_out = {index: self._shape.at(index, without_it=True) for index in self._given.slices}
         self._shape.choose_slope({index: shape for index, shape in self._left_out.items() if shape})
-        samples = {index: self._samples(index) for index in self._slices}
+        samples = {index: self._samples(index) for index in self._given.slices}
         left_out = []
-        for fold in folds:
-            if self._cancelled():
-                raise CancelledError
-            rest = _joined([samples[index] for index in self._slices if index not in fold])
-            classifier = VoxelClassifier(rest, copies=1, steps=150)
+        for fold in self._given.folds:
+            rest = _joined([samples[index] for index in self._given.slices if index not in fold])
+            classifier = VoxelClassifier(rest, copies=1, steps=150, cancelled=self._given.cancelled)
             for index in fold:
                 stood = index.of(self._stood).ravel()
                 shape = self._nearer(index, HALFWAY)
@@ -188,7 +128,7 @@ class StandingAnswer:
             if self._changes[place].any() or self._changes[:, place].any():
                 self.methods[value] = "classifier"
         if self._changes.any():
-            self._classifier = VoxelClassifier(_joined(list(samples.values())))
+            self._classifier = VoxelClassifier(_joined(list(samples.values())), cancelled=self._given.cancelled)
 
     def write(self, part: Labels, repainting: Repainting) -> dict[int, float]:
         """Write the changes into the user's labelmap of the box, and give the doubt in every slice along `axis`.
@@ -201,10 +141,10 @@ class StandingAnswer:
         left = [place for place, value in enumerate(self.values, 1) if value not in self.written]
         changes[left] = changes[:, left] = False
         may_change: NDArray[np.bool_] = np.logical_or.reduce(changes, 1)
-        for number in range(part.shape[self._axis]) if may_change.any() else ():
-            if self._cancelled():
+        for number in range(part.shape[self._given.axis]) if may_change.any() else ():
+            if self._given.cancelled():
                 raise CancelledError
-            index = SliceIndex(AXES[self._axis], number)
+            index = SliceIndex(AXES[self._given.axis], number)
             layer, stood = index.of(part), index.of(self._stood)
             chosen = np.flatnonzero(may_change[stood])
             if not len(chosen):
@@ -227,10 +167,10 @@ class StandingAnswer:
 
     def _doubt(self) -> dict[int, float]:
         """About how many voxels are unsure, as a sixteenth of each slice tells."""
-        thin = tuple(slice(None, None, 1 if axis == self._axis else 4) for axis in range(3))
+        thin = tuple(slice(None, None, 1 if axis == self._given.axis else 4) for axis in range(3))
         priors = np.stack([prior[thin] for prior in self._priors]).astype(np.float32)
         unsure = 1 - np.maximum(priors.max(0), 1 - priors.sum(0))
-        across = tuple(axis for axis in range(3) if axis != self._axis)
+        across = tuple(axis for axis in range(3) if axis != self._given.axis)
         return {place: 16 * float(amount) for place, amount in enumerate(unsure.sum(across))}
 
     def _places(self, labels: Labels) -> Places:
@@ -251,7 +191,7 @@ class StandingAnswer:
         Evidence is the log-probabilities of what stood, and the interpolated shape of all structures together.
         """
         take = (slice(None),) * (1 + index.dimension) + (index.index,)
-        maps = self._maps[take]
+        maps = self._given.maps[take]
         size = maps.shape[1:]
         given = np.stack([index.of(prior).reshape(-1)[chosen] for prior in self._priors]).astype(np.float32)
         rest = (1 - given.sum(0)).clip(_LEAST)
@@ -259,7 +199,7 @@ class StandingAnswer:
         rows, cols = np.divmod(chosen, size[1])
         at = dict(zip([axis for axis in range(3) if axis != index.dimension], (rows, cols), strict=True))
         at[index.dimension] = np.full(len(chosen), index.index)
-        place = [at[axis] * np.float32(self._spacing[2 - axis]) for axis in range(3) if axis != self._axis]
+        place = [at[axis] * np.float32(self._given.spacing[2 - axis]) for axis in range(3) if axis != self._given.axis]
         together = np.zeros(len(chosen), np.float32)
         if shape is not None:
             together = np.where(shape.beyond > 0, 0, self._shape.odds(shape)).ravel()[chosen]
