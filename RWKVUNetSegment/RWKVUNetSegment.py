@@ -317,6 +317,7 @@ class RWKVUNetSegmentTest(ScriptedLoadableModuleTest):
         """The sample head is segmented by the shipped model: names, geometry, and a brain of a plausible size."""
         logic = RWKVUNetSegmentLogic()
         self.addCleanup(logic.cleanup)
+        logic.installation.wait()
         installed, reason = logic.installation.isValid()
         if not installed:
             self.skipTest(reason)

@@ -84,6 +84,7 @@ def the_tests_of_the_panel():
 def what_is_missing_is_installed():
     logic = widget().logic
     if not os.environ.get("RWKV_SESSION_INSTALL"):
+        logic.installation.wait()
         valid, reason = logic.installation.isValid()
         if not valid:
             raise unittest.SkipTest(f"Not asked to install. {reason}")
@@ -92,7 +93,7 @@ def what_is_missing_is_installed():
     done, reason = logic.installation.install(confirm=lambda text: True)
     if not done and reason:
         raise AssertionError(reason)
-    wait(lambda: all(one.state != "checking" for one in logic.installation.states()), lambda: "the check")
+    logic.installation.wait()
     return "; ".join(f"{one.title}: {one.state} {one.why}" for one in logic.installation.states())
 
 

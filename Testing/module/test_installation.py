@@ -75,6 +75,7 @@ def logic(made):
 
 
 def checked(logic):
+    logic.wait()
     bench.wait_until(lambda: all(one.state != RequirementState.CHECKING for one in logic.states()))
 
 

@@ -1,6 +1,7 @@
 """Nothing is left behind: not after segmentations, previews and closed scenes, and not after Reload."""
 
 import gc
+import unittest
 from collections import Counter
 from pathlib import Path
 
@@ -91,3 +92,13 @@ def test_the_self_test_cleans_up_also_when_it_fails(user):
     with pytest.raises(AssertionError, match="the test failed"):
         test.runTest()
     assert done == ["cleaned up"]
+
+
+def test_the_self_test_waits_for_the_check_of_what_is_installed(user, monkeypatch):
+    """In a Slicer with new settings, as CTest starts it, a child process looks first; that is no reason to skip."""
+    waited = []
+    installation = user.opened.logic.installation.__class__
+    monkeypatch.setattr(installation, "wait", lambda self: waited.append(True), raising=False)
+    monkeypatch.setattr(installation, "isValid", lambda self: (False, "openvino is missing." if waited else "checking"))
+    with pytest.raises(unittest.SkipTest, match="openvino is missing"):
+        user.opened.python.RWKVUNetSegmentTest().test_SampleIsSegmented()

@@ -21,6 +21,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from RWKVUNetSegmentLib.EventLoop import Waiter
 from RWKVUNetSegmentLib.Segmentation.ImportCheck import ImportCheck
 from RWKVUNetSegmentLib.Segmentation.InstalledPackages import loadRequirements, look, parse
 from RWKVUNetSegmentLib.Signal import Signal
@@ -116,6 +117,19 @@ class InstallationLogic:
         return any(
             requirement.state == RequirementState.CHECKING and not requirement.optional for requirement in self.states()
         )
+
+    def wait(self) -> None:
+        """Process events until it is known whether what segmenting needs can be used: for scripts and tests."""
+        waiter = Waiter()
+
+        def look() -> None:
+            if not self.checking:
+                waiter.finish()
+
+        self.changed.connect(look)
+        look()
+        waiter.wait()
+        self.changed.disconnect(look)
 
     def canInstall(self) -> tuple[bool, str]:
         """Tell whether `install` would bring what segmenting lacks, and else why not."""
