@@ -5,13 +5,13 @@ DATA holds `validation/` (open_ms_data scans with brain masks, voxelmorph's test
 on. The truths are automatic themselves (FreeSurfer, brain extraction, registered masks).
 """
 
-import argparse
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from reference_scans import colin27, colin27_brain, dice, freesurfer_scan, model_arguments, patient_files
 from rich.console import Console
 from rich.table import Table
 
@@ -54,28 +54,17 @@ CHOSEN_ON = ("patient01",)
 """Scans on which the settings of the shipped model were chosen; the others only report."""
 
 
-def dice(a: np.ndarray, b: np.ndarray) -> float:
-    return float(2 * np.count_nonzero(a & b) / max(np.count_nonzero(a) + np.count_nonzero(b), 1))
-
-
 def scans(data: Path) -> dict[str, Callable[[], tuple[Volume, np.ndarray]]]:
     """By name, what reads each scan and its truth: a brain mask, or FreeSurfer ids."""
 
     def masked(image: Path, mask: Path) -> tuple[Volume, np.ndarray]:
         return read_volume(image), read_volume(mask).array > 0
 
-    def voxelmorph() -> tuple[Volume, np.ndarray]:
-        scan = np.load(data / "validation" / "voxelmorph_test_scan.npz")
-        ijk_to_ras = np.eye(4)  # the array runs toward Left, Inferior, Anterior; its voxels are 1 mm
-        ijk_to_ras[:3, :3] = [[-1, 0, 0], [0, 0, 1], [0, -1, 0]]
-        return Volume(np.ascontiguousarray(scan["vol"].T, np.float32), ijk_to_ras), scan["seg"].T.astype(int)
-
     found: dict[str, Callable[[], tuple[Volume, np.ndarray]]] = {}
-    for mask in sorted((data / "validation").glob("patient*_study1_*_mask.nii.gz")):
-        image = mask.with_name(mask.name.replace("_mask", ""))
-        found[image.name.removesuffix(".nii.gz").replace("_study1", "")] = partial(masked, image, mask)
-    found["Colin27"] = partial(masked, data / "sample" / "ch2.nii.gz", data / "sample" / "ch2bet.nii.gz")
-    found["voxelmorph"] = voxelmorph
+    for name, image, mask in patient_files(data):
+        found[name] = partial(masked, image, mask)
+    found["Colin27"] = lambda: (colin27(data), colin27_brain(data) > 0)
+    found["voxelmorph"] = lambda: freesurfer_scan(data)
     return found
 
 
@@ -116,11 +105,7 @@ def in_words(found: dict[str, float], row: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--model", default="default")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--only", default="", help="names of the scans to take, the first letters of each, with commas")
+    parser = model_arguments(__doc__)
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
     segmenter = Segmenter(options.model, options.device)
@@ -128,7 +113,7 @@ def main() -> None:
     tissue = [c.value for c in classes if not FLUID_IDS & set(c.freesurfer)]
     figures: dict[str, dict[str, float]] = {}
     for name, scan in scans(options.data).items():
-        if not name.startswith(tuple(options.only.split(","))):
+        if not name.startswith(tuple(options.scans.split(","))):
             continue
         volume, truth = scan()
         result = segmenter.segment(volume)

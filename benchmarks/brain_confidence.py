@@ -10,16 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.stats import pearsonr, spearmanr
+from reference_scans import FEWEST, confidence_in_words, dice
 
 from rwkv_core import load_bundle
-from rwkv_core.inference.confidence import LOW, Confidence
+from rwkv_core.inference.confidence import Confidence
 from rwkv_core.training.synthesis import SAGITTAL, SliceGenerator, read_label_maps
-
-POOR = 0.6
-"""Dice below which a structure should have been warned of."""
-FEWEST = 60
-"""Pixels of a structure in a slice, in the truth or in the answer, that count."""
 
 
 def main() -> None:
@@ -46,18 +41,8 @@ def main() -> None:
             for channel, sure in enumerate(confidence.values()):
                 in_answer, in_truth = answer == channel, truth == channel
                 if channel and not np.isnan(sure) and max(in_answer.sum(), in_truth.sum()) >= FEWEST:
-                    dice = 2 * (in_answer & in_truth).sum() / (in_answer.sum() + in_truth.sum())
-                    pairs.append((sure, dice))
-    sure, dice = np.array(pairs).T
-    poor = dice < POOR
-    print(
-        f"{len(sure)} structures in axial and coronal slices; mean Dice {dice.mean():.3f}, confidence {sure.mean():.3f}"
-    )
-    print(f"Pearson {pearsonr(sure, dice).statistic:.3f}, Spearman {spearmanr(sure, dice).statistic:.3f}")
-    print(
-        f"confidence below {LOW}: {np.mean(sure < LOW):.1%} of all, "
-        f"{np.mean(sure[poor] < LOW) if poor.any() else float('nan'):.1%} of those with a Dice below {POOR}"
-    )
+                    pairs.append((sure, dice(in_answer, in_truth)))
+    print(f"Axial and coronal slices. {confidence_in_words(pairs)}")
 
 
 if __name__ == "__main__":

@@ -6,26 +6,18 @@ cut in half and thickened. Each row stands beside what the model says of the sam
 together show how well the confidence of a structure orders its Dice on real scans.
 """
 
-import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from brain_agreement import FLUID_IDS, SIDES, by_structure, dice, scans
+from brain_agreement import FLUID_IDS, SIDES, by_structure, scans
+from reference_scans import FEWEST, confidence_in_words, dice, model_arguments
 from rich.console import Console
 from rich.table import Table
 from scipy import ndimage
-from scipy.stats import pearsonr, spearmanr
 
 from rwkv_core import Segmenter, Volume
 from rwkv_core.bundle.config import BundleConfig
-from rwkv_core.inference.confidence import LOW
-
-POOR = 0.6
-"""Dice below which a structure should have been warned of."""
-FEWEST = 60
-"""Voxels of a structure, in truth or answer, that count."""
 
 
 @dataclass(frozen=True)
@@ -186,12 +178,8 @@ def brain_dice(labelmap: np.ndarray, head: Head, config: BundleConfig) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--model", default="default")
-    parser.add_argument("--device", default="auto")
+    parser = model_arguments(__doc__)
     parser.add_argument("--only", default="", help="changes to take, the first letters of each, with commas")
-    parser.add_argument("--scans", default="", help="scans to take, the first letters of each, with commas")
     options = parser.parse_args()
     segmenter = Segmenter(options.model, options.device)
     config = segmenter.bundle.config
@@ -241,13 +229,7 @@ def main() -> None:
     console.print(labels)
     console.print(masks)
     if pairs:
-        sure, reached = np.array(pairs).T
-        poor = reached < POOR
-        console.print(
-            f"Confidence and Dice of {len(pairs)} structures: Pearson {pearsonr(sure, reached).statistic:.3f}, "
-            f"Spearman {spearmanr(sure, reached).statistic:.3f}; below {LOW}: {np.mean(sure < LOW):.1%} of all, "
-            f"{np.mean(sure[poor] < LOW) if poor.any() else float('nan'):.1%} of those with a Dice below {POOR}."
-        )
+        console.print(confidence_in_words(pairs))
 
 
 if __name__ == "__main__":

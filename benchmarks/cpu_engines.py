@@ -7,11 +7,10 @@ matrix product, measured in the same run.
 
 import argparse
 import platform
-import statistics
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
+from functools import partial
 from os import environ
 
 import openvino
@@ -19,9 +18,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from untrained_models import in_openvino, median_seconds
 
 from rwkv_core import build_network, make_engine
-from rwkv_core.models.rwkv_unet import RWKVUNet
 
 CASES = (("T", 224), ("B", 224), ("T", 192))
 GFLOP_AT_224 = {"T": 5.51, "B": 21.94}
@@ -40,30 +39,14 @@ def matrix_rate(repeats: int) -> float:
     return 2 * 2048**3 / min(seconds) / 1e9
 
 
-def converted(network: RWKVUNet, image: Tensor) -> Callable[[Tensor], Tensor]:
-    """The network as it is in OpenVINO, float32, for the size of `image`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        traced = torch.jit.trace(network, (image,), check_trace=False)
-        model = openvino.convert_model(traced, example_input=image, input=[*image.shape])
-    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
-
-    def run(batch: Tensor) -> Tensor:
-        request.infer({0: batch.numpy()})
-        return torch.from_numpy(request.get_output_tensor(0).data.copy())
-
-    return run
-
-
 def measure(variant: str, size: int, repeats: int) -> dict[str, float]:
-    """Median milliseconds of each of `ENGINES`; they take turns, so that a slow moment meets all of them."""
+    """Median milliseconds of each of `ENGINES`."""
     network = build_network("rwkv-unet", variant=variant, num_classes=9).eval()
     image = torch.rand(1, 1, size, size)
     runs: dict[str, Callable[[Tensor], Tensor]] = {
         "network, torch": network,
         "graph, torch": make_engine(network, "cpu", engine="torch"),
-        "network, OpenVINO": converted(network, image),
+        "network, OpenVINO": in_openvino(network, image),
         "engine, OpenVINO": make_engine(network, "cpu", (size, size), "openvino"),
     }
     expected = network(image)
@@ -72,14 +55,8 @@ def measure(variant: str, size: int, repeats: int) -> dict[str, float]:
             logits = run(image)
         if not (logits - expected).abs().max() / expected.std() < 1e-3:
             raise SystemExit("The engines do not agree.")
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(repeats):
-        for name, run in runs.items():
-            run(image)  # what the engine before left in the caches is not its fault
-            start = time.perf_counter()
-            run(image)
-            seconds[name].append(time.perf_counter() - start)
-    return {name: 1000 * statistics.median(values) for name, values in seconds.items()}
+    seconds = median_seconds({name: partial(run, image) for name, run in runs.items()}, repeats)
+    return {name: 1000 * median for name, median in seconds.items()}
 
 
 def main() -> None:

@@ -18,10 +18,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch.nn import functional as F
+from untrained_models import write_untrained
 
 from rwkv_core import Segmenter, Volume, build_network, make_engine
-from rwkv_core.bundle.bundle import new_network, write_bundle
-from rwkv_core.bundle.catalogue import load_catalogue
 
 SIZE, CLASSES = 224, 9
 TARGETS = {"T": 8000, "B": 3000}
@@ -57,17 +56,12 @@ def inference(repeats: int) -> Table:
 
 def whole_ct(repeats: int) -> Table:
     table = Table("Model", "first, s", "warm, s", "network, s", "target, s", title="CT of 512 x 512 x 150")
-    catalogue = load_catalogue()
     random = np.random.default_rng(0)
     array = np.repeat(random.integers(-1000, 1000, (150, 128, 128), np.int16), 4, 1).repeat(4, 2)
     volume = Volume(array, np.diag([-0.8, -0.8, 2.0, 1.0]))
     for model in ("synapse-t", "synapse-b"):
-        entry = catalogue.find(model)
-        config = catalogue.config(entry) if entry else None
-        if config is None:
-            raise SystemExit(f"the catalogue describes no {model}")
         with tempfile.TemporaryDirectory() as folder:
-            segmenter = Segmenter(write_bundle(Path(folder) / "bundle", config, new_network(config)), "cuda")
+            segmenter = Segmenter(write_untrained(model, Path(folder) / "bundle"), "cuda")
         found = [segmenter.segment(volume).timings for _ in range(repeats + 2)]
         warm = sorted(found[2:], key=lambda timings: timings["total"])[repeats // 2]
         cells = (f"{found[0]['total']:.2f}", f"{warm['total']:.2f}", f"{warm['network']:.2f}", "0.6")

@@ -5,9 +5,8 @@ float32. "the engine's layers" is what the engine openvino-int8 does, "every lay
 """
 
 import argparse
-import statistics
 import tempfile
-import time
+from functools import partial
 from os import environ
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from untrained_models import median_seconds
 
 import rwkv_core
 from rwkv_core import Segmenter, read_volume
@@ -52,23 +52,19 @@ def main() -> None:
         for name, in_float in KEPT_IN_FLOAT.items():
             engines[name] = made = OpenVINOInt8Engine(weights)
             made.use(size, quantised(weights, slices[::8], in_float))
-        answers = {name: np.asarray(one(slices)) for name, one in engines.items()}
-        seconds: dict[str, list[float]] = {name: [] for name in engines}
+        answers = {name: np.asarray(engine(slices)) for name, engine in engines.items()}
         middle = slices[len(slices) // 2 :][:1]
-        for _ in range(options.repeats):
-            for name, one in engines.items():
-                one(middle)
-                start = time.perf_counter()
-                one(middle)
-                seconds[name].append(time.perf_counter() - start)
+        runs = {name: partial(engine, middle) for name, engine in engines.items()}
+        seconds = median_seconds(runs, options.repeats)
     table = Table(
         "8 bits", "ms a slice", "ratio", "same labels", "mean Dice with float32", title=f"{len(slices)} slices"
     )
-    plain = statistics.median(seconds["float32"])
+    plain = seconds["float32"]
     for name in engines:
         agreement, dice = compared(answers[name], answers["float32"])
-        median = statistics.median(seconds[name])
-        table.add_row(name, f"{1000 * median:.1f}", f"{plain / median:.2f}x", f"{agreement:.2%}", f"{dice:.4f}")
+        table.add_row(
+            name, f"{1000 * seconds[name]:.1f}", f"{plain / seconds[name]:.2f}x", f"{agreement:.2%}", f"{dice:.4f}"
+        )
     Console(width=110).print(table)
 
 

@@ -8,25 +8,18 @@ first of all, and the network is compiled for each size that it has not seen bef
 import argparse
 import os
 import statistics
-import sys
 import time
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "Testing"), str(ROOT / "RWKVUNetSegment"), str(ROOT)]
+from headless_slicer import ROOT, bench  # isort: split
 
-import bench  # noqa: E402 (needs the path)
+import slicer
+from rich.console import Console
+from rich.table import Table
 
-bench.start()
-
-import slicer  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
-
-from rwkv_core.vocabulary import SegmentOptions, SliceIndex  # noqa: E402
-from RWKVUNetSegmentLib.Interactive.SliceRequests import PreviewParameters  # noqa: E402
-from RWKVUNetSegmentLib.Scene.SliceViews import goTo  # noqa: E402
+from rwkv_core.vocabulary import SegmentOptions, SliceIndex
+from RWKVUNetSegmentLib.Interactive.SliceRequests import PreviewParameters
+from RWKVUNetSegmentLib.Scene.SliceViews import goTo
 
 MODULE = ROOT / "RWKVUNetSegment" / "RWKVUNetSegment.py"
 SAMPLE = ROOT / "rwkv_core" / "data" / "sample" / "ch2.nii.gz"

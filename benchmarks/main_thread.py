@@ -6,54 +6,24 @@ On the project's headless Slicer (`Testing/bench`), with a real worker and a sma
 the processor time of the main thread in one turn of its event loop, so that other programs do not disturb the figures.
 """
 
-import sys
 import time
-from collections import defaultdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "Testing"), str(ROOT / "RWKVUNetSegment"), str(ROOT)]
+from headless_slicer import Turns, segmentation_logic  # isort: split
 
-import bench  # noqa: E402 (needs the path)
+import numpy as np
+import slicer
 
-bench.start()
+from rwkv_core.vocabulary import Region, Slices
+from RWKVUNetSegmentLib.Scene.RegionOfInterest import RegionOfInterest
+from RWKVUNetSegmentLib.Scene.SegmentationWriting import LabelledPart
 
-import numpy as np  # noqa: E402
-import qt  # noqa: E402
-import slicer  # noqa: E402
-
-from rwkv_core.vocabulary import Region, Slices  # noqa: E402
-from RWKVUNetSegmentLib.Scene.RegionOfInterest import RegionOfInterest  # noqa: E402
-from RWKVUNetSegmentLib.Scene.SegmentationWriting import LabelledPart  # noqa: E402
-from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import SegmentationLogic  # noqa: E402
-from RWKVUNetSegmentLib.Worker.WorkerClient import WorkerClient  # noqa: E402
-
-from core.worker_helpers import write_small  # noqa: E402
+from core.worker_helpers import write_small
 
 SHAPE = (300, 512, 512)
 SLICES = Region(k=(0, 16))
 """What the network sees; the volume goes to the worker whole."""
-
-
-class Turns:
-    """The longest turn of the event loop in each stage, or a few together; `stage` is set by the run."""
-
-    def __init__(self) -> None:
-        self.stage, self.longest, self.count = "", defaultdict(float), defaultdict(int)
-        self._last = time.thread_time()
-        self._timer = qt.QTimer()
-        self._timer.connect("timeout()", self.turn)
-        self._timer.start(5)
-
-    def turn(self) -> None:
-        now = time.thread_time()
-        self.longest[self.stage] = max(self.longest[self.stage], now - self._last)
-        self.count[self.stage] += 1
-        self._last = now
-
-    def stop(self) -> None:
-        self._timer.stop()
 
 
 def main() -> None:
@@ -64,13 +34,10 @@ def main() -> None:
         volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CT")
         voxels = np.random.default_rng(0).integers(0, 200, SHAPE, dtype=np.int16)
         slicer.util.updateVolumeFromArray(volume, voxels)
-        program = [sys.executable, "-m", "rwkv_core.worker"]
-        logic = SegmentationLogic(WorkerClient("benchmark", program, logFolder=place, temporary=place))
-        turns = Turns()
+        logic = segmentation_logic(place)
+        turns = Turns(5)
         for run in ("first run (the worker starts)", "second run"):
-            turns.longest.clear()
-            turns.count.clear()
-            turns.stage = "begin"
+            turns.begin("begin")
             result = logic.process(
                 volume,
                 model=model,

@@ -21,15 +21,15 @@ import platform
 import statistics
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from monai.networks.nets import DynUNet, SwinUNETR
+from monai.networks.nets import DynUNet
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
+from untrained_models import in_openvino, swin_unetr
 
 from rwkv_core import build_network, make_engine
 
@@ -56,10 +56,6 @@ def nnunet_2d() -> nn.Module:
 def nnunet_3d() -> nn.Module:
     strides = [(1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2), (1, 2, 2)]
     return dynamic(strides, [32, 64, 128, 256, 320, 320], [(1, 3, 3)] + [(3, 3, 3)] * 5)
-
-
-def swin_unetr() -> nn.Module:
-    return SwinUNETR(in_channels=1, out_channels=CLASSES, feature_size=48)
 
 
 @dataclass(frozen=True)
@@ -90,7 +86,7 @@ def candidates() -> list[Candidate]:
         *found,
         Candidate("nnU-Net 2-D", nnunet_2d, VOLUME[1:], VOLUME[0]),
         Candidate("nnU-Net 3-D full resolution", nnunet_3d, volume_3d, windows(VOLUME, volume_3d)),
-        Candidate("SwinUNETR", swin_unetr, volume_swin, windows(resampled, volume_swin)),
+        Candidate("SwinUNETR", lambda: swin_unetr(CLASSES), volume_swin, windows(resampled, volume_swin)),
     ]
 
 
@@ -107,25 +103,16 @@ def eager(network: nn.Module, device: torch.device) -> Callable[[Tensor], object
     return run
 
 
-def in_openvino(network: nn.Module, image: Tensor) -> Callable[[Tensor], object]:
-    import openvino
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = openvino.convert_model(network.cpu(), example_input=image, input=[*image.shape])
-    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
-    return lambda batch: request.infer({0: batch.numpy()})
-
-
-def runs_of(one: Candidate, device: torch.device, image: Tensor) -> tuple[dict[str, Callable[[Tensor], object]], float]:
+def runs_of(
+    candidate: Candidate, device: torch.device, image: Tensor
+) -> tuple[dict[str, Callable[[Tensor], object]], float]:
     """Ways to run a network, and its parameters in millions."""
     torch.manual_seed(0)
-    network = one.make().eval()
+    network = candidate.make().eval()
     parameters = sum(p.numel() for p in network.parameters()) / 1e6
     runs: dict[str, Callable[[Tensor], object]] = {}
-    if one.ours:
-        engine = make_engine(one.make().eval(), str(device), one.patch)
+    if candidate.ours:
+        engine = make_engine(candidate.make().eval(), str(device), candidate.patch)
 
         def run(batch: Tensor) -> None:
             engine(batch)
@@ -137,7 +124,7 @@ def runs_of(one: Candidate, device: torch.device, image: Tensor) -> tuple[dict[s
         try:
             runs["fastest"] = in_openvino(network, image)
         except Exception as error:
-            print(f"{one.title} does not run in OpenVINO: {error}")
+            print(f"{candidate.title} does not run in OpenVINO: {error}")
     return {"torch": eager(network, device), **runs}, parameters
 
 
@@ -149,22 +136,26 @@ def main() -> None:
     options = parser.parse_args()
     name = options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
-    chosen = [one for one in candidates() if not options.only or any(part in one.title for part in options.only)]
+    chosen = [
+        candidate
+        for candidate in candidates()
+        if not options.only or any(part in candidate.title for part in options.only)
+    ]
     seconds: dict[tuple[str, str], list[float]] = {}
     parameters = {}
     with torch.inference_mode():
         for _ in range(options.repeats):  # all networks in turn; only one is in memory
-            for one in chosen:
-                batch = (32 if len(one.patch) == 2 else 2) if device.type == "cuda" else 1
-                image = torch.rand(batch, 1, *one.patch, device=device)
-                runs, parameters[one.title] = runs_of(one, device, image)
+            for candidate in chosen:
+                batch = (32 if len(candidate.patch) == 2 else 2) if device.type == "cuda" else 1
+                image = torch.rand(batch, 1, *candidate.patch, device=device)
+                runs, parameters[candidate.title] = runs_of(candidate, device, image)
                 for way, run in runs.items():
-                    print(f"{one.title}, {way}", file=sys.stderr)
-                    for _ in range(3 if one.ours or device.type == "cuda" else 1):  # warm
+                    print(f"{candidate.title}, {way}", file=sys.stderr)
+                    for _ in range(3 if candidate.ours or device.type == "cuda" else 1):  # warm
                         run(image)
                     start = time.perf_counter()
                     run(image)
-                    seconds.setdefault((one.title, way), []).append((time.perf_counter() - start) / batch)
+                    seconds.setdefault((candidate.title, way), []).append((time.perf_counter() - start) / batch)
                 del runs
                 gc.collect()
     where = torch.cuda.get_device_name(device) if name == "cuda" else platform.processor() or platform.machine()
@@ -179,18 +170,19 @@ def main() -> None:
     def best(title: str) -> float:
         return min(found for (of, _), found in volumes.items() if of == title)
 
-    for one in chosen:
-        ways = [volumes.get((one.title, way)) for way in ("torch", "fastest")]
-        ratio = best(one.title) / best("RWKV-UNet B") if ("RWKV-UNet B", "torch") in volumes else math.nan
+    for candidate in chosen:
+        ways = [volumes.get((candidate.title, way)) for way in ("torch", "fastest")]
+        ratio = best(candidate.title) / best("RWKV-UNet B") if ("RWKV-UNet B", "torch") in volumes else math.nan
         table.add_row(
-            one.title, f"{parameters[one.title]:.1f}", " x ".join(map(str, one.patch)), str(one.inputs),
+            candidate.title, f"{parameters[candidate.title]:.1f}", " x ".join(map(str, candidate.patch)),
+            str(candidate.inputs),
             *("" if found is None else f"{found:.1f}" for found in ways), f"{ratio:.2f}x",
         )  # fmt: skip
     Console(width=140).print(table)
 
 
 def _inputs(chosen: list[Candidate], title: str) -> int:
-    return next(one.inputs for one in chosen if one.title == title)
+    return next(candidate.inputs for candidate in chosen if candidate.title == title)
 
 
 if __name__ == "__main__":

@@ -20,10 +20,9 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from untrained_models import write_untrained
 
 from rwkv_core import Segmenter, Volume
-from rwkv_core.bundle.bundle import new_network, write_bundle
-from rwkv_core.bundle.catalogue import load_catalogue
 
 
 def resident_mb() -> float:
@@ -34,15 +33,8 @@ def resident_mb() -> float:
 
 def child(bundle_id: str, slices: int, size: int, device: str) -> None:
     """One measurement, printed as JSON."""
-    catalogue = load_catalogue()
-    entry = catalogue.find(bundle_id)
-    config = catalogue.config(entry) if entry else None
-    if config is None:
-        raise SystemExit(f"the catalogue describes no {bundle_id}")
-    torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
-        bundle = write_bundle(Path(folder) / "bundle", config, new_network(config))
-        segmenter = Segmenter(bundle, device)
+        segmenter = Segmenter(write_untrained(bundle_id, Path(folder) / "bundle"), device)
         random = np.random.default_rng(0)
         array = np.repeat(random.integers(-1000, 1000, (slices, size // 4, size // 4), np.int16), 4, 1).repeat(4, 2)
         volume = Volume(array, np.diag([-0.8, -0.8, 2.0, 1.0]))

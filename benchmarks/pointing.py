@@ -9,49 +9,20 @@ counts, in processor time, so that other programs do not disturb it.
 
 import argparse
 import statistics
-import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "Testing"), str(ROOT / "RWKVUNetSegment"), str(ROOT)]
+from headless_slicer import Turns, bench, segmentation_logic  # isort: split
 
-import bench  # noqa: E402 (needs the path)
+import numpy as np
+import slicer
 
-bench.start()
-
-import numpy as np  # noqa: E402
-import qt  # noqa: E402
-import slicer  # noqa: E402
-
-from rwkv_core.vocabulary import SliceIndex  # noqa: E402
-from RWKVUNetSegmentLib.Interactive.InteractiveLogic import InteractiveLogic  # noqa: E402
-from RWKVUNetSegmentLib.Scene.SliceViews import goTo  # noqa: E402
-from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import SegmentationLogic  # noqa: E402
-from RWKVUNetSegmentLib.Worker.WorkerClient import WorkerClient  # noqa: E402
+from rwkv_core.vocabulary import SliceIndex
+from RWKVUNetSegmentLib.Interactive.InteractiveLogic import InteractiveLogic
+from RWKVUNetSegmentLib.Scene.SliceViews import goTo
 
 PATIENCE = 300.0
-
-
-class Turns:
-    """The longest turn of the event loop since `begin`, seconds of the main thread's processor time."""
-
-    def __init__(self) -> None:
-        self.longest, self._last = 0.0, time.thread_time()
-        self._timer = qt.QTimer()
-        self._timer.connect("timeout()", self.turn)
-        self._timer.start(1)
-
-    def begin(self) -> None:
-        self.longest, self._last = 0.0, time.thread_time()
-
-    def turn(self) -> None:
-        now = time.thread_time()
-        self.longest, self._last = max(self.longest, now - self._last), now
-
-    def stop(self) -> None:
-        self._timer.stop()
 
 
 def scan(slices: int, size: int) -> np.ndarray:
@@ -76,15 +47,12 @@ def main() -> None:
         volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CT")
         slicer.util.updateVolumeFromArray(volume, scan(options.slices, options.size))
         volume.SetSpacing(spacing, spacing, 1.0)
-        program = [sys.executable, "-m", "rwkv_core.worker"]
-        segmentation = SegmentationLogic(
-            WorkerClient("benchmark", program, logFolder=Path(folder), temporary=Path(folder))
-        )
+        segmentation = segmentation_logic(Path(folder))
         interactive = InteractiveLogic(segmentation)
         pointing = interactive.pointing
         pointing.requests.device = "cpu"
         pointing.follow(volume, None)
-        turns = Turns()
+        turns = Turns(1)
 
         def done() -> float:
             start = time.perf_counter()
@@ -95,22 +63,22 @@ def main() -> None:
             return time.perf_counter() - start
 
         def click(row: float, column: float, k: int, positive: bool = True) -> tuple[float, float]:
-            turns.begin()
+            turns.begin("")
             place = column * options.size * spacing, row * options.size * spacing, float(k)
             pointing.point(place, view, positive)
-            return done(), turns.longest
+            return done(), turns.longest[""]
 
         view = goTo(volume, SliceIndex("K", options.slices // 2))
         manager = slicer.app.layoutManager()
         for name in manager.sliceViewNames():
             manager.sliceWidget(name).sliceView().interactor()  # a Slicer that is looked at has its views already
-        turns.begin()
+        turns.begin("")
         start = time.perf_counter()
         pointing.arm()
         done()
         print(
             f"{options.size} x {options.size} x {options.slices}: scan to the worker and model ready "
-            f"{time.perf_counter() - start:.1f} s, longest turn {1000 * turns.longest:.0f} ms"
+            f"{time.perf_counter() - start:.1f} s, longest turn {1000 * turns.longest['']:.0f} ms"
         )
         first, further = [], []
         for n in range(options.repeats):
@@ -120,7 +88,7 @@ def main() -> None:
             first.append(click(0.35, 0.35, k))
             further.append(click(0.37, 0.33, k))
             further.append(click(0.35, 0.50, k, False))
-        turns.begin()
+        turns.begin("")
         start = time.perf_counter()
         pointing.undo()
         undone = time.perf_counter() - start
@@ -132,13 +100,13 @@ def main() -> None:
                 f"longest turn {1000 * statistics.median(held):.0f} ms (longest {1000 * max(held):.0f})"
             )
         print(f"{'undo':<24} {1000 * undone:.0f} ms")
-        turns.begin()
+        turns.begin("")
         start = time.perf_counter()
         pointing.propagate("both", to=options.slices // 2 + options.repeats + 19)
         done()
         print(
             f"{'propagation, 20 slices':<24} {time.perf_counter() - start:.1f} s, "
-            f"longest turn {1000 * turns.longest:.0f} ms ({pointing.message})"
+            f"longest turn {1000 * turns.longest['']:.0f} ms ({pointing.message})"
         )
         turns.stop()
         interactive.cleanup()

@@ -19,9 +19,8 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from untrained_models import write_untrained
 
-from rwkv_core.bundle.bundle import new_network, write_bundle
-from rwkv_core.bundle.catalogue import load_catalogue
 from rwkv_core.vocabulary import SegmentOptions
 from rwkv_core.worker.arrays import geometry_of
 from rwkv_core.worker.protocol import SegmentRequest, Slices, VolumeFile
@@ -67,7 +66,6 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["synapse-t", "synapse-b"])
     parser.add_argument("--repeats", type=int, default=10)
     options = parser.parse_args()
-    catalogue = load_catalogue()
     table = Table(
         "Model", "cold, nothing compiled", "cold", "(cpu)", "target", "warm: median", "fastest", "(cpu)", "target",
         title=f"Seconds to the labels of one slice of {' x '.join(map(str, SHAPE[::-1]))}: "
@@ -75,15 +73,10 @@ def main() -> None:
     )  # fmt: skip
     array = np.random.default_rng(0).integers(-1000, 1000, SHAPE, np.int16)
     for model in options.models:
-        entry = catalogue.find(model)
-        config = catalogue.config(entry) if entry else None
-        if config is None:
-            raise SystemExit(f"the catalogue describes no {model}")
-        torch.manual_seed(0)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             os.environ["RWKV_UNET_CACHE"] = str(folder / "cache")
-            bundle = str(write_bundle(folder / "bundle", config, new_network(config)).folder)
+            bundle = str(write_untrained(model, folder / "bundle").folder)
             compiling, *_ = first_answer(bundle, folder, array, 1)
             cold, cold_cpu, warm, warm_cpu = first_answer(bundle, folder, array, options.repeats)
         table.add_row(

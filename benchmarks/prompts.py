@@ -16,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from reference_scans import colin27, colin27_brain, colin27_regions, dice, freesurfer_scan, torso_ct
 from rich.console import Console
 from rich.table import Table
 from scipy import ndimage
 
-from rwkv_core import Prompter, Volume, read_volume
+from rwkv_core import Prompter, Volume
 from rwkv_core.inference.prompt_maps import CHANNELS
 from rwkv_core.inference.prompter import FIRST_LOOK_MM
 
@@ -46,10 +47,6 @@ class Case:
     mask: np.ndarray
     plane: str
     index: int
-
-
-def dice(a: np.ndarray, b: np.ndarray) -> float:
-    return float(2 * np.count_nonzero(a & b) / max(np.count_nonzero(a) + np.count_nonzero(b), 1))
 
 
 def inner(region: np.ndarray) -> tuple[int, int]:
@@ -79,27 +76,22 @@ ALL = ("axial", "coronal", "sagittal")
 
 
 def voxelmorph(data: Path) -> Found:
-    scan = np.load(data / "validation" / "voxelmorph_test_scan.npz")
-    ijk_to_ras = np.eye(4)
-    ijk_to_ras[:3, :3] = [[-1, 0, 0], [0, 0, 1], [0, -1, 0]]  # runs toward Left, Inferior, Anterior
-    volume = Volume(np.ascontiguousarray(scan["vol"].T, np.float32), ijk_to_ras)
-    labels = scan["seg"].T.astype(int)
+    volume, labels = freesurfer_scan(data)
     for name, ids in VISIBLE.items():
         yield name, volume, np.isin(labels, ids), ALL
 
 
 def sample(data: Path) -> Found:
-    volume = read_volume(data / "sample" / "ch2.nii.gz")
-    yield "brain", volume, read_volume(data / "sample" / "ch2bet.nii.gz").array > 0, ALL
-    regions = read_volume(data / "sample" / "aal.nii.gz").array
+    volume, regions = colin27(data), colin27_regions(data)
+    yield "brain", volume, colin27_brain(data) > 0, ALL
     for name, label in (("caudate", 71), ("putamen", 73), ("thalamus", 77)):
         yield name, volume, regions == label, ALL
 
 
 def lesions(data: Path) -> Found:
     """Ellipsoids blended into the sample, brighter or darker; placed with a fixed seed."""
-    head = read_volume(data / "sample" / "ch2.nii.gz")
-    brain = ndimage.binary_erosion(read_volume(data / "sample" / "ch2bet.nii.gz").array > 0, iterations=8)
+    head = colin27(data)
+    brain = ndimage.binary_erosion(colin27_brain(data) > 0, iterations=8)
     rng = np.random.default_rng(3)
     inside = np.argwhere(brain)
     spread = float(np.percentile(head.array[brain], 95) - np.percentile(head.array[brain], 5))
@@ -115,8 +107,7 @@ def lesions(data: Path) -> Found:
 
 
 def torso(data: Path) -> Found:
-    folder = data / "prompt" / "validation"
-    volume, labels = read_volume(folder / "ct_torso.nii.gz"), read_volume(folder / "ct_torso_labels.nii.gz").array
+    volume, labels = torso_ct(data)
     for label in np.unique(labels)[1:]:
         yield f"label {label}", volume, labels == label, ("axial",)
 

@@ -27,6 +27,16 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from reference_scans import (
+    Mask,
+    colin27,
+    colin27_brain,
+    colin27_regions,
+    dice,
+    freesurfer_scan,
+    patient_files,
+    torso_ct,
+)
 from rich.console import Console
 from rich.table import Table
 from scipy import ndimage
@@ -73,7 +83,6 @@ GROUPS = {
 """Of the feature maps."""
 
 Labels = NDArray[np.uint8]
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -93,10 +102,6 @@ class Case:
     before: Labels | None = None
     probabilities: Mapping[int, NDArray[np.float16]] = field(default_factory=dict)
     whole: bool = False
-
-
-def dice(a: Mask, b: Mask) -> float:
-    return float(2 * np.count_nonzero(a & b) / max(np.count_nonzero(a) + np.count_nonzero(b), 1))
 
 
 def evenly(mask: Mask, axis: int, count: int) -> list[SliceIndex]:
@@ -148,9 +153,7 @@ def contour_interpolation(mask: Mask, slices: Sequence[SliceIndex]) -> Mask | No
 
 def torso(data: Path, half: int) -> list[Case]:
     """Structures of 400 voxels and eight slices at least; every other one."""
-    folder = data / "prompt" / "validation"
-    volume = read_volume(folder / "ct_torso.nii.gz")
-    labels = read_volume(folder / "ct_torso_labels.nii.gz").array
+    volume, labels = torso_ct(data)
     large = [
         int(value)
         for value in np.unique(labels)
@@ -169,15 +172,13 @@ def corrected(data: Path, half: int) -> Iterable[Case]:
 
 
 def regions(data: Path, right: bool) -> list[Case]:
-    volume = read_volume(data / "sample" / "ch2.nii.gz")
-    labels = read_volume(data / "sample" / "aal.nii.gz").array
+    volume, labels = colin27(data), colin27_regions(data)
     return [Case("AAL", f"region {value + right}", volume, (labels == value + right).astype(np.uint8)) for value in AAL]
 
 
 def lesions(data: Path) -> list[Case]:
     """Bright blobs of 3 to 8 mm radius with soft borders and an uneven inside, in the bright part of the brain."""
-    volume = read_volume(data / "sample" / "ch2.nii.gz")
-    brain = read_volume(data / "sample" / "ch2bet.nii.gz").array
+    volume, brain = colin27(data), colin27_brain(data)
     random = np.random.default_rng(3)
     places = np.argwhere(ndimage.binary_erosion(brain > np.percentile(brain[brain > 0], 60), iterations=2))
     rough = ndimage.gaussian_filter(random.standard_normal(brain.shape).astype(np.float32), 3)
@@ -196,16 +197,8 @@ def lesions(data: Path) -> list[Case]:
     return [Case("painted", "lesions", painted, (strength > 0.5).astype(np.uint8))]
 
 
-def freesurfer(data: Path) -> tuple[Volume, NDArray[np.int64]]:
-    """Voxelmorph's test scan, and FreeSurfer's labels of it."""
-    scan = np.load(data / "validation" / "voxelmorph_test_scan.npz")
-    ijk_to_ras = np.eye(4)
-    ijk_to_ras[:3, :3] = [[-1, 0, 0], [0, 0, 1], [0, -1, 0]]  # toward left, inferior, anterior; 1 mm
-    return Volume(np.ascontiguousarray(scan["vol"].T, np.float32), ijk_to_ras), scan["seg"].T.astype(int)
-
-
 def voxelmorph(data: Path) -> list[Case]:
-    volume, labels = freesurfer(data)
+    volume, labels = freesurfer_scan(data)
     return [
         Case("voxelmorph", name, volume, np.isin(labels, values).astype(np.uint8))
         for name, values in FREESURFER.items()
@@ -213,10 +206,8 @@ def voxelmorph(data: Path) -> list[Case]:
 
 
 def masks(data: Path) -> Iterable[tuple[str, Volume, Mask]]:
-    for image in sorted((data / "validation").glob("patient*_study1_*.nii.gz")):
-        if "_mask" not in image.name:
-            mask = read_volume(image.with_name(image.name.replace(".nii.gz", "_mask.nii.gz"))).array > 0
-            yield image.name.removesuffix(".nii.gz").replace("_study1", ""), read_volume(image), mask
+    for name, image, mask in patient_files(data):
+        yield name, read_volume(image), read_volume(mask).array > 0
 
 
 def drawn_brains(data: Path) -> list[Case]:
@@ -241,7 +232,7 @@ def known(data: Path, choose: bool) -> Iterable[Case]:
 
     bundle = load_bundle("default")
     segmenter = Segmenter(bundle, "cpu")
-    values = [0, *(one.value for one in bundle.config.classes)]
+    values = [0, *(segment_class.value for segment_class in bundle.config.classes)]
 
     def predicted(volume: Volume) -> tuple[Labels, dict[int, NDArray[np.float16]]]:
         found = segmenter.prepare(volume).segment(probabilities=True)
@@ -249,8 +240,7 @@ def known(data: Path, choose: bool) -> Iterable[Case]:
         return found.labelmap.astype(np.uint8), dict(zip(values[1:], found.probabilities[1:], strict=True))
 
     if choose:
-        volume, brain = (read_volume(data / "sample" / name) for name in ("ch2.nii.gz", "ch2bet.nii.gz"))
-        aal = read_volume(data / "sample" / "aal.nii.gz").array
+        volume, aal = colin27(data), colin27_regions(data)
         before, probabilities = predicted(volume)
         of_name = {segment_class.name: segment_class.value for segment_class in bundle.config.classes}
         nuclei = {
@@ -261,13 +251,13 @@ def known(data: Path, choose: bool) -> Iterable[Case]:
         truth = beside(before, ~np.isin(before, list(nuclei)), volume.spacing)
         for value, region in nuclei.items():
             truth[aal == region] = value
-        truth[brain.array == 0] = 0
+        truth[colin27_brain(data) == 0] = 0
         yield Case("known", "Colin27", volume, truth, before, probabilities)
         return
-    volume, labels = freesurfer(data)
+    volume, labels = freesurfer_scan(data)
     truth = np.zeros(labels.shape, np.uint8)
-    for one in bundle.config.classes:
-        truth[np.isin(labels, one.freesurfer)] = one.value
+    for segment_class in bundle.config.classes:
+        truth[np.isin(labels, segment_class.freesurfer)] = segment_class.value
     yield Case("known", "voxelmorph", volume, truth, *predicted(volume))
     for name, volume, mask in masks(data):
         before, probabilities = predicted(volume)
@@ -291,7 +281,7 @@ def run(case: Case, count: int, axis: int, features: VolumeFeatures | None) -> d
         features=features,
     )
     seconds = time.perf_counter() - start
-    shown = {one.value for one in answer.structures} | {0}
+    shown = {structure.value for structure in answer.structures} | {0}
     untouched = ~np.isin(users, list(shown)) | ~free
     figures: dict[str, float | str] = {
         "seconds": seconds,
@@ -359,7 +349,7 @@ def main() -> None:
     for source in sources:
         for case in source():
             name = f"{case.group}: {case.name}"
-            if options.cases and not any(name.startswith(one) for one in options.cases):
+            if options.cases and not any(name.startswith(beginning) for beginning in options.cases):
                 continue
             if features is None or features[0] is not case.volume:
                 start = time.perf_counter()
@@ -388,29 +378,29 @@ def main() -> None:
                     options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     columns = ("before", "nearest", "interpolation", "contours", "spread", "learn")
     table = Table("", "slices", "cases", *columns, "worst", "more than 0.005 below", title=f"Dice, set {options.set}")
-    groups = list(dict.fromkeys(str(one["group"]) for one in found))
+    groups = list(dict.fromkeys(str(row["group"]) for row in found))
     for group in [*groups, "all drawn"]:
         for count in options.slices:
             rows = [
-                one
-                for one in found
-                if one["slices"] == count
+                row
+                for row in found
+                if row["slices"] == count
                 and (
-                    one["group"] == group
+                    row["group"] == group
                     if group in groups
-                    else one["group"] not in ("known", "known brain", "corrected")
+                    else row["group"] not in ("known", "known brain", "corrected")
                 )
             ]
             if rows:
                 means = [
                     f"{statistics.mean(values):.3f}" if len(values) == len(rows) else ""
-                    for values in ([float(one[key]) for one in rows if key in one] for key in columns)
+                    for values in ([float(row[key]) for row in rows if key in row] for key in columns)
                 ]
-                worst = [float(one["worst"]) for one in rows]
-                below = sum(one < -0.005 for one in worst)
+                worst = [float(row["worst"]) for row in rows]
+                below = sum(change < -0.005 for change in worst)
                 table.add_row(group, str(count), str(len(rows)), *means, f"{min(worst):+.3f}", str(below))
     console.print(table)
-    console.print(f"Voxels of labels that no slice shows, changed: {sum(int(float(one['unshown'])) for one in found)}")
+    console.print(f"Voxels of labels that no slice shows, changed: {sum(int(float(row['unshown'])) for row in found)}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ in one run; the message is the ratios. Intensities are random: this is about spe
 
 import argparse
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
+from untrained_models import median_seconds
 
 from rwkv_core import build_network
 from rwkv_core.training.batches import EpochOrder, TrainingSlices, make_loader
@@ -138,13 +138,7 @@ def main() -> None:
     steps = {name: make_step(network, device, batch, precision) for name, network in networks.items()}
     for step in steps.values():
         step()
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(options.rounds):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            seconds[name].append(time.perf_counter() - start)
-    rates = {name: batch / statistics.median(values) for name, values in seconds.items()}
+    rates = {name: batch / seconds for name, seconds in median_seconds(steps, options.rounds).items()}
     with tempfile.TemporaryDirectory() as folder:
         loader = loader_rate(Path(folder), batch, options.workers, 12 if device.type == "cpu" else 60)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"

@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import nn
+from untrained_models import swin_unetr
 
 CLASSES = 15
 
@@ -38,17 +39,11 @@ def nnu_net() -> nn.Module:
     )
 
 
-def swin_unetr() -> nn.Module:
-    from monai.networks.nets.swin_unetr import SwinUNETR
-
-    return SwinUNETR(in_channels=1, out_channels=CLASSES, feature_size=48)
-
-
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "U-RWKV-T": lambda: u_rwkv("T"),
     "U-RWKV-S": lambda: u_rwkv("S"),
     "nnU-Net 3d_fullres": nnu_net,
-    "SwinUNETR": swin_unetr,
+    "SwinUNETR": lambda: swin_unetr(CLASSES),
 }
 
 
@@ -114,10 +109,10 @@ def main() -> None:
         for name, by_size in found.items():
             cells = []
             for size in options.sizes:
-                one = by_size.get(size)
-                value = one and (one["seconds"] / size**3 * 1e6 if what == "cost" else one[what])
+                figures = by_size.get(size)
+                value = figures and (figures["seconds"] / size**3 * 1e6 if what == "cost" else figures[what])
                 cells.append("-" if value is None else f"{value:.0f}" if what == "megabytes" else f"{value:.2f}")
-            parameters = next((one["parameters"] for one in by_size.values()), 0)
+            parameters = next((figures["parameters"] for figures in by_size.values()), 0)
             table.add_row(name, f"{parameters / 1e6:.2f} M", *cells)
         console.print(table)
 
