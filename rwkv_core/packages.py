@@ -4,6 +4,7 @@ import io
 import warnings
 from contextlib import redirect_stderr
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
@@ -23,6 +24,10 @@ _EXTRAS = {
     "nncf": ("NNCF", "int8"),
 }
 """What may be missing: its name for people, and the extra that installs it."""
+
+
+PACKAGES = ("torch", "numpy", "SimpleITK", "pydantic", "safetensors", "huggingface_hub", "openvino")
+"""Whose versions say what an installation can do."""
 
 
 class LazyModule:
@@ -45,6 +50,14 @@ def is_installed(package: str) -> bool:
         return find_spec(package) is not None
     except (ImportError, ValueError):  # something took its place among the loaded modules
         return False
+
+
+def installed_version(package: str) -> str | None:
+    """Give the version of a package, which is not imported; None where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def why_torch_fails() -> str:

@@ -54,7 +54,7 @@ def test_a_part_that_fails_hides_no_other_and_no_folder_is_told(capsys, monkeypa
     def broken(*_):
         raise OSError(f"{tmp_path}/libtorch.so: cannot open shared object file")
 
-    monkeypatch.setattr("rwkv_core.worker.machine.devices", broken)
+    monkeypatch.setattr("rwkv_core.engines.list_devices", broken)
     assert main(["doctor", "--no-test"]) == 0
     told = capsys.readouterr().out
     assert "Devices\n  FAILED: OSError: .../libtorch.so: cannot open" in told

@@ -6,6 +6,7 @@ The tests that press Segment use the real ones.
 from pathlib import Path
 from types import SimpleNamespace
 
+from rwkv_core.engines.availability import ENGINE_TITLES
 from rwkv_core.errors import CancelledError
 from rwkv_core.vocabulary import ModelEntry, Offer, SegmentClass
 from rwkv_core.worker.protocol import DevicesResult
@@ -238,7 +239,7 @@ class Segmentation:
                     Offer(name="cuda", title="NVIDIA GPU", unavailable="There is no driver."),
                     Offer(name="cpu", title="x86_64, 2 cores"),
                 ),
-                engines=(Offer(name="torch", title="PyTorch 2.9.0"), Offer(name="openvino", title="OpenVINO")),
+                engines=tuple(Offer(name=name, title=ENGINE_TITLES[name]) for name in ("torch", "openvino")),
             )
         )
 

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
+from rwkv_core.engines.availability import ENGINE_TITLES
 from rwkv_core.errors import InputError, RWKVUNetError
-from rwkv_core.vocabulary import ModelEntry, Region, SegmentClass, SliceIndex, SpreadStructure, StructureVolume
+from rwkv_core.vocabulary import ModelEntry, Offer, Region, SegmentClass, SliceIndex, SpreadStructure, StructureVolume
 from rwkv_core.worker.arrays import PrivateFolder, geometry_of
 from rwkv_core.worker.framing import LineSplitter, decode_request, encode
 from rwkv_core.worker.protocol import (
@@ -96,7 +97,10 @@ class Worker:
     def answer(self, request):
         self.note(request)
         kinds = {
-            DevicesRequest: lambda r: DevicesResult(id=r.id, auto="cpu", devices=(), engines=()),
+            DevicesRequest: lambda r: DevicesResult(
+                id=r.id, auto="cpu", devices=(Offer(name="cpu"),),
+                engines=tuple(Offer(name=name, title=title) for name, title in ENGINE_TITLES.items()),
+            ),
             ModelsRequest: lambda r: ModelsResult(id=r.id, models=tuple(self.models), store=str(self.signs)),
             ImportRequest: self.take_in,
             RemoveRequest: self.remove,
@@ -106,7 +110,7 @@ class Worker:
             SpreadRequest: self.spread,
             PromptRequest: self.prompt,
             FollowRequest: self.follow,
-        }
+        }  # fmt: skip
         self.say(kinds[type(request)](request))
 
     def take_in(self, request):

@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
+import rwkv_core
 from rwkv_core.cli.terminal import printable
+from rwkv_core.packages import PACKAGES, installed_version
+from rwkv_core.vocabulary import Offer
 
 PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 _ANSWERED = "ok, "
@@ -64,11 +66,10 @@ def report(test: bool = True) -> Iterator[str]:
 
 
 def _versions() -> Iterator[str]:
-    from rwkv_core.worker.machine import hello
-    from rwkv_core.worker.protocol import HelloRequest
-
-    for name, version in hello(HelloRequest(id=1)).versions.items():
-        yield f"{name} {version or 'not installed'}"
+    yield f"rwkv_core {rwkv_core.__version__}"
+    yield f"python {platform.python_version()}"
+    for package in PACKAGES:
+        yield f"{package} {installed_version(package) or 'not installed'}"
 
 
 def _machine() -> Iterator[str]:
@@ -100,15 +101,20 @@ def _torch_cuda() -> str:
     return f"CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
 
 
-def _offers(which: Literal["devices", "engines"]) -> Iterator[str]:
-    from rwkv_core.worker.jobs import Job, Reporter
-    from rwkv_core.worker.machine import devices
-    from rwkv_core.worker.protocol import DevicesRequest
+def _devices() -> Iterator[str]:
+    from rwkv_core.engines import list_devices
 
-    request = DevicesRequest(id=1)
-    found = devices(request, Job(request), Reporter(request.id, lambda message: None))
-    for offer in getattr(found, which):
-        yield f"{offer.name} ({offer.title}): {f'no: {offer.unavailable}' if offer.unavailable else 'yes'}"
+    return map(_in_words, list_devices())
+
+
+def _engines() -> Iterator[str]:
+    from rwkv_core.engines import list_engines
+
+    return map(_in_words, list_engines())
+
+
+def _in_words(offer: Offer) -> str:
+    return f"{offer.name} ({offer.title}): {f'no: {offer.unavailable}' if offer.unavailable else 'yes'}"
 
 
 def _folders() -> Iterator[str]:
@@ -142,8 +148,8 @@ def _network() -> Iterator[str]:
 _PARTS: dict[str, Callable[[], Iterator[str]]] = {
     "Versions": _versions,
     "Machine": _machine,
-    "Devices": lambda: _offers("devices"),
-    "Engines": lambda: _offers("engines"),
+    "Devices": _devices,
+    "Engines": _engines,
     "Folders": _folders,
     "Models": _models,
     "Network": _network,

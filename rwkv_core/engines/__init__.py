@@ -20,7 +20,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from rwkv_core.engines.arrays import Batch
-from rwkv_core.engines.availability import DEVICES, ENGINES, choose_device, why_unavailable
+from rwkv_core.engines.availability import (
+    DEVICES,
+    ENGINES,
+    choose_device,
+    list_devices,
+    list_engines,
+    why_unavailable,
+)
 from rwkv_core.errors import DeviceError
 from rwkv_core.models.architectures import ARCHITECTURES
 from rwkv_core.models.weights import NetworkWeights
@@ -28,7 +35,18 @@ from rwkv_core.models.weights import NetworkWeights
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["DEVICES", "ENGINES", "Batch", "Calibrated", "Engine", "choose_device", "make_engine", "why_unavailable"]
+__all__ = [
+    "DEVICES",
+    "ENGINES",
+    "Batch",
+    "Calibrated",
+    "Engine",
+    "choose_device",
+    "list_devices",
+    "list_engines",
+    "make_engine",
+    "why_unavailable",
+]
 
 _LOG = logging.getLogger(__name__)
 

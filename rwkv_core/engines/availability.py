@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import platform
 import subprocess
 import sys
 from functools import cache
@@ -11,13 +12,54 @@ import numpy as np
 
 from rwkv_core.engines.openvino_ops import import_openvino
 from rwkv_core.errors import DeviceError
-from rwkv_core.packages import DISTRIBUTION, is_installed, why_torch_fails
+from rwkv_core.packages import DISTRIBUTION, installed_version, is_installed, why_torch_fails
+from rwkv_core.vocabulary import Offer
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 """What `device` may name; also "cuda:N"."""
 
-ENGINES = ("auto", "cuda", "openvino", "openvino-int8", "torch", "numpy")
+ENGINE_TITLES = {
+    "torch": "PyTorch",
+    "openvino": "OpenVINO",
+    "openvino-int8": "OpenVINO, partly in 8 bits: faster, less exact",
+    "cuda": "CUDA graphs, half precision",
+    "numpy": "NumPy: slow, and there everywhere",
+}
+"""Engines, and what they are called for people."""
+
+ENGINES = ("auto", *ENGINE_TITLES)
 """What `engine` may name."""
+
+
+def list_devices() -> tuple[Offer, ...]:
+    """Find the devices of this machine, and why one cannot be used. Imports torch where it is installed.
+
+    Raises:
+        ImportError, OSError: when torch is broken.
+    """
+    offers = []
+    reason, count = why_unavailable("cuda"), 0
+    if not why_unavailable("torch"):
+        import torch
+
+        count = torch.cuda.device_count()
+        for index in range(count):
+            name = f"cuda:{index}"
+            offers.append(Offer(name=name, title=torch.cuda.get_device_name(index), unavailable=why_unavailable(name)))
+    if reason and not count:
+        offers.append(Offer(name="cuda", title="NVIDIA GPU", unavailable=reason))
+    offers.append(Offer(name="mps", title="Apple GPU", unavailable=why_unavailable("mps")))
+    offers.append(Offer(name="cpu", title=f"{platform.machine()}, {os.cpu_count()} cores"))
+    return tuple(offers)
+
+
+def list_engines() -> tuple[Offer, ...]:
+    """Find the engines of this machine, and why one cannot be used. Imports torch where it is installed."""
+    torch = f"{ENGINE_TITLES['torch']} {installed_version('torch') or ''}".strip()
+    return tuple(
+        Offer(name=name, title=torch if name == "torch" else title, unavailable=why_unavailable(name))
+        for name, title in ENGINE_TITLES.items()
+    )
 
 
 def choose_device(device: str, engine: str = "auto") -> str:

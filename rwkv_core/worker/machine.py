@@ -2,12 +2,11 @@
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import rwkv_core
 from rwkv_core.errors import CancelledError
-from rwkv_core.vocabulary import Offer
+from rwkv_core.packages import PACKAGES, installed_version
 from rwkv_core.worker.jobs import Job, Reporter
 from rwkv_core.worker.protocol import (
     PROTOCOL,
@@ -27,14 +26,13 @@ from rwkv_core.worker.protocol import (
     RemoveResult,
 )
 
-_PACKAGES = ("torch", "numpy", "SimpleITK", "pydantic", "safetensors", "huggingface_hub", "openvino")
 _REPORT_SECONDS = 0.1
 
 
 def hello(request: HelloRequest) -> HelloResult:
     """Tell versions and process id. Imports nothing, so that it takes milliseconds where torch takes seconds."""
     versions: dict[str, str | None] = {"rwkv_core": rwkv_core.__version__, "python": platform.python_version()}
-    versions.update((package, _version(package)) for package in _PACKAGES)
+    versions.update((package, installed_version(package)) for package in PACKAGES)
     return HelloResult(id=request.id, protocol=PROTOCOL, pid=os.getpid(), versions=versions)
 
 
@@ -45,37 +43,9 @@ def devices(request: DevicesRequest, job: Job, report: Reporter) -> DevicesResul
         ImportError, OSError: when torch is broken.
     """
     report.stage("library")
-    from rwkv_core.engines import choose_device, why_unavailable
+    from rwkv_core.engines import choose_device, list_devices, list_engines
 
-    offers, without_torch = [], why_unavailable("torch")
-    reason, count = why_unavailable("cuda"), 0
-    if not without_torch:
-        import torch
-
-        count = torch.cuda.device_count()
-        for index in range(count):
-            name = f"cuda:{index}"
-            offers.append(Offer(name=name, title=torch.cuda.get_device_name(index), unavailable=why_unavailable(name)))
-    if reason and not count:
-        offers.append(Offer(name="cuda", title="NVIDIA GPU", unavailable=reason))
-    offers.append(Offer(name="mps", title="Apple GPU", unavailable=why_unavailable("mps")))
-    offers.append(Offer(name="cpu", title=f"{platform.machine()}, {os.cpu_count()} cores"))
-    titles = {
-        "torch": " ".join(["PyTorch", _version("torch") or ""]).strip(),
-        "openvino": "OpenVINO",
-        "openvino-int8": "OpenVINO, partly in 8 bits: faster, less exact",
-        "cuda": "CUDA graphs, half precision",
-        "numpy": "NumPy: slow, and there everywhere",
-    }
-    engines = tuple(Offer(name=name, title=title, unavailable=why_unavailable(name)) for name, title in titles.items())
-    return DevicesResult(id=request.id, auto=choose_device("auto"), devices=tuple(offers), engines=engines)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+    return DevicesResult(id=request.id, auto=choose_device("auto"), devices=list_devices(), engines=list_engines())
 
 
 def models(request: ModelsRequest, job: Job, report: Reporter) -> ModelsResult:
