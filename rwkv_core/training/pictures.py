@@ -1,19 +1,26 @@
-"""curve.png and preview.png of a run."""
+"""Pictures of a run: curve.png and preview.png, and samples.png of the promptable model's."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
 
 from rwkv_core.files import replacing
 
+if TYPE_CHECKING:
+    from rwkv_core.training.prompt.samples import Sample
+
 _HEIGHT = 320
 _OPACITY = 0.45
+_COLUMNS = 4
 
 
 def draw_curve(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
@@ -81,6 +88,42 @@ def draw_preview(
     factor = max(1, round(_HEIGHT / picture.height))
     with replacing(path) as temporary:
         picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST).save(temporary)
+
+
+def draw_samples(path: Path, sample: "Sample", maps: Tensor) -> None:
+    """Draw each sample beside the same with target (green), neighbour (blue) and prompts (+ red, - yellow), and maps.
+
+    Args:
+        path: of the .png.
+        sample: generated images with their targets.
+        maps: (B, 12, H, W) of the network, made from these.
+
+    Raises:
+        StorageError: when the file cannot be written.
+    """
+    image = maps[:, 0]
+    plain = torch.stack([image] * 3, -1)
+    marked = plain.clone()
+    for mask, color in (
+        (_border(sample.neighbour), (0.2, 0.4, 1.0)),
+        (_border(sample.target), (0.0, 0.9, 0.0)),
+        (_border(maps[:, 5] > 0), (0.0, 0.9, 0.9)),
+        (maps[:, 3] > 0, (1.0, 0.0, 0.0)),
+        (maps[:, 4] > 0, (1.0, 0.9, 0.0)),
+    ):
+        marked[mask] = torch.tensor(color, device=image.device)
+    flood = torch.stack([maps[:, 8], maps[:, 1], maps[:, 10]], -1)
+    cells = F.pad(torch.cat([plain, marked, flood], 2), (0, 0, 2, 2, 2, 2))
+    rows = -(-len(cells) // _COLUMNS)
+    empty = torch.zeros((rows * _COLUMNS - len(cells), *cells.shape[1:]), device=cells.device)
+    cells = torch.cat([cells, empty]).unflatten(0, (rows, _COLUMNS)).permute(0, 2, 1, 3, 4).flatten(2, 3).flatten(0, 1)
+    with replacing(path) as temporary:
+        Image.fromarray((cells.clamp(0, 1) * 255).byte().cpu().numpy()).save(temporary)
+
+
+def _border(mask: Tensor) -> Tensor:
+    inner = -F.max_pool2d(-mask[:, None].float(), 3, 1, 1)[:, 0] > 0
+    return mask & ~inner
 
 
 def _number(value: Any) -> float:

@@ -23,8 +23,8 @@ from rwkv_core.errors import CancelledError, InputError, Remedy
 from rwkv_core.files import replacing
 from rwkv_core.inference.prompt_maps import CHANNELS
 from rwkv_core.models.rwkv_unet import RWKVUNet
+from rwkv_core.training.pictures import draw_samples
 from rwkv_core.training.prompt.maps import Prompts, network_input
-from rwkv_core.training.prompt.pictures import sheet
 from rwkv_core.training.prompt.samples import Sample, SampleGenerator
 from rwkv_core.training.prompt.sources import read_heads, read_scans
 from rwkv_core.training.prompt.user import SimulatedUser
@@ -258,9 +258,9 @@ class _Training:
             CancelledError: when `stop` said so.
         """
         recipe, start = self.recipe, time.monotonic() - self.done
-        sheet_of = self.generator(24, recipe.size)
-        maps = network_input(sheet_of.image, self.user.first(sheet_of.target, sheet_of.neighbour))
-        sheet(sheet_of, maps, self.folder / "samples.png", columns=4)
+        shown = self.generator(24, recipe.size)
+        maps = network_input(shown.image, self.user.first(shown.target, shown.neighbour))
+        draw_samples(self.folder / "samples.png", shown, maps)
         saved = noted = time.monotonic()
         next_measure = saved + _MEASURE
         losses: list[tuple[int, Tensor, Tensor]] = []
