@@ -145,8 +145,7 @@ def test_the_next_correction(hand, user, pointing):
 
 def test_correct_a_slice_with_the_brush(hand, user):
     user.segment()
-    hand.open("Interactive")
-    hand.open("Correct")
+    hand.open("Interactive")  # and Correct opens with it
     panel = next(each for each in user.opened.widget.panels if type(each).__name__ == "InteractivePanel")
     editor = next(part for part in panel.parts if type(part).__name__ == "CorrectPanel").editor
     editor.setCurrentSegmentID(user.result.GetSegmentation().GetSegmentIdBySegmentName("Bone"))  # a row of its table

@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 import slicer
+from PySide6.QtCore import QPoint, Qt
+from PySide6.QtGui import QCursor
 
 import bench
 from module.interactive_user import SHAPE, stand_in_fixture, user_fixture  # noqa: F401 (fixtures)
+from module.pointing_user import pointing_fixture  # noqa: F401
 
 
 @pytest.fixture
@@ -114,15 +117,92 @@ def test_a_closed_scene_leaves_no_editor_node(user, correct):
     assert correct.editor.segmentationNode() is user.result
 
 
+def boxes(user):
+    """Those that are open."""
+    names = ("correctBox", "verifiedBox", "spreadBox", "finishBox", "previewBox")
+    return {name for name in names if not getattr(user.ui, name).collapsed}
+
+
+def open_section(user):
+    user.ui.correctBox.parentWidget().collapsed = False
+    bench.process_events()
+
+
 def test_boxes_open_when_they_are_of_use_and_stay_as_the_user_left_them(user):
-    ui = user.ui
-    boxes = (ui.correctBox, ui.verifiedBox, ui.spreadBox, ui.finishBox, ui.previewBox)
-    assert all(box.collapsed for box in boxes)
+    open_section(user)
+    assert boxes(user) == set()
     user.segment()
-    assert not ui.verifiedBox.collapsed and ui.spreadBox.collapsed
-    ui.verifiedBox.collapsed = True
+    assert boxes(user) == {"correctBox", "verifiedBox", "finishBox"}
+    for name in boxes(user):
+        getattr(user.ui, name).collapsed = True
     user.segment()
-    assert ui.verifiedBox.collapsed
+    assert boxes(user) == set()
+
+
+def test_a_box_that_the_user_opened_or_closed_himself_is_his(user):
+    open_section(user)
+    for collapsed in (False, True):
+        user.ui.correctBox.collapsed = user.ui.finishBox.collapsed = collapsed
+    user.segment()
+    assert boxes(user) == {"verifiedBox"}
+
+
+def test_the_editor_is_not_made_where_it_cannot_be_seen(user):
+    """Its box opens with the section, whether the result or the section was there first."""
+    user.segment()
+    assert boxes(user) == {"verifiedBox", "finishBox"}
+    assert not slicer.util.getNodesByClass("vtkMRMLSegmentEditorNode")
+    open_section(user)
+    assert "correctBox" in boxes(user) and slicer.util.getNodesByClass("vtkMRMLSegmentEditorNode")
+
+
+def test_correct_opens_for_a_segmentation_with_content(user):
+    open_section(user)
+    user.state.outputSegmentation = node = user.logic.segmentation.writer.newNode(user.volume, "mine")
+    node.GetSegmentation().AddEmptySegment("bone", "Bone")
+    bench.process_events()
+    assert boxes(user) == set(), "nothing is there to be corrected"
+    user.opened.widget.exit()  # to the Segment Editor
+    slicer.util.updateSegmentBinaryLabelmapFromArray(user.expected(), node, "bone", user.volume)
+    user.opened.widget.enter()
+    bench.process_events()
+    assert boxes(user) == {"correctBox"}, "no model has answered: there are no probabilities to post-process"
+
+
+@pytest.mark.views
+def test_correct_waits_while_a_pointing_tool_is_armed(user, pointing):
+    user.segment()
+    pointing.arm()
+    open_section(user)
+    assert "correctBox" not in boxes(user)
+    pointing.key(Qt.Key_Escape)
+    assert "correctBox" in boxes(user)
+
+
+def test_nothing_moves_under_the_mouse(user):
+    """It is on what stands below the boxes: they wait until it leaves the panel."""
+    panel = user.opened.panel
+    panel.resize(400, 900)
+    panel.show()
+    open_section(user)
+    QCursor.setPos(panel.mapToGlobal(QPoint(20, panel.height - 5)))
+    user.segment()
+    assert boxes(user) == set()
+    QCursor.setPos(panel.mapToGlobal(QPoint(panel.width + 50, 5)))
+    bench.wait_until(lambda: boxes(user) == {"correctBox", "verifiedBox", "finishBox"})
+    panel.hide()
+
+
+def test_nothing_opens_while_another_module_is_shown(user):
+    open_section(user)
+    user.opened.widget.exit()
+    user.logic.process(user.volume, keep=True)
+    user.state.outputSegmentation = user.logic.interactive.result.current.node
+    bench.process_events()
+    assert boxes(user) == set()
+    user.opened.widget.enter()
+    bench.process_events()
+    assert "correctBox" in boxes(user)
 
 
 @pytest.mark.views

@@ -6,6 +6,7 @@ from typing import Any
 import qt
 import slicer
 
+from RWKVUNetSegmentLib.Panels.BoxOpener import BoxOpener
 from RWKVUNetSegmentLib.Panels.CorrectPanel import CorrectPanel
 from RWKVUNetSegmentLib.Panels.Panel import Panel
 from RWKVUNetSegmentLib.Panels.PostProcessingPanel import PostProcessingPanel
@@ -13,6 +14,7 @@ from RWKVUNetSegmentLib.Panels.PreviewPanel import PreviewPanel
 from RWKVUNetSegmentLib.Panels.PromptPanel import PromptPanel
 from RWKVUNetSegmentLib.Panels.SpreadPanel import SpreadPanel
 from RWKVUNetSegmentLib.Panels.VerifiedPanel import VerifiedPanel
+from RWKVUNetSegmentLib.Scene.SegmentLayers import hasLayers
 from RWKVUNetSegmentLib.Scene.VerifiedSlices import verifiedSlices
 
 _UI = Path(__file__).resolve().parents[2] / "Resources" / "UI" / "RWKVUNetSegmentInteractive.ui"
@@ -50,36 +52,45 @@ class InteractivePanel(Panel):
             shortcut = qt.QShortcut(qt.QKeySequence(keys), self._section)
             shortcut.connect("activated()", getattr(own, name).click)
             self._shortcuts.append(shortcut)
-        self._opened: set[str] = set()
-        own.verifiedButton.connect("clicked()", self._openWhatIsOfUse)
-        self.logic.interactive.result.changed.connect(self._openWhatIsOfUse)
+        boxes = {
+            own.correctBox: self._correctIsOfUse,
+            own.verifiedBox: lambda: self.logic.interactive.result.current is not None,
+            own.spreadBox: self._spreadIsOfUse,
+            own.finishBox: lambda: self.logic.interactive.result.canRefine()[0],
+        }
+        self._opener = BoxOpener(self._section, boxes)
+        own.verifiedButton.connect("clicked()", self._opener.look)
+        for each in (self.logic.interactive.result, self.logic.interactive.pointing):
+            each.changed.connect(self._opener.look)
 
     def updateFromState(self) -> None:
         for part in self.parts:
             part.parameterNode = self.parameterNode
             part.updateFromState()
-        self._openWhatIsOfUse()
+        self._opener.look()
 
-    def _openWhatIsOfUse(self) -> None:
-        """Open a box when there is something to do with it for the first time; whoever closes it again is right."""
-        interactive, node = (
-            self.logic.interactive,
-            self.parameterNode.outputSegmentation if self.parameterNode else None,
-        )
-        useful = {
-            "verifiedBox": interactive.result.current is not None,
-            "spreadBox": node is not None and bool(verifiedSlices(node) or interactive.spreading.marked(node)),
-        }
-        for name, isUseful in useful.items():
-            if isUseful and name not in self._opened:
-                self._opened.add(name)
-                getattr(self.own, name).collapsed = False
+    def _correctIsOfUse(self) -> bool:
+        """There is something to correct, it can be seen, and no other tool or work is going on.
+
+        Slicer's editor is made with the box, so not before it can be seen.
+        """
+        node, logic = self.parameterNode, self.logic
+        if node is None or node.inputVolume is None or self._section.collapsed:
+            return False
+        free = not (logic.interactive.pointing.tool or logic.interactive.result.busy or logic.segmentation.running)
+        return free and hasLayers(node.outputSegmentation)
+
+    def _spreadIsOfUse(self) -> bool:
+        node = self.parameterNode.outputSegmentation if self.parameterNode else None
+        return node is not None and bool(verifiedSlices(node) or self.logic.interactive.spreading.marked(node))
 
     def onEnter(self) -> None:
         for part in self.parts:
             part.onEnter()
+        self._opener.start()
 
     def onExit(self) -> None:
+        self._opener.stop()
         self.logic.interactive.pointing.disarm()
         for part in self.parts:
             part.onExit()
@@ -89,7 +100,9 @@ class InteractivePanel(Panel):
             part.onSceneCloses()
 
     def cleanup(self) -> None:
-        self.logic.interactive.result.changed.disconnect(self._openWhatIsOfUse)
+        for each in (self.logic.interactive.result, self.logic.interactive.pointing):
+            each.changed.disconnect(self._opener.look)
+        self._opener.cleanup()
         for shortcut in self._shortcuts:
             shortcut.setParent(None)
         self._shortcuts = []

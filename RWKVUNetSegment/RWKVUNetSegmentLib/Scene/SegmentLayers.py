@@ -85,6 +85,14 @@ def layerOf(segment: Any) -> Any:
     return segment.GetRepresentation(LABELMAP)
 
 
+def hasLayers(node: Any) -> bool:
+    """Tell whether a segmentation node has something that can be painted on: a binary labelmap with voxels."""
+    segmentation = node.GetSegmentation() if node is not None else None
+    if segmentation is None or segmentation.GetSourceRepresentationName() != LABELMAP:
+        return False
+    return any(not isEmpty(layerOf(segmentation.GetSegment(each))) for each in segmentation.GetSegmentIDs())
+
+
 def maskOf(segment: Any, grid: Grid) -> np.ndarray:
     """Find where a segment is: bool (K, J, I) of the grid. A layer on another grid is resampled (nearest voxel)."""
     mask = np.zeros(grid.shape, bool)
