@@ -6,6 +6,8 @@ remedy tells which, and the front door words it (`rwkv_core.cli.remedies`).
 """
 
 import json
+import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -159,3 +161,14 @@ class CancelledError(RWKVUNetError):
 
     def __init__(self, message: str = "Cancelled.", hint: str = "", remedy: Remedy | None = None):
         super().__init__(message, hint, remedy)
+
+
+Cancel = Callable[[], bool] | threading.Event
+"""Asked now and then, or an event that may be set."""
+
+
+def as_question(cancel: Cancel | None) -> Callable[[], bool]:
+    """Make a function that says whether to stop; without `cancel`, never."""
+    if isinstance(cancel, threading.Event):
+        return cancel.is_set
+    return cancel or (lambda: False)

@@ -8,12 +8,12 @@ import torch
 from rwkv_core import load_bundle
 from rwkv_core.bundle.config import config_text
 from rwkv_core.cli import main
-from rwkv_core.training.block_synthesis import BlockGenerator
 from rwkv_core.training.losses import SidedLoss
 from rwkv_core.training.synthesis import (
     DISTANT_FLUID,
     OUTER_FLUID,
     SAGITTAL,
+    BlockGenerator,
     SliceGenerator,
     Variation,
     read_label_maps,

@@ -4,8 +4,7 @@ from matplotlib import image
 
 from rwkv_core import Segmentation, Volume
 from rwkv_core.errors import StorageError
-from rwkv_core.rendering import save_figure
-from rwkv_core.rendering.surface import render_surface
+from rwkv_core.rendering import render_surface, save_figure
 
 from core.small_models import config
 

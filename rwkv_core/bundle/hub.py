@@ -23,8 +23,7 @@ from rwkv_core.bundle.model_card import model_card
 from rwkv_core.bundle.sources import Source, checked_endpoint, checked_repo
 from rwkv_core.bundle.store import STAGING, Origin, install, read_origin, require_absent, require_space, user_store
 from rwkv_core.bundle.transfer import Progress, Transfer, access_token, length, writing
-from rwkv_core.cancellation import Cancel, as_question
-from rwkv_core.errors import BundleError, DownloadError, Remedy, StorageError
+from rwkv_core.errors import BundleError, Cancel, DownloadError, Remedy, StorageError, as_question
 from rwkv_core.files import sha256_of
 
 _MARGIN = 16_000_000  # bytes to leave free

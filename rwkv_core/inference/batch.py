@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_core.cancellation import Cancel, as_question
-from rwkv_core.errors import CancelledError, ErrorReport, InputError, Remedy, RWKVUNetError
+from rwkv_core.errors import Cancel, CancelledError, ErrorReport, InputError, Remedy, RWKVUNetError, as_question
 from rwkv_core.files import replacing
 from rwkv_core.inference.provenance import weights_sha256, write_provenance
 from rwkv_core.vocabulary import FileOutcome, Region, SegmentOptions

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from rwkv_core.cancellation import Cancel, as_question
-from rwkv_core.errors import CancelledError, ErrorReport, InputError, RWKVUNetError
+from rwkv_core.errors import Cancel, CancelledError, ErrorReport, InputError, RWKVUNetError, as_question
 from rwkv_core.inference.batch import BatchOptions, segment_file
 from rwkv_core.vocabulary import FileOutcome, SegmentOptions
 

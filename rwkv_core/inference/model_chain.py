@@ -5,9 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from rwkv_core.cancellation import Cancel
 from rwkv_core.engines import Engine
-from rwkv_core.errors import InputError
+from rwkv_core.errors import Cancel, InputError
 from rwkv_core.inference.overlaps import LabeledBy, combine
 from rwkv_core.inference.segmenter import Segmentation, Segmenter
 from rwkv_core.vocabulary import Overlap, Region, SegmentOptions

@@ -22,9 +22,8 @@ from scipy import ndimage
 
 from rwkv_core.bundle.bundle import Bundle
 from rwkv_core.bundle.store import load_bundle
-from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.engines import choose_device, make_engine
-from rwkv_core.errors import BundleError, CancelledError, InputError
+from rwkv_core.errors import BundleError, Cancel, CancelledError, InputError, as_question
 from rwkv_core.inference.intensity import measured
 from rwkv_core.inference.prompt_maps import PicturePrompts, network_input
 from rwkv_core.vocabulary import AXES

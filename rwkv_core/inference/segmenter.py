@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from rwkv_core.bundle.bundle import Bundle
 from rwkv_core.bundle.config import Patches, Preprocessing, Spacing, Stretch, Window
 from rwkv_core.bundle.store import load_bundle
-from rwkv_core.cancellation import Cancel, as_question
 from rwkv_core.engines import choose_device, make_engine
-from rwkv_core.errors import BundleError, InputError, Remedy
+from rwkv_core.errors import BundleError, Cancel, InputError, Remedy, as_question
 from rwkv_core.inference.block_pass import CONTEXT, BlockPass
 from rwkv_core.inference.confidence import Confidence, low_confidence, structure_volumes, too_little
 from rwkv_core.inference.intensity import IntensityScale, fit_intensity

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rwkv_core.cancellation import Cancel
-from rwkv_core.errors import InputError
+from rwkv_core.errors import Cancel, InputError
 from rwkv_core.inference.plane_averaging import make_room, shares_of
 from rwkv_core.inference.segmenter import Segmenter
 from rwkv_core.vocabulary import Region, SegmentClass, SegmentOptions

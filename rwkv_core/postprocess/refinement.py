@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rwkv_core.cancellation import Cancel, as_question
-from rwkv_core.errors import CancelledError, InputError
+from rwkv_core.errors import Cancel, CancelledError, InputError, as_question
 from rwkv_core.packages import LazyModule
 from rwkv_core.postprocess.probabilities import labels_from_probabilities, smooth_across_slices
 from rwkv_core.vocabulary import PostProcessing, box_around

@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from rwkv_core.cancellation import Cancel, as_question
-from rwkv_core.errors import CancelledError, InputError
+from rwkv_core.errors import Cancel, CancelledError, InputError, as_question
 from rwkv_core.inference.intensity import measured
 from rwkv_core.vocabulary import Box
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rwkv_core.cancellation import Cancel, as_question
-from rwkv_core.errors import InputError
+from rwkv_core.errors import Cancel, InputError, as_question
 from rwkv_core.spreading.corrections import GivenSlices, Repainting, changed_values, keep_slices, standing_labels
 from rwkv_core.spreading.drawn import DrawnStructures, interpolated_dice
 from rwkv_core.spreading.features import VolumeFeatures, volume_features

@@ -26,10 +26,9 @@ from rwkv_core.errors import InputError, Remedy
 from rwkv_core.models import Network
 from rwkv_core.models.rwkv_unet import RWKVUNet
 from rwkv_core.training.batches import begin_worker
-from rwkv_core.training.block_synthesis import BlockGenerator
 from rwkv_core.training.losses import SidedLoss
 from rwkv_core.training.recipe import StrictModel
-from rwkv_core.training.synthesis import SAGITTAL, SliceGenerator, read_label_maps
+from rwkv_core.training.synthesis import SAGITTAL, BlockGenerator, SliceGenerator, read_label_maps
 
 SHAPES = ((160, 160), (144, 176), (176, 144), (192, 128), (128, 192), (160, 160), (128, 208))
 """Heights and widths of the batches, of about equal area, so that the network learns no fixed size."""

@@ -18,8 +18,7 @@ from torch import Tensor, distributed
 from rwkv_core.bundle.config import Patches
 from rwkv_core.errors import Remedy, TrainingError
 from rwkv_core.models import Network
-from rwkv_core.training.batches import EpochOrder, TrainingSlices, make_loader
-from rwkv_core.training.blocks import TrainingBlocks, blocks_of_epoch
+from rwkv_core.training.batches import EpochOrder, TrainingBlocks, TrainingSlices, blocks_of_epoch, make_loader
 from rwkv_core.training.checkpoint import Progress, load_checkpoint, save_checkpoint, save_weights
 from rwkv_core.training.devices import MEMORY_HINT, out_of_memory
 from rwkv_core.training.losses import LossParts, SegmentationLoss, consistency, two_views

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwkv_core.bundle.config import Preprocessing
-from rwkv_core.cancellation import Cancel, as_question
-from rwkv_core.errors import CancelledError, InputError, StorageError
+from rwkv_core.errors import Cancel, CancelledError, InputError, StorageError, as_question
 from rwkv_core.files import STORAGE_HINT, read_json, replacing
 from rwkv_core.training.datasets.checking import Report, check_whole, read_checked
 from rwkv_core.training.datasets.description import Case, Dataset

@@ -19,8 +19,7 @@ from rwkv_core.vocabulary import Region, SegmentClass, SliceIndex, SpreadStructu
 from rwkv_core.worker.protocol import SpreadRequest, SpreadResult, VolumeFile
 from RWKVUNetSegmentLib.Scene import Masking
 from RWKVUNetSegmentLib.Scene.SegmentationWriting import LabelledPart
-from RWKVUNetSegmentLib.Scene.SegmentClasses import findSegments
-from RWKVUNetSegmentLib.Scene.SegmentLabels import withNewClasses
+from RWKVUNetSegmentLib.Scene.SegmentClasses import findSegments, withNewClasses
 from RWKVUNetSegmentLib.Scene.SliceViews import goTo
 from RWKVUNetSegmentLib.Scene.VerifiedSlices import editedSlices, gridOf, slicesMask, verifiedSlices
 from RWKVUNetSegmentLib.Segmentation.ResultLogic import KeptResult, ResultLogic

@@ -18,7 +18,7 @@ from rwkv_core.worker.protocol import Progress, RefineRequest, RefineResult, Req
 from RWKVUNetSegmentLib.EventLoop import asError, later
 from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume
 from RWKVUNetSegmentLib.Scene.SegmentationWriting import LabelledPart
-from RWKVUNetSegmentLib.Scene.SegmentLabels import labelsOf
+from RWKVUNetSegmentLib.Scene.SegmentClasses import labelsOf
 from RWKVUNetSegmentLib.Scene.VerifiedSlices import gridOf, slicesMask, verifiedSlices
 from RWKVUNetSegmentLib.Signal import Signal, emit
 

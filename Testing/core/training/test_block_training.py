@@ -13,7 +13,7 @@ from rwkv_core.errors import BundleError, InputError
 from rwkv_core.inference.sliding_window import blended_planes
 from rwkv_core.training import loop
 from rwkv_core.training.augmentation import AugmentBlock
-from rwkv_core.training.blocks import TrainingBlocks, blocks_of_epoch
+from rwkv_core.training.batches import TrainingBlocks, blocks_of_epoch
 from rwkv_core.training.datasets import open_dataset
 from rwkv_core.training.datasets.splitting import divided
 from rwkv_core.training.evaluation import evaluate
