@@ -17,8 +17,14 @@ from rwkv_core.postprocess import (
     remove_small_parts,
 )
 from rwkv_core.vocabulary import PostProcessing, Region, SegmentClass, SliceIndex, Slices, SpreadStructure
+from rwkv_core.worker.arrays import PrivateFolder
 from rwkv_core.worker.framing import decode_reply, decode_request, encode
+from rwkv_core.worker.interactive import Interactive
+from rwkv_core.worker.jobs import Job, Reporter
+from rwkv_core.worker.loaded_models import LoadedModels
 from rwkv_core.worker.protocol import (
+    PrepareSpreadRequest,
+    PrepareSpreadResult,
     RefineRequest,
     RefineResult,
     SegmentRequest,
@@ -47,6 +53,10 @@ MESSAGES = [
         labelmap="array-0123456789abcdef.npy", slices=(SliceIndex("J", 1),), values=(1, 2),
         before="array-0123456789abcdef.npy", keep=(SliceIndex("J", 5),), locked=(3,),
     ),
+    PrepareSpreadRequest(
+        id=4, volume=VolumeFile(file="array-0123456789abcdef.npy", ijk_to_ras=ROWS),
+        labelmap="array-0123456789abcdef.npy", slices=(SliceIndex("J", 1),), locked=(3,),
+    ),
 ]  # fmt: skip
 REPLIES = [
     RefineResult(id=1, labelmap="a.npy", region=Region(), ijk_to_ras=ROWS, classes=CLASSES, seconds=0.5),
@@ -55,6 +65,7 @@ REPLIES = [
         id=3, labelmap="a.npy", next_slice=SliceIndex("K", 2), seconds={"total": 0.5},
         structures=(SpreadStructure(value=1, method="mixture", score=0.5, interpolation=0.25, voxels=7),),
     ),
+    PrepareSpreadResult(id=4, seconds=0.5),
 ]  # fmt: skip
 
 
@@ -277,6 +288,31 @@ def test_spreading_tells_what_is_wrong(worker, drawn):
     ):
         with pytest.raises(InputError, match=said):
             worker.request(replace(good, **change))
+
+
+def test_what_was_prepared_is_not_computed_again(tmp_path, monkeypatch):
+    folder = PrivateFolder.create(tmp_path)
+    interactive = Interactive(folder, LoadedModels())
+    labelmap = np.zeros((6, 20, 20), np.uint8)
+    labelmap[[1, 4], 4:14, 5:15] = 9
+    array = np.random.default_rng(0).normal(size=labelmap.shape).astype(np.float32)
+    scan = VolumeFile(file=folder.put(array), ijk_to_ras=ROWS)
+    given = {"volume": scan, "labelmap": folder.put(labelmap), "slices": (SliceIndex("K", 1), SliceIndex("K", 4))}
+    prepare = PrepareSpreadRequest(id=1, **given)
+    stopped = Job(prepare)
+    stopped.cancelled.set()
+    with pytest.raises(CancelledError):
+        interactive.prepare_spread(prepare, stopped, Reporter(1, lambda message: None))
+    interactive.prepare_spread(prepare, Job(prepare), Reporter(1, lambda message: None))
+
+    def compute(*arguments, **options):
+        raise AssertionError("computed once more")
+
+    monkeypatch.setattr("rwkv_core.spreading.spreading.volume_features", compute)
+    request = SpreadRequest(id=2, **given)
+    answer = interactive.spread(request, Job(request), Reporter(2, lambda message: None))
+    assert folder.take(answer.labelmap)[2:4, 6:12, 7:13].any()
+    folder.close()
 
 
 def test_spreading_is_cancelled(worker, drawn):

@@ -5,13 +5,18 @@ import threading
 import pytest
 
 from rwkv_core.errors import InputError
-from rwkv_core.vocabulary import Region, Slices
+from rwkv_core.vocabulary import Region, SliceIndex, Slices
 from rwkv_core.worker.jobs import Jobs
 from rwkv_core.worker.protocol import (
     DevicesRequest,
     HelloRequest,
+    PrepareSpreadRequest,
+    SpreadRequest,
+    VolumeFile,
 )
 from rwkv_core.worker.segmenting import Parts
+
+ROWS = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
 
 
 def test_the_queue_keeps_order_and_cancels():
@@ -35,6 +40,21 @@ def test_the_queue_keeps_order_and_cancels():
     assert last.cancelled.is_set()
     jobs.finish()
     assert jobs.next() is None
+
+
+def test_a_preparation_gives_way_to_all_but_what_it_is_for():
+    jobs, scan = Jobs(), VolumeFile(file="array-0123456789abcdef.npy", ijk_to_ras=ROWS)
+    given = {"volume": scan, "labelmap": scan.file, "slices": (SliceIndex("K", 1),)}
+    for number, (other, cancelled) in enumerate(
+        [(SpreadRequest, False), (PrepareSpreadRequest, True), (DevicesRequest, True)]
+    ):
+        jobs.add(PrepareSpreadRequest(id=10 * number + 1, **given))
+        preparation = jobs.next()
+        jobs.add(other(id=10 * number + 2, **(given if other is not DevicesRequest else {})))
+        assert preparation.cancelled.is_set() == cancelled
+        jobs.finish()
+        assert type(jobs.next().request) is other
+        jobs.finish()
 
 
 def test_the_queue_wakes_who_waits():

@@ -39,6 +39,8 @@ from rwkv_core.worker.protocol import (
     ImportResult,
     ModelsRequest,
     ModelsResult,
+    PrepareSpreadRequest,
+    PrepareSpreadResult,
     Progress,
     PromptRequest,
     PromptResult,
@@ -108,6 +110,7 @@ class Worker:
             RefineRequest: self.refine,
             UncertaintyRequest: self.uncertainty,
             SpreadRequest: self.spread,
+            PrepareSpreadRequest: lambda r: PrepareSpreadResult(id=r.id, seconds=0.5),
             PromptRequest: self.prompt,
             FollowRequest: self.follow,
         }  # fmt: skip

@@ -142,3 +142,31 @@ def test_from_the_console(user):
 
 def test_without_a_structure_it_says_what_to_do(user):
     assert not user.ui.spreadButton.enabled and "Draw a structure" in user.ui.spreadButton.toolTip
+
+
+def test_while_the_user_draws_the_worker_prepares(user):
+    user.ui.spreadBox.collapsed = True
+    draw(user, 2)
+    user.ui.spreadBox.collapsed = False
+    edit(user, 5, "Lesion", BLOCK)
+    bench.wait_until(lambda: user.requests("PrepareSpreadRequest"))
+    (asked,) = user.requests("PrepareSpreadRequest")
+    assert [one["index"] for one in asked["slices"]] == [2, 5]
+    bench.wait_until(lambda: not user.interactive.spreading._preparing)
+    user.interactive.spreading.prepare(user.result, user.volume)  # all is known already
+    user.spread()
+    assert len(user.requests("PrepareSpreadRequest")) == len(user.requests("SpreadRequest")) == 1
+
+
+def test_nothing_is_prepared_for_a_closed_box_or_without_slices(user):
+    draw(user)
+    user.interactive.spreading.prepare(user.result, user.volume)
+    user.interactive.spreading.prepare(user.result, None)
+    user.ui.spreadBox.collapsed = True
+    edit(user, 5, "Lesion", BLOCK)
+    panel = next(one for one in user.opened.widget.panels if type(one).__name__ == "InteractivePanel")
+    spread = next(part for part in panel.parts if type(part).__name__ == "SpreadPanel")
+    assert not spread._strokes._timer.active
+    user.ui.spreadBox.collapsed = False
+    edit(user, 6, "Lesion", BLOCK)
+    assert spread._strokes._timer.active

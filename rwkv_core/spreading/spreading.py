@@ -88,13 +88,8 @@ def spread(
     start = time.perf_counter()
     cancelled = as_question(cancel)
     given = sorted(set(slices))
-    _check(volume, labelmap, given, before)
-    standing = standing_labels(labelmap, given, before)
-    chosen = _chosen_values(labelmap, given, values, before, locked)
-    box = _box((labelmap, standing), given, chosen, volume.spacing)
-    if features is None or not features.covers(box):
-        wide = _wider(box, volume.array.shape) if features is None else _around_both(box, features.box)
-        features = volume_features(volume.array, volume.spacing, wide, cancel=cancelled)
+    standing, chosen, box = _asked(volume, labelmap, given, values, before, locked)
+    features = _covering(box, volume, features, cancelled)
     if progress:
         progress(30, 100)
     at_features = time.perf_counter()
@@ -176,6 +171,57 @@ def spread(
     return Spread(
         result, tuple(sorted(structures, key=lambda got: got.value)), next_slice, dict(doubt), features, seconds
     )
+
+
+def prepare_spread(
+    volume: "Volume",
+    labelmap: Labels,
+    slices: Iterable[SliceIndex],
+    values: Collection[int] | None = None,
+    *,
+    before: Labels | None = None,
+    locked: Collection[int] = (),
+    features: VolumeFeatures | None = None,
+    cancel: Cancel | None = None,
+) -> VolumeFeatures:
+    """Compute the features that `spread` will need of a volume, while the user still works on the slices.
+
+    Args: as of `spread`.
+
+    Returns:
+        What to give to `spread` as `features`.
+
+    Raises:
+        InputError, CancelledError: as `spread`.
+    """
+    given = sorted(set(slices))
+    _standing, _chosen, box = _asked(volume, labelmap, given, values, before, locked)
+    return _covering(box, volume, features, as_question(cancel))
+
+
+def _asked(
+    volume: "Volume",
+    labelmap: Labels,
+    given: Sequence[SliceIndex],
+    values: Collection[int] | None,
+    before: Labels | None,
+    locked: Collection[int],
+) -> tuple[Labels, list[int], Box]:
+    """Give what stood, the structures to carry on, and the box to look at."""
+    _check(volume, labelmap, given, before)
+    standing = standing_labels(labelmap, given, before)
+    chosen = _chosen_values(labelmap, given, values, before, locked)
+    return standing, chosen, _box((labelmap, standing), given, chosen, volume.spacing)
+
+
+def _covering(
+    box: Box, volume: "Volume", features: VolumeFeatures | None, cancelled: Callable[[], bool]
+) -> VolumeFeatures:
+    """Give the features of a box and more, those of an earlier call where they cover it."""
+    if features is not None and features.covers(box):
+        return features
+    wide = _wider(box, volume.array.shape) if features is None else _around_both(box, features.box)
+    return volume_features(volume.array, volume.spacing, wide, cancel=cancelled)
 
 
 def _check(volume: "Volume", labelmap: Labels, slices: Sequence[SliceIndex], before: Labels | None) -> None:

@@ -14,6 +14,9 @@ from rwkv_core.worker.loaded_models import LoadedModels
 from rwkv_core.worker.protocol import (
     FollowRequest,
     FollowResult,
+    GivenToSpread,
+    PrepareSpreadRequest,
+    PrepareSpreadResult,
     PromptRequest,
     PromptResult,
     RefineRequest,
@@ -92,7 +95,6 @@ class Interactive:
 
         volume = self._folder.volume(request.volume)
         shape = volume.array.shape
-        features = self._features[1] if self._features and self._features[0] == request.volume.file else None
         found = spread(
             volume,
             self._labelmap(request.labelmap, shape),
@@ -102,7 +104,7 @@ class Interactive:
             probabilities=self._probabilities(request.result, shape),
             keep=request.keep,
             locked=request.locked,
-            features=features,
+            features=self._known_features(request),
             progress=report.counter("learn"),
             cancel=job.cancelled,
         )
@@ -116,6 +118,29 @@ class Interactive:
             next_slice=found.next_slice,
             seconds=found.seconds,
         )
+
+    def prepare_spread(self, request: PrepareSpreadRequest, job: Job, report: Reporter) -> PrepareSpreadResult:
+        from rwkv_core.spreading.spreading import prepare_spread
+
+        start = time.perf_counter()
+        volume = self._folder.volume(request.volume)
+        shape = volume.array.shape
+        found = prepare_spread(
+            volume,
+            self._labelmap(request.labelmap, shape),
+            request.slices,
+            request.values,
+            before=self._labelmap(request.before, shape) if request.before else None,
+            locked=request.locked,
+            features=self._known_features(request),
+            cancel=job.cancelled,
+        )
+        self._features = request.volume.file, found
+        return PrepareSpreadResult(id=request.id, seconds=time.perf_counter() - start)
+
+    def _known_features(self, request: GivenToSpread) -> "VolumeFeatures | None":
+        """Those of the same volume, from a request before."""
+        return self._features[1] if self._features and self._features[0] == request.volume.file else None
 
     def _probabilities(self, result: int | None, shape: Sequence[int]) -> dict[int, Array]:
         """Find those of a kept result of the whole volume, by label; none where it is not kept any more."""

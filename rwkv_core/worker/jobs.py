@@ -28,10 +28,13 @@ class Jobs:
         self._closed = False
 
     def add(self, request: AnyRequest) -> bool:
-        """Queue a request; False when one of its id is not answered yet."""
+        """Queue a request; False when one of its id is not answered yet. Preparations for others are cancelled."""
         with self._changed:
             if any(job.request.id == request.id for job in self._pending()):
                 return False
+            for job in self._pending():
+                if job.request.prepares and job.request.prepares != request.word:
+                    job.cancelled.set()
             self._waiting.append(Job(request))
             self._changed.notify()
         return True

@@ -91,13 +91,15 @@ class Request(Generic[ResultT]):
 
     word: ClassVar[str]
     result_type: ClassVar[type[Result]]
+    prepares: ClassVar[str]
+    """Word of the request that this one is a preparation for: any other one that comes cancels it. Else empty."""
 
     id: int = 0
 
-    def __init_subclass__(cls, word: str) -> None:
+    def __init_subclass__(cls, word: str, prepares: str = "") -> None:
         base = next(base for base in cls.__dict__["__orig_bases__"] if getattr(base, "__origin__", None) is Request)
         (cls.result_type,) = get_args(base)
-        cls.word = word
+        cls.word, cls.prepares = word, prepares
         REQUESTS[word] = cls
 
 
@@ -569,8 +571,8 @@ class SpreadResult(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpreadRequest(Request[SpreadResult], word="spread"):
-    """Carry structures on from slices in which they are right (`rwkv_core.spread`); no model is needed.
+class GivenToSpread:
+    """What the requests about slices that are spread have in common.
 
     What the worker computed of the volume is kept for the next request about the same file.
 
@@ -580,8 +582,6 @@ class SpreadRequest(Request[SpreadResult], word="spread"):
         slices: in which it is right.
         values: structures to carry on; None for those that were corrected, or all in the slices.
         before: name of a .npy file like `labelmap`, as it was before the corrections.
-        result: id of the request whose kept result tells a model's probabilities; it may be gone.
-        keep: other slices that must not change.
         locked: labels that neither gain nor lose a voxel.
     """
 
@@ -590,9 +590,32 @@ class SpreadRequest(Request[SpreadResult], word="spread"):
     slices: tuple[SliceIndex, ...]
     values: tuple[int, ...] | None = None
     before: str | None = None
+    locked: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpreadRequest(GivenToSpread, Request[SpreadResult], word="spread"):
+    """Carry structures on from slices in which they are right (`rwkv_core.spread`); no model is needed.
+
+    Attributes:
+        result: id of the request whose kept result tells a model's probabilities; it may be gone.
+        keep: other slices that must not change.
+    """
+
     result: int | None = None
     keep: tuple[SliceIndex, ...] = ()
-    locked: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareSpreadResult(Result):
+    """What is known of the volume by now: `seconds` that it took."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareSpreadRequest(GivenToSpread, Request[PrepareSpreadResult], word="prepare_spread", prepares="spread"):
+    """Compute what a `SpreadRequest` with the same fields will need of the volume, while the user still draws."""
 
 
 @dataclass(frozen=True, kw_only=True)

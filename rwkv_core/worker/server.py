@@ -46,6 +46,7 @@ from rwkv_core.worker.protocol import (
     LoadRequest,
     ModelsRequest,
     PlanRequest,
+    PrepareSpreadRequest,
     Progress,
     PromptRequest,
     RefineRequest,
@@ -95,6 +96,7 @@ class RequestHandlers:
             PromptRequest: prompts.answer,
             FollowRequest: prompts.follow,
             SpreadRequest: interactive.spread,
+            PrepareSpreadRequest: interactive.prepare_spread,
         }
 
     def answer(self, job: Job) -> Result | Failure:

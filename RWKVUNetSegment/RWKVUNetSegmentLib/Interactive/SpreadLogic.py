@@ -16,8 +16,15 @@ from slicer.i18n import tr as _
 from rwkv_core.errors import CancelledError, InputError, RWKVUNetError
 from rwkv_core.spreading.corrections import standing_labels
 from rwkv_core.vocabulary import Region, SegmentClass, SliceIndex, SpreadStructure
-from rwkv_core.worker.protocol import SpreadRequest, SpreadResult, VolumeFile
+from rwkv_core.worker.protocol import (
+    PrepareSpreadRequest,
+    PrepareSpreadResult,
+    SpreadRequest,
+    SpreadResult,
+    VolumeFile,
+)
 from RWKVUNetSegmentLib.Scene import Masking
+from RWKVUNetSegmentLib.Scene.InputVolume import InputVolume
 from RWKVUNetSegmentLib.Scene.SegmentationWriting import LabelledPart
 from RWKVUNetSegmentLib.Scene.SegmentClasses import findSegments, withNewClasses
 from RWKVUNetSegmentLib.Scene.SliceViews import goTo
@@ -29,6 +36,10 @@ from RWKVUNetSegmentLib.Worker.VolumeOfWorker import VolumeOfWorker
 _OURS = "RWKVUNetSegment.SpreadPreview"
 _MOST_FOUND = 10
 """More slices than these that differ from nothing are no few slices: somebody has segmented the whole volume."""
+
+
+_MOST_TO_COMPARE = 40_000_000
+"""Voxels of a scan in which corrected slices are looked for without having been asked: in larger ones it takes long."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +92,8 @@ class SpreadLogic:
         self._original: np.ndarray | None = None
         self._earlier: np.ndarray | None = None
         self._shown = ""
-        self._running = False
+        self._running = self._preparing = False
+        self._prepared: Any = None
         self._scene = slicer.mrmlScene
         self._tags = [
             self._scene.AddObserver(self._scene.StartCloseEvent, lambda caller, event: self.forget()),
@@ -211,6 +223,44 @@ class SpreadLogic:
             self._result.ask(request, take, over)
 
         self._volume.get(volume, withVolume, over)
+
+    def prepare(self, node: Any, volume: Any) -> None:
+        """Let the worker compute what `spread` will need of the scan, if slices were corrected.
+
+        It leaves off as soon as anything else is asked of it. Nothing is told: what is wrong, `spread` will say.
+        """
+        if self._preparing or self.open or self._result.busy or not self.canSpread(node, volume)[0]:
+            return
+        try:
+            if InputVolume.fromNode(volume).array.size > _MOST_TO_COMPARE:
+                return
+            slices = self.slices(node, volume)
+            labels, _classes, current = self._labels(node, volume)
+        except RWKVUNetError:
+            return
+        client = self._result.client
+        wanted = (client.session, volume.GetID(), node.GetID(), slices)
+        if not slices or wanted == self._prepared:
+            return
+        arrays, files = [labels, *([] if (before := self._before(labels, current)) is None else [before])], []
+        self._preparing = True
+
+        def over(outcome: object) -> None:
+            for file in files:
+                client.discard(file)
+            self._preparing = False
+            if isinstance(outcome, PrepareSpreadResult):
+                self._prepared = (client.session, *wanted[1:])
+
+        def put(file: VolumeFile) -> None:
+            if len(files) < len(arrays):
+                client.put(arrays[len(files)], lambda name: (files.append(name), put(file)), over)
+                return
+            before = files[1] if len(files) > 1 else None
+            request = PrepareSpreadRequest(volume=file, labelmap=files[0], slices=slices, before=before)
+            client.ask(request, onResult=over, onError=over)
+
+        self._volume.get(volume, put, over)
 
     def accept(self) -> None:
         """Write the answer into the segmentation. One undo step.

@@ -2,12 +2,17 @@
 
 from typing import Any
 
+import slicer
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import RWKVUNetError
 from rwkv_core.vocabulary import SliceIndex, SpreadStructure
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
+from RWKVUNetSegmentLib.Scene.NodeObservers import NodeObserver
 from RWKVUNetSegmentLib.Scene.VerifiedSlices import inWords
+
+_QUIET_MILLISECONDS = 1500
+"""After the last stroke, until the worker prepares for the answer."""
 
 
 class SpreadPanel(Panel):
@@ -23,9 +28,12 @@ class SpreadPanel(Panel):
         ui.refuseSpreadButton.connect("clicked()", self.onRefuse)
         ui.undoSpreadButton.connect("clicked()", self.onUndo)
         ui.nextSliceButton.connect("clicked()", self.onNext)
+        ui.spreadBox.connect("contentsCollapsed(bool)", lambda collapsed: self._watchStrokes())
+        self._strokes = NodeObserver(self._prepare, _QUIET_MILLISECONDS)
         self.logic.interactive.result.changed.connect(self.updateFromState)
 
     def cleanup(self) -> None:
+        self._strokes.cleanup()
         self.logic.interactive.result.changed.disconnect(self.updateFromState)
 
     @property
@@ -49,11 +57,22 @@ class SpreadPanel(Panel):
         undoable = self._node is not None and self.logic.segmentation.writer.canUndo(self._node)
         self.allow(ui.undoSpreadButton, undoable and not (busy or spreading.open), _("There is nothing to undo here."))
         self.allow(ui.nextSliceButton, *spreading.canGoToNext())
+        self._watchStrokes()
         self._showSlices()
         answer = spreading.answer
         ui.spreadScoresLabel.text = "\n".join(
             self._told(answer.nameOf(structure.value), structure) for structure in (answer.structures if answer else ())
         )
+
+    def _watchStrokes(self) -> None:
+        """With the box open, an answer will be wanted: what it needs of the scan is computed while the user draws."""
+        node = self._node if not self.ui.spreadBox.collapsed else None
+        segmentation = node.GetSegmentation() if node is not None else None
+        self._strokes.observe([(segmentation, (slicer.vtkSegmentation.SourceRepresentationModified,))])
+
+    def _prepare(self) -> None:
+        if self._node is not None and not self.ui.spreadBox.collapsed:
+            self.logic.interactive.spreading.prepare(self._node, self._volume)
 
     def _showSlices(self) -> None:
         node, spreading = self._node, self.logic.interactive.spreading
@@ -95,6 +114,7 @@ class SpreadPanel(Panel):
             interactive, node = self.logic.interactive, self._node
             sliceIndex = interactive.lookedAt(self._volume)
             interactive.spreading.use(node, sliceIndex, sliceIndex not in interactive.spreading.marked(node))
+            self._strokes.later()
         self.updateFromState()
 
     def onFind(self) -> None:

@@ -30,11 +30,12 @@ class NodeObserver(VTKObservationMixin):
 
     Args:
         onChanged: called once the event loop turns, however many changes come in a row.
+        quietMilliseconds: for how long no further change may come before.
     """
 
-    def __init__(self, onChanged: Callable[[], object]):
+    def __init__(self, onChanged: Callable[[], object], quietMilliseconds: int = 0):
         VTKObservationMixin.__init__(self)
-        self._timer = Timer(onChanged)
+        self._timer = Timer(onChanged, quietMilliseconds)
         self._observed: list[tuple[Any, Any]] = []
 
     def observe(self, objects: Iterable[tuple[Any, Iterable[Any]]]) -> None:
