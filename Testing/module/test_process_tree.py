@@ -2,12 +2,15 @@
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import slicer
 
+from rwkv_core.worker import process
 from rwkv_core.worker.errors import WorkerDiedError
 from rwkv_core.worker.protocol import DevicesRequest
 from RWKVUNetSegmentLib.PythonEnvironment import pythonProgram
@@ -131,3 +134,13 @@ def test_a_run_in_a_session_of_its_own_goes_on(launcher, tmp_path, monkeypatch):
     assert isThere(run)
     os.kill(run, signal.SIGKILL)
     bench.wait_until(lambda: not isThere(run))
+
+
+def test_on_windows_a_tree_is_ended_without_a_console_that_flashes(monkeypatch):
+    called = []
+    monkeypatch.setattr(process, "os", SimpleNamespace(name="nt"))
+    monkeypatch.setattr(subprocess, "CREATE_NO_WINDOW", 0x08000000, raising=False)
+    monkeypatch.setattr(subprocess, "run", lambda command, **options: called.append((command, options)))
+    process.kill_tree([12, 34])
+    assert [command for command, _options in called] == [["taskkill", "/T", "/F", "/PID", str(p)] for p in (12, 34)]
+    assert all(options["creationflags"] == 0x08000000 for _command, options in called)

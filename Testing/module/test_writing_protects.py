@@ -68,6 +68,18 @@ def test_after_a_visit_to_the_segment_editor_undo_is_its_own(writer, volume, wri
     assert module.editor.logic.CanRedo()
 
 
+def test_an_editor_that_shows_another_segmentation_has_no_say_in_undo(writer, volume, written, monkeypatch):
+    node, first = written
+    other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "other")
+    module = type("Module", (), {"editor": EditorWidget(other, volume)})
+    monkeypatch.setattr(slicer.modules, "SegmentEditorWidget", module, raising=False)
+    writer.write(node, volume, wholePart(np.full(SHAPE, 2, np.uint8)))
+    assert not module.editor.logic.CanUndo()
+    assert writer.canUndo(node)
+    writer.undo(node)
+    check(node, first, volume, labels())
+
+
 def test_a_completed_segment_is_locked(writer, volume, written):
     node, first = written
     logic = slicer.vtkSlicerSegmentationsModuleLogic

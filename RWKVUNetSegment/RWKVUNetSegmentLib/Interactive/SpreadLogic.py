@@ -242,7 +242,9 @@ class SpreadLogic:
         wanted = (client.session, volume.GetID(), node.GetID(), slices)
         if not slices or wanted == self._prepared:
             return
-        arrays, files = [labels, *([] if (before := self._before(labels, current)) is None else [before])], []
+        before = self._before(labels, current)
+        arrays = [labels] if before is None else [labels, before]
+        files: list[str] = []
         self._preparing = True
 
         def over(outcome: object) -> None:
@@ -253,11 +255,16 @@ class SpreadLogic:
                 self._prepared = (client.session, *wanted[1:])
 
         def put(file: VolumeFile) -> None:
+            def putNext(name: str) -> None:
+                files.append(name)
+                put(file)
+
             if len(files) < len(arrays):
-                client.put(arrays[len(files)], lambda name: (files.append(name), put(file)), over)
+                client.put(arrays[len(files)], putNext, over)
                 return
-            before = files[1] if len(files) > 1 else None
-            request = PrepareSpreadRequest(volume=file, labelmap=files[0], slices=slices, before=before)
+            request = PrepareSpreadRequest(
+                volume=file, labelmap=files[0], slices=slices, before=files[1] if before is not None else None
+            )
             client.ask(request, onResult=over, onError=over)
 
         self._volume.get(volume, put, over)
