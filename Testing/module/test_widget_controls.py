@@ -14,6 +14,7 @@ from rwkv_core.vocabulary import SegmentOptions
 from RWKVUNetSegmentLib.Panels.ParameterNode import Preference, Region, parametersOf
 from RWKVUNetSegmentLib.Scene.InputVolume import modalityOf
 from RWKVUNetSegmentLib.Scene.SliceDirection import SliceDirection
+from RWKVUNetSegmentLib.Scene.SliceViews import volumesShown
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import RunState
 from RWKVUNetSegmentLib.Worker import DoctorReport
 
@@ -37,6 +38,22 @@ class Controls:
         bench.process_events()
         assert state.inputVolume.GetName() == "Head MR" and modalityOf(state.inputVolume) == "MR"
         assert ui.segmentButton.enabled and ui.sampleButton.isHidden()
+
+    def tryButton(self, opened, ui, state, volume):
+        """With a scan, a result and another model chosen: nothing of it is lost, and the sample is loaded once."""
+        state.model, state.outputSegmentation = "lesions", add_result(volume)
+        ui.tryButton.click()
+        bench.process_events()
+        sample = state.inputVolume
+        assert sample.GetName() == "Head MR" and state.model == "default" and ui.segmentButton.enabled
+        assert state.outputSegmentation is None and slicer.util.getNode("result") and slicer.util.getNode("scan")
+        ui.volumeSelector.setCurrentNode(volume)
+        ui.tryButton.click()
+        bench.process_events()
+        assert state.inputVolume is sample and volumesShown() == (sample,)
+        assert len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")) == 2
+        ui.segmentButton.click()
+        assert not ui.tryButton.enabled
 
     def frameButton(self, opened, ui, state, volume):
         assert ui.frameButton.isHidden()

@@ -5,6 +5,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from rwkv_core.vocabulary import SegmentOptions
 from RWKVUNetSegmentLib.EventLoop import Timer, later
 from RWKVUNetSegmentLib.Panels.Panel import Panel, chooseNothingForRemoved, showErrors
 from RWKVUNetSegmentLib.Scene.InputVolume import copyOfFrame, isFrame, isOffered
@@ -17,7 +18,8 @@ class InputsPanel(Panel):
 
     def setup(self) -> None:
         self.ui.volumeSelector.connect("nodeAdded(vtkMRMLNode*)", self.onVolumeAdded)
-        self.ui.sampleButton.connect("clicked()", self.onSample)
+        for button in (self.ui.sampleButton, self.ui.tryButton):
+            button.connect("clicked()", self.onSample)
         self.ui.frameButton.connect("clicked()", self.onFrame)
         self.ui.volumeSelector.connect("nodeActivated(vtkMRMLNode*)", self.onVolumeChosen)
         for selector in (self.ui.volumeSelector, self.ui.segmentationSelector):
@@ -30,10 +32,13 @@ class InputsPanel(Panel):
         self._timer.delete()
 
     def onSample(self) -> None:
+        """The sample belongs to the shipped model."""
         with showErrors(_("The sample scan could not be loaded."), waitCursor=True):
-            volume = loadSample()
-            if self.parameterNode is not None:
-                self.parameterNode.inputVolume = volume
+            volume, node = loadSample(), self.parameterNode
+            if node is not None:
+                node.inputVolume = volume
+                self.onVolumeChosen(volume)
+                node.model = SegmentOptions().model
 
     def onFrame(self) -> None:
         with showErrors(_("The frame could not be copied."), waitCursor=True):
@@ -93,5 +98,5 @@ class InputsPanel(Panel):
         self.ui.frameButton.visible = isFrame(volume)
         self.ui.sampleButton.visible = not self.ui.volumeSelector.nodeCount()
         running = bool(self.logic.segmentation.running)
-        for selector in (self.ui.volumeSelector, self.ui.segmentationSelector):
-            self.allow(selector, not running, self.ui.statusLabel.text)
+        for control in (self.ui.volumeSelector, self.ui.segmentationSelector, self.ui.tryButton):
+            self.allow(control, not running, self.ui.statusLabel.text)

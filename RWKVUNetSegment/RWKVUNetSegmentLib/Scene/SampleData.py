@@ -24,8 +24,14 @@ def sampleFile() -> Path:
 
 
 def loadSample() -> Any:
-    """Load the scan; its volume node."""
-    volume = slicer.util.loadVolume(str(sampleFile()), {"name": _("Head MR")})
+    """Show the scan in the slice views, loaded where the scene does not have it yet; its volume node."""
+    file = str(sampleFile())
+    for volume in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
+        storage = volume.GetStorageNode()
+        if storage is not None and storage.GetFileName() == file and not volume.GetModifiedSinceRead():
+            slicer.util.setSliceViewerLayers(background=volume, fit=True)
+            return volume
+    volume = slicer.util.loadVolume(file, {"name": _("Head MR")})
     rememberModality(volume, "MR")
     return volume
 
