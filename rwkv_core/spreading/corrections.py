@@ -105,7 +105,10 @@ def edited_slices(before: NDArray[Any], after: NDArray[Any]) -> list[SliceIndex]
     """
     if before.shape != after.shape:
         raise InputError(f"The labelmaps differ in size: {before.shape[::-1]} and {after.shape[::-1]} voxels.")
-    places = np.argwhere(before != after)
+    differs = before != after
+    layers = np.flatnonzero([layer.any() for layer in differs])  # few hold all: the rest need not be searched
+    places = np.argwhere(differs[layers])
+    places[:, 0] = layers[places[:, 0]]
     counts = [np.bincount(places[:, axis], minlength=size) for axis, size in enumerate(before.shape)]
     found = []
     while len(places):

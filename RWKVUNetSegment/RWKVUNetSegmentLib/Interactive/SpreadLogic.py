@@ -38,7 +38,7 @@ _MOST_FOUND = 10
 """More slices than these that differ from nothing are no few slices: somebody has segmented the whole volume."""
 
 
-_MOST_TO_COMPARE = 40_000_000
+_MOST_TO_COMPARE = 20_000_000
 """Voxels of a scan in which corrected slices are looked for without having been asked: in larger ones it takes long."""
 
 
@@ -234,8 +234,9 @@ class SpreadLogic:
         try:
             if InputVolume.fromNode(volume).array.size > _MOST_TO_COMPARE:
                 return
-            slices = self.slices(node, volume)
+            self._follow(node)
             labels, _classes, current = self._labels(node, volume)
+            slices = self._counting(node, labels, current)
         except RWKVUNetError:
             return
         client = self._result.client
