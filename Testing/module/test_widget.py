@@ -5,6 +5,7 @@ The logics stand in (logic_stand_ins), so any state can be had.
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,10 +18,11 @@ from rwkv_core.vocabulary import DescribedAs
 from rwkv_core.worker.protocol import DescribeResult, Progress
 from RWKVUNetSegmentLib.Scene.InputVolume import modalityOf
 from RWKVUNetSegmentLib.Segmentation.BatchLogic import BatchItem, BatchResult, ItemState
+from RWKVUNetSegmentLib.Segmentation.ModelTimes import GFLOP
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import RunState
 
 import bench
-from module.logic_stand_ins import BRAIN
+from module.logic_stand_ins import BRAIN, model
 from module.panel import add_result, add_volume, choose, offer_installation, select_model, start_batch
 
 # ---- when a control can be used, and what it says when not
@@ -429,8 +431,34 @@ def test_the_next_run_is_known_to_take_as_long(opened, ui, volume):
     ui.segmentButton.click()
     opened.logic.segmentation.begun[0].finish(timings={"total": 25.0, "load": 3.0, "send": 2.0})
     assert "about 20 s for this volume" in ui.modelDetailsLabel.text
-    select_model(ui, "My own")
-    assert "<b>Time</b>" not in ui.modelDetailsLabel.text
+
+
+def test_what_has_not_run_yet_is_estimated_from_what_has(opened, ui, volume):
+    """By the operations of the networks; not from a model that averages planes to one that does not."""
+    qt.QSettings().remove("RWKVUNetSegment/MicrosecondsPerVoxel")
+    models, brain = opened.logic.models, {"modality": "MR", "classes": BRAIN, "state": "installed"}
+    models.models = (*models.models, model("large", "Large brain", variant="B", **brain))
+    models.models = (*models.models, model("axial", "Axial only", orientations=("SPL",), **brain))
+    models.models = (*models.models, model("volumetric", "Volumetric", variant="", **brain))
+    models.changed.emit()
+    select_model(ui, "Large brain")
+    assert "<b>Time</b>" not in ui.modelDetailsLabel.text, "nothing was measured"
+    select_model(ui, "Brain structures")
+    ui.segmentButton.click()
+    opened.logic.segmentation.begun[0].finish(timings={"total": 20.0})
+    select_model(ui, "Large brain")
+    assert "about 1 min 20 s for this volume, estimated from the last run of “Brain structures”" in (
+        ui.modelDetailsLabel.text
+    )
+    for other in ("Axial only", "Volumetric"):
+        select_model(ui, other)
+        assert "<b>Time</b>" not in ui.modelDetailsLabel.text
+
+
+def test_operations_are_those_of_the_page():
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")] for line in page.splitlines()]
+    assert {row[1]: float(row[6]) for row in rows if len(row) > 8 and row[1] in GFLOP} == GFLOP
 
 
 def test_segment_becomes_cancel_and_shows_percent_stage_and_seconds(opened, ui, volume):

@@ -16,7 +16,7 @@ from RWKVUNetSegmentLib.Panels.FurtherModels import FurtherModels
 from RWKVUNetSegmentLib.Panels.MoreModelsDialog import MoreModelsDialog
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
 from RWKVUNetSegmentLib.Segmentation import ModelDescription
-from RWKVUNetSegmentLib.Segmentation.ModelTimes import expectedSeconds
+from RWKVUNetSegmentLib.Segmentation.ModelTimes import estimatedSeconds, expectedSeconds
 
 _ROWS = (3, 8)
 """Least and most rows of the list that have room without scrolling."""
@@ -137,11 +137,18 @@ class ModelPanel(Panel):
             ).format(model=self.parameterNode.model)
 
     def _time(self, model: ModelEntry) -> str:
-        seconds = expectedSeconds(model.id, self.parameterNode.inputVolume)
-        if seconds is None:
+        """By its own last run; before there was one, estimated from another model's."""
+        volume = self.parameterNode.inputVolume
+        measured = expectedSeconds(model.id, volume)
+        if measured is not None:
+            return _("about {duration} for this volume, by its last run on this computer").format(
+                duration=TimeInWords.seconds(max(1.0, round(measured)))
+            )
+        estimated = estimatedSeconds(model, self.logic.models.models, volume)
+        if estimated is None:
             return ""
-        return _("about {duration} for this volume, by its last run on this computer").format(
-            duration=TimeInWords.seconds(max(1.0, round(seconds)))
+        return _("about {duration} for this volume, estimated from the last run of “{other}” on this computer").format(
+            duration=TimeInWords.seconds(max(1.0, round(estimated[0]))), other=estimated[1].title
         )
 
     def onSelectionChanged(self) -> None:

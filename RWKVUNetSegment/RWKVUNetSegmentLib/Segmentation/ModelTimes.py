@@ -1,14 +1,18 @@
 """How long a model takes on this computer: measured at every whole volume, kept in Slicer's settings."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import qt
 
+from rwkv_core.vocabulary import ModelEntry
 from RWKVUNetSegmentLib.Segmentation.SegmentationRun import RunState, SegmentationResult
 
 _KEY = "RWKVUNetSegment/MicrosecondsPerVoxel"
 _STARTING = ("send", "load")
 """Stages that the first run alone has, or that the next one may not have."""
+GFLOP = {"T": 5.51, "S": 11.49, "B": 21.94}
+"""10^9 operations for a slice of 224 x 224 pixels, by variant (docs/models.md)."""
 
 
 def rememberTime(result: SegmentationResult) -> None:
@@ -32,6 +36,32 @@ def expectedSeconds(modelID: str, volume: Any) -> float | None:
         return None
     voxels = _voxelsOf(volume)
     return rate * voxels / 1e6 if rate > 0 and voxels else None
+
+
+def estimatedSeconds(model: ModelEntry, others: Iterable[ModelEntry], volume: Any) -> tuple[float, ModelEntry] | None:
+    """Estimate what a model will take that has not run here, from one that has, by the operations of their networks.
+
+    Only models that read a volume in the same directions are compared: those that average three planes do other work.
+
+    Returns:
+        Seconds, and the model that was measured: of the same size where there is one, else the one nearest in size;
+        None when there is none.
+    """
+    found = []
+    for other in others:
+        seconds = expectedSeconds(other.id, volume)
+        if (
+            seconds is None
+            or other.orientations != model.orientations
+            or not {model.variant, other.variant} <= {*GFLOP}
+        ):
+            continue
+        ratio = GFLOP[model.variant] / GFLOP[other.variant]
+        found.append((max(ratio, 1 / ratio), seconds * ratio, other))
+    if not found:
+        return None
+    _distance, seconds, nearest = min(found, key=lambda each: each[0])
+    return seconds, nearest
 
 
 def _voxelsOf(volume: Any) -> int:
