@@ -24,6 +24,8 @@ WHITE_MATTER, CORTEX = "cerebral white matter", "cerebral cortex"
 """They hide the structures inside."""
 OFFSETS = {"Red": 12.0, "Green": -14.0, "Yellow": 14.0}
 """Slices, in mm, that show most structures."""
+FIRST_COLOR = (128 / 255, 174 / 255, 128 / 255)
+"""Of the first segment in Slicer, whose table of colors is not here: GenericAnatomyColors, 1."""
 PATIENCE = 400.0
 """Seconds; for a machine that does other things, too."""
 
@@ -162,11 +164,15 @@ def training(folder):
 
 EYE = (-36.0, 60.0, -38.0)
 """A structure of the sample that the shipped model for the brain does not know, mm."""
+EYE_ENDS = (EYE[2] + 10.0, EYE[2] - 10.0)
+"""Superior, inferior: where a user sees that it ends, mm."""
 
 
 def animation(frames, path):
     """Writes an endless GIF of (QImage, seconds, caption), smaller; captions stand below."""
     from PIL import Image
+
+    from RWKVUNetSegmentLib.Interactive.PromptMarkers import POSITIVE
 
     pictures = []
     for image, _, caption in frames:
@@ -182,7 +188,11 @@ def animation(frames, path):
         row = picture.bytesPerLine()
         pixels = np.frombuffer(picture.constBits(), np.uint8).reshape(-1, row)[:, : 3 * width]
         pictures.append(Image.fromarray(np.ascontiguousarray(pixels.reshape(height + 28, width, 3))))
-    palette = pictures[-1].quantize(96)
+    width, height = pictures[-1].size
+    seen = Image.new("RGB", (width, 2 * height + 40), tuple(round(255 * part) for part in POSITIVE))  # and the marker's
+    seen.paste(pictures[-1], (0, 0))
+    seen.paste(pictures[len(pictures) // 2], (0, height))
+    palette = seen.quantize(96)
     first, *others = (picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures)
     times = [round(1000 * seconds) for _, seconds, _ in frames]
     first.save(path, save_all=True, append_images=others, duration=times, loop=0, optimize=True)
@@ -234,6 +244,7 @@ def pointing(folder):
     x, y = (np.linalg.inv(slicer.util.arrayFromVTKMatrix(node.GetXYToRAS())) @ [*EYE, 1.0])[:2]
     logic.point(EYE, node)
     rest()
+    logic.node.GetSegmentation().GetSegment(logic.segmentID).SetColor(*FIRST_COLOR)
     clicked = look()
     frames = [(before, 1.0, "Point"), (withPointer(before, 420 - round(y), round(x)), 1.0, "Click into the structure"),
               (clicked, 1.8, "The answer is in the segment")]  # fmt: skip
@@ -244,19 +255,26 @@ def pointing(folder):
     event_loop.settle(opened.panel)
     views.save(box.grab().toImage(), folder / "panel-point.png")
     opened.panel.hide()
-    ui.propagateButton.click()
-    rest()
+    for end in EYE_ENDS:
+        node.SetSliceOffset(EYE[2])
+        event_loop.process_events()
+        inverse = vtk.vtkMatrix4x4()
+        volume.GetRASToIJKMatrix(inverse)
+        ui.propagateToSpinBox.value = round(inverse.MultiplyPoint((*EYE[:2], end, 1.0))[2]) + 1
+        ui.propagateToButton.click()
+        rest()
+    node.SetSliceOffset(EYE[2] + 6.0)
+    event_loop.process_events()
     together = QtGui.QImage(850, 420, clicked.format())
     together.fill(QtGui.QColor("white"))
     painter = QtGui.QPainter(together)
     painter.drawImage(0, 0, clicked)
     painter.drawImage(430, 0, look())
     painter.end()
-    end = node.GetSliceOffset()
-    for offset in np.arange(end, 2 * EYE[2] - end, 2.0 if end < EYE[2] else -2.0):  # through the eye
+    for offset in np.arange(EYE_ENDS[1], EYE_ENDS[0] + 1.0, 2.0):  # through the eye
         node.SetSliceOffset(offset)
         event_loop.process_events()
-        frames.append((look(), 0.25, "Propagate, up and down"))
+        frames.append((look(), 0.25, "To slice: from one end to the other"))
     animation(frames, folder / "point.gif")
     views.save(together, folder / "point-slices.png")
     opened.close()
