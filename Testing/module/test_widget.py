@@ -18,7 +18,7 @@ from rwkv_core.vocabulary import DescribedAs
 from rwkv_core.worker.protocol import DescribeResult, Progress
 from RWKVUNetSegmentLib.Scene.InputVolume import modalityOf
 from RWKVUNetSegmentLib.Segmentation.BatchLogic import BatchItem, BatchResult, ItemState
-from RWKVUNetSegmentLib.Segmentation.ModelTimes import GFLOP
+from RWKVUNetSegmentLib.Segmentation.ModelTimes import SECONDS
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import RunState
 
 import bench
@@ -434,7 +434,7 @@ def test_the_next_run_is_known_to_take_as_long(opened, ui, volume):
 
 
 def test_what_has_not_run_yet_is_estimated_from_what_has(opened, ui, volume):
-    """By the operations of the networks; not from a model that averages planes to one that does not."""
+    """By how the networks compare; not from a model that averages planes to one that does not."""
     qt.QSettings().remove("RWKVUNetSegment/MicrosecondsPerVoxel")
     models, brain = opened.logic.models, {"modality": "MR", "classes": BRAIN, "state": "installed"}
     models.models = (*models.models, model("large", "Large brain", variant="B", **brain))
@@ -447,7 +447,7 @@ def test_what_has_not_run_yet_is_estimated_from_what_has(opened, ui, volume):
     ui.segmentButton.click()
     opened.logic.segmentation.begun[0].finish(timings={"total": 20.0})
     select_model(ui, "Large brain")
-    assert "about 1 min 20 s for this volume, estimated from the last run of “Brain structures”" in (
+    assert "about 56 s for this volume, estimated from the last run of “Brain structures”" in (
         ui.modelDetailsLabel.text
     )
     for other in ("Axial only", "Volumetric"):
@@ -455,10 +455,11 @@ def test_what_has_not_run_yet_is_estimated_from_what_has(opened, ui, volume):
         assert "<b>Time</b>" not in ui.modelDetailsLabel.text
 
 
-def test_operations_are_those_of_the_page():
-    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
-    rows = [[cell.strip() for cell in line.split("|")] for line in page.splitlines()]
-    assert {row[1]: float(row[6]) for row in rows if len(row) > 8 and row[1] in GFLOP} == GFLOP
+def test_networks_compare_as_the_page_says():
+    page = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    for variant, seconds in SECONDS.items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| RWKV-UNet {variant} |"))
+        assert f"| **{seconds} s** |" in row
 
 
 def test_segment_becomes_cancel_and_shows_percent_stage_and_seconds(opened, ui, volume):

@@ -11,8 +11,8 @@ from RWKVUNetSegmentLib.Segmentation.SegmentationRun import RunState, Segmentati
 _KEY = "RWKVUNetSegment/MicrosecondsPerVoxel"
 _STARTING = ("send", "load")
 """Stages that the first run alone has, or that the next one may not have."""
-GFLOP = {"T": 5.51, "S": 11.49, "B": 21.94}
-"""10^9 operations for a slice of 224 x 224 pixels, by variant (docs/models.md)."""
+SECONDS = {"T": 8.5, "S": 14.3, "B": 23.9}
+"""Of the networks for one CT on one processor, by variant (docs/benchmarks.md): their ratios hold elsewhere, too."""
 
 
 def rememberTime(result: SegmentationResult) -> None:
@@ -39,7 +39,7 @@ def expectedSeconds(modelID: str, volume: Any) -> float | None:
 
 
 def estimatedSeconds(model: ModelEntry, others: Iterable[ModelEntry], volume: Any) -> tuple[float, ModelEntry] | None:
-    """Estimate what a model will take that has not run here, from one that has, by the operations of their networks.
+    """Estimate what a model will take that has not run here, from one that has, by how their networks compare.
 
     Only models that read a volume in the same directions are compared: those that average three planes do other work.
 
@@ -53,10 +53,10 @@ def estimatedSeconds(model: ModelEntry, others: Iterable[ModelEntry], volume: An
         if (
             seconds is None
             or other.orientations != model.orientations
-            or not {model.variant, other.variant} <= {*GFLOP}
+            or not {model.variant, other.variant} <= {*SECONDS}
         ):
             continue
-        ratio = GFLOP[model.variant] / GFLOP[other.variant]
+        ratio = SECONDS[model.variant] / SECONDS[other.variant]
         found.append((max(ratio, 1 / ratio), seconds * ratio, other))
     if not found:
         return None
