@@ -17,7 +17,7 @@ _TOLD: set[Path] = set()
 
 
 def cache_folder() -> Path:
-    """RWKV_UNET_CACHE, or the user's cache folder of this platform."""
+    """Give RWKV_UNET_CACHE, or the user's cache folder of this platform."""
     chosen = os.environ.get("RWKV_UNET_CACHE")
     return Path(chosen) if chosen else platformdirs.user_cache_path("rwkv-unet", appauthor=False)
 

@@ -117,7 +117,7 @@ def render_surface(
     classes: Sequence[SegmentClass],
     background: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> NDArray[np.float32]:
-    """RGB picture (H, W, 3) in [0, 1], seen from the front left and a little above.
+    """Draw an RGB picture (H, W, 3) in [0, 1], seen from the front left and a little above.
 
     Args:
         labelmap: (K, J, I).

@@ -128,11 +128,6 @@ def later(function: Callable[[], None], seconds: float = 0.0) -> Callable[[], No
     return _Pending(function, int(1000 * seconds)).giveUp
 
 
-def pendingCalls() -> int:
-    """Say how many calls of `later` are still to come."""
-    return len(_Pending.alive)
-
-
 def runInChunks(
     work: Generator[Any, None, Any],
     onDone: Callable[[Any], object],

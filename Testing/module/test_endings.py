@@ -7,7 +7,7 @@ from PySide6 import QtCore
 
 from rwkv_core.errors import InputError, RWKVUNetError
 from rwkv_core.vocabulary import SliceIndex
-from RWKVUNetSegmentLib.EventLoop import Waiter, later, pendingCalls, runInChunks
+from RWKVUNetSegmentLib.EventLoop import Waiter, _Pending, later, runInChunks
 from RWKVUNetSegmentLib.Segmentation.SegmentationLogic import RunState
 from RWKVUNetSegmentLib.Signal import Signal
 from RWKVUNetSegmentLib.Training.TrainingDataExport import exportData
@@ -180,14 +180,14 @@ def test_calls_that_are_due_leave_no_timer():
     """Slicer's qt.QTimer.singleShot leaves one under the module manager for every call."""
     manager = slicer.app.moduleManager()
     bench.process_events()
-    before, pending, called = len(manager.children()), pendingCalls(), []
+    before, pending, called = len(manager.children()), len(_Pending.alive), []
     for index in range(5):
         later(lambda index=index: called.append(index))
     giveUp = later(lambda: called.append("given up"), 60)
     giveUp()
     bench.wait_until(lambda: len(called) == 5)
     bench.process_events()
-    assert (len(manager.children()), pendingCalls(), called) == (before, pending, [0, 1, 2, 3, 4])
+    assert (len(manager.children()), len(_Pending.alive), called) == (before, pending, [0, 1, 2, 3, 4])
 
 
 def test_the_bench_keeps_the_timers_of_single_shot():

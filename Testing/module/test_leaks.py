@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import slicer
 
-from RWKVUNetSegmentLib.EventLoop import pendingCalls
+from RWKVUNetSegmentLib.EventLoop import _Pending
 
 import bench
 from bench import pythonqt
@@ -35,7 +35,7 @@ def counted(user):
     private = user.logic.segmentation.client.session.folder.path
     return {
         "timers": len(slicer.app.moduleManager().children()),
-        "calls": pendingCalls(),
+        "calls": len(_Pending.alive),
         "connections": sum(map(len, pythonqt._links.values())),
         "processes": len(children()),
         "mappings": maps.read_text().count("rwkv-unet-") if maps.exists() else 0,

@@ -240,7 +240,7 @@ def problems_in_words(error: ValidationError) -> str:
 
 
 def config_text(config: BundleConfig) -> str:
-    """config.json as it is written: two-space indent, one line per short list, UTF-8."""
+    """Give config.json as it is written: two-space indent, one line per short list, UTF-8."""
     text = json.dumps(config.model_dump(mode="json", exclude_none=True), indent=2, ensure_ascii=False)
     numbers = re.compile(r"\[\s+((?:-?[\d.e+-]+,\s+)*-?[\d.e+-]+)\s+\]")
     return numbers.sub(lambda m: "[" + ", ".join(part.strip() for part in m[1].split(",")) + "]", text) + "\n"

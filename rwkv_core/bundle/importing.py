@@ -48,7 +48,7 @@ class Contents:
 
 
 def folder_of_bundle(path: Path) -> Path | None:
-    """The bundle's folder that `path` names: the folder itself, or its weights file; None for a lone checkpoint."""
+    """Find the bundle's folder that `path` names: that folder, or its weights file; None for a lone checkpoint."""
     if path.is_dir():
         return path
     return path.parent if path.name == WEIGHTS_FILE and (path.parent / CONFIG_FILE).is_file() else None
@@ -242,7 +242,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def inspect(tensors: "dict[str, Tensor]", path: Path) -> Contents:
-    """Variant and number of classes, from the shapes.
+    """Tell variant and number of classes, from the shapes.
 
     Raises:
         CheckpointError: when the tensors are not those of an RWKV-UNet of known size.

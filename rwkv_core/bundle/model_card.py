@@ -11,7 +11,7 @@ _HUB_LICENCES = {
 
 
 def model_card(config: BundleConfig, repo: str, size: int) -> str:
-    """Markdown with the YAML header that the Hub reads.
+    """Write Markdown with the YAML header that the Hub reads.
 
     Args:
         repo: "owner/name", for the lines that show how to load it.

@@ -136,7 +136,7 @@ def variable_name(what: str, bundle_id: str) -> str:
 
 
 def checked_endpoint(endpoint: str | None) -> str:
-    """`endpoint`, else HF_ENDPOINT, else the Hub; without a slash at its end.
+    """Give `endpoint`, else HF_ENDPOINT, else the Hub; without a slash at its end.
 
     Raises:
         InputError: when it is no http or https address.
@@ -148,7 +148,7 @@ def checked_endpoint(endpoint: str | None) -> str:
 
 
 def checked_repo(repo: str, place: str) -> str:
-    """`repo` if it has the form owner/name.
+    """Give `repo` if it has the form owner/name.
 
     Raises:
         InputError: naming `place`, where it comes from.

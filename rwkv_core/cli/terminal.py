@@ -23,7 +23,7 @@ _NOT_IN_JSON = re.compile("[\x7f-\x9f\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
-    r"""The text with its control characters spelled out (ESC becomes \x1b): a file's name must not steer a terminal."""
+    r"""Spell out the control characters of a text (ESC becomes \x1b): a file's name must not steer a terminal."""
     return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
@@ -66,7 +66,7 @@ class PipeClosedError(Exception):
 
 @contextmanager
 def closing_pipes() -> Iterator[None]:
-    """Around a whole command: turn a pipe that closes (`| head`) into a `PipeClosedError`, told by nobody any more.
+    """Turn a pipe that closes (`| head`) during a whole command into a `PipeClosedError`, told by nobody any more.
 
     Raises:
         PipeClosedError: also for what was still in a buffer.
@@ -86,7 +86,7 @@ def closing_pipes() -> Iterator[None]:
 
 @contextmanager
 def without_native_messages() -> Iterator[None]:
-    """Around a command of a process of its own: what C libraries write past Python does not reach the terminal.
+    """Keep from the terminal what C libraries write past Python, around a command of a process of its own.
 
     ITK's readers print lines of their own about a damaged header, beside the error that Python raises and tells. A
     crash is still told, by `faulthandler`.

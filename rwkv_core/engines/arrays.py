@@ -18,14 +18,14 @@ def is_tensor(batch: object) -> bool:
 
 
 def as_numpy(batch: Batch) -> NDArray[np.float32]:
-    """float32, contiguous, in the computer's own memory; a view where it is that already."""
+    """Give float32, contiguous, in the computer's own memory; a view where it is that already."""
     if is_tensor(batch):
         batch = batch.detach().cpu().float().numpy()
     return np.ascontiguousarray(batch, np.float32)
 
 
 def in_kind(result: NDArray[np.float32], batch: Batch) -> Batch:
-    """`result` as a tensor where `batch` is one."""
+    """Give `result` as a tensor where `batch` is one."""
     if not is_tensor(batch):
         return result
     import torch
@@ -34,7 +34,7 @@ def in_kind(result: NDArray[np.float32], batch: Batch) -> Batch:
 
 
 def stack(maps: Sequence[Batch]) -> Batch:
-    """Maps (B, ...) as the channels of one, (B, maps, ...), in their own kind."""
+    """Join maps (B, ...) as the channels of one, (B, maps, ...), in their own kind."""
     if not is_tensor(maps[0]):
         return np.stack(maps, 1)
     import torch

@@ -63,7 +63,7 @@ def list_engines() -> tuple[Offer, ...]:
 
 
 def choose_device(device: str, engine: str = "auto") -> str:
-    """ "cpu", "mps", "cuda" or "cuda:N" for names as `make_engine` takes them; raises DeviceError likewise.
+    """Give "cpu", "mps", "cuda" or "cuda:N" for names as `make_engine` takes them; raises DeviceError likewise.
 
     "auto" imports torch only where a GPU may be.
     """
@@ -103,7 +103,7 @@ def _has_nvidia_driver() -> bool:
 
 
 def why_unavailable(name: str) -> str:
-    """Empty when a device or an engine can be used, else the reason in words."""
+    """Say why a device or an engine cannot be used; empty when it can."""
     kind, _, index = name.partition(":")
     if kind.startswith("openvino"):
         reason = _why_no_openvino()

@@ -230,7 +230,7 @@ class OpenVINOEngine:
 
 
 def convert(weights: NetworkWeights, size: tuple[int, ...]) -> Any:
-    """OpenVINO's model of the network for images of this size."""
+    """Make OpenVINO's model of the network for images of this size."""
     return openvino_model(lambda ops: make_graph(weights, ops), (1, weights.in_channels, *size))
 
 

@@ -113,7 +113,7 @@ class OpenVINOInt8Engine(OpenVINOEngine):
 def quantised(
     weights: NetworkWeights, slices: NDArray[np.float32], in_float: tuple[str, ...] = IN_FLOAT
 ) -> dict[str, bytes]:
-    """OpenVINO's "graph" and "weights" with 8-bit layers, for slices (N, C, H, W) like these.
+    """Make OpenVINO's "graph" and "weights" with 8-bit layers, for slices (N, C, H, W) like these.
 
     Args:
         weights: of the network.
@@ -139,7 +139,7 @@ def quantised(
 
 
 def compared(logits: NDArray[np.float32], expected: NDArray[np.float32]) -> tuple[float, float]:
-    """Share of equal labels, and the mean Dice over the classes that are there; of logits (N, classes, H, W)."""
+    """Give the share of equal labels, and the mean Dice over the classes there are, of logits (N, classes, H, W)."""
     found, truth = logits.argmax(1), expected.argmax(1)
     dice = []
     for value in np.unique(truth):

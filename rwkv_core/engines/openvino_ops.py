@@ -24,7 +24,7 @@ def import_openvino() -> Any:
 
 
 def openvino_model(build: Callable[["OpenVINOOps"], Callable[[Map], tuple[Map, Map]]], shape: tuple[int, ...]) -> Any:
-    """OpenVINO's model of a graph, with logits and range of keys as its results.
+    """Make OpenVINO's model of a graph, with logits and range of keys as its results.
 
     Args:
         build: makes the graph with the operations it is given.

@@ -67,7 +67,7 @@ def plan(
     also: Sequence[Path] = (),
     extension: str = OUTPUT_EXTENSIONS[0],
 ) -> list[tuple[Path, Path]]:
-    """Pairs of input and output.
+    """Pair inputs with outputs.
 
     Args:
         inputs: volumes, DICOM folders, or folders of these, which are searched to the bottom.

@@ -46,7 +46,7 @@ class Confidence:
         self._sums[2] += np.bincount(given, minlength=channels)
 
     def values(self) -> NDArray[np.float64]:
-        """Expected Dice of each channel, 0 to 1; not a number for what was labeled nowhere."""
+        """Give the expected Dice of each channel, 0 to 1; not a number for what was labeled nowhere."""
         inside, expected, labeled = self._sums
         dice = np.where(labeled > 0, 2 * inside / np.maximum(expected + labeled, 1e-9), np.nan)
         return np.minimum(dice, 1.0)

@@ -68,11 +68,11 @@ class IntensityScale:
 
     @property
     def some_unmeasured(self) -> bool:
-        """Whether `unmeasured` finds any voxel."""
+        """Tell whether `unmeasured` finds any voxel."""
         return self.not_finite > 0 or bool(self.paddings)
 
     def unmeasured(self, values: NDArray[Any]) -> NDArray[np.bool_]:
-        """Which voxels hold no measured value: not finite, or padding. They are background."""
+        """Tell which voxels hold no measured value: not finite, or padding. They are background."""
         found = ~np.isfinite(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
         for value in self.paddings:
             found |= values == value
@@ -98,7 +98,7 @@ class IntensityScale:
         return slices.clip(0, 1) if self.clipped else slices
 
     def whole(self, array: NDArray[Any]) -> NDArray[np.float32]:
-        """What of the scaling belongs to the whole volume: all, or where it is `per_slice` only the finite values."""
+        """Do what belongs to the whole volume: scale it, or where that is `per_slice`, find the finite values."""
         of_all = replace(self, offset=0.0, unit=1.0, clipped=False, per_slice=False) if self.per_slice else self
         scaled: NDArray[np.float32] = of_all(array)
         return scaled
@@ -169,7 +169,7 @@ def fit_intensity(
 
 
 def measured(array: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which values of an array of any shape were measured: those that are finite, and no padding."""
+    """Tell which values of an array of any shape were measured: those that are finite, and no padding."""
     found = np.isfinite(array) if array.dtype.kind == "f" else np.ones(array.shape, bool)
     some = array[found]
     if some.size:

@@ -44,7 +44,7 @@ class NetworkGrid:
         return cls((given[0], given[1], given[2]), (shape[0], shape[1], shape[2]), (k, j, i))
 
     def resample(self, array: NDArray[np.generic], scale: IntensityScale) -> NDArray[np.float32]:
-        """Scaled intensities on this grid, linear; averaged along axes that get coarser."""
+        """Resample scaled intensities to this grid, linear; averaged along axes that get coarser."""
         across, down, along = (
             None if before == after else resize_matrix(before, after, False, False)
             for before, after in zip(self.given, self.shape, strict=True)

@@ -30,16 +30,16 @@ class Resampler(Protocol):
         """Height and width of the network's input."""
 
     def to_network(self, slices: Batch, padding: float) -> Batch:
-        """Scaled slices (B, R, C) to input (B, 1, H, W), float32."""
+        """Resize scaled slices (B, R, C) to input (B, 1, H, W), float32."""
 
     def labels(self, logits: Batch) -> Batch:
-        """Channel with the largest logit, on the volume's grid: (B, classes, H, W) to (B, R, C), uint8 or int64."""
+        """Find the largest logit's channel on the volume's grid: (B, classes, H, W) to (B, R, C), uint8 or int64."""
 
     def probabilities(self, logits: Batch) -> Batch:
-        """Softmax on the volume's grid: (B, classes, H, W) to (B, classes, R, C)."""
+        """Compute the softmax on the volume's grid: (B, classes, H, W) to (B, classes, R, C)."""
 
     def enlarge(self, values: Batch) -> Batch:
-        """Anything on the network's grid (B, channels, H, W), on the volume's: (B, channels, R, C)."""
+        """Bring anything from the network's grid (B, channels, H, W) to the volume's: (B, channels, R, C)."""
 
 
 def make_resampler(
@@ -199,7 +199,7 @@ class PaperResampler:
 
 
 def softmax(logits: Batch) -> Batch:
-    """Over the channels, (B, classes, R, C)."""
+    """Compute the softmax over the channels, (B, classes, R, C)."""
     if is_tensor(logits):
         return logits.softmax(1)
     chances = logits - logits.max(1, keepdims=True)
@@ -220,7 +220,7 @@ def _largest(logits: Batch) -> Batch:
 
 
 def running_argmax(channels: int, logits_of: Callable[[int], NDArray[np.float32]]) -> NDArray[np.unsignedinteger]:
-    """Arg-max over channels that come one after another, each of which fits the cache.
+    """Take the arg-max over channels that come one after another, each of which fits the cache.
 
     Args:
         channels: how many.

@@ -16,7 +16,7 @@ Image = NDArray[np.float32]
 
 
 def resize_for_network(slices: Batch, size: tuple[int, int], interpolation: str, align_corners: bool) -> Batch:
-    """(B, R, C) to (B, *size). Without aligned corners, smaller means averaged ("antialias" of torch)."""
+    """Resize (B, R, C) to (B, *size). Without aligned corners, smaller means averaged ("antialias" of torch)."""
     if is_tensor(slices):
         from torch.nn import functional as F
 
@@ -35,7 +35,7 @@ def resize_for_network(slices: Batch, size: tuple[int, int], interpolation: str,
 
 
 def enlarge(maps: Batch, size: tuple[int, int], align_corners: bool) -> Batch:
-    """Linear, without averaging: maps (B, C, H, W) to (B, C, *size)."""
+    """Interpolate linearly, without averaging: maps (B, C, H, W) to (B, C, *size)."""
     if is_tensor(maps):
         from torch.nn import functional as F
 
@@ -68,14 +68,14 @@ class Neighbours:
         return Neighbours(low, np.minimum(low + 1, samples - 1), (place - low).astype(np.float32))
 
     def within(self, first: int, last: int) -> tuple[slice, "Neighbours"]:
-        """The points that depend on samples `first` to `last`, and how to get them from these samples and the next."""
+        """Give the points that depend on samples `first` to `last`, and how to get them from these and the next."""
         start = int(np.searchsorted(self.high, first))
         stop = int(np.searchsorted(self.low, last, "right"))
         part = slice(start, stop)
         return part, Neighbours(self.low[part], self.high[part], self.share[part])
 
     def cut(self, samples: slice, points: slice) -> "Neighbours":
-        """These points alone, of these samples alone; what lies beyond the first and last of them counts as they."""
+        """Keep these points alone, of these samples alone; what lies beyond the first and last counts as they."""
         last = samples.stop - samples.start - 1
         low, high = ((index[points] - samples.start).clip(0, last) for index in (self.low, self.high))
         return Neighbours(low, high, self.share[points])
@@ -95,7 +95,7 @@ class Neighbours:
 
 @lru_cache(maxsize=64)
 def resize_matrix(before: int, after: int, cubic: bool, align_corners: bool) -> Image:
-    """(after, before): weights of the samples for each point, as torch has them; rows add up to 1."""
+    """Give (after, before) weights of the samples for each point, as torch has them; rows add up to 1."""
     matrix: NDArray[np.float64] = np.zeros((after, before))
     index = np.arange(after)
     if align_corners:

@@ -163,7 +163,7 @@ class Segmenter:
         cancel: Cancel | None = None,
         options: SegmentOptions | None = None,
     ) -> Segmentation:
-        """`prepare` and `PreparedVolume.segment` in one call; arguments and errors are theirs."""
+        """Do `prepare` and `PreparedVolume.segment` in one call; arguments and errors are theirs."""
         (region or Region()).within(volume.array.shape)  # told before a large volume is measured
         prepared = self.prepare(volume, options is not None and options.any_modality)
         result = prepared.segment(region, probabilities, progress, cancel, options)
@@ -174,7 +174,7 @@ class Segmenter:
         return replace(result, timings=timings)
 
     def stacks(self, volume: Volume, shape: tuple[int, ...], average: bool | None = None) -> list[SliceStack]:
-        """Orders of slices for a part of `volume` of this (K, J, I) shape: one, or several whose answers are averaged.
+        """Order the slices of a part of `volume` of this (K, J, I) shape: one way, or several that are averaged.
 
         Slices are averaged where their pixels are at most twice as large as those of the network's input, and the
         probabilities fit in memory. `average` is as for `PreparedVolume.segment`.
@@ -182,7 +182,7 @@ class Segmenter:
         return stacks_of(self.preprocessing, len(self.values), volume.ijk_to_ras, shape, average)
 
     def judged(self, stacks: Sequence[SliceStack]) -> NDArray[np.bool_]:
-        """(stacks, channels): which channels the answer for each of several orders of slices says something about."""
+        """Tell (stacks, channels) which channels the answer for each order of slices says something about."""
         judged = np.ones((len(stacks), len(self.values)), bool)
         for channel, segment_class in enumerate(self.bundle.config.classes, 1):
             if segment_class.opposite is not None:  # every slice tells of the pair

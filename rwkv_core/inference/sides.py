@@ -109,7 +109,7 @@ class Sides:
         return ahead
 
     def channels(self, groups: NDArray[np.integer], second: NDArray[np.bool_]) -> NDArray[np.intp]:
-        """Channels of groups, given the sides."""
+        """Give the channels of groups, given the sides."""
         table = np.zeros((2, self.groups), np.intp)
         for channel in range(len(self.group) - 1, -1, -1):
             if not self.second[channel]:

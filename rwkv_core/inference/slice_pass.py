@@ -173,7 +173,7 @@ class Pass:
         return finish
 
     def prepare(self, batch: slice) -> Batch:
-        """Input (B, 1, H, W) of the network."""
+        """Make the input (B, 1, H, W) of the network."""
         with self.clock("prepare"):
             part = self.source[batch]
             if self.engine.device == "cpu":
@@ -265,7 +265,7 @@ def _spread(found: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray
 
 
 def sum_channels(chances: Batch, members: Sequence[NDArray[np.intp]]) -> Batch:
-    """(B, channels, R, C) to (B, members, R, C), each the sum of its channels."""
+    """Add up (B, channels, R, C) to (B, members, R, C), each the sum of its channels."""
     return stack([reduce(add, (chances[:, channel] for channel in channels)) for channels in members])
 
 

@@ -50,7 +50,7 @@ def resampled_in_depth(slices: int, planes: int, size: tuple[int, int], prepare:
 
 
 def blocks_in(shape: tuple[int, ...], blocks: Patches) -> int:
-    """Blocks that a grid of D, H, W voxels is looked at in."""
+    """List the blocks that a grid of D, H, W voxels is looked at in."""
     count = 1
     for side, size in zip(shape, _sizes(shape, blocks), strict=True):
         count *= len(_starts(side, size, blocks.overlap))
@@ -60,7 +60,7 @@ def blocks_in(shape: tuple[int, ...], blocks: Patches) -> int:
 def blended_planes(
     grid: Grid, blocks: Patches, network: Callable[[Grid], Batch], padding: float, at_once: int
 ) -> Iterator[tuple[int, Grid]]:
-    """Blended logits (classes, H, W) of one plane after another.
+    """Give blended logits (classes, H, W), one plane after another.
 
     Args:
         grid: (D, H, W), scaled.

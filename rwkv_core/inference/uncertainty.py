@@ -21,7 +21,7 @@ _LEAST = 1e-3
 
 
 def entropy(probabilities: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Entropy of the classes in every voxel: 0 where one is certain, 1 where all are equally probable.
+    """Compute the entropy of the classes in every voxel: 0 where one is certain, 1 where all are equally probable.
 
     Args:
         probabilities: (classes, K, J, I), at least two classes, as `Segmentation.probabilities`; a voxel where all are
@@ -38,7 +38,7 @@ def entropy(probabilities: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def slice_scores(uncertainty: NDArray[np.floating], axis: int) -> NDArray[np.float64]:
-    """Mean uncertainty of every slice along an axis (0 is K, 1 is J, 2 is I) of a (K, J, I) array: (slices,).
+    """Average the uncertainty in every slice along an axis (0 is K, 1 is J, 2 is I) of a (K, J, I) array: (slices,).
 
     The mean rather than the maximum: every border has a voxel of doubt, and a slice with many of them is more work.
     """
@@ -46,7 +46,7 @@ def slice_scores(uncertainty: NDArray[np.floating], axis: int) -> NDArray[np.flo
 
 
 def sided(classes: Sequence[SegmentClass]) -> bool:
-    """Whether a class says left or right, in its name or its terminology: a mirrored image would be named wrongly."""
+    """Tell whether a class says left or right, in name or terminology: a mirrored image would be named wrongly."""
     for segment_class in classes:
         codes = (
             [segment_class.terminology.type, segment_class.terminology.modifier] if segment_class.terminology else []

@@ -15,7 +15,7 @@ class RWKVUNetSize:
     drop_path: float = 0.05
 
     def hidden(self, stage: int, block: int) -> int:
-        """Channels inside a block, both counted from 0; the first block of a stage takes the stage before."""
+        """Give the channels inside a block, both counted from 0; the first block of a stage takes the stage before."""
         width = (self.stem, *self.dims)[stage] if block == 0 else self.dims[stage]
         return int(width * self.expansions[stage] * (2 if block == 0 else 1))
 

@@ -92,7 +92,7 @@ class Encoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Feature maps of stages I to IV."""
+        """Compute the feature maps of stages I to IV."""
         x = self.stage0(x)
         half = self.stage1(x)
         quarter = self.stage2(half)
@@ -182,7 +182,7 @@ class SpatialMix(nn.Module):
         self.output = _linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, width) to the same."""
+        """Take (B, H, W, width) to the same."""
         height, width = x.shape[1:3]
         shifted = q_shift(x)
         key = self.key(_mix(shifted, x, self.spatial_mix_k))
@@ -207,7 +207,7 @@ class CrossChannelMix(nn.Module):
         self.final_projections = nn.ModuleList(nn.Conv2d(common, dim, 1) for dim in dims)
 
     def forward(self, eighth: Tensor, quarter: Tensor, half: Tensor) -> list[Tensor]:
-        """Maps of stages III, II and I to maps of the same shapes."""
+        """Take maps of stages III, II and I to maps of the same shapes."""
         maps = (eighth, quarter, half)
         full = half.shape[2:]
         x = torch.cat([conv(_resize(m, full)) for conv, m in zip(self.projections, maps, strict=True)], dim=1)
@@ -232,7 +232,7 @@ class ChannelMix(nn.Module):
         self.value = _linear(2 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, width) to the same."""
+        """Take (B, H, W, width) to the same."""
         shifted = q_shift(x)
         key = self.key_norm(torch.relu(self.key(_mix(shifted, x, self.spatial_mix_k))).square())
         receptance = self.receptance(_mix(shifted, x, self.spatial_mix_r))
@@ -326,7 +326,7 @@ class DropPath(nn.Module):
 
 
 def q_shift(x: Tensor) -> Tensor:
-    """Each quarter of the channels moved by one pixel: right, left, down, up; zeros move in. (B, H, W, C) to the same.
+    """Move each quarter of the channels by one pixel: right, left, down, up; zeros move in. (B, H, W, C) to the same.
 
     Vision-RWKV's Q-Shift with gamma 1/4; channels beyond four equal quarters stay where they are.
     """

@@ -96,7 +96,7 @@ class Encoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Feature maps at 1, 1/2, 1/4, 1/8 and 1/16 of the resolution."""
+        """Compute the feature maps at 1, 1/2, 1/4, 1/8 and 1/16 of the resolution."""
         full = self.stem(x)
         half = self.stage1(full)
         quarter = self.stage2(half)
@@ -140,7 +140,7 @@ class TriDirectionalMix(nn.Module):
         self.output = _linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, D, H, W, width) to the same."""
+        """Take (B, D, H, W, width) to the same."""
         shifted = spatial_shift(x)
         key = self.key(_mix(shifted, x, self.mix_k))
         value = self.value(_mix(shifted, x, self.mix_v))
@@ -172,7 +172,7 @@ class ChannelMix(nn.Module):
         self.value = _linear(expansion * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, D, H, W, width) to the same."""
+        """Take (B, D, H, W, width) to the same."""
         shifted = spatial_shift(x)
         key = torch.relu(self.key(_mix(shifted, x, self.mix_k))).square()
         return torch.sigmoid(self.receptance(_mix(shifted, x, self.mix_r))) * self.value(key)
@@ -222,7 +222,7 @@ class ConvNormAct(nn.Module):
 
 
 def spatial_shift(x: Tensor) -> Tensor:
-    """Each sixth of the channels moved by one voxel, toward both ends of width, height and depth; zeros move in.
+    """Move each sixth of the channels by one voxel, toward both ends of width, height and depth; zeros move in.
 
     (B, D, H, W, C) to the same; channels beyond six equal sixths stay where they are.
     """

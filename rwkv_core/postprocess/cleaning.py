@@ -171,7 +171,7 @@ def smooth_labels(labelmap: Labelmap, spacing: tuple[float, float, float], sigma
 
 
 def count_labels(labelmap: NDArray[np.integer], largest: int) -> NDArray[np.int64]:
-    """Voxels of each label 0 ... `largest`; slice by slice, because counting at once takes eight bytes a voxel."""
+    """Count the voxels of each label 0 ... `largest`; slice by slice, because at once takes eight bytes a voxel."""
     counts = np.zeros(largest + 1, np.int64)
     for plane in labelmap:
         counts += np.bincount(plane.reshape(-1), minlength=largest + 1)

@@ -18,7 +18,7 @@ else:
 
 
 def smooth_across_slices(probabilities: NDArray[np.float16], axis: int, sigma: float) -> NDArray[np.float16]:
-    """Gaussian mean over neighbouring slices, which a network that sees one slice at a time does not agree with.
+    """Average (Gaussian) over neighbouring slices, which a network that sees one slice at a time does not agree with.
 
     Args:
         probabilities: (channels, K, J, I).

@@ -101,7 +101,7 @@ class VoxelClassifier:
         self._trust = trust.mean(0)
 
     def log_odds(self, features: Matrix, evidence: Matrix) -> Matrix:
-        """(N, C): of each class against all else, within 12 of zero; arguments as in `Samples`."""
+        """Give (N, C) log-odds of each class against all else, within 12 of zero; arguments as in `Samples`."""
         units = self._scaled(features) @ self._first + self._bias
         direct = units[:, : evidence.shape[2]]
         hidden = units[:, evidence.shape[2] :]
@@ -117,7 +117,7 @@ class VoxelClassifier:
 
 
 def against_all_else(logits: Matrix) -> Matrix:
-    """(N, C) log-odds of each class against the other classes and the rest (whose logit is 0), within 12 of zero."""
+    """Give (N, C) log-odds of each class against the others and the rest (whose logit is 0), within 12 of zero."""
     if logits.shape[1] == 1:
         return logits.clip(-12, 12)
     top = np.maximum(logits.max(1, keepdims=True), 0)

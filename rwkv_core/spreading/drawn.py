@@ -36,7 +36,7 @@ _POSSIBLE = 0.1
 def interpolated_dice(
     labels: Labels, slices: Sequence[SliceIndex], value: int, spacing: tuple[float, float, float]
 ) -> float:
-    """Dice of a structure's interpolated shape with the slices, each left out in turn, at half the distance."""
+    """Compute the Dice of a structure's interpolated shape in slices, each left out in turn, at half the distance."""
     masks = {index: index.of(labels) == value for index in slices}
     shape = ShapePrior(masks, labels.shape, spacing)
     both = total = 0

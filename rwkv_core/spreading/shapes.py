@@ -76,11 +76,11 @@ class ShapePrior:
         self._volumes: dict[int, NDArray[np.float16]] = {}
 
     def own(self, index: SliceIndex) -> Map:
-        """(H, W) signed distance in a slice that was drawn."""
+        """Give the signed distance (H, W) in a slice that was drawn."""
         return self._stacks[index.dimension].own(index.index)
 
     def reach(self, axis: int) -> float:
-        """Millimetres beyond the outermost slices to which the structure is taken to go on."""
+        """Tell to how many millimetres beyond the outermost slices the structure is taken to go on."""
         return self._stacks[axis].reach
 
     def ends(self, axis: int) -> tuple[int, int] | None:
@@ -119,7 +119,7 @@ class ShapePrior:
         )
 
     def odds(self, shape: ShapeAt) -> Map:
-        """(H, W) log-odds of the structure, within 8 of zero."""
+        """Give the log-odds (H, W) of the structure, within 8 of zero."""
         return (shape.depth / (self._floor + self.slope * shape.distance)).clip(-8, 8)
 
     def choose_slope(self, left_out: Mapping[SliceIndex, ShapeAt]) -> None:
@@ -170,7 +170,7 @@ class _Stack:
         return self._nothing() if depth is None else depth
 
     def at(self, place: int, without: int | None = None) -> ShapeAt | None:
-        """Interpolated between the nearest slices on either side; beyond the outermost, as it was there."""
+        """Interpolate between the nearest slices on either side; beyond the outermost, the shape is as it was there."""
         known = [other for other in self.at_indices if other != without]
         below = max((other for other in known if other <= place), default=None)
         above = min((other for other in known if other >= place), default=None)
@@ -201,7 +201,7 @@ class _Stack:
 
 
 def signed_distance(mask: Mask, pixel: Sequence[float]) -> Map:
-    """(H, W): millimetres to the border of a mask, which runs between pixels; positive inside."""
+    """Measure (H, W) millimetres to the border of a mask, which runs between pixels; positive inside."""
     half = 0.5 * min(pixel)
     inside = ndimage.distance_transform_edt(mask, sampling=pixel) - half
     outside = ndimage.distance_transform_edt(~mask, sampling=pixel) - half

@@ -36,7 +36,7 @@ _CLEARLY = 3.0
 
 
 def dice_in(slices: Sequence[SliceIndex], found: Labels, truth: Labels, value: int) -> float:
-    """Dice of a structure in these slices together."""
+    """Compute the Dice of a structure in these slices together."""
     both = total = 0
     for index in slices:
         a, b = index.of(found) == value, index.of(truth) == value
@@ -46,7 +46,7 @@ def dice_in(slices: Sequence[SliceIndex], found: Labels, truth: Labels, value: i
 
 
 def soft_mask(mask: NDArray[np.bool_], spacing: tuple[float, float, float]) -> NDArray[np.float16]:
-    """(K, J, I) probability from a mask whose border may be off."""
+    """Make a probability (K, J, I) from a mask whose border may be off."""
     smooth = mask.astype(np.float32)
     for axis, length in enumerate(spacing[::-1]):
         if mask.shape[axis] > 1:
@@ -55,7 +55,7 @@ def soft_mask(mask: NDArray[np.bool_], spacing: tuple[float, float, float]) -> N
 
 
 def log_odds(probability: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Within 5 of zero."""
+    """Give the log-odds of a probability, within 5 of zero."""
     p = np.clip(probability.astype(np.float32), 0.0067, 0.9933)
     return np.log(p / (1 - p))
 

@@ -109,7 +109,7 @@ class EpochOrder(Sampler[list[Key]]):
 
 
 def make_loader(samples: Dataset[tuple[Tensor, Tensor]], order: EpochOrder, workers: int, pin: bool) -> DataLoader[Any]:
-    """A loader whose worker processes live as long as it does; every `iter` gives what `order` was told to start at."""
+    """Make a loader whose worker processes live as long as it does; every `iter` gives what `order` starts at."""
     return DataLoader(
         samples,
         batch_sampler=order,
@@ -158,7 +158,7 @@ class TrainingBlocks(Dataset[tuple[Tensor, Tensor]]):
 
 
 def blocks_of_epoch(cache: SliceCache, blocks: Patches) -> list[int]:
-    """Cases of an epoch, each as often as its blocks would fill it: an epoch looks at about every voxel once."""
+    """List the cases of an epoch, each as often as its blocks would fill it: about every voxel is seen once."""
     counts = [-(-int(np.prod(_shape(cache, planes))) // int(np.prod(blocks.size))) for planes in cache.volumes("train")]
     return list(chain.from_iterable([case] * count for case, count in enumerate(counts)))
 

@@ -51,7 +51,7 @@ def find_processes(wanted: int) -> Processes:
 
 
 def is_first_process() -> bool:
-    """Before processes know of each other: whether this one writes files and messages.
+    """Tell, before processes know of each other, whether this one writes files and messages.
 
     torchrun sets RANK; our own launcher LOCAL_RANK alone, also within a SLURM job, where all inherit one SLURM_PROCID.
     """
@@ -59,7 +59,7 @@ def is_first_process() -> bool:
 
 
 def make_fabric(device: str, processes: Processes, precision: str, batch: int, loggers: Any = None) -> Fabric:
-    """Lightning's Fabric for a run, not launched yet.
+    """Make Lightning's Fabric for a run, not launched yet.
 
     Args:
         device: as in `rwkv_core.engines.choose_device`.
@@ -100,7 +100,7 @@ def make_fabric(device: str, processes: Processes, precision: str, batch: int, l
 
 
 def choose_precision(precision: str, device: torch.device) -> Precision:
-    """ "auto" is bfloat16 where the GPU computes in it, float16 on older ones, float32 elsewhere."""
+    """Choose what "auto" means: bfloat16 where the GPU computes in it, float16 on older ones, float32 elsewhere."""
     if precision != "auto":
         return precision  # type: ignore[return-value]
     if device.type != "cuda":
@@ -131,7 +131,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def loader_workers(asked: int | None, processes: Processes, device: torch.device) -> int:
-    """Processes that load slices, for each training process: on a CPU few, since the network needs the cores."""
+    """Count the processes that load slices, for each training process: on a CPU few; the network needs the cores."""
     if asked is not None:
         return asked
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

@@ -66,11 +66,11 @@ class Evaluation:
     seconds: float = 0.0
 
     def mean_of(self, name: str) -> Mean:
-        """Over the cases."""
+        """Average over the cases."""
         return _mean([row.agreement for row in self.rows if row.name == name])
 
     def overall(self) -> Mean:
-        """Over the classes' means, as the paper's tables do."""
+        """Average over the classes' means, as the paper's tables do."""
         means = [self.mean_of(name) for name in self.classes]
         return _averaged(means, len(self.cases))
 
@@ -140,7 +140,7 @@ def evaluate(
 
 
 def matched_classes(bundle: Bundle, dataset: Dataset) -> list[tuple[LabelClass, int]]:
-    """Classes of the data set with the model's label value for them: by name, else by value where no name is shared.
+    """Pair classes of the data set with the model's label values: by name, else by value where no name is shared.
 
     Raises:
         InputError: when they share nothing.

@@ -16,7 +16,7 @@ from rwkv_core.training.evaluation import Evaluation, Mean, records
 
 
 def write_report(folder: Path, result: Evaluation) -> None:
-    """evaluation.csv (a row per class and case) and evaluation.json (these, means, and what was evaluated).
+    """Write evaluation.csv (a row per class and case) and evaluation.json (these, means, what was evaluated).
 
     Raises:
         StorageError: when the folder cannot be written.
@@ -50,7 +50,7 @@ def document(result: Evaluation) -> dict[str, Any]:
 
 
 def table(result: Evaluation) -> Table:
-    """Means per class, both conventions side by side."""
+    """Make a table of means per class, both conventions side by side."""
     unit = "mm" if result.spacing_known else "voxels"
     made = Table(
         "Class", "Cases", "DSC, %", f"HD95, {unit}", "DSC, %", "HD95, voxels",

@@ -90,7 +90,7 @@ def preprocessing_of(recipe: Recipe, dataset: Dataset) -> Preprocessing:
 
 
 def channels_of(recipe: Recipe, dataset: Dataset) -> int:
-    """What the network takes: as the recipe says, else RGB where the first image is; a volumetric one takes grey."""
+    """Tell what the network takes: as the recipe says, else RGB where the first image is; a volumetric one grey."""
     if recipe.in_channels is not None:
         return recipe.in_channels
     if recipe.channel is not None or (recipe.preprocessing and isinstance(recipe.preprocessing.resampling, Patches)):
@@ -142,7 +142,7 @@ def slices_of(
 
 
 def patch_size(recipe: Recipe, preprocessing: Preprocessing, cache: SliceCache) -> tuple[int, int]:
-    """Height and width of training slices."""
+    """Give height and width of training slices."""
     if recipe.patch is not None:
         return recipe.patch
     if isinstance(preprocessing.resampling, Stretch):

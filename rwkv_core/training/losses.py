@@ -61,13 +61,13 @@ class View:
         return torch.rot90(seen, self.turns, (2, 3))
 
     def undo(self, predicted: Tensor) -> Tensor:
-        """Predictions (B, classes, H, W) back in the images' own place; what has no place needs no undoing."""
+        """Bring predictions (B, classes, H, W) back to the images' own place; what has no place needs no undoing."""
         predicted = torch.rot90(predicted, -self.turns, (2, 3))
         return predicted.flip(3) if self.flip else predicted
 
 
 def two_views(seed: int, square: bool) -> tuple[View, View, torch.Generator]:
-    """Two different views, and the source of their noise, from a seed."""
+    """Make two different views, and the source of their noise, from a seed."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw() -> View:
@@ -100,7 +100,7 @@ class SidedLoss(nn.Module):
         self.register_buffer("twin", torch.tensor(twin))
 
     def forward(self, logits: Tensor, label: Tensor, sideless: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean cross entropy, and mean over the foreground classes present of the soft Dice of the whole batch.
+        """Compute mean cross entropy, and the mean soft Dice of the whole batch over the foreground classes present.
 
         Args:
             logits: (B, C, H, W), or (B, C, D, H, W) of blocks.

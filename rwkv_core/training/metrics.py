@@ -65,7 +65,7 @@ def agreement(predicted: Mask, reference: Mask, spacing: Sequence[float]) -> Agr
 def surface_distances(
     first: Mask, other: Mask, spacing: Sequence[float]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Distance of every surface voxel of one mask to the other's surface, and the reverse, in the unit of `spacing`.
+    """Measure every surface voxel's distance to the other mask's surface, and the reverse, in the unit of `spacing`.
 
     A surface voxel has a neighbour outside through a face (in 2-D images, K = 1, an edge of the pixel); beyond the
     array is outside.

@@ -24,7 +24,7 @@ _COLUMNS = 4
 
 
 def draw_curve(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
-    """Losses on the left, validation Dice on the right, over epochs.
+    """Draw losses on the left, validation Dice on the right, over epochs.
 
     Args:
         path: of the .png.

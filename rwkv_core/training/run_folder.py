@@ -125,12 +125,12 @@ class RunFolder:
         self._lock.release()
 
     def write_json(self, name: str, content: Any) -> None:
-        """Whole or not at all."""
+        """Write a file whole or not at all."""
         with replacing(self / name) as path:
             path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def write_metrics(self, rows: Sequence[dict[str, Any]]) -> None:
-        """metrics.csv anew; columns are those of all rows."""
+        """Write metrics.csv anew; columns are those of all rows."""
         columns = list(dict.fromkeys(column for row in rows for column in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")

@@ -69,25 +69,25 @@ class SliceCache:
         return {**self.__dict__, "_images": None, "_labels": None}
 
     def image(self, index: int) -> NDArray[np.float32]:
-        """(C, H, W), read-only, mapped."""
+        """Map a slice's image (C, H, W), read-only."""
         if self._images is None:
             self._images = np.memmap(self.folder / _IMAGES, np.float32, "r")
         entry = self.slices[index]
         return self._images[entry.image : entry.image + int(np.prod(entry.shape))].reshape(entry.shape)
 
     def label(self, index: int) -> NDArray[np.uint8]:
-        """(H, W), read-only, mapped."""
+        """Map a slice's label (H, W), read-only."""
         if self._labels is None:
             self._labels = np.memmap(self.folder / _LABELS, np.uint8, "r")
         entry = self.slices[index]
         return self._labels[entry.label : entry.label + entry.shape[1] * entry.shape[2]].reshape(entry.shape[1:])
 
     def of_split(self, split: str) -> list[int]:
-        """Indices of the slices of one split."""
+        """List the slices of one split by their indices."""
         return [n for n, entry in enumerate(self.slices) if entry.split == split]
 
     def volumes(self, split: str) -> list[list[int]]:
-        """Indices of the slices of each case of one split, in order; they are all of one size."""
+        """List the indices of the slices of each case of one split, in order; they are all of one size."""
         found: dict[str, list[int]] = {}
         for n in self.of_split(split):
             found.setdefault(self.slices[n].case, []).append(n)
@@ -140,7 +140,7 @@ class Preparation:
 
     @property
     def key(self) -> str:
-        """Changes whenever the prepared slices would: files (size and time), splits, classes, preparation."""
+        """Make a key that changes whenever the slices would: files (size and time), splits, classes, preparation."""
         files: list[Any] = []
         for dataset in (self.dataset, self.unlabelled):
             for case in dataset.cases if dataset else ():

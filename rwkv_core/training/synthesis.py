@@ -136,7 +136,7 @@ def read_label_maps(folder: Path) -> LabelMaps:
 
 
 def tell_fluids_apart(ids: NDArray[np.int16], low: NDArray[np.intp], high: NDArray[np.intp]) -> NDArray[np.int16]:
-    """FreeSurfer's fluid outside the ventricles, in three: in the brain's envelope, around it, and farther away.
+    """Divide FreeSurfer's fluid outside the ventricles in three: in the brain's envelope, around it, and farther away.
 
     The envelope is the brain's tissue, closed by a ball (as brain extraction tools outline it): sulci and cisterns are
     inside. Fluid between it and the skull becomes `OUTER_FLUID`; fluid along the spine becomes `DISTANT_FLUID`.
@@ -545,7 +545,7 @@ class BlockGenerator(SliceGenerator):
     """Makes batches of (image, label) blocks whose slices, rows and columns run as those of axial slices do."""
 
     def blocks(self, batch: int, depth: int, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Images (batch, 1, depth, height, width), float32 in [0, 1], and labels without the channel, int64."""
+        """Make images (batch, 1, depth, height, width), float32 in [0, 1], and labels without the channel, int64."""
         indices = self._cut_blocks(batch, (depth, height, width))
         stripped = self._chance(0.2, batch)
         indices = self._strip(indices, stripped)

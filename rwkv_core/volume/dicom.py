@@ -92,7 +92,7 @@ def series_address(folder: Path, key: str) -> Path:
 
 
 def split_address(path: Path) -> tuple[Path, str | None]:
-    """Folder and key of a `series_address`; any other path as it is, and None."""
+    """Give folder and key of a `series_address`; any other path as it is, and None."""
     if path.name.startswith(_ADDRESS) and path.parent.is_dir() and not path.exists():
         return path.parent, path.name.removeprefix(_ADDRESS)
     return path, None
@@ -171,7 +171,7 @@ def find_dicom(folder: Path) -> DicomFiles:
 
 
 def dicom_inputs(folder: Path) -> list[Path]:
-    """A path for every volume below `folder`: its own folder where nothing else lies there, else a `series_address`.
+    """List a path for every volume below `folder`: its folder where nothing else lies there, else a `series_address`.
 
     A series that is no volume, or whose files are damaged, is among them by its folder, to be refused by name.
     """

@@ -95,7 +95,6 @@ class Header:
 
     path: Path
     series: str
-    instance: str
     number: str
     description: str
     modality: str
@@ -106,7 +105,7 @@ class Header:
 
 
 def is_dicom_file(path: Path) -> bool:
-    """Whether `path` is DICOM by its content: with the "DICM" prefix of PS3.10, or without preamble and file meta."""
+    """Tell whether `path` is DICOM by content: with the "DICM" prefix of PS3.10, or without preamble and file meta."""
     try:
         with path.open("rb") as file:
             return _looks_like_dicom(file.read(_PREFIX))
@@ -129,7 +128,7 @@ def _looks_like_dicom(head: bytes) -> bool:
 
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
-    """Values that break the standard's rules are common; what matters is checked here."""
+    """Silence pydicom about values that break the standard's rules: they are common; what matters is checked here."""
     with warnings.catch_warnings(), pydicom.config.disable_value_validation():
         warnings.simplefilter("ignore")
         yield
@@ -190,7 +189,6 @@ def _header(path: Path, dataset: Dataset) -> Header | None:
     return Header(
         path=path,
         series=_text(dataset, "SeriesInstanceUID"),
-        instance=_text(dataset, "SOPInstanceUID"),
         number=_text(dataset, "SeriesNumber"),
         description=" ".join(_text(dataset, "SeriesDescription").split()),
         modality=_text(dataset, "Modality"),

@@ -110,7 +110,7 @@ class SliceStack:
 
 
 def orientation_code(ijk_to_ras: Matrix) -> str:
-    """Three letters: the anatomical directions toward which I, J and K run, e.g. "LPS".
+    """Give three letters: the anatomical directions toward which I, J and K run, e.g. "LPS".
 
     The axes are assigned together, each anatomical axis once: of the 48 axis orders and flips, the one with the largest
     sum of cosines. Of equal ones (45 degrees), the one that keeps I, J, K nearest to the order R, A, S.
@@ -214,7 +214,7 @@ def directions_of(ijk_to_ras: Matrix) -> Matrix:
 
 
 def lps_geometry(ijk_to_ras: Matrix) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
-    """Origin (3), spacing (3) and direction (9, row by row) in LPS, as SimpleITK's Image takes them."""
+    """Give origin (3), spacing (3) and direction (9, row by row) in LPS, as SimpleITK's Image takes them."""
     ijk_to_lps = _LPS_FROM_RAS @ ijk_to_ras
     return tuple(ijk_to_lps[:3, 3].tolist()), spacing_of(ijk_to_lps), tuple(directions_of(ijk_to_lps).ravel().tolist())
 

@@ -24,7 +24,7 @@ else:
 
 @contextmanager
 def quiet_itk() -> Iterator[None]:
-    """No warnings of ITK on the terminal: they name C++ files; what matters is said in `Volume.notes`."""
+    """Keep ITK's warnings from the terminal: they name C++ files; what matters is said in `Volume.notes`."""
     shown = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:

@@ -110,7 +110,7 @@ def nifti_header(path: Path) -> NiftiHeader | None:
 
 
 def nifti_notes(header: NiftiHeader, ijk_to_ras: Matrix) -> tuple[str, ...]:
-    """Sentences about a header that contradicts itself.
+    """List sentences about a header that contradicts itself.
 
     Args:
         ijk_to_ras: that was used.
@@ -151,7 +151,7 @@ def nifti_notes(header: NiftiHeader, ijk_to_ras: Matrix) -> tuple[str, ...]:
 
 
 def read_nifti(path: Path, header: NiftiHeader) -> tuple[Array, Matrix, tuple[str, ...]]:
-    """Voxels (K, J, I), IJK to RAS and notes of a file that is whole; for those that ITK does not read.
+    """Read voxels (K, J, I), IJK to RAS and notes of a file that is whole; for those that ITK does not read.
 
     Raises:
         InputError: for values that are no scalars, and axes that are not at right angles.

@@ -23,7 +23,7 @@ _SEPARATORS = str.maketrans("~^|&;\r\n", "       ")
 
 
 def segmentation_fields(classes: Sequence[SegmentClass], shape: Sequence[int], ijk_to_ras: Matrix) -> dict[str, str]:
-    """Key and value pairs for the header of a .seg.nrrd with one layer.
+    """Give key and value pairs for the header of a .seg.nrrd with one layer.
 
     Args:
         classes: one segment each, in this order, whether or not the labelmap holds its value.
@@ -56,7 +56,7 @@ def segmentation_fields(classes: Sequence[SegmentClass], shape: Sequence[int], i
 
 
 def terminology_entry(terminology: Terminology) -> str:
-    """Slicer's form: contexts and codes between "~", the parts of a code between "^"; no anatomic region."""
+    """Write Slicer's form: contexts and codes between "~", the parts of a code between "^"; no anatomic region."""
     codes = (terminology.category, terminology.type, terminology.modifier)
     return "~".join((_TERMINOLOGY_CONTEXT, *map(_code, codes), _ANATOMY_CONTEXT, _NO_CODE, _NO_CODE))
 

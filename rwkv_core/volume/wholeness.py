@@ -53,7 +53,7 @@ class _Voxels:
 
 
 def damage(path: Path) -> str:
-    """What is wrong with the length or the checksum of an image file, in words; "" when nothing is, or it is unknown.
+    """Say what is wrong with the length or checksum of an image file; "" when nothing is, or it is unknown.
 
     Raises:
         OSError: when the file cannot be opened.

@@ -54,7 +54,7 @@ _STORED_AS = {"bool": "uint8", "float16": "float32"}
 
 
 def output_extension(path: str | Path) -> str:
-    """Which of `OUTPUT_EXTENSIONS` a file's name has.
+    """Tell which of `OUTPUT_EXTENSIONS` a file's name has.
 
     Raises:
         InputError: when it has none of them.

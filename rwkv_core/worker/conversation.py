@@ -57,7 +57,7 @@ class Conversation:
 
     @property
     def waiting(self) -> tuple[int, ...]:
-        """Ids of the requests that are not answered, oldest first."""
+        """List the ids of the requests that are not answered, oldest first."""
         return tuple(self._waiting)
 
     def ask(self, request: Request[ResultT], answer: Callable[[Answer], object]) -> Ticket[ResultT]:
@@ -95,7 +95,7 @@ class Conversation:
             self._take(line)
 
     def lose(self, error: RWKVUNetError) -> None:
-        """The worker is gone: every request is answered with `error`, and later ones raise it."""
+        """Answer every request with `error`, and raise it for later ones: the worker is gone."""
         if rest := self._splitter.end():
             self._take(rest)
         self._lost = error

@@ -86,7 +86,7 @@ class LineSplitter:
         self._skipping = False
 
     def feed(self, data: bytes) -> Iterator[bytes | None]:
-        """Each line that is complete now, without its end; None in place of one that is too long; blank ones not."""
+        """Give each line that is complete now, without its end; None for one that is too long; no blank ones."""
         *whole, rest = data.split(b"\n")
         for piece in whole:
             line, self._rest = self._rest + piece, b""

@@ -47,7 +47,7 @@ class Jobs:
             return self._running
 
     def finish(self) -> None:
-        """The running request is about to be answered and can no longer be cancelled."""
+        """Note that the running request is about to be answered and can no longer be cancelled."""
         with self._changed:
             self._running = None
 

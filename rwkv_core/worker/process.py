@@ -34,7 +34,7 @@ def worker_program(python: str | Path = sys.executable) -> list[str]:
 
 
 def worker_options(folder: Path, log_level: str | None = None) -> list[str]:
-    """Command-line options of a worker that the calling process starts.
+    """Give the command-line options of a worker that the calling process starts.
 
     Args:
         folder: of `PrivateFolder`.
@@ -45,7 +45,7 @@ def worker_options(folder: Path, log_level: str | None = None) -> list[str]:
 
 
 def worker_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Variables to set for a worker, over those it inherits: UTF-8, this very rwkv_core, and memory given back.
+    """Give variables to set for a worker, over those it inherits: UTF-8, this very rwkv_core, memory given back.
 
     Args:
         environment: what it inherits; None for this process's.

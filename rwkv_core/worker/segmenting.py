@@ -101,7 +101,7 @@ class Parts:
         self.count += result.slices
 
     def joined(self, parts: list[Array]) -> Array:
-        """`labelmaps` (K, J, I) or `probabilities` (C, K, J, I) in one array."""
+        """Join `labelmaps` (K, J, I) or `probabilities` (C, K, J, I) in one array."""
         if len(parts) == 1:
             return parts[0]
         return np.concatenate(parts, axis=AXES.index(self.slices.axis) - 3 if self.slices else 0)

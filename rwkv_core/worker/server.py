@@ -200,7 +200,7 @@ class Server:
             self._send(self._shutdown)
 
     def leave(self) -> None:
-        """The client is gone: remove the arrays, which were for it alone, and end the process."""
+        """Remove the arrays, which were for a client that is gone, and end the process."""
         _log.info("The client is gone")
         self._folder.close()
         os._exit(0)

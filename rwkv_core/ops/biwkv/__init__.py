@@ -45,7 +45,7 @@ def bi_wkv_backends() -> tuple[str, ...]:
 
 
 def bi_wkv(decay: Tensor, first: Tensor, key: Tensor, value: Tensor, backend: str = "auto") -> Tensor:
-    """Two-sided weighted average of `value` over the tokens, per channel.
+    """Compute the two-sided weighted average of `value` over the tokens, per channel.
 
     Args:
         decay: (C,), w above: loss of log-weight per token of distance, of either sign.
@@ -73,7 +73,7 @@ def bi_wkv(decay: Tensor, first: Tensor, key: Tensor, value: Tensor, backend: st
 
 
 def bi_wkv_ordered(decay: Tensor, first: Tensor, key: Tensor, value: Tensor, order: Sequence[int]) -> Tensor:
-    """`bi_wkv` over the voxels of a volume, taken in an order of its axes, with the backend "auto".
+    """Compute `bi_wkv` over the voxels of a volume, taken in an order of its axes, with the backend "auto".
 
     On a GPU, contiguous keys and values are taken in that order where they lie, if that pays (`order_pays`); elsewhere
     they are copied in that order first.

@@ -143,7 +143,7 @@ why_unavailable._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def why_not(decay: Tensor, first: Tensor, key: Tensor, value: Tensor, order: Sequence[int] | None = None) -> str:
-    """`why_unavailable` for these tensors, and for their gradients where autograd will want them."""
+    """Give `why_unavailable` for these tensors, and for their gradients where autograd will want them."""
     scalar = torch.promote_types(key.dtype, value.dtype)
     backward = torch.is_grad_enabled() and any(x.requires_grad for x in (decay, first, key, value))
     return why_unavailable(key.device, scalar, math.prod(key.shape[1:-1]), backward, order is not None)
@@ -160,7 +160,7 @@ if hasattr(torch.library, "custom_op"):
         "rwkv_unet::biwkv", mutates_args=(), device_types="cuda", schema=f"({_INPUTS}, int[]? order=None) -> Tensor"
     )
     def biwkv(decay: Tensor, first: Tensor, key: Tensor, value: Tensor, order: Sequence[int] | None = None) -> Tensor:
-        """`scan.forward` on the tensors' GPU."""
+        """Run `scan.forward` on the tensors' GPU."""
         return scan.forward(_gpu(_index(key.device)), decay, first, key, value, order)
 
     @torch.library.custom_op(
@@ -177,7 +177,7 @@ if hasattr(torch.library, "custom_op"):
         upstream: Tensor,
         order: Sequence[int] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """`scan.backward` on the tensors' GPU."""
+        """Run `scan.backward` on the tensors' GPU."""
         return scan.backward(_gpu(_index(key.device)), decay, first, key, value, upstream, order)
 
     @biwkv.register_fake

@@ -25,7 +25,7 @@ class GPUError(RuntimeError):
 
 
 def pointers(values: Sequence[Argument]) -> tuple[ctypes.Array[ctypes.c_void_p], Sequence[object]]:
-    """Kernel arguments as CUDA takes them: an array of addresses, and what must stay alive meanwhile."""
+    """Give kernel arguments as CUDA takes them: an array of addresses, and what must stay alive meanwhile."""
     held = [_in_c(value) for value in values]
     return (ctypes.c_void_p * len(held))(*(ctypes.addressof(h) for h in held)), held
 
@@ -107,7 +107,7 @@ class LoadedKernels:
             self._functions[name] = function
 
     def launch(self, name: str, grid: tuple[int, int], threads: int, shared: int, values: Sequence[Argument]) -> None:
-        """Asynchronous, and part of a CUDA graph that is being captured."""
+        """Start a kernel: asynchronously, and as part of a CUDA graph that is being captured."""
         self._enter()
         array, held = pointers(values)
         stream = ctypes.c_void_p(torch.cuda.current_stream(self._device).cuda_stream)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def bi_wkv_logspace(decay: Tensor, first: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """float64 throughout, a few times slower than `bi_wkv_separable`. Shapes as in `bi_wkv`."""
+    """Compute in float64 throughout, a few times slower than `bi_wkv_separable`. Shapes as in `bi_wkv`."""
     w, u, k, v = (x.double() for x in (decay, first, key, value))
     floor = v.amin(dim=1, keepdim=True).detach() - 1  # a logarithm needs positive values; the average shifts along
     log_v = torch.log(v - floor)

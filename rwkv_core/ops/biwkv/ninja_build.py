@@ -53,7 +53,7 @@ class BuiltKernels:
         self._library.biwkv_error.restype = ctypes.c_char_p
 
     def launch(self, name: str, grid: tuple[int, int], threads: int, shared: int, values: Sequence[Argument]) -> None:
-        """Asynchronous, and part of a CUDA graph that is being captured."""
+        """Start a kernel: asynchronously, and as part of a CUDA graph that is being captured."""
         array, held = pointers(values)
         stream = ctypes.c_void_p(torch.cuda.current_stream(self._device).cuda_stream)
         with torch.cuda.device(self._device):

@@ -16,7 +16,7 @@ _OPTIONS = ("--std=c++17", "--ftz=true")
 
 
 def compiled(source: str, capability: tuple[int, int], defines: dict[str, int]) -> bytes:
-    """Machine code for GPUs of this compute capability; PTX where this NVRTC is older than the GPU.
+    """Compile machine code for GPUs of this compute capability; PTX where this NVRTC is older than the GPU.
 
     Raises:
         DeviceError: when there is no NVRTC, it does not know such GPUs, or it cannot compile the source.
@@ -36,7 +36,7 @@ def compiled(source: str, capability: tuple[int, int], defines: dict[str, int]) 
 
 
 def options(capability: tuple[int, int]) -> tuple[str, ...]:
-    """NVRTC's, for GPUs of this compute capability; the architecture comes last."""
+    """List NVRTC's options for GPUs of this compute capability; the architecture comes last."""
     library = _library()
     number = ctypes.c_int()
     _check(library.nvrtcGetNumSupportedArchs(ctypes.byref(number)))

@@ -34,7 +34,7 @@ class Machine(Protocol):
 def forward(
     machine: Machine, decay: Tensor, first: Tensor, key: Tensor, value: Tensor, order: Sequence[int] | None = None
 ) -> Tensor:
-    """BiWKV; shapes as in `bi_wkv`, or in `bi_wkv_ordered` with an order; at least one token, channel and batch entry.
+    """Compute BiWKV of what is not empty; shapes as in `bi_wkv`, or `bi_wkv_ordered` with an order.
 
     Args:
         machine: of the tensors' device.
@@ -62,7 +62,7 @@ def backward(
     upstream: Tensor,
     order: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of decay, first, key and value, each in its own type, for the gradient `upstream` of the output."""
+    """Compute the gradients of decay, first, key and value, each in its type, for the output's, `upstream`."""
     types = [x.dtype for x in (decay, first, key, value)]
     decay, first, key, value, _ = _prepared(decay, first, key, value)
     upstream = upstream.to(key.dtype).contiguous()

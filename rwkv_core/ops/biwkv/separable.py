@@ -43,13 +43,13 @@ def fits_float32(decay: Tensor, first: Tensor, key: Tensor) -> bool:
 
 
 def row_length(tokens: int, levels: int = 2) -> int:
-    """Divisor of `tokens` nearest above their root, or about the root, with padding, when none is close."""
+    """Find the divisor of `tokens` nearest above their root, or about the root, with padding, when none is close."""
     root = math.isqrt(max(tokens - 1, 0)) + 1 if levels == 2 else round(tokens ** (1 / levels))
     return next((n for n in range(root, 2 * root + 1) if tokens % n == 0), root)
 
 
 def bi_wkv_separable(decay: Tensor, first: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Row and column products; float32 (float64 for float64 inputs). Shapes as in `bi_wkv`."""
+    """Compute row and column products; float32 (float64 for float64 inputs). Shapes as in `bi_wkv`."""
     with torch.autocast(key.device.type, enabled=False):
         precision = torch.float64 if value.dtype == torch.float64 else torch.float32
         w, u, k, v = (x.to(precision) for x in (decay, first, key, value))

@@ -38,7 +38,7 @@ def read_datalist(path: Path, fold: int | None = None) -> Dataset:
         for n, entry in enumerate(entries):
             case = _case(file, f'entry {n} of "{split}"', entry, split, fold)
             if case.id in cases:
-                case = _renamed(case, file)
+                case = _renamed(case)
             if case.id in cases:
                 raise InputError(f"{file} lists {case.images[0]} twice.")
             cases[case.id] = case
@@ -91,7 +91,7 @@ def _case(file: Path, where: str, entry: Any, split: Split, fold: int | None) ->
     return Case(name, paths, (file.parent / label).resolve() if label else None, patient, split)
 
 
-def _renamed(case: Case, file: Path) -> Case:
+def _renamed(case: Case) -> Case:
     """Files of one name in different folders are told apart by their folder."""
     name = f"{case.images[0].parent.name}-{case.id}"
     patient = name if case.patient == case.id else case.patient

@@ -116,7 +116,7 @@ class Dataset:
         return replace(self, cases=tuple(cases))
 
     def segment_classes(self) -> tuple[SegmentClass, ...]:
-        """The classes as a bundle describes them; a class without a colour gets one that differs from its neighbours'.
+        """Give the classes as a bundle describes them; one without a colour gets one that differs from its neighbours'.
 
         Values are those of the labels where they fit a bundle (1 to 65535), which readers see to.
         """
@@ -138,10 +138,10 @@ def distinct_color(n: int) -> tuple[int, int, int]:
 
 
 def classes_of_values(values: Iterable[int]) -> tuple[LabelClass, ...]:
-    """Classes for a data set that does not name them; value 0 is background."""
+    """Make classes for a data set that does not name them; value 0 is background."""
     return tuple(LabelClass(value, f"Class {value}") for value in sorted(set(values) - {0}))
 
 
 def flat_geometry() -> Matrix:
-    """IJK to RAS of an image without a place in a patient: I toward left, J toward posterior, K toward superior."""
+    """Give IJK to RAS of an image without a place in a patient: I toward left, J to posterior, K to superior."""
     return np.diag([-1.0, -1.0, 1.0, 1.0])

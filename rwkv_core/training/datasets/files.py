@@ -37,7 +37,7 @@ def is_picture(path: Path) -> bool:
 
 
 def files_in(folder: Path, extensions: Sequence[str]) -> list[Path]:
-    """Files of one folder with one of these extensions (lower case), sorted in the order in which people count.
+    """List the files of a folder with one of these extensions (lower case), in the order in which people count.
 
     Raises:
         InputError: when the folder cannot be read.
@@ -50,12 +50,12 @@ def files_in(folder: Path, extensions: Sequence[str]) -> list[Path]:
 
 
 def natural_order(path: Path) -> list[tuple[int, str]]:
-    """Sorts "slice 2" before "slice 10"."""
+    """Give a key that sorts "slice 2" before "slice 10"."""
     return [(int(part), "") if part.isdecimal() else (-1, part.lower()) for part in re.split(r"(\d+)", path.name)]
 
 
 def read_image(path: Path) -> tuple[Array, Matrix, bool]:
-    """(C, K, J, I), IJK to RAS, and whether the file knows millimetres.
+    """Read (C, K, J, I), IJK to RAS, and whether the file knows millimetres.
 
     Raises:
         InputError: when there is no such file, or it is no image of one or three channels.
@@ -74,7 +74,7 @@ def read_image(path: Path) -> tuple[Array, Matrix, bool]:
 
 
 def read_label(path: Path, problems: list[str] | None = None) -> tuple[Array, Matrix]:
-    """(K, J, I) integers, and IJK to RAS.
+    """Read (K, J, I) integers, and IJK to RAS.
 
     Args:
         problems: gets sentences about what was mended.
@@ -164,7 +164,7 @@ def read_pair(case: Case) -> Sample:
 
 
 def found_classes(cases: Iterable[Case]) -> tuple[LabelClass, ...]:
-    """Classes of a data set that does not name them, from the values in its label files."""
+    """Find the classes of a data set that does not name them, from the values in its label files."""
     return classes_of_values(values_of(case.label for case in cases if case.label is not None))
 
 

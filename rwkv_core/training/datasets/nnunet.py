@@ -37,10 +37,10 @@ def read_nnunet(path: Path, fold: int | None = None) -> Dataset:
         InputError: when dataset.json is missing, or says what cannot be trained from.
     """
     content = read_json(path / DESCRIPTION)
-    cases = _cases(path, "imagesTr", "labelsTr", content, fold)
+    cases = _cases(path, "imagesTr", "labelsTr", fold)
     cases += [
         Case(case.id, case.images, case.label, case.patient, "test")
-        for case in _cases(path, "imagesTs", "labelsTs", content, None)
+        for case in _cases(path, "imagesTs", "labelsTs", None)
     ]
     if not cases:
         raise InputError(f"{path / 'imagesTr'} holds no image named like case_0000.nii.gz.")
@@ -157,7 +157,7 @@ def _channels(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _cases(path: Path, images: str, labels: str, content: dict[str, Any], fold: int | None) -> list[Case]:
+def _cases(path: Path, images: str, labels: str, fold: int | None) -> list[Case]:
     if not (path / images).is_dir():
         return []
     by_name = {}

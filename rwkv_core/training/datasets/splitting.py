@@ -67,7 +67,7 @@ def divided(dataset: Dataset, validation: float, test: float, seed: int) -> Data
 
 
 def patients_in_two_splits(cases: Iterable[Case]) -> dict[str, set[Split]]:
-    """Patients whose cases lie in more than one split."""
+    """Find patients whose cases lie in more than one split."""
     found: dict[str, set[Split]] = defaultdict(set)
     for case in cases:
         if case.split is not None:

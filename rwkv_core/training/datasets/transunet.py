@@ -42,7 +42,7 @@ def is_acdc(path: Path) -> bool:
 
 
 def read_synapse(path: Path) -> Dataset:
-    """Training cases from slices, validation cases (the paper's name for its 12 test volumes) from volumes.
+    """Read training cases from slices, validation cases (the paper's name for its 12 test volumes) from volumes.
 
     Raises:
         InputError: when a slice's name does not say where it belongs.
@@ -59,7 +59,7 @@ def read_synapse(path: Path) -> Dataset:
 
 
 def read_acdc(path: Path) -> Dataset:
-    """Volumes where they are there, else slices put together.
+    """Read volumes where they are there, else slices put together.
 
     Raises:
         InputError: when a slice's name does not say where it belongs.

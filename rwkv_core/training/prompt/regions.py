@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 def region_scales(volume: Tensor, sizes: tuple[int, ...], tolerance: float) -> list[Tensor]:
-    """Region numbers (Z, Y, X) int32 of a volume (Z, Y, X) float32, per least size in voxels, ascending.
+    """Number the regions (Z, Y, X) int32 of a volume (Z, Y, X) float32, per least size in voxels, ascending.
 
     Regions merge only where their means differ by less than `tolerance`, very small ones always.
     """

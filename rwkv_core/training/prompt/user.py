@@ -38,7 +38,7 @@ class SimulatedUser:
         return Prompts(positive, empty, box, zeros, neighbour.float(), seed)
 
     def correct(self, prompts: Prompts, answer: Tensor, target: Tensor) -> Prompts:
-        """One more click, or now and then a scribble, where `answer` (B, H, W) probabilities is wrong."""
+        """Add a click, or now and then a scribble, where `answer` (B, H, W) probabilities is wrong."""
         wrong = (answer > 0.5) != target
         missing, excess = wrong & target, wrong & ~target
         depth_missing, depth_excess = inner_distance(missing), inner_distance(excess)
@@ -88,7 +88,7 @@ class SimulatedUser:
         return (line & inside & (squared < reach[:, None, None] ** 2)) | through
 
     def box(self, target: Tensor) -> Tensor:
-        """(B, H, W) float, 1 inside a box around each target, its sides off by a few pixels."""
+        """Draw (B, H, W) float, 1 inside a box around each target, its sides off by a few pixels."""
         batch, height, width = target.shape
         sides = []
         for axis, length in ((2, height), (1, width)):
@@ -106,7 +106,7 @@ class SimulatedUser:
 
 
 def inner_distance(region: Tensor, limit: int = 96) -> Tensor:
-    """Chessboard distance (B, H, W) to the nearest pixel outside each region (B, H, W) bool, 0 outside."""
+    """Measure the chessboard distance (B, H, W) to the nearest pixel outside each region (B, H, W) bool, 0 outside."""
     left = region[:, None].float()
     distance = left.clone()
     for step in range(limit):
