@@ -79,8 +79,8 @@ def test_image_shows_what_lies_between_slices(phantom, learned):
         assert dice((answer.labelmap == value) & free, (truth == value) & free) > 0.9
     for index in slices:
         assert np.array_equal(index.of(answer.labelmap), index.of(truth))
-    assert [one.value for one in answer.structures] == [1, 2]
-    assert all(one.score is not None and 0 <= one.score <= 1 for one in answer.structures)
+    assert [structure.value for structure in answer.structures] == [1, 2]
+    assert all(structure.score is not None and 0 <= structure.score <= 1 for structure in answer.structures)
     assert labelmap.sum() == drawn(truth, slices).sum()  # the user's array is as it was
 
 
@@ -149,7 +149,7 @@ def test_a_new_structure_takes_voxels_from_the_label_it_was_painted_over(phantom
     slices = slices_of(0, 9, 20, 31)
     labelmap = drawn(np.where(truth == 1, 1, 4).astype(np.uint8), slices, before)
     answer = spread(volume, labelmap, slices, before=before)
-    assert [one.value for one in answer.structures] == [1]
+    assert [structure.value for structure in answer.structures] == [1]
     free = elsewhere(truth.shape, slices)
     assert dice((answer.labelmap == 1) & free, (truth == 1) & free) > 0.9
     assert set(np.unique(answer.labelmap)) == {1, 4}
@@ -169,7 +169,7 @@ def test_a_right_answer_that_stood_stays(phantom):
     slices = slices_of(0, 9, 20, 31)
     answer = spread(volume, truth, slices, [1, 2], before=truth)
     assert np.array_equal(answer.labelmap, truth)
-    assert {one.method for one in answer.structures} == {"standing"}
+    assert {structure.method for structure in answer.structures} == {"standing"}
 
 
 def test_a_wrong_answer_that_stood_is_mended(phantom, learned):
@@ -225,7 +225,7 @@ def test_one_slice(phantom, learned):
     answer = spread(volume, drawn(truth, slices_of(0, 20)), slices_of(0, 20))
     free = elsewhere(truth.shape, slices_of(0, 20))
     assert dice((answer.labelmap == 2) & free, (truth == 2) & free) > 0.6
-    assert all(one.score is None for one in answer.structures)
+    assert all(structure.score is None for structure in answer.structures)
 
 
 def test_one_slice_does_not_change_what_a_model_found(phantom):
@@ -234,7 +234,9 @@ def test_one_slice_does_not_change_what_a_model_found(phantom):
     slices = slices_of(0, 20)
     labelmap = drawn(truth, slices, before)
     answer = spread(volume, labelmap, slices, before=before)
-    assert np.array_equal(answer.labelmap, labelmap) and {one.method for one in answer.structures} == {"standing"}
+    assert np.array_equal(answer.labelmap, labelmap) and {structure.method for structure in answer.structures} == {
+        "standing"
+    }
 
 
 @pytest.mark.parametrize(

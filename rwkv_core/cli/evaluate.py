@@ -43,8 +43,7 @@ def run(options: argparse.Namespace) -> int:
     from rwkv_core.cli import FAILED, OK
     from rwkv_core.errors import InputError
     from rwkv_core.training.datasets import open_dataset
-    from rwkv_core.training.evaluation import evaluate
-    from rwkv_core.training.evaluation_report import document, paper_table, table, write_report
+    from rwkv_core.training.evaluation import document, evaluate, paper_table, table, write_report
 
     if options.save and options.output is None:
         raise InputError("--save needs a folder.", hint="Name one with -o DIR.")

@@ -16,8 +16,7 @@ from rwkv_core.bundle.bundle import new_network, write_bundle
 from rwkv_core.cli import main
 from rwkv_core.errors import InputError
 from rwkv_core.training.datasets import open_dataset
-from rwkv_core.training.evaluation import evaluate, matched_classes
-from rwkv_core.training.evaluation_report import paper_table
+from rwkv_core.training.evaluation import evaluate, matched_classes, paper_table
 from rwkv_core.training.metrics import agreement, surface_distances
 
 from core.small_models import BandNetwork, config, with_network
