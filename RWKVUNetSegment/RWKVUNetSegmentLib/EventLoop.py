@@ -26,7 +26,7 @@ def slot(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def asError(error: Exception) -> RWKVUNetError:
-    """What to tell people of an exception: itself where it was made for them, else a sentence; the log has the rest."""
+    """Give what people are told of an exception: itself if made for them, else a sentence; the log has the rest."""
     if isinstance(error, RWKVUNetError):
         return error
     logging.error("RWKVUNetSegment: unexpected error", exc_info=error)

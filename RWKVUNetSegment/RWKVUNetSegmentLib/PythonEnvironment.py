@@ -24,7 +24,7 @@ def makeCoreImportable() -> None:
 
 
 def pythonProgram() -> str:
-    """Path of PythonSlicer, the interpreter with Slicer's packages. Never `sys.executable`: in Slicer, that is Slicer.
+    """Find PythonSlicer, the interpreter with Slicer's packages. Never `sys.executable`: in Slicer, that is Slicer.
 
     Raises:
         FileNotFoundError: when the installation has none.

@@ -96,7 +96,7 @@ def rememberModality(node: Any, modality: str) -> None:
 
 
 def worldMatrix(node: Any) -> np.ndarray:
-    """4 x 4 of a node's parent transforms together; the identity when it has none. They must be linear."""
+    """Give the 4 x 4 of a node's parent transforms together; the identity when it has none. They must be linear."""
     matrix = vtk.vtkMatrix4x4()
     if node.GetParentTransformNode():
         node.GetParentTransformNode().GetMatrixTransformToWorld(matrix)

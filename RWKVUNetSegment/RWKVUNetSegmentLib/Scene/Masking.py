@@ -22,7 +22,7 @@ def editorNodesOf(node: Any) -> list[Any]:
 
 
 def lockedSegmentIDs(node: Any) -> set[str]:
-    """Segments that the user marked as completed."""
+    """Find the segments that the user marked as completed."""
     logic = slicer.vtkSlicerSegmentationsModuleLogic
     segmentation = node.GetSegmentation()
     return {

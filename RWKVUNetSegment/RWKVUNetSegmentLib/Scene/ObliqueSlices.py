@@ -80,7 +80,7 @@ def _resampledTo(volume: Any, sliceNode: Any, parallel: bool) -> ObliqueStack:
 
 
 def onVolume(labels: np.ndarray, ijkToWorld: np.ndarray, volume: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of an oblique plane on a volume's voxels: each column across the plane gets one voxel.
+    """Put labels of an oblique plane on a volume's voxels: each column across the plane gets one voxel.
 
     Args:
         labels: (row, column).

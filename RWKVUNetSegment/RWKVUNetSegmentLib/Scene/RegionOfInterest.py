@@ -69,7 +69,7 @@ def sliceRange(volume: Any, axis: Axis, first: int, last: int) -> RegionOfIntere
 
 
 def roiBox(volume: Any, roi: Any) -> RegionOfInterest:
-    """The voxels around a ROI node (vtkMRMLMarkupsROINode), clipped to the volume; transforms of both are respected.
+    """Find the voxels in a ROI node (vtkMRMLMarkupsROINode), clipped to the volume; transforms of both are respected.
 
     Raises:
         InputError: when the ROI is not placed yet, or lies outside the volume.

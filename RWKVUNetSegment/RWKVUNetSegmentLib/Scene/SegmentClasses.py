@@ -21,7 +21,7 @@ _LIST = "Segmentation category and type - 3D Slicer General Anatomy list"
 
 
 def findSegments(node: Any, classes: Sequence[SegmentClass]) -> dict[int, str]:
-    """Segment ids by label value, of the classes that are there.
+    """Find segment ids by label value, of the classes that are there.
 
     A segment is of a class when it has its name and its terminology. One that the user renamed or drew is the user's.
     """

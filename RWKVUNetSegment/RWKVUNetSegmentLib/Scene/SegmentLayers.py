@@ -70,7 +70,7 @@ def arrayOf(layer: Any) -> np.ndarray:
 
 
 def firstVoxelOf(layer: Any) -> tuple[int, int, int]:
-    """(K, J, I) of a layer's first voxel on its grid."""
+    """Give (K, J, I) of a layer's first voxel on its grid."""
     extent = layer.GetExtent()
     return extent[4], extent[2], extent[0]
 
@@ -147,7 +147,7 @@ def grown(layer: Any, grid: Grid, box: tuple[slice, ...]) -> Any:
 
 
 def valuesOn(grid: Grid, image: Any) -> np.ndarray:
-    """A scan's intensities at the voxels of a grid, interpolated: float (K, J, I); not a number outside the scan."""
+    """Resample a scan's intensities to a grid, linear: float (K, J, I); not a number outside the scan."""
     values = np.full(grid.shape, np.nan)
     resampled = slicer.vtkOrientedImageData()
     slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(

@@ -57,7 +57,7 @@ class SequenceFrames:
         return _("Frame {number} ({value})").format(number=number + 1, value=value)
 
     def open(self, number: int, modality: str) -> tuple[Any, Any]:
-        """Hidden nodes in the scene: the volume of a frame, and an empty segmentation for it."""
+        """Add hidden nodes to the scene: the volume of a frame, and an empty segmentation for it."""
         volume = addHiddenNode("vtkMRMLScalarVolumeNode", self.name(number), _FRAME)
         volume.CopyContent(self._sequence.GetNthDataNode(number))
         volume.SetAndObserveTransformNodeID(self._volume.GetTransformNodeID())

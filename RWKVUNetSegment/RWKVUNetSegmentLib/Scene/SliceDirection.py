@@ -24,7 +24,7 @@ class SliceDirection(enum.Enum):
 
 
 def axisOf(volume: Any, direction: SliceDirection) -> tuple[str, int]:
-    """The axis ("I", "J" or "K") along which a volume's slices of this direction are stacked, and how many there are.
+    """Find the axis ("I", "J" or "K") along which slices of this direction are stacked, and how many there are.
 
     The volume's own axes count, without its parent transform.
     """

@@ -82,7 +82,7 @@ class SliceViews(VTKObservationMixin):
 
 
 def volumesShown() -> tuple[Any, ...]:
-    """Volumes in the background of the slice views; before them, the one that was made active last."""
+    """List the volumes in the background of the slice views; before them, the one that was made active last."""
     scene, shown = slicer.mrmlScene, []
     selection = slicer.app.applicationLogic().GetSelectionNode()
     active = selection.GetActiveVolumeID() if selection is not None else None

@@ -46,7 +46,7 @@ def rememberMeasured(node: Any, segmentIDs: Mapping[int, str], volumes: Sequence
 
 
 def measure(node: Any) -> tuple[StructureVolume, ...]:
-    """A row for each segment, `value` counting them from 1; last the intracranial volume, with 0, where it is known.
+    """Make a row for each segment, `value` counting from 1; last the intracranial volume, with 0, where it is known.
 
     Overlapping segments are counted each for itself. Segments without voxels have 0 ml.
     """

@@ -31,7 +31,7 @@ class UndoHistory:
             self._history(node).SaveState()
 
     def canUndo(self, node: Any) -> bool:
-        """Whether there may be something to undo: an editor in the panel does not tell, and does nothing if not."""
+        """Tell whether there may be something to undo: the panel's editor does not say, and does nothing if not."""
         if self.ownEditor is not None and self._openEditor(node) is self.ownEditor:
             return True
         if node.GetID() in self._inEditor:

@@ -55,7 +55,7 @@ def setVerified(node: Any, volume: Any, sliceIndex: SliceIndex, verified: bool =
 
 
 def verifiedMask(node: Any, grid: Grid) -> np.ndarray | None:
-    """bool (K, J, I): what must not change; None when nothing is verified.
+    """Mark what must not change, bool (K, J, I); None when nothing is verified.
 
     Raises:
         InputError: when the slices were verified on another grid.
@@ -68,7 +68,7 @@ def verifiedMask(node: Any, grid: Grid) -> np.ndarray | None:
 
 
 def slicesMask(shape: tuple[int, ...], slices: Iterable[SliceIndex]) -> np.ndarray:
-    """bool (K, J, I), true in the slices."""
+    """Make a mask, bool (K, J, I), true in the slices."""
     return slices_mask(shape, slices)
 
 
@@ -88,7 +88,7 @@ def gridOf(node: Any, volume: Any) -> Grid:
 
 
 def inWords(volume: Any, slices: Iterable[SliceIndex]) -> str:
-    """Such as "Axial 3, 5-8; Coronal 2", counted from 1."""
+    """Name slices for people, such as "Axial 3, 5-8; Coronal 2", counted from 1."""
     names = {axisOf(volume, direction)[0]: direction.label() for direction in SliceDirection}
     parts = []
     for axis, name in names.items():
@@ -105,7 +105,7 @@ def inWords(volume: Any, slices: Iterable[SliceIndex]) -> str:
 
 
 def checkGrid(node: Any, grid: Grid) -> None:
-    """Verified slices count on one grid.
+    """Refuse another grid than that on which verified slices count.
 
     Raises:
         InputError: when the node has some of another one.

@@ -70,7 +70,7 @@ def isValid(segmentation: Any) -> tuple[bool, str]:
 
 
 def problemOf(segmentations: Sequence[Any]) -> str:
-    """Why these cannot be learned from together; empty when they can."""
+    """Say why these cannot be learned from together; empty when they can."""
     drawn: dict[str, str] = {}
     for node in segmentations:
         valid, reason = isValid(node)

@@ -258,7 +258,7 @@ class TrainingLogic:
         removeData(run.data)
 
     def cleanup(self) -> None:
-        """Module reload or quit: stop watching. Runs go on."""
+        """Stop watching, at module reload or quit. Runs go on."""
         self.changed.clear()
         self._timer.delete()
         self.cancelStart()

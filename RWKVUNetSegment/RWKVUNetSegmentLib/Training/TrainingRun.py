@@ -60,7 +60,7 @@ class TrainingRun:
         return dataFolder(self.folder)
 
     def metrics(self) -> list[dict[str, float]]:
-        """Rows of metrics.csv, one per epoch; what is missing is not a number. Empty before the first epoch ended."""
+        """Read metrics.csv, a row per epoch; what is missing is not a number. Empty before the first epoch ended."""
         try:
             with (self.folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
                 return [{name: _number(text) for name, text in row.items() if name} for row in csv.DictReader(file)]
@@ -85,7 +85,7 @@ def dataFolder(folder: Path) -> Path:
 
 
 def stamp(path: Path) -> tuple[int, int]:
-    """Changes whenever a file does; zeros where there is none."""
+    """Give what changes whenever a file does; zeros where there is none."""
     try:
         found = path.stat()
     except OSError:
