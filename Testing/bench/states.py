@@ -120,13 +120,16 @@ class _States:
             self.section(name).collapsed = collapsed
 
     def batch(self):
-        """Of loaded volumes: ready, done."""
+        """Of loaded volumes: ready, in the middle, done."""
         ui = self.opened.widget.ui
         ui.batchSourceComboBox.currentIndex = 1
         for name in ("Second", "Third"):
             slicer.modules.volumes.logic().CloneVolume(slicer.mrmlScene, self.volume, name)
         self.picture("batch-volumes")
         ui.batchButton.click()
+        panel = next(each for each in self.opened.widget.panels if type(each).__name__ == "BatchPanel")
+        event_loop.wait_until(lambda: panel.result.current == 1 and panel.result.done, pictures.PATIENCE)
+        self.picture("batch-running")
         event_loop.wait_until(lambda: not self.opened.logic.batch.running, pictures.PATIENCE)
         self.picture("batch-done")
 

@@ -596,6 +596,17 @@ def test_a_batch_of_loaded_volumes(opened, ui, state, volume):
     assert ui.batchVolumesList.isHidden() and ui.batchButton.text == "Segment the folder"
 
 
+def test_volumes_that_come_and_go_are_listed(ui, volume):
+    choose(ui.batchSourceComboBox, "Loaded volumes")
+    second = add_volume("second")
+    bench.process_events()
+    names = [ui.batchVolumesList.item(row).text() for row in range(ui.batchVolumesList.count)]
+    assert names == ["scan", "second"]
+    slicer.mrmlScene.RemoveNode(second)
+    bench.process_events()
+    assert ui.batchVolumesList.count == 1
+
+
 @pytest.mark.parametrize(
     ("states", "done", "fraction", "left"),
     [

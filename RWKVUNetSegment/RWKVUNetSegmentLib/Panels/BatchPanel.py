@@ -7,7 +7,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from RWKVUNetSegmentLib.EventLoop import later
+from RWKVUNetSegmentLib.EventLoop import Timer, later
 from RWKVUNetSegmentLib.Panels import TimeInWords
 from RWKVUNetSegmentLib.Panels.FolderChoice import FolderChoice
 from RWKVUNetSegmentLib.Panels.Panel import Panel, outlineTickBoxes, showErrors, showTable
@@ -31,9 +31,15 @@ class BatchPanel(Panel):
         ui.batchSourceComboBox.connect("currentIndexChanged(int)", self.onSource)
         outlineTickBoxes(ui.batchVolumesList)
         ui.batchVolumesList.connect("itemChanged(QListWidgetItem*)", self.onTicked)
+        self._timer = Timer(self.updateFromState)
+        for signal in ("nodeAdded(vtkMRMLNode*)", "nodeAboutToBeRemoved(vtkMRMLNode*)"):
+            ui.volumeSelector.connect(signal, self.onVolumesChange)
         ui.batchProgressBar.visible = False
         ui.batchButton.connect("clicked()", self.onBatchOrCancel)
         ui.showTableButton.connect("clicked()", self.onShowTable)
+
+    def cleanup(self) -> None:
+        self._timer.delete()
 
     @property
     def running(self) -> bool:
@@ -116,6 +122,10 @@ class BatchPanel(Panel):
             entry.setCheckState(qt.Qt.Unchecked if volume.GetID() in self._unticked else qt.Qt.Checked)
             ui.batchVolumesList.addItem(entry)
         ui.batchVolumesList.blockSignals(wasBlocked)
+
+    def onVolumesChange(self, volume: Any) -> None:
+        """It is filled after it was added, and gone after it was announced."""
+        self._timer.start()
 
     def onSource(self, index: int) -> None:
         self.updateFromState()
