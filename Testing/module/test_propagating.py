@@ -53,6 +53,17 @@ def test_ways(pointed, button, expected, shown):
     assert slices(pointed) == [4], "one undo step"
 
 
+def test_the_last_slice_is_read_where_it_is_looked_at(pointed):
+    """The number that “To slice” asks for."""
+    pointed.look(6)
+    assert "(Axial 7)" in pointed.ui.propagateLabel.text
+    pointed.look(4)
+    assert "(Axial 5)" in pointed.ui.propagateLabel.text
+    pointed.ui.propagateToSpinBox.value = 7
+    press(pointed, "propagateToButton")
+    assert slices(pointed) == [4, 5, 6] and "(Axial 7)" in pointed.ui.propagateLabel.text
+
+
 def test_to_a_slice(pointed):
     pointed.ui.propagateToSpinBox.value = 7
     press(pointed, "propagateToButton")

@@ -166,7 +166,7 @@ def test_what_is_missing_comes_first_and_open(opened, ui):
     tree = ui.requirementsTree
     lines = {tree.topLevelItem(i).text(0): tree.topLevelItem(i).text(1) for i in range(tree.topLevelItemCount)}
     assert lines["OpenVINO and Python packages"] == "Missing"
-    assert lines["GPU and training: PyTorch"] == "Not installed (optional)"
+    assert lines["GPU and training: PyTorch"] == "Optional"
     assert "Load a volume" in ui.segmentButton.toolTip and not ui.segmentButton.enabled
     assert not ui.importButton.enabled
 

@@ -141,7 +141,7 @@ class MoreModelsDialog:
             ).format(start=f'<a href="{_PAPER}">', end="</a>"),
             _("<b>Your own</b>: under Training. A finished run is put into the list by itself."),
             _("<b>A colleague's</b>: choose the config.json in its folder."),
-            _("<b>A network that none of these describes</b> needs a config.json beside it; {start}how{end}.").format(
+            _("<b>Any other network</b> needs a config.json beside its file; {start}how to write it{end}.").format(
                 start=f'<a href="{_GUIDE}">', end="</a>"
             ),
         )

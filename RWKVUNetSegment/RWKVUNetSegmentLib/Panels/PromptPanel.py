@@ -10,7 +10,8 @@ from RWKVUNetSegmentLib.Interactive.PromptedSlice import BOX, POINT, SCRIBBLE
 from RWKVUNetSegmentLib.Interactive.PromptMarkers import NEGATIVE, POSITIVE
 from RWKVUNetSegmentLib.Interactive.Propagation import BOTH, DOWN, UP
 from RWKVUNetSegmentLib.Panels.Panel import CHECKED, Panel, showErrors
-from RWKVUNetSegmentLib.Scene.SliceViews import axisShown
+from RWKVUNetSegmentLib.Scene.SliceViews import axisShown, sliceOf
+from RWKVUNetSegmentLib.Scene.VerifiedSlices import inWords
 
 _UI = Path(__file__).resolve().parents[2] / "Resources" / "UI" / "RWKVUNetSegmentPrompt.ui"
 
@@ -170,11 +171,18 @@ class PromptPanel(Panel):
             ui.structureNameLineEdit.text = pointing.structure
 
     def _showRange(self) -> None:
-        """Slices count from 1, as people do."""
+        """Slices count from 1, as people do: to know the last one to go to, scroll there and read it."""
         volume, view = self.logic.interactive.pointing.volume, self.logic.interactive.pointing.views.active
-        axis = axisShown(volume, view) if volume is not None and view is not None and self._canPoint()[0] else None
+        shown = volume is not None and view is not None and self._canPoint()[0]
+        axis = axisShown(volume, view) if shown else None
         if axis is not None:
             self.ui.propagateToSpinBox.maximum = volume.GetImageData().GetDimensions()["IJK".index(axis)]
+        sliceIndex = sliceOf(volume, view) if shown else None
+        self.ui.propagateLabel.text = (
+            _("Propagate this slice to those beside it:")
+            if sliceIndex is None
+            else _("Propagate this slice ({slice}) to those beside it:").format(slice=inWords(volume, [sliceIndex]))
+        )
 
 
 def _check(button: Any, checked: bool) -> None:

@@ -42,7 +42,7 @@ class SetupPanel(Panel):
         for requirement in self.logic.installation.states():
             text, icon = words[requirement.state]
             if requirement.optional and requirement.state == RequirementState.MISSING:
-                text, icon = _("Not installed (optional)"), "StateUnavailable"
+                text, icon = _("Optional"), "StateUnavailable"
             item = qt.QTreeWidgetItem()
             item.setText(0, requirement.title)
             item.setToolTip(0, requirement.title)
