@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import bench
@@ -48,7 +49,9 @@ def main(given=None):
     if arguments.states is not None:
         states.draw(arguments.states, arguments.look)
     elif arguments.pictures is not None:
-        pictures.draw(arguments.pictures)
+        with tempfile.TemporaryDirectory(prefix="rwkv-unet-") as home:  # the user's own models are not shown
+            os.environ["RWKV_UNET_HOME"] = home
+            pictures.draw(arguments.pictures)
     else:
         _open(app, arguments)
     bench.process_events()
