@@ -11,7 +11,8 @@ import slicer
 
 from rwkv_core.vocabulary import PostProcessing, SliceIndex
 from RWKVUNetSegmentLib.Scene.SliceViews import goTo
-from RWKVUNetSegmentLib.Segmentation import InstallationLogic
+from RWKVUNetSegmentLib.Segmentation.ImportCheck import ImportCheck
+from RWKVUNetSegmentLib.Segmentation.InstallationLogic import InstallationLogic
 from RWKVUNetSegmentLib.Worker import WorkerClient
 
 import bench
@@ -35,7 +36,8 @@ def stand_in_fixture(tmp_path, monkeypatch):
     program = [sys.executable, str(Path(__file__).with_name("stand_in_worker.py"))]
     monkeypatch.setattr(WorkerClient, "worker_program", lambda python: program)
     monkeypatch.setenv("RWKV_STAND_IN", str(tmp_path))
-    monkeypatch.setattr(InstallationLogic.InstallationLogic, "isValid", lambda self: (True, ""))
+    monkeypatch.setattr(InstallationLogic, "isValid", lambda self: (True, ""))
+    monkeypatch.setattr(ImportCheck, "passed", lambda self, versions: True)  # else its processes are counted with ours
     return tmp_path
 
 
