@@ -6,6 +6,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from rwkv_core.errors import InputError
 from RWKVUNetSegmentLib.Interactive.PromptedSlice import BOX, POINT, SCRIBBLE
 from RWKVUNetSegmentLib.Interactive.PromptMarkers import NEGATIVE, POSITIVE
 from RWKVUNetSegmentLib.Interactive.Propagation import BOTH, DOWN, UP
@@ -177,7 +178,10 @@ class PromptPanel(Panel):
         axis = axisShown(volume, view) if shown else None
         if axis is not None:
             self.ui.propagateToSpinBox.maximum = volume.GetImageData().GetDimensions()["IJK".index(axis)]
-        sliceIndex = sliceOf(volume, view) if shown else None
+        try:
+            sliceIndex = sliceOf(volume, view) if shown else None
+        except InputError:  # the view lies beside the volume
+            sliceIndex = None
         self.ui.propagateLabel.text = (
             _("Propagate this slice to those beside it:")
             if sliceIndex is None
