@@ -1,5 +1,6 @@
 """Axial, coronal and sagittal answers, averaged."""
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from scipy.spatial.transform import Rotation
 from rwkv_core import Region, Segmenter, Volume
 from rwkv_core.bundle.config import Islands
 from rwkv_core.errors import CancelledError
+from rwkv_core.inference.pipeline import run_each
 
 from core.small_models import BandNetwork, QuadrantNetwork, config, with_network
 
@@ -157,3 +159,17 @@ def test_cancelled_in_the_second_plane():
             cancel=lambda: bool(reached) and reached[-1] > 50,
         )
     assert reached[-1] > 50
+
+
+def test_pieces_are_all_done_and_the_first_exception_ends_them():
+    done: list[int] = []
+    run_each(range(20), done.append)
+    assert sorted(done) == list(range(20))
+
+    def fail(piece: int) -> None:
+        if piece == 3:
+            raise CancelledError
+
+    with pytest.raises(CancelledError):
+        run_each(range(1000), fail)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("rwkv-unet")]

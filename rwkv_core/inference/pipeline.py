@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ from rwkv_core.engines.arrays import Batch
 from rwkv_core.errors import CancelledError
 
 BatchT = TypeVar("BatchT")
+PieceT = TypeVar("PieceT")
 
 _HELPERS = min(4, os.cpu_count() or 1)
 _AHEAD = 2 * _HELPERS
@@ -70,6 +71,13 @@ def run_pipeline(
                 done = next((n for n, (_, future) in enumerate(finishing) if not future.done()), len(finishing))
                 settle(min(_AHEAD, len(finishing) - done))
             settle(0)
+
+
+def run_each(pieces: Iterable[PieceT], work: Callable[[PieceT], None]) -> None:
+    """Do pieces of work that do not depend on each other, in helper threads; the first exception ends it."""
+    with _helpers() as pool:
+        for done in [pool.submit(_quietly, work, piece) for piece in pieces]:
+            done.result()
 
 
 _ResultT = TypeVar("_ResultT")

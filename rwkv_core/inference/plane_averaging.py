@@ -19,6 +19,7 @@ from rwkv_core.bundle.config import Preprocessing, Spacing
 from rwkv_core.errors import CancelledError, InputError
 from rwkv_core.inference.confidence import Confidence
 from rwkv_core.inference.network_grid import NetworkGrid
+from rwkv_core.inference.pipeline import run_each
 from rwkv_core.inference.preprocessing import running_argmax
 from rwkv_core.inference.sides import Sides
 from rwkv_core.inference.slice_pass import FULL, SlicePass
@@ -218,7 +219,8 @@ class Averaging:
         if soft is not None:
             soft[0] = 1.0
             soft = soft[(slice(None), *part)]
-        for k in range(len(restore)):
+
+        def fill(k: int) -> None:
             if cancelled():
                 raise CancelledError
             there = None if ahead is None else restore(ahead, k) > 0
@@ -232,6 +234,8 @@ class Averaging:
                 found = of_channels(chances, there)
                 found[0] += found[len(soft) :].sum(0)
                 soft[:, k] = found[: len(soft)]
+
+        run_each(range(len(restore)), fill)
 
     def _passes_of_pairs(self, sides: Sides) -> list[tuple[SliceStack, NDArray[np.float32]]]:
         """Every plane says how likely a pair is; the sides are asked of those that tell them, or of the guide."""
