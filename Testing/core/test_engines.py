@@ -318,7 +318,7 @@ def test_auto_takes_openvino_for_networks_that_it_runs():
 def test_unknown_engines_are_told_what_there_is():
     with pytest.raises(DeviceError, match="auto, torch, openvino, openvino-int8, cuda, numpy"):
         make_engine(random_network(), engine="steam")
-    with pytest.raises(DeviceError, match="auto, cuda, openvino, openvino-int8, torch, numpy"):
+    with pytest.raises(DeviceError, match="auto, torch, openvino, openvino-int8, cuda, numpy"):
         Segmenter(with_network(config(), QuadrantNetwork()), "cpu", engine="steam")
 
 
