@@ -140,6 +140,16 @@ def test_pytorch_that_takes_no_arrays_is_not_ready_and_segmenting_goes_on_withou
     assert computer.torchCalls and stateOf(logic, "torch").state == RequirementState.BROKEN  # the same PyTorch again
 
 
+def test_a_check_that_an_installation_ended_says_nothing(made, monkeypatch):
+    monkeypatch.setattr(installation, "_TORCH_PROBE", "input()")  # it waits
+    logic = made()
+    bench.wait_until(lambda: stateOf(logic, "packages").state == RequirementState.READY)
+    packaging.missing.add("pydantic")
+    assert logic.install(confirm=agree) == (True, "")
+    bench.process_events()
+    assert stateOf(logic, "torch").state == RequirementState.CHECKING
+
+
 def test_the_true_probe_of_pytorch_says_why(monkeypatch, tmp_path):
     torch = tmp_path / "torch.py"  # stands in for 2.2.2 under NumPy 2
     torch.write_text(

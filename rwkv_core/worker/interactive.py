@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -93,18 +93,11 @@ class Interactive:
     def spread(self, request: SpreadRequest, job: Job, report: Reporter) -> SpreadResult:
         from rwkv_core.spreading.spreading import spread
 
-        volume = self._folder.volume(request.volume)
-        shape = volume.array.shape
+        given = self._given(request)
         found = spread(
-            volume,
-            self._labelmap(request.labelmap, shape),
-            request.slices,
-            request.values,
-            before=self._labelmap(request.before, shape) if request.before else None,
-            probabilities=self._probabilities(request.result, shape),
+            **given,
+            probabilities=self._probabilities(request.result, given["labelmap"].shape),
             keep=request.keep,
-            locked=request.locked,
-            features=self._known_features(request),
             progress=report.counter("learn"),
             cancel=job.cancelled,
         )
@@ -123,24 +116,23 @@ class Interactive:
         from rwkv_core.spreading.spreading import prepare_spread
 
         start = time.perf_counter()
-        volume = self._folder.volume(request.volume)
-        shape = volume.array.shape
-        found = prepare_spread(
-            volume,
-            self._labelmap(request.labelmap, shape),
-            request.slices,
-            request.values,
-            before=self._labelmap(request.before, shape) if request.before else None,
-            locked=request.locked,
-            features=self._known_features(request),
-            cancel=job.cancelled,
-        )
+        found = prepare_spread(**self._given(request), cancel=job.cancelled)
         self._features = request.volume.file, found
         return PrepareSpreadResult(id=request.id, seconds=time.perf_counter() - start)
 
-    def _known_features(self, request: GivenToSpread) -> "VolumeFeatures | None":
-        """Those of the same volume, from a request before."""
-        return self._features[1] if self._features and self._features[0] == request.volume.file else None
+    def _given(self, request: GivenToSpread) -> dict[str, Any]:
+        """Give the arguments that `spread` and `prepare_spread` have in common, with the features known by now."""
+        volume = self._folder.volume(request.volume)
+        shape = volume.array.shape
+        return {
+            "volume": volume,
+            "labelmap": self._labelmap(request.labelmap, shape),
+            "slices": request.slices,
+            "values": request.values,
+            "before": self._labelmap(request.before, shape) if request.before else None,
+            "locked": request.locked,
+            "features": self._features[1] if self._features and self._features[0] == request.volume.file else None,
+        }
 
     def _probabilities(self, result: int | None, shape: Sequence[int]) -> dict[int, Array]:
         """Find those of a kept result of the whole volume, by label; none where it is not kept any more."""

@@ -187,20 +187,6 @@ class SpreadLogic:
             self._result.end(outcome if isinstance(outcome, RWKVUNetError) else _("Accept the answer, or discard it."))
             emit(onFinished, outcome)
 
-        def withVolume(file: VolumeFile) -> None:
-            client.put(labels, lambda name: withLabels(file, name), over)
-
-        def withLabels(file: VolumeFile, name: str) -> None:
-            files.append(name)
-            if before is None:
-                ask(file)
-            else:
-                client.put(before, lambda name: withBefore(file, name), over)
-
-        def withBefore(file: VolumeFile, name: str) -> None:
-            files.append(name)
-            ask(file)
-
         def ask(file: VolumeFile) -> None:
             request = SpreadRequest(
                 volume=file,
@@ -222,7 +208,7 @@ class SpreadLogic:
 
             self._result.ask(request, take, over)
 
-        self._volume.get(volume, withVolume, over)
+        self._handOver(volume, labels, before, files, ask, over)
 
     def prepare(self, node: Any, volume: Any) -> None:
         """Let the worker compute what `spread` will need of the scan, if slices were corrected.
@@ -244,7 +230,6 @@ class SpreadLogic:
         if not slices or wanted == self._prepared:
             return
         before = self._before(labels, current)
-        arrays = [labels] if before is None else [labels, before]
         files: list[str] = []
         self._preparing = True
 
@@ -255,20 +240,41 @@ class SpreadLogic:
             if isinstance(outcome, PrepareSpreadResult):
                 self._prepared = (client.session, *wanted[1:])
 
+        def ask(file: VolumeFile) -> None:
+            request = PrepareSpreadRequest(
+                volume=file, labelmap=files[0], slices=slices, before=files[1] if before is not None else None
+            )
+            client.ask(request, onResult=over, onError=over)
+
+        self._handOver(volume, labels, before, files, ask, over)
+
+    def _handOver(
+        self,
+        volume: Any,
+        labels: np.ndarray,
+        before: np.ndarray | None,
+        files: list[str],
+        ask: Callable[[VolumeFile], object],
+        onError: Callable[[RWKVUNetError], object],
+    ) -> None:
+        """Give the worker what slices are spread from, one after the other; then comes `ask`, or `onError`.
+
+        Args:
+            files: takes the names of `labels` and, where it is given, of `before`.
+        """
+        arrays = [labels] if before is None else [labels, before]
+
         def put(file: VolumeFile) -> None:
             def putNext(name: str) -> None:
                 files.append(name)
                 put(file)
 
             if len(files) < len(arrays):
-                client.put(arrays[len(files)], putNext, over)
-                return
-            request = PrepareSpreadRequest(
-                volume=file, labelmap=files[0], slices=slices, before=files[1] if before is not None else None
-            )
-            client.ask(request, onResult=over, onError=over)
+                self._result.client.put(arrays[len(files)], putNext, onError)
+            else:
+                ask(file)
 
-        self._volume.get(volume, put, over)
+        self._volume.get(volume, put, onError)
 
     def accept(self) -> None:
         """Write the answer into the segmentation. One undo step.

@@ -30,6 +30,7 @@ class ImportCheck:
         self._code, self._setting, self._over = code, setting, over
         self._failed: str | None = None
         self._process: ChildProcess | None = None
+        self._asked: object = None
 
     def passed(self, versions: str) -> bool | None:
         """Tell whether these versions can be used; None while a child process is finding out.
@@ -39,11 +40,9 @@ class ImportCheck:
         """
         if str(qt.QSettings().value(self._setting) or "") == versions:
             return True
-        if self._failed == versions:
-            return False
-        if self._process is None:
+        if self._process is None and self._failed != versions:
             self._start(versions)
-        return None if self._failed != versions else False
+        return False if self._failed == versions else None
 
     def forget(self) -> None:
         """Check once more what failed: it was installed anew."""
@@ -56,13 +55,18 @@ class ImportCheck:
 
     def end(self) -> None:
         """End the child process, without an answer."""
+        self._asked = None
         process, self._process = self._process, None
         if process is not None:
             process.end()
             process.release()
 
     def _start(self, versions: str) -> None:
+        asked = self._asked = object()
+
         def ended(problem: str) -> None:
+            if self._asked is not asked:  # it was ended: how says nothing
+                return
             process, self._process = self._process, None
             if process is not None:
                 process.release()
