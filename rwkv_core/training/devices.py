@@ -1,6 +1,5 @@
 """Which devices and how many processes a run has: one, several on this machine, or those of torchrun or SLURM."""
 
-import ctypes
 import os
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,8 +12,6 @@ from rwkv_core.engines import choose_device
 from rwkv_core.errors import DeviceError, InputError, Remedy
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of malloc.h
 
 MEMORY_HINT = "Choose a smaller batch, or smaller slices or blocks, or close other programs that use it."
 """What to do when a device has too little memory."""
@@ -106,20 +103,6 @@ def choose_precision(precision: str, device: torch.device) -> Precision:
     if device.type != "cuda":
         return "32-true"
     return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees, where the C library is glibc; elsewhere nothing is done.
-
-    Every step frees hundreds of megabytes and asks for them again; given back to the system in between, each page of
-    them is cleared anew, which takes half of a step's time on a CPU. For a process that does nothing but train.
-    """
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return
-    for parameter, value in ((_M_TRIM_THRESHOLD, 2**31 - 1), (_M_MMAP_MAX, 0), (_M_TOP_PAD, 2**26)):
-        mallopt(parameter, value)
 
 
 def out_of_memory(error: BaseException) -> bool:
