@@ -107,6 +107,26 @@ def test_outside_the_region_nothing_is_labelled():
     assert np.allclose(result.probabilities[:, ~outside].sum(0), 1, atol=5e-3)
 
 
+@pytest.mark.parametrize("region", [None, Region(i=(0, 40), j=(10, 50), k=(0, 60))], ids=["whole", "box"])
+def test_probabilities_that_are_made_later_are_those_that_are_made_at_once(region):
+    segmenter = Segmenter(with_network(averaging(), QuadrantNetwork()), "cpu", engine="torch")
+    volume = Volume(block()[0], OBLIQUE)
+    at_once = segmenter.segment(volume, region, probabilities=True)
+    result = segmenter.segment(volume, region, probabilities="later")
+    assert at_once.later is None and result.probabilities is None
+    assert np.array_equal(result.labelmap, at_once.labelmap)
+    box = (region or Region()).within(volume.array.shape).as_slices()
+    assert np.array_equal(result.later(), at_once.probabilities[(slice(None), *box)])
+    with pytest.raises(CancelledError):
+        result.later(lambda: True)
+
+
+def test_probabilities_of_one_plane_come_at_once():
+    segmenter = Segmenter(with_network(config(), BandNetwork()), "cpu", engine="torch")
+    result = segmenter.segment(Volume(block()[0], np.eye(4)), probabilities="later")
+    assert result.later is None and result.probabilities is not None
+
+
 def test_what_is_too_small_to_be_seen_at_first_is_found_all_the_same():
     channel = np.zeros((50, 50, 50), np.int64)
     channel[21:23, 20:30, 20:30] = 2  # between the slices that are looked at first

@@ -5,8 +5,9 @@ import pytest
 
 from rwkv_core import Segmenter, Volume
 from rwkv_core.errors import CancelledError
+from rwkv_core.inference.uncertainty import entropy
 from rwkv_core.vocabulary import Region, Slices
-from rwkv_core.worker.protocol import SegmentRequest
+from rwkv_core.worker.protocol import RefineRequest, SegmentRequest, UncertaintyRequest
 
 from core.worker_client import WorkerClient
 from core.worker_helpers import PLANES, asking, noise, volume_file, write_averaging
@@ -76,6 +77,30 @@ def test_a_thick_box_is_averaged_and_a_thin_one_is_not(worker, averaging):
     assert worker.folder.take(thick.labelmap).shape == (34, 44, 36)
     thin = segment(worker, averaging, region=Region(k=(10, 14)))
     assert (planes(thin), thin.count) == (["SPL"], 4)
+
+
+@pytest.mark.parametrize("region", [None, Region(k=(1, 35), i=(2, 38))], ids=["whole", "box"])
+def test_what_is_kept_of_an_average_is_made_of_it_when_it_is_asked_for(worker, averaging, region):
+    array = noise(SHAPE)
+    array[4, 5:9, 5:9] = np.nan
+    request = SegmentRequest(
+        volume=volume_file(worker, array, np.eye(4)), keep=True, **asking(averaging, {"region": region})
+    )
+    pending = worker.start(request)
+    result = pending.result()
+    assert result.kept and result.probabilities is None
+    at_once = Segmenter(averaging, "cpu").segment(Volume(array, np.eye(4)), region, probabilities=True)
+    box = result.region.as_slices()
+    labelmap = worker.folder.take(result.labelmap)
+    assert np.array_equal(labelmap, at_once.labelmap[box])
+    for _ in range(2):  # made, and made before
+        again = worker.request(RefineRequest(result=pending.id))
+        assert np.array_equal(worker.folder.take(again.labelmap), labelmap)
+    unsure = worker.folder.take(worker.request(UncertaintyRequest(result=pending.id)).entropy)
+    measured = np.isfinite(array[box])
+    expected = entropy(at_once.probabilities[(slice(None), *box)])
+    assert np.allclose(unsure[measured], expected[measured], atol=2e-3)
+    assert not unsure[~measured].any()
 
 
 def test_cancel(worker, averaging):

@@ -132,23 +132,12 @@ class Averaging:
     every: float
     confidence: Confidence
 
-    def run(
-        self,
-        labels: NDArray[np.unsignedinteger],
-        soft: NDArray[np.float16] | None,
-        progress: Callable[[int, int], None],
-        cancelled: Callable[[], bool],
-    ) -> int:
-        """Label the voxels of the part of the volume that the grid covers.
+    def run(self, progress: Callable[[int, int], None], cancelled: Callable[[], bool]) -> "Average":
+        """Take the planes through the network and add up what they say.
 
         Args:
-            labels: (K, J, I) of that part, zero.
-            soft: likewise, zero, with the channels in front; None when the probabilities are not asked for.
             progress: as for `PreparedVolume.segment`.
             cancelled: asked before each batch.
-
-        Returns:
-            The number of slices that went through the network.
 
         Raises:
             CancelledError: when `cancelled` said so.
@@ -174,18 +163,7 @@ class Averaging:
             _drop_scattered(slices[::step])
         around = self._around(seen) or _Around(whole, whole)  # what is too small to be seen so may still be there
         expected = looked + self._slices(around.asked)
-        self._average(around, labels, soft, advance, cancelled)
-        return done
 
-    def _average(
-        self,
-        around: "_Around",
-        labels: NDArray[np.unsignedinteger],
-        soft: NDArray[np.float16] | None,
-        advance: Callable[[int], None],
-        cancelled: Callable[[], bool],
-    ) -> None:
-        """Average, and take the likeliest; of pairs, the two together, then the side that telling slices see there."""
         sides = self.sides
         shares, apart = shares_of(self.judged)
         members = [np.array([channel]) for channel in range(len(self.values))]
@@ -193,49 +171,13 @@ class Averaging:
         if sides is not None:
             members, apart = sides.members(), np.zeros(len(sides.members()), bool)
             passes = self._passes_of_pairs(sides)
-        box = around.box
-        averaged = self._add_up(around, passes, members, apart, advance, cancelled)
-        ahead = (
-            None if sides is None else sides.lead(averaged[-2], averaged[-1], self.grid.spacing, self.toward_right(box))
-        )
-
-        def choose(chances: NDArray[np.float32], there: NDArray[np.bool_] | None) -> NDArray[np.integer]:
-            if sides is None or there is None:
-                return _likeliest(chances)
-            return sides.channels(_likeliest(chances[: sides.groups]), there)
-
-        def of_channels(chances: NDArray[np.float32], there: NDArray[np.bool_] | None) -> NDArray[np.float32]:
-            return chances if sides is None or there is None else sides.probabilities(chances, there)
-
-        for layer in range(0, len(averaged[0]), _COUNTED):
-            chances = averaged[:, layer].astype(np.float32) / np.float32(FULL)
-            make_room(chances, apart)
-            there = None if ahead is None else ahead[layer] > 0
-            self.confidence.add(of_channels(chances, there), choose(chances, there))
-
-        present: NDArray[np.bool_] = averaged.max((2, 3)) > 0
-        restore, part = self.grid.restorer(box), self.grid.part(box)
-        labels = labels[part]
-        if soft is not None:
-            soft[0] = 1.0
-            soft = soft[(slice(None), *part)]
-
-        def fill(k: int) -> None:
-            if cancelled():
-                raise CancelledError
-            there = None if ahead is None else restore(ahead, k) > 0
-            chances = np.zeros((len(averaged), *labels.shape[1:]), np.float32)
-            for channel in np.flatnonzero(present[:, restore.layers(k)].any(1)):
-                chances[channel] = restore(averaged[channel], k)
-            chances /= np.float32(FULL)
-            make_room(chances, apart)
-            labels[k] = np.take(self.values, choose(chances, there))
-            if soft is not None:
-                found = of_channels(chances, there)
-                found[0] += found[len(soft) :].sum(0)
-                soft[:, k] = found[: len(soft)]
-
-        run_each(range(len(restore)), fill)
+        sums = self._add_up(around, passes, members, apart, advance, cancelled)
+        ahead = None
+        if sides is not None:
+            ahead = sides.lead(sums[-2], sums[-1], self.grid.spacing, self.toward_right(around.box))
+        average = Average(self.grid, around.box, sums, apart, sides, ahead, self.values, self.shown, done)
+        average.count(self.confidence)
+        return average
 
     def _passes_of_pairs(self, sides: Sides) -> list[tuple[SliceStack, NDArray[np.float32]]]:
         """Every plane says how likely a pair is; the sides are asked of those that tell them, or of the guide."""
@@ -298,6 +240,97 @@ class Averaging:
             inner = slice(max(around.start, side.start - reach), min(around.stop, side.stop + reach))
             asked.append(inner if seen else around)
         return _Around((wide[0], wide[1], wide[2]), (asked[0], asked[1], asked[2]))
+
+
+@dataclass(frozen=True)
+class Average:
+    """What the planes say together: on the grid, where there are few voxels. Labels and probabilities come of it.
+
+    Attributes:
+        grid: as of `Averaging`.
+        box: of the grid, outside which there is background.
+        sums: (members, K, J, I) of the box, probabilities as multiples of 1 / `FULL`: of every channel, or, where the
+            model has pairs, as `Sides.members` has them.
+        apart: (members,), those for which the others make room.
+        sides: of the model's pairs, or None when it has none.
+        ahead: how far the second side is ahead, as `Sides.lead`; None without pairs.
+        values: label value of each channel, background's first.
+        shown: how many of them, from the first on, have a probability; what the others have is background's.
+        slices: that went through the network.
+    """
+
+    grid: NetworkGrid
+    box: Box
+    sums: NDArray[np.uint16]
+    apart: NDArray[np.bool_]
+    sides: Sides | None
+    ahead: NDArray[np.float32] | None
+    values: NDArray[np.unsignedinteger]
+    shown: int
+    slices: int
+
+    def count(self, confidence: Confidence) -> None:
+        """Count how sure the answer is, on the grid."""
+        for layer in range(0, len(self.sums[0]), _COUNTED):
+            chances = self.sums[:, layer].astype(np.float32) / np.float32(FULL)
+            make_room(chances, self.apart)
+            there = None if self.ahead is None else self.ahead[layer] > 0
+            confidence.add(self._of_channels(chances, there), self._likeliest(chances, there))
+
+    def restore(
+        self,
+        labels: NDArray[np.unsignedinteger] | None,
+        soft: NDArray[np.float16] | None,
+        cancelled: Callable[[], bool],
+    ) -> None:
+        """Bring it to the voxels of the part of the volume that the grid covers.
+
+        The label is the likeliest channel's; of pairs, that of the two together, then the side that telling slices see
+        there.
+
+        Args:
+            labels: (K, J, I) of that part, zero; None where they are not asked for.
+            soft: (shown, K, J, I), likewise: the probabilities.
+            cancelled: asked before each slice.
+
+        Raises:
+            CancelledError: when `cancelled` said so.
+        """
+        part = self.grid.part(self.box)
+        if labels is not None:
+            labels = labels[part]
+        if soft is not None:
+            soft[0] = 1.0
+            soft = soft[(slice(None), *part)]
+        present: NDArray[np.bool_] = self.sums.max((2, 3)) > 0
+        restore = self.grid.restorer(self.box)
+        shape = (len(self.sums), len(restore.j.low), len(restore.i.low))
+
+        def fill(k: int) -> None:
+            if cancelled():
+                raise CancelledError
+            there = None if self.ahead is None else restore(self.ahead, k) > 0
+            chances = np.zeros(shape, np.float32)
+            for channel in np.flatnonzero(present[:, restore.layers(k)].any(1)):
+                chances[channel] = restore(self.sums[channel], k)
+            chances /= np.float32(FULL)
+            make_room(chances, self.apart)
+            if labels is not None:
+                labels[k] = np.take(self.values, self._likeliest(chances, there))
+            if soft is not None:
+                found = self._of_channels(chances, there)
+                found[0] += found[len(soft) :].sum(0)
+                soft[:, k] = found[: len(soft)]
+
+        run_each(range(len(restore)), fill)
+
+    def _likeliest(self, chances: NDArray[np.float32], there: NDArray[np.bool_] | None) -> NDArray[np.integer]:
+        if self.sides is None or there is None:
+            return _likeliest(chances)
+        return self.sides.channels(_likeliest(chances[: self.sides.groups]), there)
+
+    def _of_channels(self, chances: NDArray[np.float32], there: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+        return chances if self.sides is None or there is None else self.sides.probabilities(chances, there)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +19,16 @@ from rwkv_core.inference.block_pass import CONTEXT, BlockPass
 from rwkv_core.inference.confidence import Confidence, low_confidence, structure_volumes, too_little
 from rwkv_core.inference.intensity import IntensityScale, fit_intensity
 from rwkv_core.inference.network_grid import NetworkGrid
-from rwkv_core.inference.plane_averaging import Averaging, stacks_of
+from rwkv_core.inference.plane_averaging import Average, Averaging, stacks_of
 from rwkv_core.inference.preprocessing import make_resampler
 from rwkv_core.inference.sides import Sides
 from rwkv_core.inference.slice_pass import Clock, SlicePass, both
 from rwkv_core.postprocess.cleaning import Cleaning, count_labels, volumes_ml
 from rwkv_core.vocabulary import Box, Region, SegmentClass, SegmentOptions, StructureVolume
 from rwkv_core.volume import SliceStack, Volume, choose_stack
+
+Wanted: TypeAlias = bool | Literal["later"]
+"""Whether probabilities are: at once, or when somebody asks for them."""
 
 _AROUND = 16
 """Pixels of the network's input around a region that are only looked at, so that its border is no edge of the image."""
@@ -51,6 +54,7 @@ class Segmentation:
         orientation: the slices' orientation, as in `Preprocessing.orientations`; of several, joined by "+".
         warnings: sentences about the input and the result that a person should read.
         volumes: of the classes, with the model's confidence, and what else it measures.
+        later: what `probabilities` can be made of, where they were asked for "later" and several planes were averaged.
     """
 
     labelmap: NDArray[np.unsignedinteger]
@@ -62,10 +66,39 @@ class Segmentation:
     orientation: str
     warnings: list[str] = field(default_factory=list)
     volumes: tuple[StructureVolume, ...] = ()
+    later: "ProbabilitiesLater | None" = None
 
     def volumes_ml(self) -> dict[str, float]:
         """Measure the volume of each class in millilitres, by name."""
         return volumes_ml(self.labelmap, self.ijk_to_ras, self.classes)
+
+
+@dataclass(frozen=True)
+class ProbabilitiesLater:
+    """The average over planes of a result, of which its probabilities are made when somebody asks for them.
+
+    Attributes:
+        average: of the box that was looked at.
+        channels: 1 + classes.
+        box: the voxels that were asked for.
+        seen: the box around them that was looked at.
+    """
+
+    average: Average
+    channels: int
+    box: Box
+    seen: Box
+
+    def __call__(self, cancel: Cancel | None = None) -> NDArray[np.float16]:
+        """Make them: (channels, K, J, I) of the box, the same as if `PreparedVolume.segment` had made them at once.
+
+        Raises:
+            CancelledError: when `cancel` said so.
+        """
+        shape = tuple(side.stop - side.start for side in self.seen)
+        soft = np.zeros((self.channels, *shape), np.float16)
+        self.average.restore(None, soft, as_question(cancel))
+        return np.ascontiguousarray(soft[(slice(None), *_within(self.box, self.seen))])
 
 
 class Segmenter:
@@ -158,7 +191,7 @@ class Segmenter:
         self,
         volume: Volume,
         region: Region | None = None,
-        probabilities: bool = False,
+        probabilities: Wanted = False,
         progress: Callable[[int, int], None] | None = None,
         cancel: Cancel | None = None,
         options: SegmentOptions | None = None,
@@ -282,7 +315,7 @@ class PreparedVolume:
     def segment(
         self,
         region: Region | None = None,
-        probabilities: bool = False,
+        probabilities: Wanted = False,
         progress: Callable[[int, int], None] | None = None,
         cancel: Cancel | None = None,
         options: SegmentOptions | None = None,
@@ -295,7 +328,8 @@ class PreparedVolume:
         Args:
             region: box of voxels to segment. Intensities were still measured on the whole volume. Some of its
                 surroundings are looked at, too, and not labelled.
-            probabilities: also return the class probabilities.
+            probabilities: also return the class probabilities. With "later", an average of planes comes with
+                `Segmentation.later` instead, which takes less time and memory.
             progress: called with (slices done, slices in all), first with 0.
             cancel: asked between batches, or an event that may be set.
             options: what is done with the answer: `islands`, `smoothing`, `average`; the model, its device, engine and
@@ -315,20 +349,26 @@ class PreparedVolume:
         values = self.segmenter.values
         labelmap = np.zeros(volume.array.shape, values.dtype)
         classes = self.segmenter.bundle.config.classes
-        soft = np.zeros((1 + len(classes), *volume.array.shape), np.float16) if probabilities else None
         report = progress or (lambda done, total: None)
         confidence = Confidence(len(values))
-        filled = _Filled(labelmap, soft, confidence, box, seen)
         sides = self.segmenter.sides
         clean = Cleaning(
             self.segmenter.bundle.config, volume.spacing, options.islands, options.smoothing, region is None
         )
         told = sides is None or any(sides.tell(stack.code) for stack in stacks)
-        if len(stacks) == 1 and told:
+        averaged = len(stacks) > 1 or not told
+        at_once = probabilities and not (averaged and probabilities == "later")
+        soft = np.zeros((1 + len(classes), *volume.array.shape), np.float16) if at_once else None
+        filled = _Filled(labelmap, soft, confidence, box, seen)
+        later = None
+        if not averaged:
             slices = self._label(stacks[0], filled, report, cancelled, clock)
         else:
             guide = None if told else self.segmenter.guide(volume, volume.array[seen].shape)
-            slices = self._average(stacks, guide, filled, clean.one_part, report, cancelled, clock)
+            average = self._average(stacks, guide, filled, clean.one_part, report, cancelled, clock)
+            slices = average.slices
+            if probabilities == "later":
+                later = ProbabilitiesLater(average, 1 + len(classes), box, seen)
             if seen != box:
                 _clear_outside(labelmap, box)
                 for channel in () if soft is None else soft:
@@ -350,6 +390,7 @@ class PreparedVolume:
             warnings=[*volume.notes, *self.segmenter.warnings(self.scale, volume.modality)]
             + (self._doubts(volumes) if region is None else []),
             volumes=volumes,
+            later=later,
         )
 
     def _volumes(self, labelmap: NDArray[np.unsignedinteger], confidence: Confidence) -> tuple[StructureVolume, ...]:
@@ -396,7 +437,7 @@ class PreparedVolume:
         progress(0, total)
         work.run(finish, advance, cancelled)
         if seen != box:
-            inner = tuple(slice(b.start - s.start, b.stop - s.start) for b, s in zip(box, seen, strict=True))
+            inner = _within(box, seen)
             filled.labelmap[box] = labels[inner]
             if soft is not None and chances is not None:
                 soft[(slice(None), *box)] = chances[(slice(None), *inner)]
@@ -411,8 +452,8 @@ class PreparedVolume:
         progress: Callable[[int, int], None],
         cancelled: Callable[[], bool],
         clock: Clock,
-    ) -> int:
-        """Fill in all that is looked at, as the average over several stacks; returns the number of slices."""
+    ) -> Average:
+        """Fill in all that is looked at, as the average over several stacks, and return it."""
         seen, soft = filled.seen, filled.probabilities
         segmenter, array = self.segmenter, self.volume.array[seen]
         method = segmenter.preprocessing.resampling
@@ -428,12 +469,12 @@ class PreparedVolume:
             lambda box: self._toward_right(seen, grid, box), 1 + len(segmenter.bundle.config.classes),
             one_part, segmenter.preprocessing.average_every, filled.confidence,
         )  # fmt: skip
-        slices = averaging.run(
-            filled.labelmap[seen], None if soft is None else soft[(slice(None), *seen)], progress, cancelled
-        )
+        average = averaging.run(progress, cancelled)
+        with clock("restore"):
+            average.restore(filled.labelmap[seen], None if soft is None else soft[(slice(None), *seen)], cancelled)
         if self.scale.some_unmeasured:
             filled.labelmap[seen][self.scale.unmeasured(array)] = 0
-        return slices
+        return average
 
     def slice_axis(self, region: Region) -> int:
         """Axis of (K, J, I) along which the slices of a region follow each other.
@@ -500,6 +541,12 @@ def _with_margins(box: Box, margins: Sequence[float], shape: tuple[int, ...]) ->
         slice(max(0, side.start - math.ceil(margin)), min(length, side.stop + math.ceil(margin)))
         for side, margin, length in zip(box, margins, shape, strict=True)
     )
+    return k, j, i
+
+
+def _within(box: Box, outer: Box) -> Box:
+    """Give a box as one of the voxels of another."""
+    k, j, i = (slice(b.start - s.start, b.stop - s.start) for b, s in zip(box, outer, strict=True))
     return k, j, i
 
 

@@ -64,7 +64,6 @@ class Interactive:
         from rwkv_core.inference.uncertainty import averaged_probabilities, entropy, slice_scores
 
         kept = self.kept.find(request.result)
-        probabilities = kept.probabilities
         if request.planes or request.flips:
             options = kept.request.options
             volume = self._folder.volume(request.volume or kept.request.volume)
@@ -79,6 +78,8 @@ class Interactive:
                 any_modality=options.any_modality,
             )
             probabilities = found[(slice(None), *kept.inside)]
+        else:
+            probabilities = kept.probabilities.get(job.cancelled)
         uncertainty = entropy(probabilities)
         if job.cancelled.is_set():
             raise CancelledError
@@ -96,7 +97,7 @@ class Interactive:
         given = self._given(request)
         found = spread(
             **given,
-            probabilities=self._probabilities(request.result, given["labelmap"].shape),
+            probabilities=self._probabilities(request.result, given["labelmap"].shape, job),
             keep=request.keep,
             progress=report.counter("learn"),
             cancel=job.cancelled,
@@ -134,15 +135,15 @@ class Interactive:
             "features": self._features[1] if self._features and self._features[0] == request.volume.file else None,
         }
 
-    def _probabilities(self, result: int | None, shape: Sequence[int]) -> dict[int, Array]:
+    def _probabilities(self, result: int | None, shape: Sequence[int], job: Job) -> dict[int, Array]:
         """Find those of a kept result of the whole volume, by label; none where it is not kept any more."""
         try:
             kept = None if result is None else self.kept.find(result)
         except InputError:
             return {}
-        if kept is None or kept.probabilities.shape[1:] != tuple(shape):
+        if kept is None or kept.shape != tuple(shape):
             return {}
-        return dict(zip(kept.values, kept.probabilities[1:], strict=True))
+        return dict(zip(kept.values, kept.probabilities.get(job.cancelled)[1:], strict=True))
 
     def _labelmap(self, file: str, shape: Sequence[int]) -> Array:
         labelmap = self._folder.get(file)

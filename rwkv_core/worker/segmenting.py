@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from rwkv_core.bundle.config import BundleConfig
     from rwkv_core.inference.batch import BatchOptions
     from rwkv_core.inference.intensity import IntensityScale
-    from rwkv_core.inference.segmenter import PreparedVolume, Segmentation, Segmenter
+    from rwkv_core.inference.segmenter import PreparedVolume, ProbabilitiesLater, Segmentation, Segmenter, Wanted
     from rwkv_core.volume import Volume
 
 
@@ -60,6 +60,7 @@ class Parts:
     slices: Slices | None = None
     labelmaps: list[Array] = field(default_factory=list, init=False)
     probabilities: list[Array] = field(default_factory=list, init=False)
+    later: "ProbabilitiesLater | None" = field(default=None, init=False)
     timings: dict[str, float] = field(default_factory=dict, init=False)
     count: int = field(default=0, init=False)
 
@@ -96,6 +97,7 @@ class Parts:
         self.labelmaps.append(np.ascontiguousarray(result.labelmap[inside]))
         if result.probabilities is not None:
             self.probabilities.append(np.ascontiguousarray(result.probabilities[(slice(None), *inside)]))
+        self.later = result.later
         for stage, seconds in result.timings.items():
             self.timings[stage] = self.timings.get(stage, 0.0) + seconds
         self.count += result.slices
@@ -139,6 +141,39 @@ MOST_KEPT = 1_500_000_000
 """Bytes of probabilities that one result may keep."""
 
 
+@dataclass
+class KeptProbabilities:
+    """The probabilities of a result: there at once, or made when somebody first asks for them.
+
+    Attributes:
+        given: (1 + classes, K, J, I) of the region, float16; or what makes them.
+        values: of the classes, in the order of the channels.
+        labels: (K, J, I) of the region as the result had them; of no use once the probabilities are there.
+        unmeasured: likewise, voxels that hold no measured value; None where there are none.
+    """
+
+    given: "Array | ProbabilitiesLater"
+    values: list[int]
+    labels: Array | None
+    unmeasured: Array | None
+
+    def get(self, cancel: threading.Event | None = None) -> Array:
+        """Give them, all zero in voxels that hold no measured value.
+
+        Raises:
+            CancelledError: when `cancel` is set before they are made.
+        """
+        from rwkv_core.postprocess.probabilities import settle_ties
+
+        probabilities: Array = self.given if isinstance(self.given, np.ndarray) else self.given(cancel)
+        if self.labels is not None:
+            if self.unmeasured is not None:
+                probabilities[:, self.unmeasured] = 0
+            settle_ties(probabilities, self.values, self.labels)
+            self.given, self.labels, self.unmeasured = probabilities, None, None
+        return probabilities
+
+
 @dataclass(frozen=True)
 class Kept:
     """A result, as probabilities.
@@ -146,22 +181,20 @@ class Kept:
     Attributes:
         request: that asked for it, or would have.
         config: of the model.
-        probabilities: (1 + classes, K, J, I) of the region, float16; all zero in voxels that are not finite.
+        probabilities: of the region.
         region: every end filled in.
         ijk_to_ras: of the region.
         spacing: along I, J, K in mm.
         slice_axis: axis of (K, J, I) along which the network's slices follow each other.
-        whole: whether the region is the whole volume.
     """
 
     request: SegmentRequest
     config: "BundleConfig"
-    probabilities: Array
+    probabilities: KeptProbabilities
     region: Region
     ijk_to_ras: Geometry
     spacing: tuple[float, float, float]
     slice_axis: int
-    whole: bool
 
     @property
     def values(self) -> list[int]:
@@ -173,6 +206,11 @@ class Kept:
         """Give the region as an index of a (K, J, I) array."""
         return self.region.as_slices()
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Give that of the region, (K, J, I)."""
+        return tuple(side.stop - side.start for side in self.inside)
+
     def labels(self, processing: PostProcessing, cancel: threading.Event) -> Array:
         """Make a labelmap (K, J, I) of the region, cleaned as when the result was made; errors as `refine`."""
         from rwkv_core.postprocess import refine
@@ -181,12 +219,13 @@ class Kept:
         asked = self.request
         options = asked.options.of_slices() if asked.slices else asked.options
         cleaning = Cleaning(self.config, self.spacing, options.islands, options.smoothing, not asked.region)
+        probabilities = self.probabilities.get(cancel)
 
         def clean(labels: Array) -> None:
-            cleaning(labels, lambda: (~probabilities.any(0) for probabilities in self.probabilities.swapaxes(0, 1)))
+            cleaning(labels, lambda: (~chances.any(0) for chances in probabilities.swapaxes(0, 1)))
 
         return refine(
-            self.probabilities,
+            probabilities,
             self.values,
             self.spacing,
             self.slice_axis,
@@ -225,25 +264,22 @@ class KeptResults:
         parts: Parts,
     ) -> None:
         """Keep a result; the probabilities of `parts` are no longer the caller's."""
-        from rwkv_core.postprocess.probabilities import settle_ties
-
-        region, probabilities = parts.filled, parts.joined(parts.probabilities)
-        volume = prepared.volume
-        if prepared.scale.some_unmeasured:
-            probabilities[:, prepared.scale.unmeasured(volume.array[region.as_slices()])] = 0
+        region, volume, scale = parts.filled, prepared.volume, prepared.scale
+        inside = region.as_slices()
         config = prepared.segmenter.bundle.config
-        settle_ties(
-            probabilities, [segment_class.value for segment_class in config.classes], parts.joined(parts.labelmaps)
-        )
         self._kept[_kind(request)] = Kept(
             request=request,
             config=config,
-            probabilities=probabilities,
+            probabilities=KeptProbabilities(
+                given=parts.later or parts.joined(parts.probabilities),
+                values=[segment_class.value for segment_class in config.classes],
+                labels=parts.joined(parts.labelmaps),
+                unmeasured=scale.unmeasured(volume.array[inside]) if scale.some_unmeasured else None,
+            ),
             region=region,
             ijk_to_ras=geometry_of(region.ijk_to_ras(result.ijk_to_ras)),
             spacing=volume.spacing,
             slice_axis=prepared.slice_axis(region),
-            whole=probabilities.shape[1:] == volume.array.shape,
         )
 
     def forget(self) -> None:
@@ -304,7 +340,7 @@ class Segmenting:
         options = request.options.of_slices() if request.slices else request.options
         keep = self._kept.begin(request, parts, len(model.segmenter.bundle.config.classes))
         prepared = self._prepared(request, volume, model.segmenter)
-        wanted = keep or "probabilities" in request.outputs
+        wanted: Wanted = "probabilities" in request.outputs or ("later" if keep else False)
         count = report.counter("segment")
         for number, region in enumerate(parts.regions):
             result = prepared.segment(region, wanted, parts.counter(number, count), job.cancelled, options)
