@@ -7,7 +7,7 @@ from torch import nn
 
 from rwkv_core import Region, Segmenter, Volume
 from rwkv_core.bundle.config import BundleConfig
-from rwkv_core.inference.sides import Sides, plane_between
+from rwkv_core.inference.sides import Sides, plane_between, plane_of_symmetry
 
 from core.small_models import config, with_network
 
@@ -139,3 +139,29 @@ def test_a_scan_of_one_side_has_no_plane():
     right[:, :, 42:] = 0
     assert plane_between(left, right, (2.0, 2.0, 1.0)) is None
     assert plane_between(left, np.zeros_like(right), (2.0, 2.0, 1.0)) is None
+
+
+def egg(degrees, told):
+    """A turned head, longer than wide, whose slices tell the sides as if it were turned by `told` degrees."""
+    k, j, i = np.mgrid[:50, :60, :60].astype(np.float32) - np.reshape([25, 30, 30], (3, 1, 1, 1))
+    across, along = (np.cos(np.deg2rad(d)) * i + np.sin(np.deg2rad(d)) * j for d in (degrees, degrees + 90))
+    head = (k / 20) ** 2 + (across / 17) ** 2 + (along / 25) ** 2 < 1
+    seen = np.cos(np.deg2rad(told)) * i + np.sin(np.deg2rad(told)) * j
+    left, right = ((1000 * (head & side)).astype(np.uint16) for side in (seen < 0, seen >= 0))
+    return left, right, across, head
+
+
+def test_of_a_turned_head_the_plane_of_symmetry_decides_the_sides():
+    left, right, across, head = egg(30, told=22)
+    spacing = (3.0, 3.0, 3.0)
+    ahead = Sides.of(paired()).lead(left, right, spacing, np.zeros((1, 1, 1), np.float32))
+    sure = head & (np.abs(3 * across) > 4)  # mm from the middle plane
+    assert np.mean(((right > left) != (across >= 0))[sure]) > 0.02
+    assert np.mean(((ahead > 0) != (across >= 0))[sure]) < 0.002
+
+
+def test_a_half_covered_turned_head_keeps_the_plane_between_its_sides():
+    left, right, _, _ = egg(30, told=30)
+    left[:, :, :22] = 0
+    between = plane_between(left, right, (3.0, 3.0, 3.0))
+    assert plane_of_symmetry(left, right, (3.0, 3.0, 3.0), between) is between
