@@ -7,6 +7,7 @@ folder of training label maps of SynthSeg. RUN keeps a checkpoint; the finished 
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from rwkv_core.errors import InputError, Remedy
 from rwkv_core.models import Network
 from rwkv_core.models.rwkv_unet import RWKVUNet
 from rwkv_core.training.batches import begin_worker
+from rwkv_core.training.devices import choose_precision
 from rwkv_core.training.losses import SidedLoss
 from rwkv_core.training.recipe import StrictModel
 from rwkv_core.training.synthesis import SAGITTAL, BlockGenerator, SliceGenerator, read_label_maps
@@ -34,7 +36,10 @@ SHAPES = ((160, 160), (144, 176), (176, 144), (192, 128), (128, 192), (160, 160)
 """Heights and widths of the batches, of about equal area, so that the network learns no fixed size."""
 
 WARM_UP, DECAY = 300, 0.35
-"""Steps of linear warm-up; final share of the steps over which the learning rate falls to zero."""
+"""Steps of linear warm-up, a twentieth of a short run; final share over which the learning rate falls to zero."""
+
+CHECKPOINTS = timedelta(minutes=2)
+"""Between two of them."""
 
 
 class GeneratedBatches(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
@@ -74,6 +79,11 @@ class GeneratedBatches(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
             yield image, label, plane == SAGITTAL
 
 
+def warm_up_steps(steps: int) -> int:
+    """Say over how many steps of a run the learning rate rises."""
+    return max(1, min(WARM_UP, steps // 20))
+
+
 class BrainTraining(lightning.LightningModule):
     """Cross entropy + soft Dice, AdamW; warm-up, constant rate, linear decay."""
 
@@ -93,10 +103,10 @@ class BrainTraining(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(self.parameters(), self.rate, weight_decay=0.01)
-        decay_from = self.steps * (1 - DECAY)
+        decay_from, warm_up = self.steps * (1 - DECAY), warm_up_steps(self.steps)
 
         def factor(step: int) -> float:
-            return min((step + 1) / WARM_UP, 1.0, max((self.steps - step) / (self.steps - decay_from), 1e-3))
+            return min((step + 1) / warm_up, 1.0, max((self.steps - step) / (self.steps - decay_from), 1e-3))
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -195,19 +205,20 @@ def train_brain(
     network = load_bundle(init).network if init else new_network(config)
     network.train().requires_grad_(True)
     module = BrainTraining(network, twins(config), recipe.steps, recipe.rate)
+    chosen = torch.device(choose_device(device))
     trainer = lightning.Trainer(
         max_steps=recipe.steps,
-        accelerator=torch.device(choose_device(device)).type,
+        accelerator=chosen.type,
         devices=devices,
         strategy="ddp" if devices > 1 else "auto",
         use_distributed_sampler=False,
-        precision="bf16-mixed",
+        precision=choose_precision("auto", chosen),
         gradient_clip_val=1.0,
         logger=CSVLogger(run, name="", version="log"),
         callbacks=[
             # The first weights are forgotten by the end.
             EMAWeightAveraging(decay=min(0.998, 1 - 12 / (recipe.steps + 12))),
-            ModelCheckpoint(run, save_last=True, save_top_k=0, every_n_train_steps=250),
+            ModelCheckpoint(run, save_last=True, save_top_k=0, train_time_interval=CHECKPOINTS),
         ],
         log_every_n_steps=50,
         default_root_dir=run,
@@ -222,8 +233,8 @@ def train_brain(
         "steps": trainer.global_step,
         "batch": recipe.batch * devices,
         "pixels_per_image": math.prod(data.block or SHAPES[0]),
-        "optimizer": f"AdamW {recipe.rate}, weight decay 0.01, warm-up {WARM_UP} steps, linear decay over the "
-        f"last {DECAY:.0%} of the steps; exponential moving average of the weights",
+        "optimizer": f"AdamW {recipe.rate}, weight decay 0.01, warm-up {warm_up_steps(recipe.steps)} steps, linear "
+        f"decay over the last {DECAY:.0%} of the steps; exponential moving average of the weights",
         "loss": "cross entropy + soft Dice, of pairs in sagittal slices",
     }
     finished = config.model_copy(update={"training": record})

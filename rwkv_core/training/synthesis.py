@@ -61,12 +61,20 @@ _ENVELOPE = 5.0
 _DISTANT = 12.0
 """mm from brain tissue above the brainstem beyond which fluid is distant."""
 
-_CONTRASTS = (
+_IN_BRAIN = (
     (225, 95, 130, 100, 130, 115, 115, 85, 105, 170, 60, 190, 105),  # T2
     (35, 110, 145, 110, 140, 125, 135, 110, 122, 190, 50, 110, 115),  # FLAIR
     (140, 108, 148, 112, 145, 128, 135, 105, 122, 170, 50, 140, 118),  # proton density
 )
 """Typical intensities of tissues 1 to 13 of the T1 priors (fluid, white matter, ...) in other contrasts, 0 to 255."""
+
+_AROUND_BRAIN = (
+    (10, 215, 110, 60, 180, 120, 95, 25, 15, 110, 100),
+    (10, 30, 75, 60, 110, 90, 110, 50, 15, 80, 110),
+    (10, 140, 120, 90, 150, 120, 110, 40, 25, 120, 120),
+)
+"""Likewise of tissues 14 to 24: air within the head, eyes, soft tissue, muscle, mucosa, skin, spinal cord, veins,
+compact bone, marrow, optic nerves."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +187,7 @@ class Variation:
         lesions: have lesions of the white matter; `masses`: something larger, of any intensity.
         dura: have a membrane of its own intensity between fluid and skull.
         priors: the shares of T1 images, T2/FLAIR/PD images; the others have an intensity per tissue drawn freely.
+        known_outside: share of the T2/FLAIR/PD images in which bone, eyes, ... have their typical intensities, too.
         ghosts, wrapped, spikes: have these artifacts.
         shading: largest standard deviation of the logarithm of the coil's gain.
         noise: largest standard deviation, of 255.
@@ -199,7 +208,8 @@ class Variation:
     lesions: float = 0.2
     masses: float = 0.06
     dura: float = 0.5
-    priors: tuple[float, float] = (0.4, 0.35)
+    priors: tuple[float, float] = (0.35, 0.45)
+    known_outside: float = 0.6
     ghosts: float = 0.08
     wrapped: float = 0.03
     spikes: float = 0.04
@@ -401,12 +411,15 @@ class SliceGenerator(RandomDraws):
         std_t1 = std_t1 * self._uniform(0.15, 0.8, batch, 1)
 
         coarse = self._uniform(10, 245, batch, tissues_t1)
-        typical = torch.tensor(_CONTRASTS, device=self.device, dtype=torch.float32)
-        mean_other = coarse * self._uniform(0.3, 1, batch, 1)  # outside the brain, and of air
-        known = typical[self._integers(len(_CONTRASTS), batch)] + self._uniform(3, 16, batch, 1) * self._normal(
-            batch, typical.shape[1]
-        )
-        mean_other[:, 1 : 1 + typical.shape[1]] = known[:, : tissues_t1 - 1]
+        typical = torch.cat([torch.tensor(part, dtype=torch.float32) for part in (_IN_BRAIN, _AROUND_BRAIN)], 1)
+        typical = typical[:, : tissues_t1 - 1].to(self.device)
+        known = typical[self._integers(len(typical), batch)]
+        outside = torch.arange(known.shape[1], device=self.device) >= len(_IN_BRAIN[0])
+        known = torch.where(outside, known * self._uniform(0.4, 1.3, batch, 1), known)  # fat suppressed or not
+        known = known + self._uniform(3, 16, batch, 1) * self._normal(batch, known.shape[1])
+        drawn = outside & self._chance(1 - self.variation.known_outside, batch, 1)
+        mean_other = coarse * self._uniform(0.3, 1, batch, 1)
+        mean_other[:, 1 : 1 + known.shape[1]] = torch.where(drawn, mean_other[:, 1 : 1 + known.shape[1]], known)
 
         mean_free = self._uniform(10, 245, batch, tissues)[:, source.tissue]
         both_sides = coarse[:, source.tissue_t1]
