@@ -10,6 +10,7 @@ decides, which needs no answer about sides.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,7 +157,7 @@ class Plane:
         offset: mm along it from the middle of the first voxel.
     """
 
-    across: NDArray[np.float64]
+    across: NDArray[np.floating[Any]]
     offset: float
 
     @property
