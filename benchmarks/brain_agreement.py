@@ -2,7 +2,8 @@
 
 DATA holds `validation/` (open_ms_data scans with brain masks, voxelmorph's test scan with FreeSurfer labels) and
 `sample/` (Colin27 with its extracted brain), under the names that the model card gives. None of these scans was trained
-on. The truths are automatic themselves (FreeSurfer, brain extraction, registered masks).
+on. The truths are automatic themselves (FreeSurfer, brain extraction, registered masks). The masks of the patients' T2W
+and FLAIR scans end where the T1W scan ended; what lies beyond counts as wrong in the rows of all slices.
 """
 
 import json
@@ -50,6 +51,8 @@ SIDES = [[i for sides in STRUCTURES.values() for i in sides[side]] for side in (
 
 KNOWN = {i for sides in STRUCTURES.values() for side in sides for i in side}
 
+WITHIN = "Brain and fluid, within the mask's slices"
+
 CHOSEN_ON = ("patient01",)
 """Scans on which the settings of the shipped model were chosen; the others only report."""
 
@@ -66,6 +69,12 @@ def scans(data: Path) -> dict[str, Callable[[], tuple[Volume, np.ndarray]]]:
     found["Colin27"] = lambda: (colin27(data), colin27_brain(data) > 0)
     found["voxelmorph"] = lambda: freesurfer_scan(data)
     return found
+
+
+def slices_of(mask: np.ndarray) -> slice:
+    """Give the slices (K) from the first to the last one that a mask shows."""
+    shown = np.flatnonzero(mask.any((1, 2)))
+    return slice(shown[0], shown[-1] + 1)
 
 
 def by_structure(labelmap: np.ndarray, truth: np.ndarray, classes: Sequence[SegmentClass]) -> dict[str, float]:
@@ -121,10 +130,12 @@ def main() -> None:
         if truth.dtype == bool:
             figures[name]["Brain"] = dice(np.isin(result.labelmap, tissue), truth)
             figures[name]["Brain and fluid"] = dice(result.labelmap > 0, truth)
+            reach = slices_of(truth)
+            figures[name][WITHIN] = dice(result.labelmap[reach] > 0, truth[reach])
         else:
             figures[name].update(by_structure(result.labelmap, truth, classes))
 
-    rows = ["seconds", "Brain", "Brain and fluid", *STRUCTURES, "On the wrong side, %"]
+    rows = ["seconds", "Brain", "Brain and fluid", WITHIN, *STRUCTURES, "On the wrong side, %"]
     table = Table("", *figures, title=f"Dice with the given segmentations: {segmenter.bundle.config.title}")
     for row in rows:
         if any(row in found for found in figures.values()):

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from rwkv_core.postprocess import cleaning
-from rwkv_core.postprocess.cleaning import count_labels, keep_largest_parts, remove_islands, smooth_labels
+from rwkv_core.postprocess.cleaning import count_labels, fill_gaps, keep_largest_parts, remove_islands, smooth_labels
 
 UNIT = (1.0, 1.0, 1.0)
 
@@ -59,6 +59,23 @@ def test_loose_labels_connect_nothing_and_stay_around_what_stays():
     assert (labels[4:16, 5:25, 5:25] == 1).all()
     assert (labels[4:16, 5:25, 25:27] == 7).all()
     assert not labels[:, :, 27:].any()
+
+
+def test_narrow_gaps_and_holes_get_a_label_and_wide_ones_stay():
+    labels = np.zeros((10, 60, 70), np.uint8)
+    labels[2:8, 10:50, 10:60] = 1
+    labels[2:8, 10:40, 20:24] = 0  # like a fissure, 4 mm wide
+    labels[4:6, 20:24, 30:33] = 0  # like a vessel
+    labels[2:8, 10:30, 40:52] = 0  # 12 mm wide
+    before = labels.copy()
+    filled = fill_gaps(labels, (2.0, 1.0, 1.0), 3.0, 7)
+    assert filled == np.count_nonzero(labels == 7) > 0
+    assert np.array_equal(labels[before > 0], before[before > 0])
+    assert (labels[3:7, 16:40, 20:24] == 7).all()
+    assert (labels[4:6, 20:24, 30:33] == 7).all()
+    assert not labels[2:8, 10:26, 44:48].any()
+    assert not labels[:, :9].any()
+    assert fill_gaps(np.zeros((3, 4, 5), np.uint8), UNIT, 3.0, 7) == 0
 
 
 def test_structures_thinner_than_the_bridge_are_left_alone():

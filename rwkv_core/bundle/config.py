@@ -140,10 +140,13 @@ class Islands(_Strict):
     Attributes:
         bridge: mm; what hangs on the largest part by no more than a bridge up to twice as thick is an island too.
         loose: label values that connect nothing, such as fluid around an organ.
+        gaps: label value for gaps between labels that are less than twice a bridge wide, such as membranes and vessels
+            within an organ's outline; None leaves them background.
     """
 
     bridge: Annotated[float, Field(ge=0)] = 0.0
     loose: tuple[int, ...] = ()
+    gaps: int | None = None
 
 
 class BundleConfig(_Strict):

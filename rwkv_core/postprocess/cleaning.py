@@ -64,7 +64,7 @@ class Cleaning:
         """Clean `labels` (K, J, I).
 
         Args:
-            background: gives for each of their slices where smoothing may bring no label; nothing for anywhere.
+            background: gives for each of their slices where no label may come to; nothing for anywhere.
             cancelled: asked before each step.
 
         Raises:
@@ -74,8 +74,7 @@ class Cleaning:
         if self.smoothing > 0:
             _check(cancelled)
             smooth_labels(labels, (k, j, i), self.smoothing)
-            for plane, outside in zip(labels, background(), strict=False):
-                plane[outside] = 0
+            _clear(labels, background())
         asked = self.config.remove_islands
         if self.islands == "remove":
             _check(cancelled)
@@ -84,6 +83,15 @@ class Cleaning:
             _check(cancelled)
             loose = (*asked.loose, *(around.value for around in self.config.surroundings))
             remove_islands(labels, (k, j, i), asked.bridge, loose)
+            if asked.gaps is not None:
+                _check(cancelled)
+                fill_gaps(labels, (k, j, i), asked.bridge, asked.gaps)
+                _clear(labels, background())
+
+
+def _clear(labels: Labelmap, background: Iterable[NDArray[np.bool_]]) -> None:
+    for plane, outside in zip(labels, background, strict=False):
+        plane[outside] = 0
 
 
 def _check(cancelled: Callable[[], bool]) -> None:
@@ -122,6 +130,31 @@ def remove_islands(
     removed = (inside != 0) & ~(core if reach == 0 else _distance(core, spacing) <= reach)
     inside[removed] = 0
     return int(np.count_nonzero(removed))
+
+
+def fill_gaps(labelmap: Labelmap, spacing: tuple[float, float, float], radius: float, label: int) -> int:
+    """Give a label to the background in gaps and holes between all labels (morphological closing by a ball).
+
+    Args:
+        labelmap: (K, J, I), 0 is background.
+        spacing: (K, J, I), mm.
+        radius: of the ball, mm; wider gaps stay.
+        label: what they get.
+
+    Returns:
+        The number of voxels filled.
+    """
+    reach = [int(np.ceil(radius / mm)) + 1 for mm in spacing]
+    sides = zip(box_around(labelmap), reach, labelmap.shape, strict=True)
+    inside = labelmap[tuple(_grown(side, more, n) for side, more, n in sides)]
+    if not inside.any():
+        return 0
+    far = _distance(inside != 0, spacing) > radius
+    gaps = inside == 0
+    if far.any():
+        gaps &= _distance(far, spacing) > radius
+    inside[gaps] = label
+    return int(np.count_nonzero(gaps))
 
 
 def keep_largest_parts(labelmap: Labelmap) -> int:
