@@ -123,13 +123,18 @@ class ShapePrior:
         return (shape.depth / (self._floor + self.slope * shape.distance)).clip(-8, 8)
 
     def choose_slope(self, left_out: Mapping[SliceIndex, ShapeAt]) -> None:
-        """Take the slope that makes the slices most likely, given what the others say about each."""
+        """Take the slope that makes the slices most likely, given what the others say about each.
+
+        The structure counts as much as all around it: of many small parts that come and go, the shape foretells little.
+        """
+        if not left_out:
+            return
+        inside = np.concatenate([self.own(index).ravel() > 0 for index in left_out])
+        weights = np.where(inside, 1 / max(np.count_nonzero(inside), 1), 1 / max(np.count_nonzero(~inside), 1))
         losses = []
         for self.slope in _SLOPES:
-            losses.append(0.0)
-            for index, shape in left_out.items():
-                odds = self.odds(shape)
-                losses[-1] += float(np.logaddexp(0, np.where(self.own(index) > 0, -odds, odds)).sum())
+            odds = np.concatenate([self.odds(shape).ravel() for shape in left_out.values()])
+            losses.append(float(weights @ np.logaddexp(0, np.where(inside, -odds, odds))))
         self.slope = _SLOPES[int(np.argmin(losses))]
 
     def _across(self, axis: int, index: SliceIndex) -> ShapeAt:

@@ -24,8 +24,14 @@ Labels = NDArray[np.unsignedinteger]
 _MARGIN_MM, _MARGIN_SHARE = 10.0, 0.25
 """Beyond what was drawn, structures are looked for so far: in mm, or as a share of their width."""
 
-_NEARLY = 0.2
-"""Dice by which an interpolated shape may be worse than what stood, and may still do better with the image's help."""
+_NEARLY, _POOR = 0.2, 0.6
+"""Dice by which an interpolated shape may be worse than what stood, and may still do better with the image's help; and
+Dice of what stood below which a structure is drawn anew for a trial whatever its shape."""
+
+_LOSS_OF_DRAWN = 0.6
+"""What of a drawn structure's error in left-out slices remains once they are given, from three slices on: the slices
+that are asked lie nearer to given ones than a left-out slice does. What stood knows nothing of slices, nor loses by
+leaving one out."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,10 @@ def spread(
         value
         for value in chosen
         if value not in there
-        or (value in shown and shape_scores.get(value, 0) > standing_scores.get(value, 1) - _NEARLY)
+        or (
+            value in shown
+            and (shape_scores[value] > standing_scores[value] - _NEARLY or standing_scores[value] < _POOR)
+        )
     ]
     solvers: list[StandingAnswer | DrawnStructures] = []
     if there:
@@ -123,10 +132,11 @@ def spread(
         solver.learn()
     best: dict[int, tuple[float, StandingAnswer | DrawnStructures]] = {}
     for solver in solvers:
+        remains = _LOSS_OF_DRAWN if isinstance(solver, DrawnStructures) and len(inside) > 2 else 1.0
         for value in solver.values:
-            score = solver.scores[value].get(solver.methods[value], 0)
-            if value not in best or score > best[value][0] or not score:
-                best[value] = score, solver
+            error = remains * (1 - solver.scores[value].get(solver.methods[value], 0))
+            if value not in best or error < best[value][0]:
+                best[value] = error, solver
     for solver in solvers:
         solver.written = {value for value in solver.values if best[value][1] is solver}
     if progress:
