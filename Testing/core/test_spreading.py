@@ -193,6 +193,19 @@ def test_an_answer_that_stood_nowhere_near_is_drawn_anew(phantom, learned):
     assert dice((answer.labelmap == 2) & free, (truth == 2) & free) > 0.85
 
 
+def test_an_answer_that_is_right_in_one_slice_alone_is_drawn_anew(learned):
+    """As one from a single slice is; the shape of a thin structure that moves this far foretells nothing."""
+    k, j, i = np.mgrid[:40, :48, :44].astype(float)
+    truth = ((j - 24 - 8 * np.sin(k / 7)) ** 2 + (i - 22) ** 2 < 6).astype(np.uint8)
+    volume = volume_of((truth + np.random.default_rng(0).normal(0, 1, k.shape)).astype(np.float32))
+    before = np.where(np.abs(k - 20) < 3, truth, 0).astype(np.uint8)
+    slices = slices_of(0, 8, 20, 32)
+    answer = spread(volume, drawn(truth, slices, before), slices, before=before)
+    free = elsewhere(truth.shape, slices)
+    assert dice((before == 1) & free, (truth == 1) & free) < 0.3
+    assert dice((answer.labelmap == 1) & free, (truth == 1) & free) > 0.7
+
+
 def test_what_was_erased_in_the_slices_goes_elsewhere_too(phantom, learned):
     volume, truth = phantom
     before = np.where((volume.array > 0.8) & (truth == 0), 3, truth).astype(np.uint8)

@@ -29,9 +29,8 @@ _NEARLY, _POOR = 0.2, 0.6
 Dice of what stood below which a structure is drawn anew for a trial whatever its shape."""
 
 _LOSS_OF_DRAWN = 0.6
-"""What of a drawn structure's error in left-out slices remains once they are given, from three slices on: the slices
-that are asked lie nearer to given ones than a left-out slice does. What stood knows nothing of slices, nor loses by
-leaving one out."""
+"""What of a drawn structure's error in left-out slices remains once they are given, from three slices on and where its
+shape foretells them: what is asked lies nearer to given slices. What stood loses nothing by leaving one out."""
 
 
 @dataclass(frozen=True)
@@ -114,15 +113,11 @@ def spread(
     # What stood is mended, or carried on as if it had not been there, if that does better in left-out slices.
     # One slice alone tells nothing of how well its shape carries over.
     shown = {value for value in there if sum((index.of(labels) == value).any() for index in inside) > 1}
-    new = [
-        value
-        for value in chosen
-        if value not in there
-        or (
-            value in shown
-            and (shape_scores[value] > standing_scores[value] - _NEARLY or standing_scores[value] < _POOR)
-        )
-    ]
+    foretold = {
+        value for value in shown if shape_scores.get(value, 0) > max(standing_scores.get(value, 1) - _NEARLY, 0)
+    }
+    poor = {value for value in shown if len(inside) > 2 and standing_scores.get(value, 1) < _POOR}
+    new = [value for value in chosen if value not in there or value in foretold | poor]
     solvers: list[StandingAnswer | DrawnStructures] = []
     if there:
         solvers.append(StandingAnswer(known, there))
@@ -132,9 +127,11 @@ def spread(
         solver.learn()
     best: dict[int, tuple[float, StandingAnswer | DrawnStructures]] = {}
     for solver in solvers:
-        remains = _LOSS_OF_DRAWN if isinstance(solver, DrawnStructures) and len(inside) > 2 else 1.0
+        lessens = foretold if isinstance(solver, DrawnStructures) and len(inside) > 2 else ()
         for value in solver.values:
-            error = remains * (1 - solver.scores[value].get(solver.methods[value], 0))
+            error = 1 - solver.scores[value].get(solver.methods[value], 0)
+            if value in lessens:
+                error *= _LOSS_OF_DRAWN
             if value not in best or error < best[value][0]:
                 best[value] = error, solver
     for solver in solvers:
