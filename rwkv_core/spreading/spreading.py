@@ -28,9 +28,10 @@ _NEARLY, _POOR = 0.2, 0.6
 """Dice by which an interpolated shape may be worse than what stood, and may still do better with the image's help; and
 Dice of what stood below which a structure is drawn anew for a trial whatever its shape."""
 
-_LOSS_OF_DRAWN = 0.6
-"""What of a drawn structure's error in left-out slices remains once they are given, from three slices on and where its
-shape foretells them: what is asked lies nearer to given slices. What stood loses nothing by leaving one out."""
+_LOSS_OF_DRAWN, _LEAST_SHARE = 0.6, 0.5
+"""What of a drawn structure's error in left-out slices remains once they are given, from three slices on: what is asked
+lies nearer to given slices, while what stood loses nothing by leaving one out. And the least share of the Dice of what
+stood that it must reach without that."""
 
 
 @dataclass(frozen=True)
@@ -113,11 +114,18 @@ def spread(
     # What stood is mended, or carried on as if it had not been there, if that does better in left-out slices.
     # One slice alone tells nothing of how well its shape carries over.
     shown = {value for value in there if sum((index.of(labels) == value).any() for index in inside) > 1}
-    foretold = {
-        value for value in shown if shape_scores.get(value, 0) > max(standing_scores.get(value, 1) - _NEARLY, 0)
-    }
-    poor = {value for value in shown if len(inside) > 2 and standing_scores.get(value, 1) < _POOR}
-    new = [value for value in chosen if value not in there or value in foretold | poor]
+    new = [
+        value
+        for value in chosen
+        if value not in there
+        or (
+            value in shown
+            and (
+                shape_scores.get(value, 0) > standing_scores.get(value, 1) - _NEARLY
+                or (len(inside) > 2 and standing_scores.get(value, 1) < _POOR)
+            )
+        )
+    ]
     solvers: list[StandingAnswer | DrawnStructures] = []
     if there:
         solvers.append(StandingAnswer(known, there))
@@ -127,11 +135,12 @@ def spread(
         solver.learn()
     best: dict[int, tuple[float, StandingAnswer | DrawnStructures]] = {}
     for solver in solvers:
-        lessens = foretold if isinstance(solver, DrawnStructures) and len(inside) > 2 else ()
+        drawn = isinstance(solver, DrawnStructures)
         for value in solver.values:
-            error = 1 - solver.scores[value].get(solver.methods[value], 0)
-            if value in lessens:
-                error *= _LOSS_OF_DRAWN
+            score = solver.scores[value].get(solver.methods[value], 0)
+            if drawn and value in there and score < _LEAST_SHARE * standing_scores.get(value, 0):
+                continue
+            error = (1 - score) * (_LOSS_OF_DRAWN if drawn and len(inside) > 2 else 1)
             if value not in best or error < best[value][0]:
                 best[value] = error, solver
     for solver in solvers:
