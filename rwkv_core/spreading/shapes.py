@@ -130,7 +130,8 @@ class ShapePrior:
         if not left_out:
             return
         inside = np.concatenate([self.own(index).ravel() > 0 for index in left_out])
-        weights = np.where(inside, 1 / max(np.count_nonzero(inside), 1), 1 / max(np.count_nonzero(~inside), 1))
+        share = float(inside.mean())
+        weights = np.where(inside, 1 - share, share)
         losses = []
         for self.slope in _SLOPES:
             odds = np.concatenate([self.odds(shape).ravel() for shape in left_out.values()])
