@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
+from torch import nn
 
 from rwkv_core import Region, Segmenter, Volume
 from rwkv_core.bundle.config import Islands
@@ -42,6 +43,23 @@ def test_the_block_is_found_and_only_its_surroundings_go_through_every_plane(mat
     assert result.slices < sum(voxels.shape)
     whole = max(shape[-1] * shape[-2] for shape in network.seen)
     assert sum(shape[-1] * shape[-2] < whole for shape in network.seen) > len(network.seen) / 2
+
+
+class FullHeight(nn.Module):
+    """Stand-in: what is bright is channel 1 in pictures of at least 56 rows, channel 2 in those that are cut."""
+
+    def forward(self, image):
+        channel = (image > 0.5).long() * (1 if image.shape[2] >= 56 else 2)
+        return 10 * nn.functional.one_hot(channel[:, 0], 5).permute(0, 3, 1, 2).float()
+
+
+@pytest.mark.parametrize(("first", "label"), [(10, 2), (0, 1)], ids=["whole", "the scan ends within"])
+def test_where_a_scan_ends_within_a_structure_the_slices_that_show_it_whole_count_most(first, label):
+    voxels = np.zeros((48, 80, 80), np.float32)
+    voxels[first:38, 10:70, 10:70] = 1
+    segmenter = Segmenter(with_network(averaging(), FullHeight()), "cpu", engine="torch")
+    result = segmenter.segment(Volume(voxels, np.eye(4)))  # two planes of three have fewer rows
+    assert (result.labelmap[voxels > 0] == label).all()
 
 
 def test_the_label_is_that_of_the_mean_of_the_planes_probabilities():

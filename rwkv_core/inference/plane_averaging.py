@@ -46,6 +46,10 @@ _GUIDE_EVERY = 4.0
 """mm between the slices that are only asked for left and right."""
 _MARGIN, _LEAST_MARGIN = 10.0, 5.0
 """mm around what was found there; fewer where this makes the network's input smaller."""
+_CUT = 0.5
+"""What the structures must show of their largest area at a scan's border for the scan to end within them."""
+_CUT_COUNTS = 0.25
+"""What a plane counts whose slices end within the structures, beside one whose slices show them whole."""
 _COUNTED = 2
 """Every such slice of the network's grid counts for the confidence."""
 
@@ -80,13 +84,17 @@ def stacks_of(
     return [best, *(stack for stack in fine if stack != best)] if best in fine else [best]
 
 
-def shares_of(judged: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def shares_of(
+    judged: NDArray[np.bool_], trust: NDArray[np.float32] | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Say what each answer counts for each channel (answers, channels), and the channels that only some are asked for.
 
     Args:
         judged: (answers, channels), as `Averaging.judged`.
+        trust: (answers,), what each counts beside the others; all the same by default.
     """
-    return (judged / judged.sum(0)).astype(np.float32), np.logical_not(np.all(judged, axis=0))
+    counts = judged if trust is None else judged * trust[:, None]
+    return (counts / counts.sum(0)).astype(np.float32), np.logical_not(np.all(judged, axis=0))
 
 
 def make_room(probabilities: NDArray[np.floating[Any]], apart: NDArray[np.bool_]) -> None:
@@ -164,13 +172,13 @@ class Averaging:
         around = self._around(seen) or _Around(whole, whole)  # what is too small to be seen so may still be there
         expected = looked + self._slices(around.asked)
 
-        sides = self.sides
-        shares, apart = shares_of(self.judged)
+        sides, trust = self.sides, self._trust(seen, step)
+        shares, apart = shares_of(self.judged, trust)
         members = [np.array([channel]) for channel in range(len(self.values))]
         passes = list(zip(self.stacks, shares, strict=True))
         if sides is not None:
             members, apart = sides.members(), np.zeros(len(sides.members()), bool)
-            passes = self._passes_of_pairs(sides)
+            passes = self._passes_of_pairs(sides, trust)
         sums = self._add_up(around, passes, members, apart, advance, cancelled)
         ahead = None
         if sides is not None:
@@ -179,14 +187,16 @@ class Averaging:
         average.count(self.confidence)
         return average
 
-    def _passes_of_pairs(self, sides: Sides) -> list[tuple[SliceStack, NDArray[np.float32]]]:
+    def _passes_of_pairs(
+        self, sides: Sides, trust: NDArray[np.float32]
+    ) -> list[tuple[SliceStack, NDArray[np.float32]]]:
         """Every plane says how likely a pair is; the sides are asked of those that tell them, or of the guide."""
         members = sides.groups + 2
-        telling = [sides.tell(stack.code) for stack in self.stacks]
+        telling = trust * [sides.tell(stack.code) for stack in self.stacks]
         passes = []
-        for stack, tells in zip(self.stacks, telling, strict=True):
-            share = np.full(members, 1 / len(self.stacks), np.float32)
-            share[-2:] = 1 / sum(telling) if tells else 0.0
+        for stack, counts, tells in zip(self.stacks, trust / trust.sum(), telling, strict=True):
+            share = np.full(members, counts, np.float32)
+            share[-2:] = tells / telling.sum() if tells else 0.0
             passes.append((stack, share))
         if self.guide is not None:
             passes.append((self.guide, np.where(np.arange(members) < sides.groups, 0.0, 1.0).astype(np.float32)))
@@ -214,6 +224,13 @@ class Averaging:
             for beyond in (targets[0, :first], targets[0, last:]):  # where there is nothing but background
                 beyond += np.uint16(share[0] * FULL)
         return averaged
+
+    def _trust(self, labels: NDArray[np.unsignedinteger], step: int) -> NDArray[np.float32]:
+        """Say what each plane counts, by the labels of the first look, which was at every `step`-th slice."""
+        across = self.stacks[0].axes[0]
+        cut = [_ends_within(labels, axis, step if axis == across else 1) for axis in range(3)]
+        shown_cut = [any(cut[axis] for axis in stack.axes[1:]) for stack in self.stacks]
+        return np.where(shown_cut, _CUT_COUNTS, 1.0).astype(np.float32)
 
     def _step(self, stack: SliceStack) -> int:
         """Which of the slices of a plane go through the network: each so many-th."""
@@ -345,6 +362,13 @@ class _Around:
 
     box: Box
     asked: Box
+
+
+def _ends_within(labels: NDArray[np.unsignedinteger], axis: int, step: int) -> bool:
+    """Tell whether a volume ends within its labels along an axis, of which every `step`-th index was looked at."""
+    others = tuple(other for other in range(3) if other != axis)
+    area = np.count_nonzero(labels, others)[::step]
+    return bool(max(area[0], area[-1]) > _CUT * area.max())
 
 
 def _with_side(box: Box, axis: int, side: slice) -> Box:
