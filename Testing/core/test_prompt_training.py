@@ -9,8 +9,9 @@ from rwkv_core import Prompter, Volume, write_volume
 from rwkv_core.bundle.store import load_bundle
 from rwkv_core.cli import main
 from rwkv_core.errors import CancelledError, InputError
+from rwkv_core.training.prompt.over_segmentation import region_scales
 from rwkv_core.training.prompt.samples import SampleGenerator, grown_within
-from rwkv_core.training.prompt.sources import read_heads, read_scans, region_scales
+from rwkv_core.training.prompt.sources import read_heads, read_scans
 from rwkv_core.training.prompt.training import PromptRecipe, train_promptable
 from rwkv_core.training.prompt.user import SimulatedUser, inner_distance
 
