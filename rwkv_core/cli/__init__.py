@@ -21,8 +21,8 @@ from rwkv_core.cli.terminal import (
 from rwkv_core.errors import CancelledError, ErrorReport, RWKVUNetError
 from rwkv_core.packages import missing
 
-OK, FAILED, USAGE, CANCELLED = 0, 1, 2, 130
-"""Exit codes: all done; something failed; the arguments make no sense; stopped by Ctrl-C."""
+OK, FAILED, CANCELLED = 0, 1, 130
+"""Exit codes: all done; something failed; stopped by Ctrl-C. Where the arguments make no sense, argparse's 2."""
 
 COMMANDS = ("segment", "spread", "prompt", "demo", "models", "train", "evaluate", "dataset", "doctor")
 """Each is the name of a module beside this one."""

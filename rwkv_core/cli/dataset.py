@@ -44,7 +44,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run_check(options: argparse.Namespace) -> int:
     """Print the findings; 1 when one is an error."""
-    require_training()
+    require_training(computes=False)
     from rwkv_core.cli import FAILED, OK
     from rwkv_core.training.datasets import open_dataset
     from rwkv_core.training.datasets.checking import check_dataset
@@ -74,7 +74,7 @@ def run_check(options: argparse.Namespace) -> int:
 
 def run_classes(options: argparse.Namespace) -> int:
     """Print value and name of every class."""
-    require_training()
+    require_training(computes=False)
     from rwkv_core.cli import OK
     from rwkv_core.training.datasets import open_dataset
 

@@ -125,14 +125,19 @@ def _words(options: argparse.Namespace) -> list[str]:
     return words + [f"--set={change}" for change in options.changes]
 
 
-def require_training() -> None:
-    """Raise an InputError where the packages for training are not installed, or a MissingPackageError as to PyTorch."""
+def require_training(computes: bool = True) -> None:
+    """Raise an InputError where the packages for training are not installed, or a MissingPackageError as to PyTorch.
+
+    Args:
+        computes: whether PyTorch is used, which takes seconds to import; a data set is read without it.
+    """
     from importlib.util import find_spec
 
     missing = [name for name in ("lightning", "monai", "h5py", "filelock", "yaml", "PIL") if find_spec(name) is None]
     if missing:
         raise InputError(f"Training needs packages that are not installed: {', '.join(missing)}.", hint=EXTRA_HINT)
-    require_torch("Training")
+    if computes:
+        require_torch("Training")
 
 
 def _keep_freed_memory() -> None:
