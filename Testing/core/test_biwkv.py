@@ -8,11 +8,11 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rwkv_core.ops import bi_wkv, bi_wkv_backends, bi_wkv_ordered, biwkv
+from rwkv_core.ops import bi_wkv, bi_wkv_ordered, biwkv
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU, or PyTorch without CUDA")
 ORDERS = list(itertools.permutations((1, 2, 3)))
-ON_CPU = [name for name in bi_wkv_backends() if name != "cuda"]
+ON_CPU = [name for name in biwkv.BACKENDS if name != "cuda"]
 FAST = [name for name in ON_CPU if name != "reference"]
 ON_GPU = [pytest.param("cuda", marks=needs_gpu)]  # test_wkv_kernels.py has more, and a stand-in for the GPU
 

@@ -31,17 +31,13 @@ from rwkv_core.ops.biwkv.reference import bi_wkv_reference
 from rwkv_core.ops.biwkv.scan_plan import order_pays
 from rwkv_core.ops.biwkv.separable import bi_wkv_separable, fits_float32
 
-_BACKENDS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
+BACKENDS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
     "reference": bi_wkv_reference,
     "logspace": bi_wkv_logspace,
     "separable": bi_wkv_separable,
     "cuda": bi_wkv_cuda,
 }
-
-
-def bi_wkv_backends() -> tuple[str, ...]:
-    """Give the names that `bi_wkv` takes as `backend`, besides "auto"."""
-    return tuple(_BACKENDS)
+"""What `bi_wkv` takes as `backend`, besides "auto"."""
 
 
 def bi_wkv(decay: Tensor, first: Tensor, key: Tensor, value: Tensor, backend: str = "auto") -> Tensor:
@@ -52,7 +48,7 @@ def bi_wkv(decay: Tensor, first: Tensor, key: Tensor, value: Tensor, backend: st
         first: (C,), u above: log-weight bonus of the token itself.
         key: (B, T, C) log-weights, any range.
         value: (B, T, C).
-        backend: "auto" or one of `bi_wkv_backends()`.
+        backend: "auto" or a name in `BACKENDS`.
 
     Returns:
         (B, T, C) in the dtype of `value`. Computed in float32 or better, also under autocast; differentiable in
@@ -65,11 +61,11 @@ def bi_wkv(decay: Tensor, first: Tensor, key: Tensor, value: Tensor, backend: st
     _check_shapes(decay, first, key, value, ("B", "T", "C"))
     if backend == "auto":
         backend = _choose(decay, first, key, value)
-    if backend not in _BACKENDS:
-        raise ValueError(f"unknown BiWKV backend {backend!r}; choose from {', '.join(_BACKENDS)}")
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown BiWKV backend {backend!r}; choose from {', '.join(BACKENDS)}")
     if key.numel() == 0:
         return value * key  # keeps shape, dtype and the graph of an empty batch
-    return _BACKENDS[backend](decay, first, key, value)
+    return BACKENDS[backend](decay, first, key, value)
 
 
 def bi_wkv_ordered(decay: Tensor, first: Tensor, key: Tensor, value: Tensor, order: Sequence[int]) -> Tensor:
