@@ -15,7 +15,7 @@ from RWKVUNetSegmentLib.Scene.SegmentationWriting import LabelledPart, Segmentat
 from RWKVUNetSegmentLib.Scene.SegmentClasses import findSegments, newSegment
 from RWKVUNetSegmentLib.Scene.SegmentLayers import LABELMAP, Grid, newLayer
 
-_OURS = "RWKVUNetSegment.Preview"
+_ATTRIBUTE = "RWKVUNetSegment.Preview"
 
 
 @dataclass(eq=False)
@@ -113,7 +113,7 @@ class PreviewNode:
     def _ready(self, volume: Any, oblique: bool) -> Any:
         node = self.node
         if node is None:
-            node = self._writer.newHiddenNode(volume, _("{volume} preview").format(volume=volume.GetName()), _OURS)
+            node = self._writer.newHiddenNode(volume, _("{volume} preview").format(volume=volume.GetName()), _ATTRIBUTE)
             self._id = node.GetID()
         elif oblique != self._oblique:
             self.clear()

@@ -146,7 +146,7 @@ class PromptLogic(VTKObservationMixin):
         if self.node is None:
             return []
         segmentation = self.node.GetSegmentation()
-        return [(one, segmentation.GetSegment(one).GetName()) for one in segmentation.GetSegmentIDs()]
+        return [(segmentID, segmentation.GetSegment(segmentID).GetName()) for segmentID in segmentation.GetSegmentIDs()]
 
     @property
     def structure(self) -> str:
@@ -236,7 +236,7 @@ class PromptLogic(VTKObservationMixin):
 
     def _pointAtNext(self) -> None:
         self._finish()
-        ids = [one for one, _name in self.structures]
+        ids = [segmentID for segmentID, _name in self.structures]
         at = ids.index(self.segmentID) + 1 if self.segmentID in ids else len(ids)
         if at < len(ids):
             self._pointAt(ids[at], "")
@@ -330,8 +330,8 @@ class PromptLogic(VTKObservationMixin):
     def add(self, prompts: Sequence[Prompt], view: Any = None) -> None:
         """Add prompts of one slice, and ask for the answer; as `point`."""
         where = self._at(view)
-        for one in prompts:
-            if one.kind == POINT and not all(where.inside(place) for place in one.places):
+        for prompt in prompts:
+            if prompt.kind == POINT and not all(where.inside(place) for place in prompt.places):
                 raise InputError(
                     _("That is outside of the volume {name}.").format(name=self.volume.GetName()),
                     hint=_("Point at the scan."),
@@ -346,13 +346,14 @@ class PromptLogic(VTKObservationMixin):
         where = self._slice  # type: ignore[assignment]  # begun just now
         flat = tuple(
             Prompt(
-                one.kind,
-                one.positive,
+                prompt.kind,
+                prompt.positive,
                 tuple(
-                    where.place(where.voxel(where.nearest(place) if one.kind == BOX else place)) for place in one.places
+                    where.place(where.voxel(where.nearest(place) if prompt.kind == BOX else place))
+                    for place in prompt.places
                 ),
             )
-            for one in prompts
+            for prompt in prompts
         )
         self._change(Pointed((*self._pointed.prompts, *flat), self._pointed.painted))
 
@@ -433,8 +434,8 @@ class PromptLogic(VTKObservationMixin):
         mask = where.read(self._segmentation.writer, node, segmentID)
         self._finish()
         self._give(where)
-        limits = limitsOf(volume, where.one, direction, to, self._givenSlices())
-        start = Start(node, volume, segmentID, where.one, mask, limits)
+        limits = limitsOf(volume, where.sliceIndex, direction, to, self._givenSlices())
+        start = Start(node, volume, segmentID, where.sliceIndex, mask, limits)
 
         def over(outcome: Stop | RWKVUNetError) -> None:
             if isinstance(outcome, RWKVUNetError):
@@ -442,11 +443,11 @@ class PromptLogic(VTKObservationMixin):
                 return
             self._rememberShown()
             self._say(outcome.message)
-            downward = direction == DOWN or (direction == BOTH and outcome.up == where.one.index)
+            downward = direction == DOWN or (direction == BOTH and outcome.up == where.sliceIndex.index)
             end = outcome.down if downward else outcome.up
             if to is not None:
-                end = outcome.up if outcome.up != where.one.index else outcome.down
-            goTo(volume, SliceIndex(where.one.axis, end), self.views.active)  # that is what has to be looked at
+                end = outcome.up if outcome.up != where.sliceIndex.index else outcome.down
+            goTo(volume, SliceIndex(where.sliceIndex.axis, end), self.views.active)  # that is what has to be looked at
 
         self._say(_("Propagating"))
         self._propagation.run(start, over)
@@ -507,10 +508,10 @@ class PromptLogic(VTKObservationMixin):
         prompts = [Prompt(POINT, True, (place,)) for place in points]
         prompts += [Prompt(BOX, True, box)] if box is not None else []
         prompts += [Prompt(POINT, False, (place,)) for place in negative]
-        places = [place for one in prompts for place in one.places]
+        places = [place for prompt in prompts for place in prompt.places]
         if not places:
             raise InputError(_("Give at least one point."))
-        if not any(one.positive for one in prompts) and not segment:
+        if not any(prompt.positive for prompt in prompts) and not segment:
             raise InputError(_("No point says what belongs."))
         where = PromptedSlice(volume, sliceThrough(volume, plane, places))
         self._scripted = True
@@ -526,7 +527,7 @@ class PromptLogic(VTKObservationMixin):
         self.follow(where.volume, segmentation)
         self._queue.clear()
         self._finish()  # what was pointed at by hand is accepted
-        found = {name: one for one, name in self.structures}
+        found = {name: segmentID for segmentID, name in self.structures}
         self.segmentID = found.get(segment, "") if segment else ""
         self._newName = segment
         self._addAt(where, prompts)
@@ -542,7 +543,7 @@ class PromptLogic(VTKObservationMixin):
         self._finish()
         node = self.node
         if propagate:
-            goTo(where.volume, where.one)
+            goTo(where.volume, where.sliceIndex)
             self.propagate(BOTH)
             self.wait()
         return node
@@ -574,7 +575,7 @@ class PromptLogic(VTKObservationMixin):
         return self._slice if self._slice is not None else self._at(None)
 
     def _addAt(self, where: PromptedSlice, prompts: Sequence[Prompt]) -> None:
-        if not all(where.inside(place) for one in prompts for place in one.places):
+        if not all(where.inside(place) for prompt in prompts for place in prompt.places):
             raise InputError(_("That is outside of the volume {name}.").format(name=self.volume.GetName()))
         self._begin(where)
         self._change(Pointed((*self._pointed.prompts, *prompts), self._pointed.painted))
@@ -862,7 +863,9 @@ class PromptLogic(VTKObservationMixin):
         """Some were dragged or deleted."""
         if self._slice is None or prompts == self._pointed.prompts:
             return
-        if not all(self._slice.inside(place) for one in prompts if one.kind != SCRIBBLE for place in one.places):
+        if not all(
+            self._slice.inside(place) for prompt in prompts if prompt.kind != SCRIBBLE for place in prompt.places
+        ):
             self._showMarkers()  # back to where it was
             self._say(_("That is outside of the volume {name}.").format(name=self.volume.GetName()), failed=True)
             return
@@ -915,7 +918,7 @@ class PromptLogic(VTKObservationMixin):
         try:
             where = self._at(None)
             if not isinstance(where, PromptedPlane):
-                self._known = where.one, where.read(self._segmentation.writer, self.node, self.segmentID)
+                self._known = where.sliceIndex, where.read(self._segmentation.writer, self.node, self.segmentID)
         except RWKVUNetError:
             return
 

@@ -15,7 +15,7 @@ from RWKVUNetSegmentLib.Scene.HiddenNodes import addUnsavedNode
 POSITIVE, NEGATIVE = (0.20, 0.85, 0.20), (0.90, 0.15, 0.15)
 """Colors of what belongs and of what does not."""
 
-_OURS = "RWKVUNetSegment.Prompt"
+_ATTRIBUTE = "RWKVUNetSegment.Prompt"
 _GLYPH = 2.6
 """Size of a point, in per cent of the view."""
 _CORNER = 1.4
@@ -144,7 +144,7 @@ class PromptMarkers(VTKObservationMixin):
                 self._ofPoint[node.GetID(), node.GetNthControlPointID(index)] = number
 
     def _newNode(self, className: str, name: str, positive: bool, glyph: float) -> Any:
-        node = addUnsavedNode(className, name, _OURS)
+        node = addUnsavedNode(className, name, _ATTRIBUTE)
         display = node.GetDisplayNode()
         color = POSITIVE if positive else NEGATIVE
         with slicer.util.NodeModify(display):

@@ -108,7 +108,7 @@ class PromptRequests:
 
     def _request(self, file: VolumeFile, where: PromptedSlice, **prompts: Any) -> PromptRequest:
         return PromptRequest(
-            volume=file, slice=where.one, bundle=self.model, device=self.device, engine=self.engine, **prompts
+            volume=file, slice=where.sliceIndex, bundle=self.model, device=self.device, engine=self.engine, **prompts
         )
 
     def isWarm(self, volume: Any) -> bool:

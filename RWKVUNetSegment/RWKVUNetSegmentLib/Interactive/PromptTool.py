@@ -58,10 +58,6 @@ class PromptTool:
         self._places: list[Place] = []
         self._manager: Any = None
 
-    @property
-    def armed(self) -> bool:
-        return bool(self._views)
-
     def start(self, color: tuple[float, float, float], sign: str) -> None:
         """Arm all slice views that there are, or change the cursor where they are armed.
 

@@ -71,7 +71,7 @@ class PromptedSlice:
 
     Args:
         volume: scalar volume node.
-        one: which slice.
+        sliceIndex: which slice.
 
     Attributes:
         key: what tells it from others.
@@ -81,7 +81,7 @@ class PromptedSlice:
 
     def __init__(self, volume: Any, sliceIndex: SliceIndex):
         given = InputVolume.fromNode(volume)
-        self.volume, self.one = volume, sliceIndex
+        self.volume, self.sliceIndex = volume, sliceIndex
         self.key: Any = sliceIndex
         self._toWorld = given.ijkToWorld
         self._size = given.array.shape[::-1]
@@ -93,7 +93,7 @@ class PromptedSlice:
     @property
     def inWords(self) -> str:
         """Such as "Axial 31"."""
-        return inWords(self.volume, [self.one])
+        return inWords(self.volume, [self.sliceIndex])
 
     @property
     def axes(self) -> tuple[np.ndarray, np.ndarray]:
@@ -116,7 +116,7 @@ class PromptedSlice:
         if self.inside(place):
             return place[0], place[1], place[2]
         ijk = np.clip(self._ijk(place), 0, np.array(self._size) - 1)
-        ijk[self._fixed] = self.one.index
+        ijk[self._fixed] = self.sliceIndex.index
         return self.place(ijk)
 
     def voxel(self, place: Sequence[float]) -> Place:
@@ -142,7 +142,9 @@ class PromptedSlice:
     def read(self, writer: SegmentationWriter, node: Any, segmentID: str) -> np.ndarray:
         """What a segment holds here: bool (rows, columns)."""
         grid = writer.gridOf(node, self.volume)
-        return sliceOfMask(node.GetSegmentation().GetSegment(segmentID), grid, self.one.dimension, self.one.index)
+        return sliceOfMask(
+            node.GetSegmentation().GetSegment(segmentID), grid, self.sliceIndex.dimension, self.sliceIndex.index
+        )
 
     def write(self, writer: SegmentationWriter, node: Any, segmentID: str, mask: np.ndarray | None) -> tuple[str, ...]:
         """Make the segment hold a mask here; None for what it held before. Gives what was left as it was, in words.
@@ -150,11 +152,13 @@ class PromptedSlice:
         Raises:
             InputError: when that is not allowed.
         """
-        return writer.writeSegmentSlice(node, self.volume, segmentID, self.one, self.base if mask is None else mask)
+        return writer.writeSegmentSlice(
+            node, self.volume, segmentID, self.sliceIndex, self.base if mask is None else mask
+        )
 
     def _ijk(self, place: Sequence[float]) -> np.ndarray:
         ijk: np.ndarray = (np.linalg.inv(self._toWorld) @ [*place, 1.0])[:3]
-        ijk[self._fixed] = self.one.index
+        ijk[self._fixed] = self.sliceIndex.index
         return ijk
 
 
@@ -275,7 +279,7 @@ def savePrompts(segment: Any, where: PromptedSlice, prompts: Sequence[Prompt]) -
     """Keep the prompts of a slice with the segment; they replace those of the same slice."""
     if not prompts:
         return
-    key = f"{where.one.axis}{where.one.index}" if isinstance(where.key, SliceIndex) else repr(where.key)
+    key = f"{where.sliceIndex.axis}{where.sliceIndex.index}" if isinstance(where.key, SliceIndex) else repr(where.key)
     saved = savedPrompts(segment)
     saved[key] = [[prompt.kind, prompt.positive, np.round(prompt.places, 3).tolist()] for prompt in prompts]
     segment.SetTag(PROMPTS_TAG, json.dumps(saved))

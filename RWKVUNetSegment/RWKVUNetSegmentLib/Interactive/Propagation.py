@@ -33,7 +33,7 @@ class Start:
     Attributes:
         node, volume: vtkMRMLSegmentationNode, vtkMRMLScalarVolumeNode.
         segmentID: of the structure.
-        one: the slice.
+        sliceIndex: where it starts.
         mask: bool (rows, columns), what the segment holds there.
         limits: first and last slice to go to.
     """
@@ -41,7 +41,7 @@ class Start:
     node: Any
     volume: Any
     segmentID: str
-    one: SliceIndex
+    sliceIndex: SliceIndex
     mask: np.ndarray
     limits: tuple[int, int]
 
@@ -112,7 +112,7 @@ class Propagation:
                 return
             how = self._requests
             request = FollowRequest(
-                volume=file, slice=start.one, bundle=how.model, device=how.device, engine=how.engine, mask=name,
+                volume=file, slice=start.sliceIndex, bundle=how.model, device=how.device, engine=how.engine, mask=name,
                 range=start.limits,
             )  # fmt: skip
             result.ask(request, take, over)
@@ -126,8 +126,8 @@ class Propagation:
 
     def _written(self, start: Start, found: FollowResult) -> Generator[None, None, Stop]:
         """Write a slice in each turn of the event loop."""
-        node, axis = start.node, start.one.axis
-        indices = [index for index in range(found.first, found.last + 1) if index != start.one.index]
+        node, axis = start.node, start.sliceIndex.axis
+        indices = [index for index in range(found.first, found.last + 1) if index != start.sliceIndex.index]
         hadSurface = node.GetSegmentation().ContainsRepresentation(SURFACE)
         told: dict[str, None] = {}
 
@@ -153,17 +153,17 @@ class Propagation:
         _letter, way = axisTowards(start.volume, axis)
         (down, whyDown), (up, whyUp) = ends if way > 0 else reversed(ends)
         words = []
-        if down != start.one.index or not indices:
+        if down != start.sliceIndex.index or not indices:
             words.append(_("Down to slice {slice}: {reason}").format(slice=down + 1, reason=whyDown))
-        if up != start.one.index or not indices:
+        if up != start.sliceIndex.index or not indices:
             words.append(_("Up to slice {slice}: {reason}").format(slice=up + 1, reason=whyUp))
         return Stop(up, down, " ".join([*words, *told]))
 
 
 def limitsOf(
-    volume: Any, one: SliceIndex, direction: str, to: int | None, given: Iterable[SliceIndex]
+    volume: Any, sliceIndex: SliceIndex, direction: str, to: int | None, given: Iterable[SliceIndex]
 ) -> tuple[int, int]:
-    """First and last slice to go to from `one`: not over slices that the user has accepted.
+    """First and last slice to go to from `sliceIndex`: not over slices that the user has accepted.
 
     Args:
         direction: "up", "down" or "both".
@@ -173,20 +173,20 @@ def limitsOf(
     Raises:
         InputError: when there is none to go to.
     """
-    size = InputVolume.fromNode(volume).array.shape[one.dimension]
+    size = InputVolume.fromNode(volume).array.shape[sliceIndex.dimension]
     first, last = 0, size - 1
     if to is not None:
         to = min(max(to, 0), size - 1)
-        first, last = min(to, one.index), max(to, one.index)
+        first, last = min(to, sliceIndex.index), max(to, sliceIndex.index)
     elif direction != BOTH:
-        _letter, way = axisTowards(volume, one.axis)
+        _letter, way = axisTowards(volume, sliceIndex.axis)
         if (way > 0) == (direction == UP):
-            first = one.index
+            first = sliceIndex.index
         else:
-            last = one.index
-    accepted = [other.index for other in given if other.axis == one.axis and other != one]
-    first = max([first, *(index + 1 for index in accepted if index < one.index)])
-    last = min([last, *(index - 1 for index in accepted if index > one.index)])
+            last = sliceIndex.index
+    accepted = [other.index for other in given if other.axis == sliceIndex.axis and other != sliceIndex]
+    first = max([first, *(index + 1 for index in accepted if index < sliceIndex.index)])
+    last = min([last, *(index - 1 for index in accepted if index > sliceIndex.index)])
     if first == last:
         hint = _("The next slice was accepted already.") if accepted else ""
         raise InputError(_("There is no slice to go to."), hint=hint)

@@ -33,7 +33,7 @@ from RWKVUNetSegmentLib.Segmentation.ResultLogic import KeptResult, ResultLogic
 from RWKVUNetSegmentLib.Signal import emit
 from RWKVUNetSegmentLib.Worker.VolumeOfWorker import VolumeOfWorker
 
-_OURS = "RWKVUNetSegment.SpreadPreview"
+_ATTRIBUTE = "RWKVUNetSegment.SpreadPreview"
 _MOST_FOUND = 10
 """More slices than these that differ from nothing are no few slices: somebody has segmented the whole volume."""
 
@@ -393,7 +393,7 @@ class SpreadLogic:
         values = {structure.value for structure in found.structures}
         shown = tuple(segmentClass for segmentClass in classes if segmentClass.value in values)
         name = _("{name} spread").format(name=node.GetName())
-        preview = self._result.writer.newHiddenNode(volume, name, _OURS)
+        preview = self._result.writer.newHiddenNode(volume, name, _ATTRIBUTE)
         self._shown = preview.GetID()
         part = LabelledPart(np.where(np.isin(labels, list(values)), labels, 0).astype(labels.dtype),
                             Region.whole(labels.shape), shown)  # fmt: skip

@@ -18,7 +18,7 @@ from RWKVUNetSegmentLib.Segmentation.ResultLogic import KeptResult, ResultLogic
 from RWKVUNetSegmentLib.Signal import emit
 from RWKVUNetSegmentLib.Worker.VolumeOfWorker import VolumeOfWorker
 
-_OURS = "RWKVUNetSegment.Uncertainty"
+_ATTRIBUTE = "RWKVUNetSegment.Uncertainty"
 _COLORS = "vtkMRMLColorTableNodeFileColdToHotRainbow.txt"
 
 
@@ -186,7 +186,7 @@ class UncertaintyLogic:
         node = self.node
         if node is None:
             name = _("{volume} uncertainty").format(volume=volume.GetName())
-            node = addHiddenNode("vtkMRMLScalarVolumeNode", name, _OURS)
+            node = addHiddenNode("vtkMRMLScalarVolumeNode", name, _ATTRIBUTE)
             self._id = node.GetID()
         whole = np.zeros(InputVolume.fromNode(volume).array.shape, np.float32)
         whole[current.inside] = entropy

@@ -7,8 +7,8 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from RWKVUNetSegmentLib.EventLoop import Timer, later
-from RWKVUNetSegmentLib.Panels import TimeInWords
+from RWKVUNetSegmentLib.EventLoop import later
+from RWKVUNetSegmentLib.Panels import Durations
 from RWKVUNetSegmentLib.Panels.FolderChoice import FolderChoice
 from RWKVUNetSegmentLib.Panels.Panel import Panel, outlineTickBoxes, showErrors, showTable
 from RWKVUNetSegmentLib.Panels.ParameterNode import OverlapRule, optionsOf, thenModelsOf
@@ -31,15 +31,9 @@ class BatchPanel(Panel):
         ui.batchSourceComboBox.connect("currentIndexChanged(int)", self.onSource)
         outlineTickBoxes(ui.batchVolumesList)
         ui.batchVolumesList.connect("itemChanged(QListWidgetItem*)", self.onTicked)
-        self._timer = Timer(self.updateFromState)
-        for signal in ("nodeAdded(vtkMRMLNode*)", "nodeAboutToBeRemoved(vtkMRMLNode*)"):
-            ui.volumeSelector.connect(signal, self.onVolumesChange)
         ui.batchProgressBar.visible = False
         ui.batchButton.connect("clicked()", self.onBatchOrCancel)
         ui.showTableButton.connect("clicked()", self.onShowTable)
-
-    def cleanup(self) -> None:
-        self._timer.delete()
 
     @property
     def running(self) -> bool:
@@ -123,10 +117,6 @@ class BatchPanel(Panel):
             ui.batchVolumesList.addItem(entry)
         ui.batchVolumesList.blockSignals(wasBlocked)
 
-    def onVolumesChange(self, volume: Any) -> None:
-        """It is filled after it was added, and gone after it was announced."""
-        self._timer.start()
-
     def onSource(self, index: int) -> None:
         self.updateFromState()
 
@@ -177,7 +167,7 @@ class BatchPanel(Panel):
     def onProgress(self, result: BatchResult) -> None:
         isKnown = bool(result.total) or result.fraction > 0
         left = result.secondsLeftInAll
-        TimeInWords.showFraction(self.ui.batchProgressBar, result.fraction if isKnown else None, left)
+        Durations.showFraction(self.ui.batchProgressBar, result.fraction if isKnown else None, left)
         if 0 <= result.current < len(result.items) and self.ui.batchButton.enabled:
             self.ui.batchStatusLabel.text = _("Scan {number} of {count}: {name}").format(
                 number=result.current + 1, count=len(result.items), name=result.items[result.current].name

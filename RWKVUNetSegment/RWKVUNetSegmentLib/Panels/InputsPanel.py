@@ -25,8 +25,9 @@ class InputsPanel(Panel):
         for selector in (self.ui.volumeSelector, self.ui.segmentationSelector):
             chooseNothingForRemoved(selector)
         self._byHand: Any = None  # the volume that was chosen in the list
-        self._timer = Timer(self.updateFromState)
-        self.ui.volumeSelector.connect("nodeAboutToBeRemoved(vtkMRMLNode*)", self.onVolumeGoes)
+        self._timer = Timer(self.logic.stateChanged)
+        for signal in ("nodeAdded(vtkMRMLNode*)", "nodeAboutToBeRemoved(vtkMRMLNode*)"):
+            self.ui.volumeSelector.connect(signal, self.onVolumesChange)
 
     def cleanup(self) -> None:
         self._timer.delete()
@@ -79,8 +80,8 @@ class InputsPanel(Panel):
         if shown and chosen is not None and chosen not in shown and chosen is not self._byHand:
             node.inputVolume = shown[0]
 
-    def onVolumeGoes(self, volume: Any) -> None:
-        """It is counted until it is gone."""
+    def onVolumesChange(self, volume: Any) -> None:
+        """What is added is filled later, what goes is gone later: then all panels show which volumes there are."""
         self._timer.start()
 
     def onVolumeChosen(self, volume: Any) -> None:

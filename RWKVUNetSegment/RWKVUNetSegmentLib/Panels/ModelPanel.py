@@ -11,7 +11,7 @@ from rwkv_core.errors import CancelledError, RWKVUNetError
 from rwkv_core.vocabulary import ModelEntry
 from rwkv_core.worker.protocol import Progress
 from RWKVUNetSegmentLib.EventLoop import later
-from RWKVUNetSegmentLib.Panels import TimeInWords
+from RWKVUNetSegmentLib.Panels import Durations
 from RWKVUNetSegmentLib.Panels.FurtherModels import FurtherModels
 from RWKVUNetSegmentLib.Panels.MoreModelsDialog import MoreModelsDialog
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
@@ -142,13 +142,13 @@ class ModelPanel(Panel):
         measured = expectedSeconds(model.id, volume)
         if measured is not None:
             return _("about {duration} for this volume, by its last run on this computer").format(
-                duration=TimeInWords.seconds(max(1.0, round(measured)))
+                duration=Durations.seconds(max(1.0, round(measured)))
             )
         estimated = estimatedSeconds(model, self.logic.models.models, volume)
         if estimated is None:
             return ""
         return _("about {duration} for this volume, estimated from the last run of “{other}” on this computer").format(
-            duration=TimeInWords.seconds(max(1.0, round(estimated[0]))), other=estimated[1].title
+            duration=Durations.seconds(max(1.0, round(estimated[0]))), other=estimated[1].title
         )
 
     def onSelectionChanged(self) -> None:
@@ -223,7 +223,7 @@ class ModelPanel(Panel):
             _("{done} of {total}").format(
                 done=ModelDescription.sizeInWords(progress.done), total=ModelDescription.sizeInWords(progress.total)
             ),
-            TimeInWords.secondsLeft(progress.seconds_left),
+            Durations.secondsLeft(progress.seconds_left),
         )
         bar.format = ", ".join(part for part in parts if part)
 

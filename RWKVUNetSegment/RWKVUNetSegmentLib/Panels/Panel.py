@@ -131,7 +131,7 @@ class Panel:
     def onSceneCloses(self) -> None:
         """What belongs to the scene alone is forgotten."""
 
-    def usesProcessor(self, error: RWKVUNetError, device: str, title: str, **details: Any) -> bool:
+    def offerCPURetry(self, error: RWKVUNetError, device: str, title: str, **details: Any) -> bool:
         """Tell an error; where it was a GPU's, ask whether to go on without it, and choose the processor then.
 
         Args:

@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 from rwkv_core.errors import RWKVUNetError
 from rwkv_core.vocabulary import PostProcessing, SegmentClass
 from RWKVUNetSegmentLib.EventLoop import Timer
-from RWKVUNetSegmentLib.Panels import TimeInWords
+from RWKVUNetSegmentLib.Panels import Durations
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
 
 _QUIET_MILLISECONDS = 250
@@ -85,7 +85,7 @@ class PostProcessingPanel(Panel):
         words = [result.busy or result.message]
         if result.progress is not None and result.progress.total:
             words.append(_("{done} of {total}").format(done=result.progress.done, total=result.progress.total))
-            words.append(TimeInWords.secondsLeft(result.progress.seconds_left))
+            words.append(Durations.secondsLeft(result.progress.seconds_left))
         ui.resultStatusLabel.text = ", ".join(word for word in words if word)
         ui.cancelResultButton.visible = bool(result.busy)
 

@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 from rwkv_core.errors import RWKVUNetError
 from rwkv_core.vocabulary import SegmentOptions
 from RWKVUNetSegmentLib.EventLoop import later
-from RWKVUNetSegmentLib.Panels import TimeInWords
+from RWKVUNetSegmentLib.Panels import Durations
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
 from RWKVUNetSegmentLib.Panels.ParameterNode import optionsOf, parametersOf
 from RWKVUNetSegmentLib.Scene.InputVolume import isFrame
@@ -134,7 +134,7 @@ class SegmentPanel(Panel):
             return _("The last change was undone.")
         names = dict.fromkeys((result.device.partition(":")[0], result.engine))
         done = _("Done in {duration} ({where}). Structures: {count}.").format(
-            duration=TimeInWords.seconds(result.timings.get("total", 0.0)),
+            duration=Durations.seconds(result.timings.get("total", 0.0)),
             where=", ".join(_NAMES.get(name, name) for name in names if name),
             count=len(result.segmentIDs),
         )
@@ -187,7 +187,7 @@ class SegmentPanel(Panel):
         self.logic.stateChanged()
 
     def onFramesProgress(self, result: BatchResult) -> None:
-        TimeInWords.showFraction(self.ui.progressBar, result.fraction, result.secondsLeftInAll)
+        Durations.showFraction(self.ui.progressBar, result.fraction, result.secondsLeftInAll)
         if self.ui.segmentButton.enabled and result.current >= 0:  # else it is being cancelled
             self.ui.statusLabel.text = _("Frame {number} of {count}").format(
                 number=result.current + 1, count=len(result.items)
@@ -225,7 +225,7 @@ class SegmentPanel(Panel):
 
     def onProgress(self, progress: RunProgress) -> None:
         fraction = progress.done / progress.total if progress.total else None
-        TimeInWords.showFraction(self.ui.progressBar, fraction, progress.secondsLeft)
+        Durations.showFraction(self.ui.progressBar, fraction, progress.secondsLeft)
         if self.ui.segmentButton.enabled:  # else it is being cancelled
             self.ui.statusLabel.text = progress.text
 
@@ -240,7 +240,7 @@ class SegmentPanel(Panel):
             return
         log = self.logic.segmentation.client.logTail()
         details = {"detailedText": log} if log else {}
-        if self.usesProcessor(result.error, result.parameters.options.device, _("The segmentation failed"), **details):
+        if self.offerCPURetry(result.error, result.parameters.options.device, _("The segmentation failed"), **details):
             with showErrors(_("The segmentation could not be started.")):
                 options = replace(result.parameters.options, device="cpu", engine="auto")
                 self._start(replace(result.parameters, options=options))

@@ -8,7 +8,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from rwkv_core.errors import RWKVUNetError
-from RWKVUNetSegmentLib.Panels import TimeInWords
+from RWKVUNetSegmentLib.Panels import Durations
 from RWKVUNetSegmentLib.Panels.Panel import Panel, showErrors
 from RWKVUNetSegmentLib.Training.TrainingRun import TrainingRun, stamp
 from RWKVUNetSegmentLib.Training.TrainingRunNodes import TrainingRunNodes
@@ -139,7 +139,7 @@ class TrainingRunPanel(Panel):
             loss = status.get("loss")
             parts = [
                 _("Loss {loss:.4f}").format(loss=loss) if isinstance(loss, int | float) else "",
-                TimeInWords.secondsLeft(status.get("seconds_left")),
+                Durations.secondsLeft(status.get("seconds_left")),
             ]
             return " ".join(part for part in (", ".join(filter(None, parts)) + ".", best) if part.strip("."))
         if run.state == "finished":
