@@ -65,7 +65,7 @@ def widget():
 def the_module_opens():
     slicer.util.selectModule("RWKVUNetSegment")
     slicer.app.processEvents()
-    return "; ".join(f"{one.title}: {one.state}" for one in widget().logic.installation.states())
+    return "; ".join(f"{row.title}: {row.state}" for row in widget().logic.installation.states())
 
 
 def the_tests_of_the_panel():
@@ -94,7 +94,7 @@ def what_is_missing_is_installed():
     if not done and reason:
         raise AssertionError(reason)
     logic.installation.wait()
-    return "; ".join(f"{one.title}: {one.state} {one.why}" for one in logic.installation.states())
+    return "; ".join(f"{row.title}: {row.state} {row.why}" for row in logic.installation.states())
 
 
 def needed():

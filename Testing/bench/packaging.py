@@ -75,7 +75,7 @@ def pip_install(
     onInstall(call)
     if failures:
         raise failures.pop(0)
-    for requirement in _requirements([one for one in call.requirements if one[0] != "-"]):
+    for requirement in _requirements([text for text in call.requirements if text[0] != "-"]):
         missing.discard(requirement.name.lower())
     return [] if skip_packages is not None else None
 

@@ -92,7 +92,7 @@ def takeHome(opened, folder):
     ui.volumesButton.click()
     panelPicture(opened.panel, folder / "panel-volumes.png")
     ui.volumesButton.click()
-    interactive = next(one for one in opened.widget.panels if type(one).__name__ == "InteractivePanel").own
+    interactive = next(panel for panel in opened.widget.panels if type(panel).__name__ == "InteractivePanel").own
     box = interactive.correctBox.parentWidget()
     box.collapsed = False
     panelPicture(opened.panel, folder / "panel-interactive.png")
@@ -141,7 +141,7 @@ def training(folder):
         ui = opened.widget.ui
         for section in (ui.inputsCollapsibleButton, ui.modelCollapsibleButton):
             section.collapsed = True
-        panel = next(one for one in opened.widget.panels if type(one).__name__ == "TrainingPanel")
+        panel = next(panel for panel in opened.widget.panels if type(panel).__name__ == "TrainingPanel")
         ui = panel.ui
         ui.trainingStartButton.parentWidget().collapsed = False
         event_loop.process_events()
@@ -219,7 +219,7 @@ def pointing(folder):
     volume = slicer.util.loadVolume(str(SAMPLE), {"name": "Head"})
     slicer.util.setSliceViewerLayers(background=volume, fit=True)
     opened.widget._parameterNode.inputVolume = volume
-    panel = next(one for one in opened.widget.panels if type(one).__name__ == "InteractivePanel")
+    panel = next(panel for panel in opened.widget.panels if type(panel).__name__ == "InteractivePanel")
     ui, logic = panel.parts[0].ui, opened.logic.interactive.pointing
     event_loop.wait_until(lambda: ui.pointButton.enabled, PATIENCE, lambda: ui.pointButton.toolTip)
     widget = slicer.app.layoutManager().sliceWidget("Red")

@@ -1,5 +1,6 @@
 """qt.QUiLoader: makes the stand-ins that a .ui file names; connects what PySide6 cannot (signals with MRML types)."""
 
+import functools
 import os
 import xml.etree.ElementTree as ElementTree
 
@@ -10,6 +11,28 @@ from bench.standins import standins
 
 _SIMPLE = {"bool": "bool", "number": "number", "double": "number", "string": "text", "stringlist": "list"}
 _STORED = {bool: "bool", int: "number", float: "number", str: "text", tuple: "list", list: "list"}
+
+
+@functools.cache
+def _read(file, longer):
+    """A .ui file's bytes as a tree, its connections that are ours to make, and what is left for PySide6's loader."""
+    tree = ElementTree.fromstring(file)
+    classes = {widget.get("name"): widget.get("class") for widget in tree.iter("widget")}
+    own = [
+        connection  # one end is a stand-in: those speak of MRML nodes, which PySide6 cannot
+        for connection in tree.iter("connection")
+        if any(classes.get(connection.findtext(end)) in standins for end in ("sender", "receiver"))
+    ]
+    for connections in tree.iter("connections"):
+        for connection in own:
+            connections.remove(connection)
+    if longer:  # as Qt's translator does
+        for text in tree.iter("string"):
+            if text.get("notr") != "true" and text.text:
+                text.text = scripted_module.longer(text.text)
+    for element in tree.iter("customwidgets"):
+        element.clear()  # createWidget knows them; PySide6 would look for their base classes
+    return tree, own, ElementTree.tostring(tree)
 
 
 class QUiLoader(QtUiTools.QUiLoader):
@@ -29,19 +52,9 @@ class QUiLoader(QtUiTools.QUiLoader):
         return widget
 
     def load(self, device, parent=None):
-        tree = ElementTree.fromstring(bytes(device.readAll().data()))
-        own = [c for c in tree.iter("connection") if self._isOwn(tree, c)]
-        for connections in tree.iter("connections"):
-            for connection in own:
-                connections.remove(connection)
-        if scripted_module.PSEUDO in os.environ:  # as Qt's translator does
-            for text in tree.iter("string"):
-                if text.get("notr") != "true" and text.text:
-                    text.text = scripted_module.longer(text.text)
-        for element in tree.iter("customwidgets"):
-            element.clear()  # createWidget knows them; PySide6 would look for their base classes
+        tree, own, description = _read(bytes(device.readAll().data()), scripted_module.PSEUDO in os.environ)
         buffer = QtCore.QBuffer()
-        buffer.setData(ElementTree.tostring(tree))
+        buffer.setData(description)
         buffer.open(QtCore.QIODevice.ReadOnly)
         with pythonqt.childrenIgnored():
             widget = super().load(buffer, parent)
@@ -51,12 +64,6 @@ class QUiLoader(QtUiTools.QUiLoader):
             self._connect(widget, connection)
         self._checkProperties(tree, widget)
         return widget
-
-    @staticmethod
-    def _isOwn(tree, connection):
-        """Whether one end of the connection is a stand-in: those speak of MRML nodes, which PySide6 cannot."""
-        classes = {w.get("name"): w.get("class") for w in tree.iter("widget")}
-        return any(classes.get(connection.findtext(end)) in standins for end in ("sender", "receiver"))
 
     @staticmethod
     def _connect(widget, connection):

@@ -17,7 +17,7 @@ def texts(path):
     """(line, text) of what is translated in a file."""
     if path.suffix == ".ui":
         strings = ElementTree.parse(path).iter("string")
-        return [(0, one.text) for one in strings if one.text and one.get("notr") != "true"]
+        return [(0, string.text) for string in strings if string.text and string.get("notr") != "true"]
     found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if (

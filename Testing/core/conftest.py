@@ -15,15 +15,6 @@ from core.worker_client import WorkerClient
 from core.worker_helpers import write_small
 
 
-@pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory):
-    """No test, nor a process that it starts, reads or fills the cache of whoever runs it."""
-    folder = tmp_path_factory.mktemp("compiled")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RWKV_UNET_CACHE", str(folder))
-        yield folder
-
-
 @pytest.fixture
 def home(tmp_path, cache, monkeypatch):
     """A user's store in a folder with a difficult name, and none of the settings of whoever runs the tests."""
@@ -60,6 +51,14 @@ def place(tmp_path_factory):
 def model(place):
     """A small real model on disk, with random weights."""
     return write_small(place / "modèle", intensity={"method": "zscore"})
+
+
+@pytest.fixture(scope="session")
+def worker(tmp_path_factory):
+    """The real program, shared by all tests that leave it as it was."""
+    folder = tmp_path_factory.mktemp("worker")
+    with WorkerClient(folder / "worker.log", temporary=folder) as client:
+        yield client
 
 
 @pytest.fixture

@@ -83,10 +83,10 @@ def write_frames(path, array, positions=None, orientation=(1, 0, 0, 0, 1, 0), sp
     from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
     def item(**values):
-        one = Dataset()
+        dataset = Dataset()
         for key, value in values.items():
-            setattr(one, key, value)
-        return one
+            setattr(dataset, key, value)
+        return dataset
 
     if positions is None:
         positions = [(ORIGIN[0], ORIGIN[1], ORIGIN[2] + 2.5 * k) for k in range(len(array))]
@@ -110,7 +110,7 @@ def write_frames(path, array, positions=None, orientation=(1, 0, 0, 0, 1, 0), sp
         if "echoes" in how:
             group.MREchoSequence = [item(EffectiveEchoTime=how["echoes"][k])]
         groups.append(group)
-    one = item(
+    dataset = item(
         SOPClassUID=kind, SOPInstanceUID=generate_uid(), StudyInstanceUID="1.2", SeriesInstanceUID="1.2.3",
         SeriesNumber=3, SeriesDescription="T1", Modality="MR", ImageType=["ORIGINAL", "PRIMARY", "M", "NONE"],
         Rows=array.shape[1], Columns=array.shape[2], SamplesPerPixel=1, PhotometricInterpretation="MONOCHROME2",
@@ -120,11 +120,11 @@ def write_frames(path, array, positions=None, orientation=(1, 0, 0, 0, 1, 0), sp
         PerFrameFunctionalGroupsSequence=groups,
     )  # fmt: skip
     for key, value in how.get("fields", {}).items():
-        setattr(one, key, value)
-    one.file_meta = FileMetaDataset()
-    one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        setattr(dataset, key, value)
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     path.parent.mkdir(parents=True, exist_ok=True)
-    one.save_as(path, enforce_file_format=True)
+    dataset.save_as(path, enforce_file_format=True)
     return path
 
 
@@ -132,13 +132,13 @@ def changed(path, **fields):
     """The file with other values of some elements; None removes one."""
     import pydicom
 
-    one = pydicom.dcmread(path)
+    dataset = pydicom.dcmread(path)
     for key, value in fields.items():
         if value is None:
-            delattr(one, key)
+            delattr(dataset, key)
         else:
-            setattr(one, key, value)
-    one.save_as(path)
+            setattr(dataset, key, value)
+    dataset.save_as(path)
     return path
 
 
@@ -146,6 +146,6 @@ def without_preamble(path):
     """The file without preamble and file meta, as some archives give it."""
     import pydicom
 
-    one = pydicom.dcmread(path)
-    path.write_bytes(path.read_bytes()[144 + one.file_meta.FileMetaInformationGroupLength :])
+    dataset = pydicom.dcmread(path)
+    path.write_bytes(path.read_bytes()[144 + dataset.file_meta.FileMetaInformationGroupLength :])
     return path

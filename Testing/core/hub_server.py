@@ -231,9 +231,9 @@ class _HubHandler(_Handler):
 
     def _batch(self, wanted):
         objects = []
-        for one in wanted["objects"]:
-            actions = {} if one["oid"] in self.hub.blobs else {"upload": {"href": f"{self.hub.cdn}/{one['oid']}"}}
-            objects.append({**one, **({"actions": actions} if actions else {})})
+        for entry in wanted["objects"]:
+            actions = {} if entry["oid"] in self.hub.blobs else {"upload": {"href": f"{self.hub.cdn}/{entry['oid']}"}}
+            objects.append({**entry, **({"actions": actions} if actions else {})})
         self.send(200, {"transfer": "basic", "objects": objects})
 
     def _commit(self, repo):

@@ -50,7 +50,7 @@ def test_every_voxel_gets_its_label(matrix, shape):
     network = BandNetwork()
     result = Segmenter(with_network(volumetric(), network), "cpu").segment(Volume(voxels, matrix))
     assert np.array_equal(result.labelmap, channel)
-    assert all(side % 16 == 0 and side <= 32 for one in network.seen for side in one[2:])
+    assert all(side % 16 == 0 and side <= 32 for shape in network.seen for side in shape[2:])
 
 
 @pytest.mark.parametrize("spacing", [(2.0, 2.0, 2.0), (1.0, 1.0, 3.0)], ids=["finer", "anisotropic"])
@@ -90,7 +90,7 @@ def test_a_region_is_written_alone_and_seen_with_its_surroundings():
         expected[inside] = channel[inside]
         assert np.array_equal(result.labelmap, expected)
         assert np.array_equal(result.probabilities.any(0), _mask(channel.shape, inside))
-        assert min(min(one[2:]) for one in network.seen) > 16  # more than the one slice
+        assert min(min(shape[2:]) for shape in network.seen) > 16  # more than the one slice
 
 
 def _mask(shape, inside):

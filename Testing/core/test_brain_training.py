@@ -106,9 +106,9 @@ def test_image_shows_what_the_label_says(folder):
     """Within most images, pixels of one class are more alike than pixels of all classes."""
     image, label, _ = SliceGenerator(read_label_maps(folder), CLASSES, 1.0, seed=1)(32, 48, 48)
     better = 0
-    for one, truth in zip(image[:, 0], label, strict=True):
-        within = torch.stack([one[truth == c].var(correction=0) * (truth == c).sum() for c in truth.unique()]).sum()
-        better += bool(within / truth.numel() < 0.8 * one.var(correction=0))
+    for channel, truth in zip(image[:, 0], label, strict=True):
+        within = torch.stack([channel[truth == c].var(correction=0) * (truth == c).sum() for c in truth.unique()]).sum()
+        better += bool(within / truth.numel() < 0.8 * channel.var(correction=0))
     assert better > 24
 
 
@@ -162,9 +162,9 @@ def test_blocks_show_what_their_labels_say(folder):
     assert 0 <= image.min() <= image.max() <= 1
     assert set(label.unique().tolist()) == {0, 1, 2, 3}
     better = 0
-    for one, truth in zip(image[:, 0], label, strict=True):
-        within = torch.stack([one[truth == c].var(correction=0) * (truth == c).sum() for c in truth.unique()]).sum()
-        better += bool(within / truth.numel() < 0.8 * one.var(correction=0))
+    for channel, truth in zip(image[:, 0], label, strict=True):
+        within = torch.stack([channel[truth == c].var(correction=0) * (truth == c).sum() for c in truth.unique()]).sum()
+        better += bool(within / truth.numel() < 0.8 * channel.var(correction=0))
     assert better > 8
 
 
@@ -175,8 +175,8 @@ def test_blocks_lie_as_axial_stacks_do(folder):
     generator._uniform = lambda low, high, *shape: torch.full(shape, (low + high) / 2)  # no random pose
     _, label = generator.blocks(2, 16, 16, 48)
     columns = torch.arange(48.0)
-    for one in label:
-        sides = [columns[None, None].expand_as(one)[one == side].mean() for side in (1, 2)]
+    for label_map in label:
+        sides = [columns[None, None].expand_as(label_map)[label_map == side].mean() for side in (1, 2)]
         assert sides[1] < sides[0]
 
 
@@ -203,8 +203,8 @@ def test_a_run_ends_with_a_bundle_and_goes_on_where_it_stopped(folder, tmp_path,
 def test_a_volumetric_network_is_trained_on_blocks(folder, tmp_path):
     patches = {"method": "patches", "spacing": (2.0, 2.0, 2.0), "size": (16, 32, 32)}
     described = config(resampling=patches, architecture="u-rwkv", values=(1, 2)).model_dump(mode="json")
-    for one, ids in zip(described["classes"], CLASSES, strict=False):
-        one["freesurfer"] = ids
+    for entry, ids in zip(described["classes"], CLASSES, strict=False):
+        entry["freesurfer"] = ids
     file = tmp_path / "config.json"
     file.write_text(config_text(config().model_validate(described)))
     settings = f"config={file}", "steps=1", "batch=1", "workers=0"

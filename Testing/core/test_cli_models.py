@@ -62,7 +62,7 @@ def test_list_says_why_a_model_is_broken(models, home):
 
 
 def test_list_as_json(models):
-    found = {one["id"]: one for one in json.loads(models("list", "--json"))}
+    found = {model["id"]: model for model in json.loads(models("list", "--json"))}
     acdc = found["acdc-s"]
     assert acdc["state"] == "not published"
     assert acdc["classes"] == ["Right ventricle", "Myocardium", "Left ventricle"]

@@ -42,8 +42,8 @@ def test_the_rest_of_a_structure_follows(files, capsys):
     told = json.loads(capsys.readouterr().out)
     assert told["structures"][0]["name"] == "Ball" and told["next_slice"].startswith("K:")
     out, classes = read_labelmap(folder / "out.seg.nrrd")
-    assert [(one.value, one.name, one.color) for one in classes] == [
-        (one.value, one.name, one.color) for one in CLASSES
+    assert [(entry.value, entry.name, entry.color) for entry in classes] == [
+        (entry.value, entry.name, entry.color) for entry in CLASSES
     ]
     assert np.allclose(out.ijk_to_ras, read_volume(folder / "scan.nii.gz").ijk_to_ras)
     overlap = np.count_nonzero((out.array == 1) & (truth == 1))
@@ -86,4 +86,4 @@ def test_a_labelmap_without_names(files):
     folder, truth = files
     write_volume(folder / "plain.nii.gz", truth.astype(np.int16), AFFINE)
     labels, classes = read_labelmap(folder / "plain.nii.gz")
-    assert labels.array.dtype == np.uint8 and [one.name for one in classes] == ["Label 1", "Label 4"]
+    assert labels.array.dtype == np.uint8 and [entry.name for entry in classes] == ["Label 1", "Label 4"]

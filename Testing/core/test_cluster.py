@@ -75,7 +75,7 @@ def test_workers_write_what_one_machine_would(cluster, tmp_path, notes, model, c
     arguments = ["segment", str(place), "--model", model, "--device", "cpu"]
     assert main([*arguments, "-o", str(out), "--dask", cluster.scheduler_address, "--json"]) == 1
     printed = capsys.readouterr()
-    results = {one["input"].rpartition("/")[2]: one for one in json.loads(printed.out)["results"]}
+    results = {result["input"].rpartition("/")[2]: result for result in json.loads(printed.out)["results"]}
     assert results["broken.mha"]["status"] == "failed" and "broken.mha" in results["broken.mha"]["error"]["message"]
     assert "1 of 5 failed" in printed.err
     assert main([*arguments, "-o", str(here)]) == 1
@@ -91,7 +91,7 @@ def test_workers_write_what_one_machine_would(cluster, tmp_path, notes, model, c
     before = (out / "a.seg.nrrd").stat().st_mtime_ns
     capsys.readouterr()
     assert main([*arguments, "-o", str(out), "--dask", cluster.scheduler_address, "--json"]) == 0
-    again = [one["status"] for one in json.loads(capsys.readouterr().out)["results"]]
+    again = [result["status"] for result in json.loads(capsys.readouterr().out)["results"]]
     assert again == ["skipped", "done", "skipped", "skipped"]
     assert (out / "a.seg.nrrd").stat().st_mtime_ns == before
 

@@ -82,8 +82,8 @@ def test_several_volumes_in_one_file_are_listed_and_chosen(kind, tmp_path):
     how = {key: [values[n] for n in mixed] for key, values in how.items()}
     write_frames(tmp_path / "IM1", array[mixed], [place(n % 5) for n in mixed], **how)
     refused(tmp_path, "2 volumes in one series: number 3.1, MR, T1.*; number 3.2, MR")
-    found = [read_volume(tmp_path, series=one.key).array for one in find_dicom(tmp_path).volumes]
-    found.sort(key=lambda one: int(one.min()))
+    found = [read_volume(tmp_path, series=found_volume.key).array for found_volume in find_dicom(tmp_path).volumes]
+    found.sort(key=lambda array: int(array.min()))
     np.testing.assert_array_equal(np.concatenate(found), array)
     assert len(find_volumes(tmp_path)) == 2
     for path in find_volumes(tmp_path):
@@ -128,10 +128,10 @@ def test_a_mosaic_is_refused_by_name(tmp_path):
         changed(path, ImageType=["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"])
     refused(tmp_path, "is a mosaic")
     for path in write_series(tmp_path / "b", voxels((2, 6, 8))):
-        one = pydicom.dcmread(path)
-        one.add_new(0x00190010, "LO", "SIEMENS MR HEADER")
-        one.add_new(0x0019100A, "US", 36)
-        one.save_as(path)
+        dataset = pydicom.dcmread(path)
+        dataset.add_new(0x00190010, "LO", "SIEMENS MR HEADER")
+        dataset.add_new(0x0019100A, "US", 36)
+        dataset.save_as(path)
     refused(tmp_path / "b", "is a mosaic")
 
 
@@ -159,10 +159,10 @@ def test_compressed_slices(compressor, photometric, tmp_path):
 
 def test_bits_above_the_stored_ones_are_no_values(tmp_path):
     for path in write_series(tmp_path, voxels()):
-        one = pydicom.dcmread(path)
-        one.BitsStored, one.HighBit, one.PixelRepresentation = 12, 11, 0
-        one.PixelData = (np.frombuffer(one.PixelData, np.uint16) | 0x8000).tobytes()
-        one.save_as(path)
+        dataset = pydicom.dcmread(path)
+        dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 12, 11, 0
+        dataset.PixelData = (np.frombuffer(dataset.PixelData, np.uint16) | 0x8000).tobytes()
+        dataset.save_as(path)
     same(read_volume(tmp_path))
 
 

@@ -84,7 +84,7 @@ def counts(quick, many):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="memory is not told there")
-@pytest.mark.parametrize("count", counts(1200, 5000))
+@pytest.mark.parametrize("count", counts(600, 5000))
 def test_images(count, tmp_path, capfd):
     (tmp_path / "valid").mkdir()
     valid = images(tmp_path / "valid")
@@ -106,7 +106,7 @@ def test_images(count, tmp_path, capfd):
     assert "WARNING: In" not in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("count", counts(150, 500))
+@pytest.mark.parametrize("count", counts(75, 500))
 def test_folders(count, tmp_path):
     """A series among whose files one is damaged is never read without it: a slice that is lost is told."""
     folder = tmp_path / "scan"
@@ -122,7 +122,7 @@ def test_folders(count, tmp_path):
         (folder / name).write_bytes(valid[name])
 
 
-@pytest.mark.parametrize("count", counts(500, 1500))
+@pytest.mark.parametrize("count", counts(250, 1500))
 def test_descriptions(count, tmp_path):
     """Configs, catalogues, lists of runs, lines of the protocol."""
     small = config_text(config()).encode()
@@ -149,7 +149,7 @@ def test_descriptions(count, tmp_path):
                 assert str(error).strip(), number
 
 
-@pytest.mark.parametrize("count", counts(60, 400))
+@pytest.mark.parametrize("count", counts(30, 400))
 def test_weights(count, tmp_path):
     small = config()
     bundle = write_bundle(tmp_path / "model", small, new_network(small))
@@ -166,7 +166,7 @@ def test_weights(count, tmp_path):
             assert error.message.strip(), number
 
 
-@pytest.mark.parametrize("count", counts(100, 1000))
+@pytest.mark.parametrize("count", counts(50, 1000))
 def test_checkpoints(count, tmp_path):
     """Files of torch, of both of its formats, as the authors' are."""
     state = new_network(config()).state_dict()

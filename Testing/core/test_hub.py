@@ -234,7 +234,7 @@ def test_cancel_leaves_nothing_visible_and_is_continued(hub, commit, home):
     with pytest.raises(CancelledError):
         download("small", source_of(commit), progress=lambda done, total: steps.append(done), cancel=cancel)
     assert installed(home) == []
-    assert all(one.id != "small" for one in list_bundles(load_catalogue()))
+    assert all(status.id != "small" for status in list_bundles(load_catalogue()))
     hub.requests.clear()
     download("small", source_of(commit))
     (again,) = [r for r in hub.requests if r.server == "cdn"]

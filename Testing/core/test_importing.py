@@ -36,7 +36,7 @@ def save(folder, maker, *arguments, wrap=lambda tensors: tensors, name="ü epoch
 
 
 def state(bundle_id):
-    return next(one for one in list_bundles(load_catalogue()) if one.id == bundle_id)
+    return next(status for status in list_bundles(load_catalogue()) if status.id == bundle_id)
 
 
 @pytest.mark.parametrize("maker", ["october", "january"])
@@ -139,7 +139,7 @@ def test_installed_model_is_not_replaced_by_accident(tmp_path, home):
 def refused(path, **options):
     with pytest.raises((CheckpointError, BundleError)) as caught:
         import_checkpoint(path, load_catalogue(), **options)
-    assert all(one.state in ("not published", "shipped", "broken") for one in list_bundles(load_catalogue()))
+    assert all(status.state in ("not published", "shipped", "broken") for status in list_bundles(load_catalogue()))
     return caught.value
 
 

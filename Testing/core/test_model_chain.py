@@ -45,12 +45,12 @@ LESIONS = answered([0, 1, 1, 1, 0, 0], named("Lesion", 1), sure=0.6)
 )  # fmt: skip
 def test_the_rule_says_who_has_what_two_models_label(overlap, expected):
     found = combine([BRAIN, LESIONS], overlap, voxel_ml=2.0)
-    assert [one.labelmap[0, 0].tolist() for one in found] == expected
-    classes = [entry for one in found for entry in one.classes]
+    assert [result.labelmap[0, 0].tolist() for result in found] == expected
+    classes = [entry for result in found for entry in result.classes]
     assert [(entry.name, entry.value, entry.opposite) for entry in classes] == [
         ("Left", 1, 2), ("Right", 2, 1), ("Lesion", 3, None),
     ]  # fmt: skip
-    rows = {row.name: row for one in found for row in one.volumes}
+    rows = {row.name: row for result in found for row in result.volumes}
     counts = {entry.name: sum(row.count(entry.value) for row in expected) for entry in classes}
     assert {name: row.voxels for name, row in rows.items()} == counts
     assert {name: row.volume_ml for name, row in rows.items()} == {name: 2.0 * count for name, count in counts.items()}
@@ -65,7 +65,7 @@ def test_a_structure_that_both_know_is_one_class():
     assert [entry.name for entry in later.classes] == ["Liver", "Spleen"]
     assert later.labelmap[0, 0].tolist() == [1, 1, 1, 0]
     both = combine([first, second], "both", 1.0)
-    assert [one.labelmap[0, 0].tolist() for one in both] == [[1, 1, 2, 0], [0, 0, 0, 0]]
+    assert [result.labelmap[0, 0].tolist() for result in both] == [[1, 1, 2, 0], [0, 0, 0, 0]]
     other = answered([3, 0, 0, 0], named("Liver", 3, code="other"))
     (apart,) = combine([first, other], "later", 1.0)
     assert [(entry.name, entry.value) for entry in apart.classes] == [("Liver", 1), ("Spleen", 2), ("Liver", 3)]
@@ -106,7 +106,7 @@ def test_a_chain_segments_as_its_models_do(chain):
     assert [entry.value for entry in result.classes] == list(range(1, 9))
     fractions = [done / total for done, total in steps]
     assert fractions == sorted(fractions) and fractions[-1] == 1.0
-    assert result.slices == sum(one.slices for one in each)
+    assert result.slices == sum(part.slices for part in each)
     assert np.array_equal(ModelChain(chain, "earlier").segment(volume).labelmap, each[0].labelmap)
 
 
@@ -132,7 +132,7 @@ def test_the_command_line_takes_several_models(tmp_path):
     out, table = tmp_path / "out.nii.gz", tmp_path / "volumes.csv"
     assert main([*given, "-o", str(out), "--then", models[1], "--overlap", "earlier", "--volumes", str(table)]) == 0
     record = json.loads((tmp_path / "out.nii.gz.json").read_text(encoding="utf-8"))
-    assert record["model"]["id"] == "first" and [one["id"] for one in record["then"]] == ["second"]
+    assert record["model"]["id"] == "first" and [model["id"] for model in record["then"]] == ["second"]
     rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
     labels = read_volume(out).array
     assert [row["structure"] for row in rows] == ["Only first", "Class 2", "Class 3", "Class 4", "Only second"]

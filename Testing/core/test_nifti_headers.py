@@ -107,9 +107,9 @@ def test_nifti_2_is_read(name, order, tmp_path):
     place = {"sform": (PLACE, None), "qform": (None, PLACE), "none": (None, None)}[order]
     two = read_volume(nifti(tmp_path / name, *place, kind=nibabel.Nifti2Image))
     assert len(two.notes) == (order == "none")  # Left and right may be swapped
-    one = read_volume(nifti(tmp_path / f"one{name}", *place))
-    np.testing.assert_array_equal(two.array, one.array)
-    np.testing.assert_allclose(two.ijk_to_ras, one.ijk_to_ras, atol=1e-4)
+    single = read_volume(nifti(tmp_path / f"one{name}", *place))
+    np.testing.assert_array_equal(two.array, single.array)
+    np.testing.assert_allclose(two.ijk_to_ras, single.ijk_to_ras, atol=1e-4)
 
 
 def test_rescaled_nifti_2(tmp_path):

@@ -22,8 +22,8 @@ OBLIQUE[:3, :3] = Rotation.from_euler("xyz", [8, -6, 10], degrees=True).as_matri
 
 def averaging(orientations=PLANES):
     """config.json of a model that averages over planes."""
-    one = config(orientations=orientations)
-    return one.model_copy(update={"preprocessing": one.preprocessing.model_copy(update={"average": True})})
+    plain = config(orientations=orientations)
+    return plain.model_copy(update={"preprocessing": plain.preprocessing.model_copy(update={"average": True})})
 
 
 def block(shape=(70, 60, 50)):
@@ -81,12 +81,12 @@ def test_the_label_is_that_of_the_mean_of_the_planes_probabilities():
 def test_a_class_of_one_plane_is_not_asked_for_in_the_others():
     volume = Volume(np.zeros((40, 44, 36), np.float32), np.eye(4))
     settings, own = averaging(), PLANES[1]
-    classes = [replace(one, orientations=(own,)) if one.value == 4 else one for one in settings.classes]
+    classes = [replace(entry, orientations=(own,)) if entry.value == 4 else entry for entry in settings.classes]
     alone = {}
     for plane in PLANES:
         segmenter = Segmenter(with_network(config(orientations=(plane,)), QuadrantNetwork()), "cpu", engine="torch")
         alone[plane] = segmenter.segment(volume, probabilities=True).probabilities.astype(np.float64)
-    others = sum(one[:4] / one[:4].sum(0) for one in alone.values()) / len(PLANES)
+    others = sum(probabilities[:4] / probabilities[:4].sum(0) for probabilities in alone.values()) / len(PLANES)
     expected = np.concatenate([others * (1 - alone[own][4]), alone[own][4:]])
     network = with_network(settings.model_copy(update={"classes": tuple(classes)}), QuadrantNetwork())
     result = Segmenter(network, "cpu", engine="torch").segment(volume, probabilities=True)
@@ -184,7 +184,7 @@ def test_progress_counts_the_slices_of_all_planes():
         Volume(block()[0], np.eye(4)), progress=lambda done, total: seen.append((done, total))
     )
     assert seen[0][0] == 0
-    assert seen == sorted(seen, key=lambda one: one[0])
+    assert seen == sorted(seen, key=lambda step: step[0])
     assert seen[-1] == (result.slices, result.slices)
 
 

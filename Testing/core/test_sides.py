@@ -18,8 +18,8 @@ LEFT, RIGHT, MIDDLE, AROUND = 1, 2, 3, 4
 def paired(**more):
     """A model of one pair, one structure without sides, and surroundings."""
     described = config(orientations=PLANES, values=(LEFT, RIGHT, MIDDLE)).model_dump(mode="json")
-    for one, opposite in zip(described["classes"][:2], (RIGHT, LEFT), strict=True):
-        one["opposite"], one["orientations"] = opposite, PLANES[:2]
+    for entry, opposite in zip(described["classes"][:2], (RIGHT, LEFT), strict=True):
+        entry["opposite"], entry["orientations"] = opposite, PLANES[:2]
     described["surroundings"] = [{"value": AROUND, "name": "Around", "color": [9, 9, 9]}]
     described["preprocessing"] |= {"average": True, **more}
     return BundleConfig.model_validate(described)
@@ -83,9 +83,9 @@ def test_where_only_sagittal_slices_are_fine_others_are_looked_at_for_the_sides(
 def test_a_single_sagittal_slice_is_on_the_side_of_the_volume_where_it_lies():
     volume, labels = head()
     for index, side in ((20, LEFT), (45, RIGHT)):
-        one = segmenter().segment(volume, Region(i=(index, index + 1)))
-        assert set(np.unique(one.labelmap)) == {0, side}
-        assert np.array_equal(one.labelmap[:, :, index], labels[:, :, index])
+        slab = segmenter().segment(volume, Region(i=(index, index + 1)))
+        assert set(np.unique(slab.labelmap)) == {0, side}
+        assert np.array_equal(slab.labelmap[:, :, index], labels[:, :, index])
 
 
 def test_slices_between_are_interpolated():

@@ -28,7 +28,7 @@ def shipped(tmp_path, monkeypatch):
 
 
 def listed(**catalogue):
-    return {one.id: one for one in list_bundles(load_catalogue(**catalogue))}
+    return {status.id: status for status in list_bundles(load_catalogue(**catalogue))}
 
 
 def test_home_is_the_users_data_folder(monkeypatch):
@@ -97,12 +97,16 @@ def test_states(home, shipped, monkeypatch):
 
 def test_list_of_an_empty_machine(home):
     assert not home.exists()
-    assert {one.state for one in listed().values()} <= {"shipped", "broken", "not published"}
+    assert {status.state for status in listed().values()} <= {"shipped", "broken", "not published"}
     assert not home.exists()
 
 
 def broken_reasons(home):
-    return {one.id: one.reason for one in listed().values() if one.state == "broken" and (home / one.id).exists()}
+    return {
+        status.id: status.reason
+        for status in listed().values()
+        if status.state == "broken" and (home / status.id).exists()
+    }
 
 
 def test_broken_bundles_are_listed_with_their_reason(home):

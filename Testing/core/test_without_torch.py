@@ -135,7 +135,7 @@ def test_the_worker_loads_segments_and_previews(without, model, place, tmp_path)
     with WorkerClient(tmp_path / "worker.log", temporary=place) as worker:
         devices = worker.request(DevicesRequest())
         assert devices.auto == "cpu"
-        unavailable = {one.name: one.unavailable for one in (*devices.devices, *devices.engines)}
+        unavailable = {option.name: option.unavailable for option in (*devices.devices, *devices.engines)}
         assert "PyTorch is not installed" in unavailable["cuda"] and "[torch]" in unavailable["torch"]
         assert unavailable["numpy"] == ""
         assert worker.request(LoadRequest(options=SegmentOptions(model=model))).device == "cpu"

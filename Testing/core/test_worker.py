@@ -26,7 +26,6 @@ from rwkv_core.worker.protocol import (
     VolumeFile,
 )
 
-from core.worker_client import WorkerClient
 from core.worker_helpers import (
     HELLO,
     LIMIT,
@@ -39,13 +38,6 @@ from core.worker_helpers import (
     write_small,
 )
 from core.worker_stand_ins import PROGRAM
-
-
-@pytest.fixture(scope="module")
-def worker(place):
-    """The real program, shared by the tests that leave it as it was."""
-    with WorkerClient(place / "worker.log", temporary=place) as client:
-        yield client
 
 
 def segment(worker, model, array, **more):
@@ -68,14 +60,14 @@ def test_hello_tells_who_answers(worker):
 def test_devices_and_engines_with_reasons(worker):
     seen = []
     answer = worker.request(DevicesRequest(), progress=seen.append)
-    assert [one.stage for one in seen] == ["library"]
-    devices = {one.name: one for one in answer.devices}
+    assert [step.stage for step in seen] == ["library"]
+    devices = {device.name: device for device in answer.devices}
     assert not devices["cpu"].unavailable
     assert answer.auto in devices or answer.auto in ("cuda", "mps")
-    assert all(one.title for one in (*answer.devices, *answer.engines))
+    assert all(option.title for option in (*answer.devices, *answer.engines))
     if not torch.cuda.is_available():
         assert devices["cuda"].unavailable
-    engines = {one.name: one.unavailable for one in answer.engines}
+    engines = {engine.name: engine.unavailable for engine in answer.engines}
     assert engines == {name: why_unavailable(name) for name in ENGINES if name != "auto"}
     assert engines["torch"] == ""
 
@@ -106,24 +98,24 @@ def test_a_volume_is_segmented_as_in_this_process(worker, model):
     assert result.region == Region(i=(0, 24), j=(0, 20), k=(0, 6))
     assert (result.orientation, result.count) == (expected.orientation, expected.slices) == ("SPL", 6)
     assert set(result.timings) == {*expected.timings, "load", "write"}
-    assert [(one.value, one.name, one.color) for one in result.classes] == [
-        (one.value, one.name, one.color) for one in expected.classes
+    assert [(entry.value, entry.name, entry.color) for entry in result.classes] == [
+        (entry.value, entry.name, entry.color) for entry in expected.classes
     ]
-    stages = [one.stage for one in seen]
+    stages = [step.stage for step in seen]
     assert stages == ["library", "segment", "segment", "write"]
-    assert [(one.done, one.total) for one in seen if one.stage == "segment"] == [(0, 6), (6, 6)]
+    assert [(step.done, step.total) for step in seen if step.stage == "segment"] == [(0, 6), (6, 6)]
     assert result.engine == loaded.engine
-    assert [one.seconds_left for one in seen if one.stage == "segment"] == [None, 0.0]
+    assert [step.seconds_left for step in seen if step.stage == "segment"] == [None, 0.0]
 
 
 def test_terminology_arrives(worker, place):
     brain = {"scheme": "SCT", "value": "12738006", "meaning": "Brain"}
     entry = {"value": 7, "name": "Gehirn", "color": [1, 2, 3], "terminology": {"category": brain, "type": brain}}
     folder = write_small(place / "coded", classes=[entry])
-    one = segment(worker, folder, noise()).classes[0]
-    assert (one.value, one.name, one.color) == (7, "Gehirn", (1, 2, 3))
-    assert one.terminology.type.value == "12738006"
-    assert one.terminology.modifier is None
+    entry = segment(worker, folder, noise()).classes[0]
+    assert (entry.value, entry.name, entry.color) == (7, "Gehirn", (1, 2, 3))
+    assert entry.terminology.type.value == "12738006"
+    assert entry.terminology.modifier is None
 
 
 def test_a_box_and_slices_come_back_alone(worker, model):
@@ -136,10 +128,10 @@ def test_a_box_and_slices_come_back_alone(worker, model):
     corner = np.array(result.ijk_to_ras) @ [0, 0, 0, 1]
     assert np.allclose(corner, OBLIQUE @ [3, 0, 2, 1])
 
-    one = segment(worker, model, array, slices=Slices(axis="K", indices=(7,)))
+    single = segment(worker, model, array, slices=Slices(axis="K", indices=(7,)))
     whole = segmenter.segment(Volume(array, OBLIQUE)).labelmap
-    assert np.array_equal(worker.folder.take(one.labelmap), whole[7:8])
-    assert one.count == 1
+    assert np.array_equal(worker.folder.take(single.labelmap), whole[7:8])
+    assert single.count == 1
 
     seen = []
     request = SegmentRequest(
@@ -154,10 +146,10 @@ def test_a_box_and_slices_come_back_alone(worker, model):
     assert soft.shape == (5, 3, 20, 24)
     assert np.allclose(soft.sum(0, dtype=np.float32), 1, atol=5e-3)
     assert np.array_equal(soft.argmax(0), whole[[1, 2, 9]])
-    steps = [one.done for one in seen if one.stage == "segment"]
+    steps = [step.done for step in seen if step.stage == "segment"]
     assert steps == sorted(steps)
     assert steps[-1] == 3
-    assert {one.total for one in seen if one.stage == "segment"} == {3}
+    assert {step.total for step in seen if step.stage == "segment"} == {3}
 
 
 def test_the_second_request_finds_the_model_warm(worker, place):
@@ -222,8 +214,8 @@ def test_islands_and_smoothing(worker, lively):
 
 def test_only_a_few_models_stay_warm(worker, place):
     models = [write_small(place / f"one of many {n}") for n in range(KEPT + 1)]
-    for one in models:
-        worker.request(LoadRequest(options=SegmentOptions(model=one, device="cpu")))
+    for folder in models:
+        worker.request(LoadRequest(options=SegmentOptions(model=folder, device="cpu")))
     assert worker.request(LoadRequest(options=SegmentOptions(model=models[-1], device="cpu"))).warm
     assert not worker.request(LoadRequest(options=SegmentOptions(model=models[0], device="cpu"))).warm
     assert not worker.request(LoadRequest(options=SegmentOptions(model=models[-1], device="cpu", mode="paper"))).warm
@@ -241,7 +233,7 @@ def test_a_large_volume_stays_on_disk(worker, place):
     request = SegmentRequest(
         volume=VolumeFile(file=file, ijk_to_ras=geometry_of(OBLIQUE)),
         options=SegmentOptions(model=folder, device="cpu"),
-        region=Region(**{axis: (one.start, one.stop) for axis, one in zip("kji", box, strict=True)}),
+        region=Region(**{axis: (side.start, side.stop) for axis, side in zip("kji", box, strict=True)}),
     )
     assert array.nbytes == 2**30
     assert len(encode(request)) < 1000

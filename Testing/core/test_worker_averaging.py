@@ -42,10 +42,10 @@ def test_a_volume_is_averaged_as_in_this_process_with_progress_to_the_end(worker
     assert planes(result) == sorted(PLANES)
     expected = Segmenter(averaging, "cpu").segment(Volume(noise(SHAPE), np.eye(4)))
     assert np.array_equal(worker.folder.take(result.labelmap), expected.labelmap)
-    done = [(one.done, one.total) for one in steps if one.stage == "segment"]
+    done = [(step.done, step.total) for step in steps if step.stage == "segment"]
     assert done[0][0] == 0
-    assert done == sorted(done, key=lambda one: one[0])
-    assert all(one <= total for one, total in done)
+    assert done == sorted(done, key=lambda step: step[0])
+    assert all(count <= total for count, total in done)
     assert done[-1] == (result.count, result.count)
 
 
@@ -61,7 +61,7 @@ def test_a_preview_takes_its_one_slice_alone(worker, averaging, axis, plane, ave
     steps = []
     result = segment(worker, averaging, steps, slices=Slices(axis=axis, indices=(20,)), average=average)
     assert (planes(result), result.count) == ([plane], 1)
-    assert [(one.done, one.total) for one in steps if one.stage == "segment"] == [(0, 1), (1, 1)]
+    assert [(step.done, step.total) for step in steps if step.stage == "segment"] == [(0, 1), (1, 1)]
     size = ["KJI".index(axis), *worker.folder.take(result.labelmap).shape]
     assert size[1 + size[0]] == 1
 

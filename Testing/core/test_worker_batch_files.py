@@ -12,14 +12,7 @@ from rwkv_core.vocabulary import SegmentOptions
 from rwkv_core.volume import read_volume
 from rwkv_core.worker.protocol import PlanRequest, SegmentFileRequest
 
-from core.worker_client import WorkerClient
 from core.worker_helpers import LONG, noise, write_small
-
-
-@pytest.fixture(scope="module")
-def worker(place):
-    with WorkerClient(place / "files.log", temporary=place) as client:
-        yield client
 
 
 @pytest.fixture
@@ -37,15 +30,15 @@ def files_of(worker, scans):
 
 def test_a_folder_is_planned_segmented_and_then_done(worker, model, scans):
     first, second = files_of(worker, scans)
-    assert [Path(one.output).name for one in (first, second)] == ["a.seg.nrrd", "b.seg.nrrd"]
+    assert [Path(file.output).name for file in (first, second)] == ["a.seg.nrrd", "b.seg.nrrd"]
     assert not first.done
     steps = []
     result = worker.request(
         SegmentFileRequest(input=first.input, output=first.output, options=SegmentOptions(model=model, device="cpu")),
         progress=steps.append,
     )
-    assert [one.stage for one in steps if one.stage in ("read", "write")] == ["read", "write"]
-    assert next(one.total for one in reversed(steps) if one.stage == "segment") == 4
+    assert [step.stage for step in steps if step.stage in ("read", "write")] == ["read", "write"]
+    assert next(step.total for step in reversed(steps) if step.stage == "segment") == 4
     assert result.file.slices == 4
     written = read_volume(Path(first.output)).array
     assert written.shape == (4, 20, 24)
@@ -53,7 +46,7 @@ def test_a_folder_is_planned_segmented_and_then_done(worker, model, scans):
     for known in Segmenter(model, "cpu").bundle.config.classes:
         voxels = np.count_nonzero(written == known.value)
         assert result.file.volumes_ml[known.name] == pytest.approx(voxels * spacing_ml)
-    assert [one.done for one in files_of(worker, scans)] == [True, False]
+    assert [file.done for file in files_of(worker, scans)] == [True, False]
 
 
 def test_options_are_those_of_volumes_in_memory(worker, place, scans):

@@ -12,17 +12,10 @@ from rwkv_core.volume import read_volume
 from rwkv_core.worker.protocol import PlanRequest, SegmentFileRequest, SegmentFilesRequest
 
 from core import dask_stand_in
-from core.worker_client import WorkerClient
 from core.worker_helpers import noise, posix
 
 distributed = pytest.importorskip("distributed")
 pytestmark = [posix, pytest.mark.filterwarnings("default")]  # Dask's own threads and sockets warn as they end
-
-
-@pytest.fixture(scope="module")
-def worker(place):
-    with WorkerClient(place / "cluster.log", temporary=place) as client:
-        yield client
 
 
 @pytest.fixture
@@ -57,7 +50,7 @@ def test_each_outcome_is_told_as_it_comes(worker, model, address, tmp_path):
         SegmentFilesRequest(files=(a, b, c), dask=address, options=SegmentOptions(model=model, device="cpu")),
         progress=steps.append,
     )
-    told = {one.file.output: one.file for one in steps if one.file}
+    told = {step.file.output: step.file for step in steps if step.file}
     assert set(told) == {a.output, b.output, c.output}
     assert "b.nrrd" in told[b.output].error.message
     assert not Path(b.output).exists()
@@ -87,7 +80,7 @@ def test_cancel_leaves_what_is_done(worker, model, address, tmp_path):
 
     with pytest.raises(CancelledError):
         pending.result(progress=then_cancel)
-    assert [one.output for one in told if one] == [pair.output]
+    assert [file.output for file in told if file] == [pair.output]
     assert Path(pair.output).exists()
     assert not Path(held.output).exists()
 

@@ -40,11 +40,11 @@ class Transport:
 def test_conversation_gives_each_answer_to_its_request():
     worker = Transport()
     first, second = [], []
-    one = worker.talk.ask(LoadRequest(options=SegmentOptions(model="x")), first.append)
+    load = worker.talk.ask(LoadRequest(options=SegmentOptions(model="x")), first.append)
     two = worker.talk.ask(ShutdownRequest(), second.append)
-    assert [request.id for request in worker.sent] == [one.id, two.id] == list(worker.talk.waiting)
-    step, end = Progress(id=one.id, stage="weights"), ShutdownResult(id=two.id)
-    worker.hear(step, end, Failure(id=one.id, kind="bundle", message="No.", hint="Try."))
+    assert [request.id for request in worker.sent] == [load.id, two.id] == list(worker.talk.waiting)
+    step, end = Progress(id=load.id, stage="weights"), ShutdownResult(id=two.id)
+    worker.hear(step, end, Failure(id=load.id, kind="bundle", message="No.", hint="Try."))
     assert second == [end]
     assert first[0] == step
     assert (type(first[1]).__name__, first[1].message, first[1].hint) == ("BundleError", "No.", "Try.")

@@ -83,7 +83,7 @@ def test_a_request_that_waits_is_cancelled_at_once(faulty, model):
         second.cancel()
         with pytest.raises(CancelledError):
             second.result()  # while the first still runs
-        found.extend(faulty.request(CancelRequest(request=one.id)).found for one in (second, first))
+        found.extend(faulty.request(CancelRequest(request=pending.id)).found for pending in (second, first))
 
     with pytest.raises(CancelledError):
         first.result(progress=cancel_another)

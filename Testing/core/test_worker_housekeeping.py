@@ -42,13 +42,13 @@ def beside_hub(hub, tmp_path):
 
 
 def listed(worker):
-    return {one.id: one for one in worker.request(ModelsRequest()).models}
+    return {model.id: model for model in worker.request(ModelsRequest()).models}
 
 
 def test_models_are_listed_with_all_that_a_panel_shows(worker, home):
     answer = worker.request(ModelsRequest())
     assert answer.store == str(home)
-    models = {one.id: one for one in answer.models}
+    models = {model.id: model for model in answer.models}
     default, synapse, encoder = models["default"], models["synapse-b"], models["encoder-t"]
     assert (default.state, default.origin, default.variant) == ("shipped", "shipped", "T")
     assert default.folder.endswith("default") and default.size > 6_000_000
@@ -85,9 +85,9 @@ def test_download_with_progress_and_removal(beside_hub, hub, commit, home):
     done = beside_hub.request(DownloadRequest(bundle="small", repo=REPO, revision=commit), progress=seen.append)
     assert (done.bundle, done.folder) == ("small", str(home / "small"))
     assert load_bundle("small").network.num_classes == 5
-    assert {one.stage for one in seen} == {"download"}
+    assert {step.stage for step in seen} == {"download"}
     assert seen[-1].done == seen[-1].total > 1_000_000
-    assert [one.done for one in seen] == sorted(one.done for one in seen)
+    assert [step.done for step in seen] == sorted(step.done for step in seen)
     assert len(seen) < 100
     model = listed(beside_hub)["small"]
     assert (model.state, model.origin) == ("installed", f"downloaded from {REPO} at {commit[:7]}")
@@ -134,7 +134,7 @@ def test_a_checkpoint_is_imported_and_can_be_loaded(kind, worker, home, tmp_path
     torch.save(tensors, path) if kind == "pth" else save_file(tensors, path)
     seen = []
     done = worker.request(ImportRequest(path=str(path), bundle="synapse-t"), progress=seen.append)
-    assert [one.stage for one in seen] == ["library", "import"]
+    assert [step.stage for step in seen] == ["library", "import"]
     assert (done.bundle, done.folder) == ("synapse-t", str(home / "synapse-t"))
     model = listed(worker)["synapse-t"]
     assert (model.state, model.origin) == ("installed", f"imported from {path.name}")

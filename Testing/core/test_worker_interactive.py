@@ -35,7 +35,6 @@ from rwkv_core.worker.protocol import (
     VolumeFile,
 )
 
-from core.worker_client import WorkerClient
 from core.worker_helpers import OBLIQUE, asking, noise, volume_file, write_small
 
 ROWS = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
@@ -69,20 +68,14 @@ REPLIES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("message", MESSAGES, ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
 def test_requests_survive_the_way(message):
     assert decode_request(encode(message)) == message
 
 
-@pytest.mark.parametrize("message", REPLIES, ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("message", REPLIES, ids=lambda message: type(message).__name__)
 def test_replies_survive_the_way(message):
     assert decode_reply(encode(message)) == message
-
-
-@pytest.fixture(scope="module")
-def worker(place):
-    with WorkerClient(place / "interactive.log", temporary=place) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +124,7 @@ def test_islands_holes_and_smoothing(worker, kept):
     request, _, _ = kept
     plain = refined(worker, request.id)
     value = int(np.bincount(plain[plain > 0]).argmax())
-    k, j, i = (int(one) for one in np.argwhere(plain == value)[-1])
+    k, j, i = (int(index) for index in np.argwhere(plain == value)[-1])
     expected = plain.copy()
     keep_part_at(expected, (k, j, i))
     assert np.array_equal(refined(worker, request.id, keep_at=((i, j, k),)), expected)
@@ -140,8 +133,8 @@ def test_islands_holes_and_smoothing(worker, kept):
     assert np.array_equal(refined(worker, request.id, keep_largest=(value,)), expected)
     expected = plain.copy()
     spacing = np.linalg.norm(OBLIQUE[:3, :3], axis=0)
-    for one in (1, 2, 3, 4):
-        remove_small_parts(expected, one, 3.5 * np.prod(spacing), float(np.prod(spacing)))
+    for label in (1, 2, 3, 4):
+        remove_small_parts(expected, label, 3.5 * np.prod(spacing), float(np.prod(spacing)))
     assert np.array_equal(refined(worker, request.id, smallest=3.5 * float(np.prod(spacing))), expected)
     assert not np.array_equal(refined(worker, request.id, smoothing=6.0), plain)
     expected = plain.copy()
@@ -157,7 +150,7 @@ def test_a_box_and_a_slice_are_kept_beside_the_volume(worker, lively, kept):
     assert answer.region == result.region
     labelmap = worker.folder.get(answer.labelmap)
     assert np.array_equal(labelmap, worker.folder.get(result.labelmap))
-    k, j, i = (int(one) for one in np.argwhere(labelmap)[0])
+    k, j, i = (int(index) for index in np.argwhere(labelmap)[0])
     click = refined(worker, request.id, keep_at=((i + 4, j, k + 1),))
     assert click[k, j, i] == labelmap[k, j, i]
     with pytest.raises(InputError, match="no longer kept"):
@@ -253,7 +246,7 @@ def test_slices_are_spread(worker, drawn):
     answer = worker.start(request).result(progress=steps.append)
     found = worker.folder.take(answer.labelmap)
     assert np.mean(found[2:4] == truth[2:4]) > 0.98 and np.array_equal(found[[1, 4]], truth[[1, 4]])
-    assert [one.value for one in answer.structures] == [9] and answer.next_slice not in slices
+    assert [structure.value for structure in answer.structures] == [9] and answer.next_slice not in slices
     assert steps[-1].stage == "learn" and steps[-1].done == steps[-1].total == 100
     again = worker.request(replace(request, slices=(*slices, SliceIndex("K", 2)), values=(9,)))  # with what is kept
     assert worker.folder.take(again.labelmap).shape == truth.shape
@@ -270,7 +263,7 @@ def test_spreading_uses_what_a_model_said(worker, kept):
             before=worker.folder.put(before), result=request.id,
         )
     )  # fmt: skip
-    assert [one.value for one in answer.structures] == [9]
+    assert [structure.value for structure in answer.structures] == [9]
     found = worker.folder.take(answer.labelmap)
     assert np.array_equal(found[found != 9], before[found != 9])
 

@@ -14,7 +14,6 @@ from rwkv_core.vocabulary import SliceIndex
 from rwkv_core.worker.framing import decode_reply, decode_request, encode
 from rwkv_core.worker.protocol import FollowRequest, FollowResult, PromptRequest, PromptResult, VolumeFile
 
-from core.worker_client import WorkerClient
 from core.worker_helpers import OBLIQUE, noise, volume_file
 
 ROWS = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
@@ -58,12 +57,6 @@ def model(place):
     network = RWKVUNet("T", 1, len(CHANNELS))
     torch.nn.init.constant_(network.final_conv.bias, 0.2)
     return str(write_bundle(place / "prompt", config, network).folder)
-
-
-@pytest.fixture(scope="module")
-def worker(place):
-    with WorkerClient(place / "prompts.log", temporary=place) as client:
-        yield client
 
 
 @pytest.mark.parametrize("axis", ["I", "J", "K"])

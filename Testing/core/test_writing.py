@@ -136,10 +136,10 @@ def test_probabilities_are_a_4d_nifti_with_the_class_last(tmp_path):
     image = sitk.ReadImage(str(tmp_path / "p.nii.gz"))
     assert image.GetSize() == (*shape[::-1], 3)
     assert np.array_equal(sitk.GetArrayFromImage(image), soft.astype(np.float32))
-    one = tmp_path / "one.nii.gz"
-    sitk.WriteImage(image[..., 1], str(one))
-    np.testing.assert_allclose(read_volume(one).ijk_to_ras, matrix, atol=1e-4)
-    assert np.array_equal(read_volume(one).array, soft[1].astype(np.float32))
+    path = tmp_path / "one.nii.gz"
+    sitk.WriteImage(image[..., 1], str(path))
+    np.testing.assert_allclose(read_volume(path).ijk_to_ras, matrix, atol=1e-4)
+    assert np.array_equal(read_volume(path).array, soft[1].astype(np.float32))
 
 
 def test_probabilities_in_another_format_are_refused(tmp_path):

@@ -26,6 +26,7 @@ else:
     from bench.layout import without_views
 
     bench.start()
+    from module.interactive_user import stand_in_fixture, stand_in_program, user_fixture  # noqa: F401 (fixtures)
     from module.panel import opened, state, ui, volume  # noqa: F401 (fixtures)
     from module.worker_fixtures import model, place, shared  # noqa: F401 (fixtures)
 

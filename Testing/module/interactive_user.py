@@ -1,8 +1,6 @@
 """What the tests of interactive work share: the panel over a stand-in worker (labelled so), and a user's moves."""
 
 import json
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +15,7 @@ from RWKVUNetSegmentLib.Worker import WorkerClient
 
 import bench
 from module.panel import MODULE
+from module.stand_in_starter import starter
 
 SHAPE = (10, 24, 32)
 SPACING = (1.0, 1.5, 4.0)
@@ -30,11 +29,16 @@ def array():
     return values
 
 
+@pytest.fixture(scope="session")
+def stand_in_program():
+    with starter() as program:
+        yield program
+
+
 @pytest.fixture(name="stand_in")
-def stand_in_fixture(tmp_path, monkeypatch):
+def stand_in_fixture(stand_in_program, tmp_path, monkeypatch):
     """Workers are stand-ins; gives the folder of their signs."""
-    program = [sys.executable, str(Path(__file__).with_name("stand_in_worker.py"))]
-    monkeypatch.setattr(WorkerClient, "worker_program", lambda python: program)
+    monkeypatch.setattr(WorkerClient, "worker_program", lambda python: stand_in_program)
     monkeypatch.setenv("RWKV_STAND_IN", str(tmp_path))
     monkeypatch.setattr(InstallationLogic, "isValid", lambda self: (True, ""))
     monkeypatch.setattr(ImportCheck, "passed", lambda self, versions: True)  # else its processes are counted with ours
@@ -69,7 +73,7 @@ class User(SimpleNamespace):
 
     @property
     def ui(self):
-        panel = next(one for one in self.opened.widget.panels if type(one).__name__ == "InteractivePanel")
+        panel = next(panel for panel in self.opened.widget.panels if type(panel).__name__ == "InteractivePanel")
         return panel.own
 
     @property
@@ -115,7 +119,7 @@ class User(SimpleNamespace):
 
     def settle(self):
         """Wait until no control moves and nothing goes on."""
-        panel = next(one for one in self.opened.widget.panels if type(one).__name__ == "InteractivePanel")
+        panel = next(panel for panel in self.opened.widget.panels if type(panel).__name__ == "InteractivePanel")
         timers = [part._timer for part in panel.parts if hasattr(part, "_timer")]
         bench.wait_until(
             lambda: not self.interactive.result.busy and not any(timer.active for timer in timers),
@@ -156,7 +160,7 @@ class User(SimpleNamespace):
         """The requests of this type that the workers got, as dicts."""
         file = self.folder / "asked.jsonl"
         lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-        return [one for one in map(json.loads, lines) if one["type"] == kind]
+        return [message for message in map(json.loads, lines) if message["type"] == kind]
 
     def expected(self, shift=0):
         """What the stand-in answers."""

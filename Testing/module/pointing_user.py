@@ -29,7 +29,7 @@ class PointingUser:
 
     @property
     def ui(self):
-        panel = next(one for one in self.user.opened.widget.panels if type(one).__name__ == "InteractivePanel")
+        panel = next(panel for panel in self.user.opened.widget.panels if type(panel).__name__ == "InteractivePanel")
         return next(part for part in panel.parts if type(part).__name__ == "PromptPanel").ui
 
     @property

@@ -4,9 +4,9 @@ Class 1 ("Body") is where a voxel is above 100, class 2 ("Bone") where it is abo
 Spreading copies the nearest slice; with a file "hold" in the folder that RWKV_STAND_IN names, it waits for "go" there.
 Pointing finds disks around the clicks, less what lies around the negative ones, what is in the box, and what was there
 before; with a file "hold" it waits as spreading does. Following copies the mask as far as the bright blocks reach.
-Refining knows thresholds and classes that are off; of a clicked class, the
-rows (J) of the click stay. Model "slow" waits for a file named "go" in the folder that RWKV_STAND_IN names; "broken"
-answers with an error; "axial" allows slices along K only; "lesions" finds one class, "Lesion", above 150.
+With a file "hold models", the list of models waits likewise. Refining knows thresholds and classes that are off; of a
+clicked class, the rows (J) of the click stay. Model "slow" waits for a file named "go" in the folder that RWKV_STAND_IN
+names; "broken" answers with an error; "axial" allows slices along K only; "lesions" finds "Lesion" above 150.
 """
 
 import json
@@ -103,7 +103,7 @@ class Worker:
                 id=r.id, auto="cpu", devices=(Offer(name="cpu"),),
                 engines=tuple(Offer(name=name, title=title) for name, title in ENGINE_TITLES.items()),
             ),
-            ModelsRequest: lambda r: ModelsResult(id=r.id, models=tuple(self.models), store=str(self.signs)),
+            ModelsRequest: self.list_models,
             ImportRequest: self.take_in,
             RemoveRequest: self.remove,
             SegmentRequest: self.segment,
@@ -116,13 +116,18 @@ class Worker:
         }  # fmt: skip
         self.say(kinds[type(request)](request))
 
+    def list_models(self, request):
+        if (self.signs / "hold models").exists():
+            self.await_sign(request)
+        return ModelsResult(id=request.id, models=tuple(self.models), store=str(self.signs))
+
     def take_in(self, request):
         name = request.bundle or Path(request.path).name
         self.models.append(model(name, name, "installed", str(self.signs / name), "imported"))
         return ImportResult(id=request.id, bundle=name, folder=request.path)
 
     def remove(self, request):
-        self.models = [one for one in self.models if one.id != request.bundle]
+        self.models = [model for model in self.models if model.id != request.bundle]
         return RemoveResult(id=request.id, bundle=request.bundle)
 
     def await_sign(self, request):
@@ -147,7 +152,7 @@ class Worker:
         chances = np.nan_to_num(np.clip(array[tuple(index)] / 333, 0, 1))
         if request.keep:
             kind = "slices" if request.slices else "volume"
-            self.kept = {key: one for key, one in self.kept.items() if one[3] != kind}
+            self.kept = {key: cached for key, cached in self.kept.items() if cached[3] != kind}
             self.kept[request.id] = (chances, region, request.options.model, kind)
         labels, classes = self.labels(chances, request.options.model), self.classes.get(request.options.model, CLASSES)
         voxel = abs(np.linalg.det(np.array(request.volume.ijk_to_ras)[:3, :3])) / 1000
@@ -157,10 +162,10 @@ class Worker:
             ijk_to_ras=geometry_of(region.ijk_to_ras(np.array(request.volume.ijk_to_ras))),
             classes=classes, volumes=tuple(
                 StructureVolume(
-                    name=one.name, value=one.value, volume_ml=float((labels == one.value).sum() * voxel),
-                    confidence=0.5 + 0.1 * one.value,
+                    name=entry.name, value=entry.value, volume_ml=float((labels == entry.value).sum() * voxel),
+                    confidence=0.5 + 0.1 * entry.value,
                 )
-                for one in classes
+                for entry in classes
             ),
             device="cpu", engine="torch", timings={"total": 0.0}, count=1, orientation="SPL", warnings=(), warm=True,
             kept=request.keep,
@@ -291,7 +296,7 @@ class Worker:
             if not self.await_sign(request):
                 return Failure(id=request.id, kind="cancelled", message="Cancelled.")
         axis = request.slices[0].axis
-        given = sorted(one.index for one in request.slices if one.axis == axis)
+        given = sorted(place.index for place in request.slices if place.axis == axis)
         before = self.folder.get(request.before) if request.before else np.zeros_like(users)
         layers = np.moveaxis(users, "KJI".index(axis), 0)
         corrected = {int(v) for k in given for v in np.unique(layers[k])} - {0}
@@ -352,13 +357,13 @@ def main():
                 worker.say(CancelResult(id=request.id, found="running"))
             elif isinstance(request, ShutdownRequest):
                 worker.say(ShutdownResult(id=request.id))
-                os._exit(0)
+                return
             else:
                 with ready:
                     todo.append(request)
                     ready.notify()
-    os._exit(0)
 
 
 if __name__ == "__main__":
     main()
+    os._exit(0)  # whatever its thread is at

@@ -68,7 +68,7 @@ def test_volumes_of_the_scene_get_a_segmentation_each(batch, model):
     volumes = [scan("one"), constant, scan("three")]
     seen = []
     result = batch.processVolumes(
-        volumes, model=model, onProgress=lambda one: seen.append((one.current, one.done, one.total)), **SMALL
+        volumes, model=model, onProgress=lambda batch: seen.append((batch.current, batch.done, batch.total)), **SMALL
     )
     assert result.state == RunState.COMPLETED
     assert states(result) == [ItemState.DONE, ItemState.FAILED, ItemState.DONE]
@@ -201,7 +201,7 @@ def test_a_folder_is_cancelled(batch, model, tmp_path):
     for name in ("a", "b"):
         sitk.WriteImage(sitk.GetImageFromArray(noise((400, 8, 8))), str(scans / f"{name}.nrrd"))
     result = batch.processFolder(
-        scans, tmp_path / "out", model=model, waitForCompletion=False, onProgress=lambda one: one.cancel(), **SMALL
+        scans, tmp_path / "out", model=model, waitForCompletion=False, onProgress=lambda batch: batch.cancel(), **SMALL
     )
     result.wait()
     assert result.state == RunState.CANCELLED
@@ -224,7 +224,7 @@ def test_a_table_that_was_deleted_stays_deleted(batch, model, scans, tmp_path):
         tmp_path / "out",
         model=model,
         waitForCompletion=False,
-        onProgress=lambda one: one.table and one.table.GetScene() and slicer.mrmlScene.RemoveNode(one.table),
+        onProgress=lambda batch: batch.table and batch.table.GetScene() and slicer.mrmlScene.RemoveNode(batch.table),
         **SMALL,
     )
     result.wait()
@@ -251,7 +251,7 @@ def test_cleanup_ends_whoever_waits(place, model, tmp_path, when):
         tmp_path / "scans",
         tmp_path / "out",
         model=model,
-        onProgress=lambda one: one.done and when(leave),
+        onProgress=lambda batch: batch.done and when(leave),
         onFinished=finished.append,
         **SMALL,
     )
@@ -271,7 +271,7 @@ def test_a_folder_through_a_cluster(batch, model, scans, tmp_path, monkeypatch):
             tmp_path / "out",
             model=model,
             dask=cluster.scheduler_address,
-            onProgress=lambda one: seen.append((one.done, one.total)),
+            onProgress=lambda batch: seen.append((batch.done, batch.total)),
             **SMALL,
         )
         again = batch.processFolder(scans, tmp_path / "out", model=model, dask=cluster.scheduler_address, **SMALL)

@@ -14,7 +14,6 @@ import slicer
 from PySide6.QtCore import Qt
 
 import bench
-from module.interactive_user import stand_in_fixture, user_fixture  # noqa: F401 (fixtures)
 from module.panel import choose
 from module.pointing_user import disk, pointing_fixture  # noqa: F401 (fixtures)
 from module.training_runs import addSegmentation

@@ -7,7 +7,7 @@ from PySide6.QtCore import QPoint, Qt
 from PySide6.QtGui import QCursor
 
 import bench
-from module.interactive_user import SHAPE, stand_in_fixture, user_fixture  # noqa: F401 (fixtures)
+from module.interactive_user import SHAPE
 from module.pointing_user import pointing_fixture  # noqa: F401
 
 
@@ -16,7 +16,7 @@ def correct(user):
     """The part of the panel, after Segment, with its box open."""
     user.segment()
     user.ui.correctBox.collapsed = False
-    panel = next(one for one in user.opened.widget.panels if type(one).__name__ == "InteractivePanel")
+    panel = next(panel for panel in user.opened.widget.panels if type(panel).__name__ == "InteractivePanel")
     return next(part for part in panel.parts if type(part).__name__ == "CorrectPanel")
 
 
@@ -33,7 +33,7 @@ def test_the_editor_is_made_when_it_is_needed(user):
     box = user.ui.correctBox
     assert box.collapsed
     box.collapsed = False
-    panel = next(one for one in user.opened.widget.panels if type(one).__name__ == "InteractivePanel")
+    panel = next(panel for panel in user.opened.widget.panels if type(panel).__name__ == "InteractivePanel")
     part = next(part for part in panel.parts if type(part).__name__ == "CorrectPanel")
     assert part.editor is None and "press Segment" in user.ui.correctLabel.text
     user.segment()

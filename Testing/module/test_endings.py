@@ -13,7 +13,6 @@ from RWKVUNetSegmentLib.Signal import Signal
 from RWKVUNetSegmentLib.Training.TrainingDataExport import exportData
 
 import bench
-from module.interactive_user import stand_in_fixture, user_fixture  # noqa: F401 (fixtures)
 from module.training_runs import addSegmentation
 
 

@@ -76,11 +76,11 @@ def logic(made):
 
 def checked(logic):
     logic.wait()
-    bench.wait_until(lambda: all(one.state != RequirementState.CHECKING for one in logic.states()))
+    bench.wait_until(lambda: all(row.state != RequirementState.CHECKING for row in logic.states()))
 
 
 def stateOf(logic, name):
-    return next(one for one in logic.states() if one.name == name)
+    return next(row for row in logic.states() if row.name == name)
 
 
 def agree(text):
@@ -88,7 +88,7 @@ def agree(text):
 
 
 def pipCalls():
-    return [sorted(parse(one).name for one in call.requirements if one[0] != "-") for call in packaging.installed]
+    return [sorted(parse(text).name for text in call.requirements if text[0] != "-") for call in packaging.installed]
 
 
 def install(logic, **options):
@@ -100,7 +100,7 @@ def install(logic, **options):
 
 def test_with_everything_there_nothing_is_asked_or_done(logic):
     assert logic.isValid() == (True, "")
-    assert {one.state for one in logic.states()} == {RequirementState.READY}
+    assert {row.state for row in logic.states()} == {RequirementState.READY}
     assert logic.install(confirm=pytest.fail) == (True, "")
     assert not packaging.installed
 
@@ -208,7 +208,7 @@ def test_what_is_missing_is_named_and_installed_without_an_extension(logic, monk
     valid, reason = logic.isValid()
     assert not valid and "openvino, safetensors not installed" in reason
     asked, seen = [], []
-    logic.changed.connect(lambda: seen.append([(one.name, one.state) for one in logic.states()]))
+    logic.changed.connect(lambda: seen.append([(row.name, row.state) for row in logic.states()]))
     assert install(logic, confirm=lambda text: asked.append(text) or True) == (True, "")
     (question,) = asked
     assert "60 MB" in question and "PyTorch" not in question
@@ -355,10 +355,10 @@ def test_slicer_5_10_has_no_packaging(logic, monkeypatch):
 
 def test_requirements_pin_nothing_and_leave_slicers_packages_alone():
     found = loadRequirements(REQUIREMENTS)
-    assert "openvino" in {one.name for one in found}
-    for one in found:
-        assert {part.operator for part in one.specifier} == {">="}
-        assert one.name not in installation.KEPT
+    assert "openvino" in {requirement.name for requirement in found}
+    for requirement in found:
+        assert {part.operator for part in requirement.specifier} == {">="}
+        assert requirement.name not in installation.KEPT
 
 
 @pytest.mark.parametrize(

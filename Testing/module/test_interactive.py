@@ -10,7 +10,7 @@ from RWKVUNetSegmentLib.Panels.ParameterNode import Region
 from RWKVUNetSegmentLib.Scene.VerifiedSlices import inWords, verifiedSlices
 
 import bench
-from module.interactive_user import SHAPE, SPACING, stand_in_fixture, user_fixture  # noqa: F401 (fixtures)
+from module.interactive_user import SHAPE, SPACING
 
 
 def edit(user, index, name="Body", block=(slice(0, 6), slice(0, 6))):

@@ -6,7 +6,7 @@ import slicer
 
 from rwkv_core.vocabulary import SliceIndex
 
-from module.interactive_user import array, stand_in_fixture, user_fixture  # noqa: F401 (fixtures)
+from module.interactive_user import array
 from module.label_blocks import openEditor
 from module.test_interactive import edit
 from module.test_writing_protects import EditorWidget

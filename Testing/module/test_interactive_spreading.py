@@ -8,7 +8,7 @@ from rwkv_core.errors import InputError
 from rwkv_core.vocabulary import SliceIndex
 
 import bench
-from module.interactive_user import SHAPE, stand_in_fixture, user_fixture  # noqa: F401 (fixtures)
+from module.interactive_user import SHAPE
 from module.test_interactive import edit
 
 BLOCK = (slice(2, 8), slice(3, 9))
@@ -67,7 +67,7 @@ def test_the_next_slice_is_corrected_and_counts(user):
     edit(user, SHAPE[0] - 1, "Lesion", (slice(12, 14), slice(12, 14)))
     user.spread()
     asked = user.requests("SpreadRequest")[-1]
-    assert [one["index"] for one in asked["slices"]] == [2, 7, SHAPE[0] - 1]
+    assert [place["index"] for place in asked["slices"]] == [2, 7, SHAPE[0] - 1]
     after = user.labels(node)
     assert after[4, 2:8, 3:9].all() and after[SHAPE[0] - 1, 12:14, 12:14].all()
 
@@ -151,7 +151,7 @@ def test_while_the_user_draws_the_worker_prepares(user):
     edit(user, 5, "Lesion", BLOCK)
     bench.wait_until(lambda: user.requests("PrepareSpreadRequest"))
     (asked,) = user.requests("PrepareSpreadRequest")
-    assert [one["index"] for one in asked["slices"]] == [2, 5]
+    assert [place["index"] for place in asked["slices"]] == [2, 5]
     bench.wait_until(lambda: not user.interactive.spreading._preparing)
     user.interactive.spreading.prepare(user.result, user.volume)  # all is known already
     user.spread()
@@ -164,7 +164,7 @@ def test_nothing_is_prepared_for_a_closed_box_or_without_slices(user):
     user.interactive.spreading.prepare(user.result, None)
     user.ui.spreadBox.collapsed = True
     edit(user, 5, "Lesion", BLOCK)
-    panel = next(one for one in user.opened.widget.panels if type(one).__name__ == "InteractivePanel")
+    panel = next(panel for panel in user.opened.widget.panels if type(panel).__name__ == "InteractivePanel")
     spread = next(part for part in panel.parts if type(part).__name__ == "SpreadPanel")
     assert not spread._strokes._timer.active
     user.ui.spreadBox.collapsed = False

@@ -19,7 +19,7 @@ from RWKVUNetSegmentLib.Scene.SliceViews import sliceOf
 from RWKVUNetSegmentLib.Scene.VerifiedSlices import verifiedSlices
 
 import bench
-from module.interactive_user import SHAPE, SPACING, stand_in_fixture, user_fixture  # noqa: F401 (fixtures)
+from module.interactive_user import SHAPE, SPACING
 from module.pointing_user import PointingUser
 from module.test_interactive import edit
 
@@ -104,11 +104,11 @@ class Walk:
         logic = self.pointing.logic
         if not name.startswith("propagate") or logic.propagating:
             return False
-        one = logic._here().one
+        sliceIndex = logic._here().sliceIndex
         way = {"propagateUpButton": "up", "propagateDownButton": "down"}.get(name, "both")
         to = self.pointing.ui.propagateToSpinBox.value - 1 if name == "propagateToButton" else None
         try:
-            limitsOf(logic.volume, one, way, to, logic._givenSlices())
+            limitsOf(logic.volume, sliceIndex, way, to, logic._givenSlices())
         except InputError:
             return True
         return False
@@ -185,7 +185,7 @@ class Walk:
         if node is None or node.GetSegmentation().GetNumberOfSegments() == 0:
             return
         index = self.random.randrange(SHAPE[0])
-        if index not in {one.index for one in verifiedSlices(node)}:
+        if index not in {place.index for place in verifiedSlices(node)}:
             edit(self.user, index, self.random.choice(("Body", "Bone", "Body", "Bone", "Lesion")))
             self.done.add("edit")
 
@@ -238,7 +238,7 @@ class Walk:
             (0.5, lambda: self.click("spreadSlicesButton")),
             (6, self.point), (2, self.point_key), (3, self.point_click),
         ]  # fmt: skip
-        self.random.choices([one for _, one in actions], [weight for weight, _ in actions])[0]()
+        self.random.choices([action for _, action in actions], [weight for weight, _ in actions])[0]()
         bench.process_events()
 
     def rest(self):
@@ -262,19 +262,19 @@ class Walk:
             names = [segmentation.GetNthSegment(n).GetName() for n in range(segmentation.GetNumberOfSegments())]
             assert len(names) == len(set(names)), names
             masks = [
-                slicer.util.arrayFromSegmentBinaryLabelmap(node, one, user.volume) > 0
-                for one in segmentation.GetSegmentIDs()
-                if segmentation.GetSegment(one).GetName() in ("Body", "Bone")  # others are the user's
+                slicer.util.arrayFromSegmentBinaryLabelmap(node, segmentID, user.volume) > 0
+                for segmentID in segmentation.GetSegmentIDs()
+                if segmentation.GetSegment(segmentID).GetName() in ("Body", "Bone")  # others are the user's
             ]
             assert not masks or np.sum(masks, axis=0).max() <= 1, "segments overlap"
         assert not interactive.result.busy and not interactive.spreading.running
         markups = slicer.util.getNodesByClass("vtkMRMLMarkupsNode")
         assert bool(markups) == bool(interactive.pointing.prompts), [node.GetName() for node in markups]
-        for one in verifiedSlices(user.result):
-            if one.axis == "K":  # edits cross the others
-                labels = user.labels(user.result)[one.index]
-                before = self.verified.setdefault((user.result.GetID(), one), labels)
-                assert np.array_equal(labels, before), f"{one} was verified, and has changed"
+        for place in verifiedSlices(user.result):
+            if place.axis == "K":  # edits cross the others
+                labels = user.labels(user.result)[place.index]
+                before = self.verified.setdefault((user.result.GetID(), place), labels)
+                assert np.array_equal(labels, before), f"{place} was verified, and has changed"
         session = user.logic.segmentation.client.session
         if session is not None:
             left = [path for path in session.folder.path.iterdir() if path.suffix == ".npy"]

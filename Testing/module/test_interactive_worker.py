@@ -60,14 +60,14 @@ def rest(interactive):
 def test_previews_are_what_the_worker_segments(work):
     interactive, segmentation, volume, model = work
     interactive.preview.start(PreviewParameters(volume, SegmentOptions(model=model, device="cpu", engine="openvino")))
-    for one in (SliceIndex("K", 3), SliceIndex("J", 11), SliceIndex("I", 20)):
-        view = goTo(volume, one)
+    for sliceIndex in (SliceIndex("K", 3), SliceIndex("J", 11), SliceIndex("I", 20)):
+        view = goTo(volume, sliceIndex)
         rest(interactive)
-        region = view if one.axis == "K" else None
+        region = view if sliceIndex.axis == "K" else None
         if region is not None:
             result = segmentation.process(volume, region=region, model=model, device="cpu", engine="openvino")
             assert np.array_equal(labels(result.node, volume)[3], labels(interactive.preview.node, volume)[3])
-        place = tuple(one.index if name == one.axis else slice(None) for name in "KJI")
+        place = tuple(sliceIndex.index if name == sliceIndex.axis else slice(None) for name in "KJI")
         assert labels(interactive.preview.node, volume)[place].any()
     interactive.preview.process(PostProcessing(thresholds=((1, 0.05),)))
     rest(interactive)

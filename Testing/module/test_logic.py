@@ -75,14 +75,15 @@ def test_one_call_segments_a_volume(logic, model):
     labels = labelsOf(result, volume)
     assert len(np.unique(labels)) > 2
     voxel = abs(np.linalg.det(np.array([[-0.9, 0.1, 0], [0.1, 0.9, -0.2], [0, 0.3, 2.9]]))) / 1000
-    for one in result.classes:
-        assert result.volumesML[one.name] == pytest.approx(np.count_nonzero(labels == one.value) * voxel)
+    for entry in result.classes:
+        assert result.volumesML[entry.name] == pytest.approx(np.count_nonzero(labels == entry.value) * voxel)
     assert (result.device, result.engine) == ("cpu", "openvino")
     assert {"send", "network", "import", "total"} <= result.timings.keys()
     assert result.logPath.is_file()
     assert result.error is None
 
 
+@pytest.mark.long
 def test_the_shipped_model_on_the_sample(logic):
     """A few slices of the real scan, with the real model: what a user sees."""
     whole = slicer.util.loadVolume(str(SAMPLE))
@@ -110,8 +111,7 @@ def test_into_a_chosen_node_again_and_again(logic, model):
 
 
 def test_several_segmentations_in_the_scene(logic, model):
-    one, other = scan(name="one"), scan(name="other")
-    first, second = (logic.process(volume, model=model, **SMALL) for volume in (one, other))
+    first, second = (logic.process(scan(name=name), model=model, **SMALL) for name in ("first", "other"))
     assert first.node is not second.node
     assert second.node.GetName() == "other segmentation"
 
@@ -381,4 +381,4 @@ def test_devices(logic):
     logic.askDevices(got.append, got.append)
     waitUntil(lambda: got)
     assert got[0].auto
-    assert {"torch", "openvino"} <= {one.name for one in got[0].engines}
+    assert {"torch", "openvino"} <= {engine.name for engine in got[0].engines}

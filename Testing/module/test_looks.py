@@ -55,10 +55,10 @@ def picture_of(widget):
     return image
 
 
-def contrast(one, other):
+def contrast(foreground, background):
     """Ratio of luminances, 1 to 21, as WCAG 2.1 defines it."""
     lights = []
-    for color in (one, other):
+    for color in (foreground, background):
         parts = np.asarray(color) / 255.0
         linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
         lights.append(float(linear @ [0.2126, 0.7152, 0.0722]) + 0.05)

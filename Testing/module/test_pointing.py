@@ -12,7 +12,6 @@ from rwkv_core.vocabulary import SliceIndex
 from RWKVUNetSegmentLib.Interactive.PromptedSlice import savedPrompts
 
 import bench
-from module.interactive_user import stand_in_fixture, user_fixture  # noqa: F401 (fixtures)
 from module.pointing_user import disk, pointing_fixture  # noqa: F401 (fixtures)
 
 pytestmark = pytest.mark.views

@@ -5,7 +5,6 @@ import slicer
 from PySide6.QtCore import Qt
 
 import bench
-from module.interactive_user import stand_in_fixture, user_fixture  # noqa: F401 (fixtures)
 from module.pointing_user import pointing_fixture  # noqa: F401 (fixtures)
 
 GREEN, RED = (0.20, 0.85, 0.20), (0.90, 0.15, 0.15)

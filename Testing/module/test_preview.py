@@ -11,7 +11,7 @@ from RWKVUNetSegmentLib.Interactive.SliceRequests import PreviewParameters
 from RWKVUNetSegmentLib.Scene.ObliqueSlices import stackOf
 
 import bench
-from module.interactive_user import SHAPE, stand_in_fixture, user_fixture  # noqa: F401 (fixtures)
+from module.interactive_user import SHAPE
 from module.label_blocks import addSegment, openEditor
 
 

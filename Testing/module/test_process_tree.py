@@ -48,8 +48,8 @@ def client(tmp_path, monkeypatch):
         return made[-1]
 
     yield make
-    for one in made:
-        one.stop()
+    for client in made:
+        client.stop()
 
 
 def pidsIn(file):

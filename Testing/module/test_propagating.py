@@ -9,7 +9,6 @@ from rwkv_core.errors import InputError
 from rwkv_core.vocabulary import SliceIndex
 
 import bench
-from module.interactive_user import stand_in_fixture, user_fixture  # noqa: F401 (fixtures)
 from module.pointing_user import disk, pointing_fixture  # noqa: F401 (fixtures)
 
 pytestmark = pytest.mark.views

@@ -12,7 +12,6 @@ from RWKVUNetSegmentLib.Scene.SliceDirection import SliceDirection
 
 import bench
 from bench.layout import without_views
-from module.interactive_user import stand_in_fixture, user_fixture  # noqa: F401 (fixtures)
 from module.panel import MODULE, add_volume
 
 
@@ -176,7 +175,7 @@ def test_without_views_everything_else_works(stand_in, open_module):
         bench.process_events()
         ui = opened.widget.ui
         ui.volumeSelector.setCurrentNode(volume)
-        own = next(one for one in opened.widget.panels if type(one).__name__ == "InteractivePanel").own
+        own = next(panel for panel in opened.widget.panels if type(panel).__name__ == "InteractivePanel").own
         ui.segmentButton.click()
         bench.wait_until(lambda: ui.segmentButton.text == "Segment")
         assert ui.statusLabel.text.startswith("Done")
@@ -222,11 +221,13 @@ def test_a_shorter_volume_does_not_change_the_chosen_slices(user):
 
 
 def test_while_the_list_of_models_is_read_that_is_said(stand_in, open_module):
+    (stand_in / "hold models").touch()
     opened = open_module(MODULE)
     add_volume("scan")
     bench.process_events()
     assert not opened.logic.models.models
     assert opened.widget.ui.statusLabel.text == "The list of models is being read."
+    (stand_in / "go").touch()
     bench.wait_until(lambda: opened.logic.models.models)
     assert opened.widget.ui.segmentButton.enabled
 

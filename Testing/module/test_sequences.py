@@ -9,7 +9,7 @@ import slicer
 from rwkv_core.errors import InputError
 
 import bench
-from module.interactive_user import SHAPE, SPACING, array, stand_in_fixture, user_fixture  # noqa: F401 (fixtures)
+from module.interactive_user import SHAPE, SPACING, array
 
 TIMES = ("0", "40", "80")
 
@@ -76,7 +76,7 @@ def test_all_frames_become_a_sequence_that_follows_the_browser(user, browser, ui
     assert len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")) == before
     assert len(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")) == 1
     assert user.result.GetDisplayNode().GetVisibility()
-    sequences = {one.GetName(): one for one in slicer.util.getNodesByClass("vtkMRMLSequenceNode")}
+    sequences = {node.GetName(): node for node in slicer.util.getNodesByClass("vtkMRMLSequenceNode")}
     made = sequences["cine segmentation"]
     assert [made.GetNthIndexValue(n) for n in range(3)] == list(TIMES) and made.GetIndexUnit() == "ms"
 
@@ -93,7 +93,7 @@ def test_the_sequence_on_screen_is_selected(user, browser, ui):
 
 def test_volumes_over_the_frames_are_a_table(user, ui):
     segment_all(ui)
-    table = next(one for one in slicer.util.getNodesByClass("vtkMRMLTableNode") if "frames" in one.GetName())
+    table = next(node for node in slicer.util.getNodesByClass("vtkMRMLTableNode") if "frames" in node.GetName())
     columns = {table.GetColumnName(n): n for n in range(table.GetNumberOfColumns())}
     assert [table.GetCellText(row, columns["Volume"]) for row in range(3)] == [
         "Frame 1 (0 ms)", "Frame 2 (40 ms)", "Frame 3 (80 ms)",
@@ -145,7 +145,7 @@ def test_cancelled_what_is_done_stays_and_the_rest_shows_nothing(user, browser, 
 
 
 def panel_of(user):
-    return next(one for one in user.opened.widget.panels if type(one).__name__ == "SegmentPanel")
+    return next(panel for panel in user.opened.widget.panels if type(panel).__name__ == "SegmentPanel")
 
 
 def test_a_failure_is_told_with_its_frame(user, browser, ui):

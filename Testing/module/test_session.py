@@ -84,7 +84,10 @@ def labels(node, volume):
 def descriptions(node):
     """Name, colour and terminology of every segment."""
     segments = [node.GetSegmentation().GetNthSegment(i) for i in range(node.GetSegmentation().GetNumberOfSegments())]
-    return [(one.GetName(), tuple(round(255 * c) for c in one.GetColor()), one.GetTerminology()) for one in segments]
+    return [
+        (segment.GetName(), tuple(round(255 * c) for c in segment.GetColor()), segment.GetTerminology())
+        for segment in segments
+    ]
 
 
 def test_names_geometry_undo_and_mask(session, head):

@@ -7,7 +7,7 @@ import pytest
 import slicer
 
 import bench
-from module.interactive_user import array, stand_in_fixture, user_fixture  # noqa: F401 (fixtures)
+from module.interactive_user import array
 from module.panel import choose
 
 BODY, BONE, LESION = (array() / 333 > limit / 333 for limit in (100, 200, 150))
@@ -22,7 +22,7 @@ def tick(ui, title):
     """Open the button's menu, and click a model in it."""
     menu = ui.thenButton.menu()
     menu.aboutToShow.emit()
-    action = next(one for one in menu.actions() if one.text == title)
+    action = next(action for action in menu.actions() if action.text == title)
     action.trigger()
     bench.process_events()
 
@@ -48,7 +48,7 @@ def test_two_models_make_one_segmentation(user, ui, rule, lesion, bone):
     assert np.array_equal(mask(user, "Lesion"), lesion)
     assert np.array_equal(mask(user, "Bone"), bone)
     assert "Structures: 3" in ui.statusLabel.text
-    assert [one["options"]["model"] for one in user.requests("SegmentRequest")] == ["default", "lesions"]
+    assert [request["options"]["model"] for request in user.requests("SegmentRequest")] == ["default", "lesions"]
     ui.undoButton.click()
     assert not segmentation.GetNumberOfSegments(), "one undo takes all of it back"
 
@@ -56,7 +56,7 @@ def test_two_models_make_one_segmentation(user, ui, rule, lesion, bone):
 def test_the_volume_is_handed_over_once_and_nothing_else_is_left(user, ui):
     tick(ui, "Lesions")
     user.segment()
-    files = {one["volume"]["file"] for one in user.requests("SegmentRequest")}
+    files = {request["volume"]["file"] for request in user.requests("SegmentRequest")}
     assert len(files) == 1
     folder = user.logic.segmentation.client.session.folder.path
     bench.wait_until(lambda: {path.name for path in folder.iterdir()} <= files, what=lambda: list(folder.iterdir()))
@@ -85,7 +85,7 @@ def test_what_interactive_cannot_do_then_is_said(user, ui):
     possible, reason = user.interactive.result.canRefine()
     assert not possible and "Several models" in reason
     assert user.ui.finishLabel.text == reason, "it is not in tooltips alone"
-    assert not any(one["keep"] for one in user.requests("SegmentRequest"))
+    assert not any(request["keep"] for request in user.requests("SegmentRequest"))
     tick(ui, "Lesions")  # a second click takes it away
     assert ui.thenButton.text == "Then: no other model"
     user.segment()

@@ -12,7 +12,7 @@ from rwkv_core.vocabulary import StructureVolume
 from RWKVUNetSegmentLib.Scene.StructureVolumes import measure, rememberMeasured
 
 import bench
-from module.interactive_user import SHAPE, SPACING, stand_in_fixture, user_fixture  # noqa: F401 (fixtures)
+from module.interactive_user import SHAPE, SPACING
 from module.training_runs import addSegmentation
 
 VOXEL = np.prod(SPACING) / 1000
@@ -214,4 +214,6 @@ def test_dicom_is_offered_where_the_scan_came_from_dicom(user):
 
     bench.dialogs.answer(export)
     user.opened.widget.ui.exportButton.click()
-    assert ("qSlicerDICOMExportDialog", user.result.GetName()) in [(one.kind, one.text) for one in bench.dialogs.shown]
+    assert ("qSlicerDICOMExportDialog", user.result.GetName()) in [
+        (dialog.kind, dialog.text) for dialog in bench.dialogs.shown
+    ]

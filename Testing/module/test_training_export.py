@@ -121,7 +121,7 @@ def test_classes_that_are_left_out_are_background_and_hide_nothing(volume, tmp_p
     node = addSegmentation(volume, {"Liver": LIVER, "Body": np.ones(SHAPE, bool)}, "drawn")
     path, warnings, _ = export([node], tmp_path / "data", classes=["Liver"])
     data = open_dataset(path)
-    assert [one.name for one in data.classes] == ["Liver"] and not warnings
+    assert [entry.name for entry in data.classes] == ["Liver"] and not warnings
     assert np.array_equal(data.read(data.cases[0]).label == 1, LIVER)
 
 
@@ -144,7 +144,7 @@ def test_scene_and_folder_together(volume, segmentation, tmp_path):
     path, _, _ = export([segmentation], tmp_path / "both", folder=tmp_path / "first" / "scene")
     data = open_dataset(path)
     assert len(data.cases) == 2 and len({case.id for case in data.cases}) == 2
-    assert [one.name for one in data.classes] == ["Liver", "Gall bladder"]
+    assert [entry.name for entry in data.classes] == ["Liver", "Gall bladder"]
 
 
 def test_volumes_of_one_name_get_files_of_their_own(segmentation, tmp_path):

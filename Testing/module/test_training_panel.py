@@ -25,7 +25,7 @@ ROWS = "epoch,loss,validation_loss,validation_dice,dice_Liver\n1,0.9,0.8,0.5,0.5
 @pytest.fixture
 def panel(opened, tmp_path):
     opened.logic.models.store = tmp_path / "bundles"
-    section = next(one for one in opened.widget.panels if type(one).__name__ == "TrainingPanel")
+    section = next(panel for panel in opened.widget.panels if type(panel).__name__ == "TrainingPanel")
     section.ui.trainingStartButton.parentWidget().collapsed = False
     bench.process_events()
     return section
@@ -43,7 +43,7 @@ def drawn(panel):
 
 
 def draw(name, structures):
-    masks = {one: np.zeros((6, 7, 8), bool) for one in structures}
+    masks = {structure: np.zeros((6, 7, 8), bool) for structure in structures}
     for index, mask in enumerate(masks.values()):
         mask[index + 1, 2:5, 2:6] = True
     node = addSegmentation(add_volume(name, ""), masks, f"{name} drawn")
@@ -206,7 +206,7 @@ def test_no_text_is_cut_off(panel, ui, drawn, opened, tmp_path, width):
 def test_the_packages_are_installed_on_a_click(panel, ui, monkeypatch, opened):
     there = []
     monkeypatch.setattr(
-        TrainingPackages, "look", lambda one: PackageState("1.0") if there else PackageState(missing=True)
+        TrainingPackages, "look", lambda requirement: PackageState("1.0") if there else PackageState(missing=True)
     )
     monkeypatch.setattr(TrainingPackages, "installPackages", lambda wanted: there.extend(wanted) or "")
     opened.logic.installation.changed.emit()
@@ -214,7 +214,7 @@ def test_the_packages_are_installed_on_a_click(panel, ui, monkeypatch, opened):
     bench.dialogs.answer("Ok")
     ui.trainingInstallButton.click()
     assert "monai" in bench.dialogs.shown[-1].text
-    assert {one.name for one in there} >= {"lightning", "monai", "rich"}
+    assert {requirement.name for requirement in there} >= {"lightning", "monai", "rich"}
     assert ui.trainingInstallButton.isHidden() and "Tick the segmentations" in reason(ui)
 
 
@@ -222,7 +222,9 @@ def test_data_for_training_match_the_library():
     """What the command line needs is what is installed."""
     from rwkv_core.cli import train
 
-    names = {one.name.lower() for one in TrainingPackages.loadRequirements(TrainingPackages.REQUIREMENTS)}
+    names = {
+        requirement.name.lower() for requirement in TrainingPackages.loadRequirements(TrainingPackages.REQUIREMENTS)
+    }
     assert names >= {"lightning", "monai", "h5py", "filelock", "pyyaml", "pillow"}
     assert train.require_training() is None
 

@@ -53,7 +53,7 @@ def open_(open_module, monkeypatch):
 
 
 def panel(module):
-    return next(one for one in module.widget.panels if type(one).__name__ == "TrainingPanel")
+    return next(panel for panel in module.widget.panels if type(panel).__name__ == "TrainingPanel")
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_start_draws_curves_and_the_finished_model_is_in_the_list(opened, ui, pi
     assert slicer.mrmlScene.GetNodeByID(shown).GetTitle() == "mine: Dice"
     waitUntil(lambda: opened.logic.models.find("mine"))
     model = opened.logic.models.find("mine")
-    assert [one.name for one in model.classes] == list(STRUCTURES)
+    assert [entry.name for entry in model.classes] == list(STRUCTURES)
     assert model.state == "installed" and opened.logic.models.canSegment("mine")[0]
     assert "Finished" in ui.trainingStatusLabel.text and "Best Dice" in ui.trainingStatusLabel.text
     assert "is in the list of models" in ui.trainingLogText.toPlainText()
@@ -157,7 +157,7 @@ def test_a_run_survives_the_module_and_is_found_stopped_and_resumed(opened, piec
     assert not ui.trainingResumeButton.enabled
     until(again, "running")
     waitUntil(lambda: panel(again).runPanel.run.status["epoch"] > done)
-    assert column("epoch") == [float(one) for one in range(1, len(column("epoch")) + 1)]
+    assert column("epoch") == [float(epoch) for epoch in range(1, len(column("epoch")) + 1)]
     pid = panel(again).runPanel.run.status["pid"]
     os.kill(pid, signal.SIGKILL)
     until(again, "interrupted")

@@ -52,10 +52,10 @@ def test_segment_and_preview(opened, ui, state):
     preview = opened.logic.interactive.preview
     preview.start(PreviewParameters(volume, SegmentOptions(model=state.model, device="cpu", engine="torch")))
     bench.wait_until(lambda: preview.previewed and not preview.busy, LIMIT, lambda: preview.message)
-    one = preview.previewed[0]
-    number = one.index
-    shown = np.moveaxis(labels(preview.node, volume), "KJI".index(one.axis), 0)
-    same = np.moveaxis(whole, "KJI".index(one.axis), 0)
+    sliceIndex = preview.previewed[0]
+    number = sliceIndex.index
+    shown = np.moveaxis(labels(preview.node, volume), "KJI".index(sliceIndex.axis), 0)
+    same = np.moveaxis(whole, "KJI".index(sliceIndex.axis), 0)
     assert shown[number].any() and not np.delete(shown, number, axis=0).any()
     # A thin slab is all that the preview sees, so it need not say the same everywhere.
     assert (shown[number] == same[number]).mean() > 0.7

@@ -37,10 +37,10 @@ def test_names_colours_and_terminology(written):
     node, result = written
     segmentation = node.GetSegmentation()
     assert list(result.segmentIDs) == [1, 2, 3]
-    for one in CLASSES:
-        segment = segmentation.GetSegment(result.segmentIDs[one.value])
-        assert segment.GetName() == one.name
-        assert np.allclose(np.array(segment.GetColor()) * 255, one.color)
+    for structure in CLASSES:
+        segment = segmentation.GetSegment(result.segmentIDs[structure.value])
+        assert segment.GetName() == structure.name
+        assert np.allclose(np.array(segment.GetColor()) * 255, structure.color)
     entry = slicer.vtkSlicerTerminologyEntry()
     kidney = segmentation.GetSegment(result.segmentIDs[2])
     logic = slicer.modules.terminologies.logic()
@@ -63,13 +63,13 @@ def test_terminology_of_every_class_of_the_catalogue(writer, volume, model):
     result = writer.write(node, volume, wholePart(np.zeros(SHAPE, np.uint8), classes))
     assert len(result.segmentIDs) == len(config.classes) == {"default": 33, "synapse-b": 8, "acdc-t": 3}[model]
     seen = set()
-    for one in config.classes:
-        segment = node.GetSegmentation().GetSegment(result.segmentIDs[one.value])
+    for structure in config.classes:
+        segment = node.GetSegmentation().GetSegment(result.segmentIDs[structure.value])
         entry = slicer.vtkSlicerTerminologyEntry()
         assert slicer.modules.terminologies.logic().DeserializeTerminologyEntry(segment.GetTerminology(), entry)
-        assert entry.GetTypeObject().GetCodeValue() == one.terminology.type.value
+        assert entry.GetTypeObject().GetCodeValue() == structure.terminology.type.value
         assert entry.GetTypeObject().GetCodingSchemeDesignator() == "SCT"
-        modifier = one.terminology.modifier
+        modifier = structure.terminology.modifier
         assert (entry.GetTypeModifierObject().GetCodeValue() or "") == (modifier.value if modifier else "")
         seen.add((entry.GetTypeObject().GetCodeValue(), modifier.value if modifier else ""))
     assert len(seen) == len(config.classes) - (model == "default")  # fluid in sulci and around the brain: one concept

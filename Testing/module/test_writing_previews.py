@@ -27,7 +27,8 @@ def test_previews_are_written_in_place_and_told(writer, volume, written):
         assert result.segmentIDs == first.segmentIDs
         check(node, result, volume, expected)
     layers = {
-        node.GetSegmentation().GetSegment(one).GetRepresentation("Binary labelmap") for one in first.segmentIDs.values()
+        node.GetSegmentation().GetSegment(segmentID).GetRepresentation("Binary labelmap")
+        for segmentID in first.segmentIDs.values()
     }
     layer = layers.pop()
     assert not layers

@@ -90,7 +90,7 @@ def test_a_completed_segment_is_locked(writer, volume, written):
     for value in (1, 3):
         expected = (labels()[::-1] == value) & (labels() != 2)
         assert np.array_equal(maskOf(node, first.segmentIDs[value], volume), expected)
-    assert any("Left kidney" in one and "completed" in one for one in second.warnings)
+    assert any("Left kidney" in warning and "completed" in warning for warning in second.warnings)
 
 
 def test_other_segments_keep_their_voxels(writer, volume, written):
@@ -113,7 +113,7 @@ def test_editing_inside_a_segment_only(writer, volume, written):
     second = writer.write(node, volume, wholePart(np.full(SHAPE, 3, np.uint8)))
     assert second.segmentIDs == first.segmentIDs
     check(node, second, volume, np.where(drawn, 3, labels()))
-    assert any("editable area" in one for one in second.warnings)
+    assert any("editable area" in warning for warning in second.warnings)
 
 
 def test_editing_outside_all_segments_means_outside_those_of_others(writer, volume, written):
@@ -146,7 +146,7 @@ def test_editable_intensities(writer, volume, written, moved):
     editor.SetSourceVolumeIntensityMaskRange(40, 60)
     result = writer.write(node, volume, wholePart(np.full(SHAPE, 3, np.uint8)))
     check(node, result, volume, np.where((intensities >= 40) & (intensities <= 60), 3, labels()))
-    assert any("40 to 60" in one for one in result.warnings)
+    assert any("40 to 60" in warning for warning in result.warnings)
 
 
 def test_editable_intensities_of_another_volume_in_a_larger_segmentation(writer, volume, written):

@@ -58,7 +58,9 @@ def addPiece(name, structures=tuple(STRUCTURES)):
     """A piece as a volume, and its segmentation, in the scene; gives the segmentation node."""
     array, ijkToRAS, labels = labelledPieces()[name]
     volume = slicer.util.addVolumeFromArray(array, ijkToRAS=ijkToRAS, name=name)
-    return addSegmentation(volume, {one: labels == STRUCTURES[one] for one in structures}, f"{name} segmentation")
+    return addSegmentation(
+        volume, {structure: labels == STRUCTURES[structure] for structure in structures}, f"{name} segmentation"
+    )
 
 
 def addSegmentation(volume, masks, name):

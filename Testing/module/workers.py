@@ -23,10 +23,9 @@ LIMIT = 60  # seconds after which a test gives up waiting
 
 @contextlib.contextmanager
 def ownSettings(folder):
-    """Child processes use one thread, and neither read nor fill what belongs to whoever runs the tests."""
+    """Child processes use one thread, and see no models of whoever runs the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setenv("RWKV_UNET_CACHE", str(folder / "cache"))
         patch.setenv("RWKV_UNET_HOME", str(folder / "home"))
         yield patch
 

@@ -177,7 +177,7 @@ def test_training_sees_the_voxels_that_segmentation_sees(data, spacing):
     made = list(
         prepared_slices(sample.image, sample.label, sample, bundle.config.preprocessing, (BALL, BOX), paper=False)
     )
-    image, label = np.stack([one.image[0] for one in made]), np.stack([one.label for one in made])
+    image, label = np.stack([sample.image[0] for sample in made]), np.stack([sample.label for sample in made])
     expected = [round(n * a / b) for n, a, b in zip((20, 40, 36), (3.0, 1.2, 1.0), spacing, strict=True)]
     assert list(image.shape) == list(label.shape) == expected
     block = seen[0][0, 0].numpy()
@@ -260,9 +260,9 @@ def test_augmentation_of_blocks_depends_on_the_seed_alone_and_keeps_image_and_la
     label = np.zeros((20, 40, 40), np.uint8)
     label[5:12, 8:30, 6:20] = 3
     image = (label / 3).astype(np.float32)[None]
-    one = AugmentBlock(everything, (16, 32, 32), (3.0, 1.0, 1.0))
-    assert one.reach == label.shape
-    first, again, other = one(image, label, 7), one(image, label, 7), one(image, label, 8)
+    augment = AugmentBlock(everything, (16, 32, 32), (3.0, 1.0, 1.0))
+    assert augment.reach == label.shape
+    first, again, other = augment(image, label, 7), augment(image, label, 7), augment(image, label, 8)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[0], other[0])
     assert first[0].shape == (1, 16, 32, 32)
@@ -280,7 +280,9 @@ def test_thick_slices_are_not_tilted():
     turning = Augmentation(rotate=1, rotate_degrees=15)
     thick = AugmentBlock(turning, (16, 32, 32), (5.0, 1.0, 1.0))
     cubic = AugmentBlock(turning, (16, 32, 32), (1.0, 1.0, 1.0))
-    spread = [[float(one(depth, label, seed)[0][0].std((1, 2)).max()) for seed in range(5)] for one in (thick, cubic)]
+    spread = [
+        [float(augment(depth, label, seed)[0][0].std((1, 2)).max()) for seed in range(5)] for augment in (thick, cubic)
+    ]
     assert max(spread[0]) < 1e-3
     assert min(spread[1]) > 0.1
 

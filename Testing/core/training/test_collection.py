@@ -30,7 +30,7 @@ def parts(tmp_path):
 
 def test_classes_are_matched_by_name(parts):
     data = open_dataset(collection(parts, ["one", str(parts / "two")]))
-    assert [(one.value, one.name) for one in data.classes] == [(1, "Ball"), (2, "Box")]
+    assert [(entry.value, entry.name) for entry in data.classes] == [(1, "Ball"), (2, "Box")]
     assert [case.id for case in data.cases] == ["one-case0", "case1", "two-case0"]
     first, second = (data.read(data.cases[n]).label for n in (0, 2))
     assert np.array_equal(first == BALL, second == BOX) and np.array_equal(first == BOX, second == BALL)
@@ -40,7 +40,7 @@ def test_classes_are_matched_by_name(parts):
 def test_classes_that_are_not_named_are_background(parts):
     data = open_dataset(collection(parts, ["one"], ["box"]))
     whole = open_dataset(parts / "one")
-    assert [(one.value, one.name) for one in data.classes] == [(1, "Box")]
+    assert [(entry.value, entry.name) for entry in data.classes] == [(1, "Box")]
     assert np.array_equal(data.read(data.cases[0]).label == 1, whole.read(whole.cases[0]).label == BOX)
 
 
@@ -63,6 +63,6 @@ def test_what_is_wrong_is_told(parts, content, said):
 def test_the_command_lists_the_classes(parts, capsys):
     assert main(["dataset", "classes", str(parts / "one"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["cases"], [one["name"] for one in found["classes"]]) == (2, ["Ball", "Box"])
+    assert (found["cases"], [entry["name"] for entry in found["classes"]]) == (2, ["Ball", "Box"])
     assert main(["dataset", "classes", str(parts / "two")]) == 0
     assert "box" in capsys.readouterr().out

@@ -130,8 +130,8 @@ def test_one_mask_per_class_and_masks_of_grey_values(tmp_path):
         for kind, pixels in (("images", image[0].clip(0, 255)), ("masks", label[0] * 80)):
             (tmp_path / "b" / kind).mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "b" / kind / f"{n}.png")
-    one = open_dataset(tmp_path / "a")
-    assert np.array_equal(one.read(one.cases[1]).label, scene(1, (1, 32, 32))[1])
+    dataset = open_dataset(tmp_path / "a")
+    assert np.array_equal(dataset.read(dataset.cases[1]).label, scene(1, (1, 32, 32))[1])
     other = open_dataset(tmp_path / "b")
     assert [c.value for c in other.classes] == [80, 160]
 
@@ -358,8 +358,8 @@ def test_training_sees_the_pixels_that_a_segmenter_sees(tmp_path):
                 sample.image, sample.label, sample, bundle.config.preprocessing, (BALL, BOX), paper=mode == "paper"
             )
         )
-        assert np.array_equal(torch.cat(seen).numpy(), np.stack([one.image for one in made]))
-        assert {v for one in made for v in np.unique(one.label)} == {0, 1, 2}
+        assert np.array_equal(torch.cat(seen).numpy(), np.stack([sample.image for sample in made]))
+        assert {v for sample in made for v in np.unique(sample.label)} == {0, 1, 2}
 
 
 def test_a_list_of_test_cases_alone_passes_the_check_as_it_passes_a_run(tmp_path):

@@ -28,24 +28,26 @@ SPACING = (3.0, 1.2, 1.0)
 def blobs(seed):
     """Two overlapping masks of several parts, off the border (MONAI sees no surface there)."""
     random = np.random.default_rng(seed)
-    one = np.zeros((9, 30, 26), bool)
+    reference = np.zeros((9, 30, 26), bool)
     inner = ndimage.gaussian_filter(random.normal(size=(7, 28, 24)), 2)
-    one[1:-1, 1:-1, 1:-1] = inner > np.quantile(inner, 0.8)
-    other = np.roll(one, (0, 2, -1), (0, 1, 2)) & ~np.pad(np.ones((1, 1, 1), bool), ((4, 4), (20, 9), (10, 15)))
+    reference[1:-1, 1:-1, 1:-1] = inner > np.quantile(inner, 0.8)
+    other = np.roll(reference, (0, 2, -1), (0, 1, 2)) & ~np.pad(np.ones((1, 1, 1), bool), ((4, 4), (20, 9), (10, 15)))
     other[:, [0, -1]] = other[[0, -1]] = other[:, :, [0, -1]] = False
-    return one, other
+    return reference, other
 
 
 @pytest.mark.filterwarnings("ignore:.*get_mask_edges:FutureWarning")  # MONAI's own
 @pytest.mark.parametrize("seed", range(4))
 def test_hd95_and_dice_against_monai_and_the_definition(seed):
-    one, other = blobs(seed)
-    found = agreement(one, other, SPACING)
-    tensors = [torch.from_numpy(mask[None, None].astype(np.float32)) for mask in (one, other)]
+    reference, other = blobs(seed)
+    found = agreement(reference, other, SPACING)
+    tensors = [torch.from_numpy(mask[None, None].astype(np.float32)) for mask in (reference, other)]
     expected = compute_hausdorff_distance(*tensors, include_background=True, percentile=95, spacing=list(SPACING))
     assert found.hd95 == pytest.approx(expected.item(), abs=1e-5)
-    assert found.dice == found.paper_dice == pytest.approx(2 * (one & other).sum() / (one.sum() + other.sum()))
-    borders = [mask & ~ndimage.binary_erosion(mask) for mask in (one, other)]
+    assert (
+        found.dice == found.paper_dice == pytest.approx(2 * (reference & other).sum() / (reference.sum() + other.sum()))
+    )
+    borders = [mask & ~ndimage.binary_erosion(mask) for mask in (reference, other)]
     a, b = (np.argwhere(border) for border in borders)
     apart = np.sqrt(((a[:, None] - b[None]) ** 2).sum(-1))
     both = np.concatenate([apart.min(1), apart.min(0)])
@@ -53,8 +55,8 @@ def test_hd95_and_dice_against_monai_and_the_definition(seed):
 
 
 def test_identical_masks_and_flat_pictures():
-    one, _ = blobs(0)
-    same = agreement(one, one, SPACING)
+    reference, _ = blobs(0)
+    same = agreement(reference, reference, SPACING)
     assert (same.dice, same.hd95, same.paper_hd95) == (1, 0, 0)
     picture = np.zeros((1, 20, 20), bool)
     picture[0, 5:15, 5:15] = True
@@ -116,7 +118,7 @@ def test_classes_are_matched_by_name_never_by_chance(dataset, tmp_path):
     write_nifti(pairs / "a.nii.gz", scene(0)[0])
     write_nifti(pairs / "a_seg.nii.gz", scene(0)[1])
     found = matched_classes(with_network(bands(), BandNetwork()), open_dataset(pairs))  # nameless: by value
-    assert [(one.name, value) for one, value in found] == [("Class 1", 1), ("Class 2", 2)]
+    assert [(entry.name, value) for entry, value in found] == [("Class 1", 1), ("Class 2", 2)]
 
 
 def test_paper_tables_layout(dataset):

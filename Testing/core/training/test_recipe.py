@@ -141,9 +141,9 @@ def test_views_are_undone_exactly(seed):
 
 def test_consistency_is_zero_for_a_network_that_turns_with_its_input():
     image = torch.rand(2, 3, 16, 16)
-    one, two, noise = two_views(5, square=True)
-    assert (one.turns, one.flip) != (two.turns, two.flip)
-    views = [type(v)(v.turns, v.flip, 1.0, 0.0) for v in (one, two)]
+    first, second, noise = two_views(5, square=True)
+    assert (first.turns, first.flip) != (second.turns, second.flip)
+    views = [type(v)(v.turns, v.flip, 1.0, 0.0) for v in (first, second)]
     same = [v.undo(5 * v.apply(image, noise)) for v in views]
     assert consistency(*same) == 0
     assert consistency(same[0], views[1].apply(image, noise)) > 0
@@ -159,8 +159,8 @@ def test_augmentation_depends_on_the_seed_alone_and_keeps_image_and_label_togeth
     label[5:20, 8:40] = 3
     label[20:33, 8:15] = 3
     image = (label / 3).astype(np.float32)[None]
-    one = Augment(everything, (32, 48))
-    first, again, other = one(image, label, 7), one(image, label, 7), one(image, label, 8)
+    augment = Augment(everything, (32, 48))
+    first, again, other = augment(image, label, 7), augment(image, label, 7), augment(image, label, 8)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[0], other[0])
     assert first[0].shape == (1, 32, 48)

@@ -108,10 +108,10 @@ def test_a_killed_run_goes_on_with_the_same_curve(place, data, preset, environme
     assert run_command(["train", "-o", run, "--resume", "--device", "cpu"], environment) == 0
     assert read_status(run)["state"] == "finished"
     assert rows(run) == rows(whole)
-    one, other = (torch.load(folder / "last.ckpt", weights_only=True) for folder in (run, whole))
-    assert all(torch.equal(one["network"][name], other["network"][name]) for name in other["network"])
+    interrupted, other = (torch.load(folder / "last.ckpt", weights_only=True) for folder in (run, whole))
+    assert all(torch.equal(interrupted["network"][name], other["network"][name]) for name in other["network"])
     assert {path.name for path in run.iterdir()} == {path.name for path in whole.iterdir()}  # nothing half is left
-    listed = {one.id: one.state for one in list_bundles(load_catalogue(), place / "home" / "bundles")}
+    listed = {status.id: status.state for status in list_bundles(load_catalogue(), place / "home" / "bundles")}
     assert listed[run.name] == "installed"
 
 
