@@ -10,14 +10,18 @@ import sys
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
 from rwkv_core import build_network, make_engine
 from rwkv_core.cli.train import require_training
 from rwkv_core.compiled_cache import CompiledCache
-from rwkv_core.engines import availability, openvino_engine, why_unavailable
+from rwkv_core.engines import availability, openvino_engine, openvino_kernels, why_unavailable
+from rwkv_core.engines.availability import processor_features
 from rwkv_core.engines.graphs import make_graph
 from rwkv_core.engines.grid_wkv import SAFE_EXPONENT, GridWKV
 from rwkv_core.engines.numpy_ops import NumPyOps
+from rwkv_core.engines.openvino_ops import import_openvino
 from rwkv_core.engines.torch_ops import TorchOps
 from rwkv_core.errors import DeviceError, MissingPackageError
 from rwkv_core.inference.segmenter import Segmenter
@@ -129,6 +133,25 @@ def test_many_slices_give_what_each_gives_alone(engine, slices, caplog):
 
 @pytest.mark.long
 @needs_openvino
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("slices", [3, 20])
+def test_halved_logits_are_those_before_the_last_step(engine, slices):
+    network = random_network()
+    images = picture(slices, 1, 32, 48)
+    answers = torch.cat(list(make_engine(network, "cpu", engine=engine).map(images.split(6), slices, halved=True)))
+    assert answers.shape[2:] == (16, 24)
+    enlarged = F.interpolate(answers, scale_factor=2, mode="bilinear", align_corners=False)
+    with torch.inference_mode():
+        assert relative_error(enlarged, network(images)) < 1e-5
+
+
+def test_halved_logits_of_any_other_network_are_averaged():
+    network, images = nn.Conv2d(1, 3, 1), picture(4, 1, 32, 48)
+    (answers,) = make_engine(network, "cpu", engine="torch").map([images], 4, halved=True)
+    with torch.inference_mode():
+        assert relative_error(answers, F.avg_pool2d(network(images), 2)) < 1e-5
+
+
 def test_several_slices_at_once_without_anything_in_the_cache(empty_cache, caplog):
     network = random_network()
     images = picture(20, 1, 32, 32)
@@ -323,6 +346,23 @@ def test_unknown_engines_are_told_what_there_is():
 
 
 @needs_openvino
+@pytest.mark.skipif(not processor_features().get("AVX2"), reason="a processor without AVX2")
+@pytest.mark.parametrize("wide", [False, True], ids=["AVX2", "AVX512"])
+def test_depthwise_kernels_are_asked_for_where_they_are_known_to_be_quicker(wide, monkeypatch):
+    monkeypatch.setattr(openvino_kernels, "processor_features", lambda: {"AVX2": True, "AVX512F": wide})
+    model = openvino_engine.convert(NetworkWeights.of(random_network()), (16, 16))
+    asked = openvino_kernels.with_depthwise_kernels(model)
+    if wide:
+        assert asked is model
+        return
+    compiled = import_openvino().Core().compile_model(asked, "CPU", {"PERF_COUNT": True})
+    request = compiled.create_infer_request()
+    request.infer({0: np.zeros((1, 1, 16, 16), np.float32)})
+    used = {layer.exec_type for layer in request.profiling_info if layer.node_type == "GroupConvolution"}
+    assert used and all(name.startswith("jit_avx2_dw") for name in used)
+
+
+@needs_openvino
 @pytest.mark.parametrize(
     ("make", "size"),
     [(random_network, (32, 48)), pytest.param(volumetric_network, (16, 16, 16), marks=pytest.mark.long)],
@@ -399,9 +439,9 @@ def test_disagreement_with_torch_hands_over_to_torch(empty_cache, monkeypatch, c
     network, image = random_network(), picture(2, 1, 32, 32)
     convert = openvino_engine.convert
 
-    def wrong(weights, size):
+    def wrong(weights, *form):
         other = weights.arrays | {"final_conv.bias": weights.arrays["final_conv.bias"] + 0.1}
-        return convert(dataclasses.replace(weights, arrays=other), size)
+        return convert(dataclasses.replace(weights, arrays=other), *form)
 
     monkeypatch.setattr(openvino_engine, "convert", wrong)
     with caplog.at_level(logging.WARNING):

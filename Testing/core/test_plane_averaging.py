@@ -62,12 +62,21 @@ def test_where_a_scan_ends_within_a_structure_the_slices_that_show_it_whole_coun
     assert (result.labelmap[voxels > 0] == label).all()
 
 
-def test_the_label_is_that_of_the_mean_of_the_planes_probabilities():
+def mean_of(probabilities):
+    """The geometric mean, normalised."""
+    mean = np.exp(sum(np.log(each) for each in probabilities) / len(probabilities))
+    return mean / mean.sum(0)
+
+
+def test_the_label_is_that_of_the_mean_of_the_planes_logarithms():
     volume = Volume(np.zeros((40, 44, 36), np.float32), np.eye(4))
-    mean = 0
-    for plane in PLANES:
-        alone = Segmenter(with_network(config(orientations=(plane,)), QuadrantNetwork()), "cpu", engine="torch")
-        mean = mean + alone.segment(volume, probabilities=True).probabilities.astype(np.float64) / len(PLANES)
+    alone = [
+        Segmenter(with_network(config(orientations=(plane,)), QuadrantNetwork()), "cpu", engine="torch")
+        .segment(volume, probabilities=True)
+        .probabilities.astype(np.float64)
+        for plane in PLANES
+    ]
+    mean = mean_of(alone)
     result = Segmenter(with_network(averaging(), QuadrantNetwork()), "cpu", engine="torch").segment(
         volume, probabilities=True
     )
@@ -86,7 +95,7 @@ def test_a_class_of_one_plane_is_not_asked_for_in_the_others():
     for plane in PLANES:
         segmenter = Segmenter(with_network(config(orientations=(plane,)), QuadrantNetwork()), "cpu", engine="torch")
         alone[plane] = segmenter.segment(volume, probabilities=True).probabilities.astype(np.float64)
-    others = sum(probabilities[:4] / probabilities[:4].sum(0) for probabilities in alone.values()) / len(PLANES)
+    others = mean_of([probabilities[:4] / probabilities[:4].sum(0) for probabilities in alone.values()])
     expected = np.concatenate([others * (1 - alone[own][4]), alone[own][4:]])
     network = with_network(settings.model_copy(update={"classes": tuple(classes)}), QuadrantNetwork())
     result = Segmenter(network, "cpu", engine="torch").segment(volume, probabilities=True)

@@ -8,6 +8,7 @@
 - ``inference_graph``: what they run: RWKV-UNet rewritten for inference, same function; ``volume_graph``: U-RWKV;
   ``graph_ops``: the operations that both are written in, and ``numpy_ops``, ``torch_ops``, ``openvino_ops``, which run
   them; ``grid_wkv``: their BiWKV; ``graphs``: which network has which.
+- ``openvino_kernels``: which kernels OpenVINO is asked for.
 - ``arrays``: numpy arrays and torch tensors in, the same out.
 - ``agreement``: how they are held against the network, once on each machine.
 - ``gpu_memory``: smaller batches where a GPU's memory is too small.
@@ -69,12 +70,14 @@ class Engine(Protocol):
         likewise, with D before H.
         """
 
-    def map(self, batches: Iterable[Batch], slices: int) -> Iterator[Batch]:
+    def map(self, batches: Iterable[Batch], slices: int, halved: bool = False) -> Iterator[Batch]:
         """Compute logits of one batch after another; works on several slices at once where that takes less time in all.
 
         Args:
-            batches: as `__call__` takes them, all of one height and width.
+            batches: as `__call__` takes them, all of one height and width, both even.
             slices: how many will come, in all batches together.
+            halved: at half the height and width: as they are before the network's last step enlarges them, where the
+                engine can stop there, else averaged.
         """
 
 

@@ -152,11 +152,16 @@ def _why_no_openvino() -> str:
 
 
 @cache
+def processor_features() -> dict[str, bool]:
+    """Say which instructions this processor has, by NumPy's names, as `numpy.show_runtime()` prints them."""
+    core: Any = getattr(np, "_core", None) or np.core  # NumPy 2, 1
+    return dict(getattr(core._multiarray_umath, "__cpu_features__", {}))
+
+
 def _lacks_avx2() -> bool:
     """Whether this is an x86 processor from before 2013, or looks like one in a virtual machine or under Rosetta."""
-    core: Any = getattr(np, "_core", None) or np.core  # NumPy 2, 1
-    features = getattr(core._multiarray_umath, "__cpu_features__", {})  # as numpy.show_runtime() prints them
-    return bool(features.get("SSE2", False)) and not features.get("AVX2", False)
+    features = processor_features()
+    return features.get("SSE2", False) and not features.get("AVX2", False)
 
 
 @cache

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rwkv_core.engines.agreement import HALF_PRECISION, disagreement, example
-from rwkv_core.engines.arrays import Batch, is_tensor
+from rwkv_core.engines.arrays import Batch, halve, is_tensor
 from rwkv_core.engines.gpu_memory import Halving, is_out_of_memory
 from rwkv_core.engines.grid_wkv import SAFE_EXPONENT
 from rwkv_core.engines.inference_graph import InferenceGraph
@@ -90,9 +90,10 @@ class CUDAEngine:
                     self._captured.clear()
         return self._torch(batch)
 
-    def map(self, batches: Iterable[Batch], slices: int) -> Iterator[Batch]:
+    def map(self, batches: Iterable[Batch], slices: int, halved: bool = False) -> Iterator[Batch]:
         """Compute as `Engine` says: one batch after the other, which keeps the device busy."""
-        return map(self, batches)
+        logits = map(self, batches)
+        return map(halve, logits) if halved else logits
 
     def _half(self, batch: Tensor) -> Tensor:
         """Compute logits of a batch that may be too large for the memory."""

@@ -55,11 +55,12 @@ class InferenceGraph:
         ]
         self.final = ops.conv("final", *_conv_with_bias(p, "final_conv", weights.num_classes, size.last))
 
-    def __call__(self, image: Map) -> tuple[Map, Map]:
+    def __call__(self, image: Map, halved: bool = False) -> tuple[Map, Map]:
         """Compute logits and how far they can be trusted.
 
         Args:
             image: (B, in_channels, H, W), H and W multiples of 16.
+            halved: leave out the last step, which doubles height and width.
 
         Returns:
             Logits (B, num_classes, H, W); and, as a scalar, the widest range of keys in one channel of one image.
@@ -71,7 +72,8 @@ class InferenceGraph:
         x = self.decoders[0](sixteenth)
         for decoder, skip in zip(self.decoders[1:], self.ccm(eighth, quarter, half), strict=True):
             x = decoder(x, skip)
-        return self._ops.enlarge(self.final(x), 2), key_range
+        x = self.final(x)
+        return x if halved else self._ops.enlarge(x, 2), key_range
 
 
 class Encoder:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from rwkv_core.engines.arrays import Batch, as_numpy, in_kind
 from rwkv_core.engines.graphs import make_graph
+from rwkv_core.engines.inference_graph import InferenceGraph
 from rwkv_core.engines.numpy_ops import NumPyOps
 from rwkv_core.models.weights import NetworkWeights
 
@@ -30,15 +31,19 @@ class NumPyEngine:
         Raises:
             ValueError: for another number of channels, or a side that is no multiple of 16.
         """
-        images = as_numpy(batch)
-        logits = [self._one(image[None]) for image in images] if len(images) else [self._one(images)]
-        return in_kind(np.concatenate(logits), batch)
+        return self._logits(batch, False)
 
-    def map(self, batches: Iterable[Batch], slices: int) -> Iterator[Batch]:
+    def map(self, batches: Iterable[Batch], slices: int, halved: bool = False) -> Iterator[Batch]:
         """Compute as `Engine` says: one batch after the other."""
-        return map(self, batches)
+        return (self._logits(batch, halved) for batch in batches)
 
-    def _one(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Slice by slice, so that memory does not grow with the batch."""
-        logits: NDArray[np.float32] = self._graph(image)[0]
+    def _logits(self, batch: Batch, halved: bool) -> Batch:
+        images = as_numpy(batch)
+        parts = [image[None] for image in images] if len(images) else [images]  # memory does not grow with the batch
+        return in_kind(np.concatenate([self.one(part, halved) for part in parts]), batch)
+
+    def one(self, image: NDArray[np.float32], halved: bool) -> NDArray[np.float32]:
+        """Compute logits of one slice or block; those of a slice can be `halved`."""
+        graph = self._graph
+        logits: NDArray[np.float32] = (graph(image, halved) if isinstance(graph, InferenceGraph) else graph(image))[0]
         return logits

@@ -94,13 +94,13 @@ class OpenVINOInt8Engine(OpenVINOEngine):
     def use(self, size: tuple[int, int], model: dict[str, bytes]) -> None:
         """Take what `quantised` made for slices of this size, unchecked."""
         self._quantised[size] = model
-        self._requests.pop(size, None)
+        self._requests.pop((size, False), None)
         self._several = None
 
-    def _load(self, size: tuple[int, ...], options: dict[str, Any]) -> Any:
-        model = self._quantised.get((size[0], size[1]))
+    def _load(self, size: tuple[int, ...], halved: bool, options: dict[str, Any]) -> Any:
+        model = None if halved else self._quantised.get((size[0], size[1]))
         if model is None:
-            return super()._load(size, options)
+            return super()._load(size, halved, options)
         core = import_openvino().Core()
         return core.compile_model(core.read_model(model["graph"], model["weights"]), "CPU", options)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rwkv_core.engines.agreement import HALF_PRECISION, disagreement, example
-from rwkv_core.engines.arrays import Batch, is_tensor
+from rwkv_core.engines.arrays import Batch, halve, is_tensor
 from rwkv_core.engines.gpu_memory import Halving
 from rwkv_core.engines.grid_wkv import SAFE_EXPONENT
 from rwkv_core.engines.inference_graph import InferenceGraph
@@ -40,36 +40,43 @@ class TorchEngine:
             packed = _channels_last(5 if isinstance(network, URWKV) else 4)
             self.network.to(memory_format=packed)  # type: ignore[call-overload]
 
-    @torch.inference_mode()
     def __call__(self, batch: Batch) -> Batch:
         """Compute as `Engine` says. A batch that does not fit the GPU's memory is halved, as often as it takes.
 
         Raises:
             DeviceError: when a single slice does not fit.
         """
-        if not is_tensor(batch):
-            return self._logits(torch.from_numpy(np.ascontiguousarray(batch, np.float32))).cpu().numpy()
-        return self._logits(batch)
+        return self._in_kind(batch, False)
 
-    def _logits(self, batch: Tensor) -> Tensor:
+    @torch.inference_mode()
+    def _in_kind(self, batch: Batch, halved: bool) -> Batch:
+        if not is_tensor(batch):
+            return self._logits(torch.from_numpy(np.ascontiguousarray(batch, np.float32)), halved).cpu().numpy()
+        return self._logits(batch, halved)
+
+    def _logits(self, batch: Tensor, halved: bool) -> Tensor:
         if self._graph is not None:
             batch = batch.to(self._place)
-            return torch.cat([self._one(self._graph, slice_) for slice_ in batch.split(1)])
-        return self._fitting(self._all, batch)
+            return torch.cat([self._one(self._graph, slice_, halved) for slice_ in batch.split(1)])
+        logits = self._fitting(self._all, batch)
+        return halve(logits) if halved else logits
 
-    def map(self, batches: Iterable[Batch], slices: int) -> Iterator[Batch]:
+    def map(self, batches: Iterable[Batch], slices: int, halved: bool = False) -> Iterator[Batch]:
         """Compute as `Engine` says: one batch after the other, which keeps the device busy."""
-        return map(self, batches)
+        return (self._in_kind(batch, halved) for batch in batches)
 
     def _all(self, batch: Tensor) -> Tensor:
         batch = batch.to(self._place, memory_format=_channels_last(batch.ndim))
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # whose products have 10 bits
             return self.network(batch).float()
 
-    def _one(self, graph: InferenceGraph, image: Tensor) -> Tensor:
+    def _one(self, graph: InferenceGraph, image: Tensor, halved: bool) -> Tensor:
         """Slice by slice, so that memory does not grow with the batch."""
-        logits, key_range = graph(image)
-        return logits if key_range <= SAFE_EXPONENT else self.network(image)
+        logits, key_range = graph(image, halved)
+        if key_range <= SAFE_EXPONENT:
+            return logits
+        logits = self.network(image)
+        return halve(logits) if halved else logits
 
 
 def _channels_last(dimensions: int) -> torch.memory_format:

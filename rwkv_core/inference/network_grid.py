@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwkv_core.inference.intensity import IntensityScale
-from rwkv_core.inference.resizing import Neighbours, resize_matrix
+from rwkv_core.inference.resizing import Neighbours, Samples
 from rwkv_core.vocabulary import Box
 from rwkv_core.volume import SliceStack
 
 _ABOUT = 1.5
 """Axes with voxels up to so many times the network's pixel are resampled; thicker slices stay as they are."""
+_ABOUT_TWICE = 1.25
+"""Two voxels may be so many times the distance that is asked for."""
 
 
 @dataclass(frozen=True)
@@ -34,27 +36,72 @@ class NetworkGrid:
     spacing: tuple[float, float, float]
 
     @classmethod
-    def of(cls, given: Sequence[int], spacing: Sequence[float], pixel: float) -> "NetworkGrid":
-        """Give the grid for a part of this shape and spacing (K, J, I; mm)."""
+    def of(cls, given: Sequence[int], spacing: Sequence[float], pixel: float, even: bool = False) -> "NetworkGrid":
+        """Give the grid for a part of this shape and spacing (K, J, I; mm).
+
+        Args:
+            even: let resampled axes have an even length, so that a grid of half the length covers the same.
+        """
+        by = 2 if even else 1
         shape = [
-            max(1, round(size * mm / pixel)) if mm <= _ABOUT * pixel else size
+            by * max(1, round(size * mm / (by * pixel))) if mm <= _ABOUT * pixel else size
             for size, mm in zip(given, spacing, strict=True)
         ]
         k, j, i = (mm * size / points for mm, size, points in zip(spacing, given, shape, strict=True))
         return cls((given[0], given[1], given[2]), (shape[0], shape[1], shape[2]), (k, j, i))
 
-    def resample(self, array: NDArray[np.generic], scale: IntensityScale) -> NDArray[np.float32]:
-        """Resample scaled intensities to this grid, linear; averaged along axes that get coarser."""
-        across, down, along = (
-            None if before == after else resize_matrix(before, after, False, False)
-            for before, after in zip(self.given, self.shape, strict=True)
+    def coarser(self, distance: float) -> tuple["NetworkGrid", tuple[int, int, int]]:
+        """Give the grid whose voxels are two of this one along every axis where that is no more than `distance`, mm.
+
+        Returns:
+            The grid, and how many voxels of this one a voxel of it is along K, J and I: 1 or 2.
+        """
+        k, j, i = (
+            2 if size % 2 == 0 and 2 * mm <= _ABOUT_TWICE * distance else 1
+            for size, mm in zip(self.shape, self.spacing, strict=True)
         )
-        flat = np.empty((self.given[0], *self.shape[1:]), np.float32)
+        by = (k, j, i)
+        shape = [size // n for size, n in zip(self.shape, by, strict=True)]
+        spacing = [mm * n for mm, n in zip(self.spacing, by, strict=True)]
+        return NetworkGrid(self.given, (shape[0], shape[1], shape[2]), (spacing[0], spacing[1], spacing[2])), by
+
+    def thinned(self, axis: int, by: int) -> "NetworkGrid":
+        """Give the grid that has one voxel along an axis, in the middle, for each `by` of this one."""
+        shape, spacing = list(self.shape), list(self.spacing)
+        shape[axis], spacing[axis] = shape[axis] // by, spacing[axis] * by
+        return NetworkGrid(self.given, (shape[0], shape[1], shape[2]), (spacing[0], spacing[1], spacing[2]))
+
+    def resample(
+        self, array: NDArray[np.generic], scale: IntensityScale, thin: tuple[int, int] = (0, 1)
+    ) -> NDArray[np.float32]:
+        """Resample scaled intensities to this grid, linear; averaged along axes that get coarser.
+
+        Args:
+            array: the given voxels.
+            scale: of their intensities.
+            thin: the axis and the number of `thinned`, whose voxels then are as thin as this grid's.
+        """
+        across, down, along = (
+            None if before == after and by == 1 else Samples.of(before, after, False, False, by)
+            for before, after, by in (
+                (before, after, thin[1] if axis == thin[0] else 1)
+                for axis, (before, after) in enumerate(zip(self.given, self.shape, strict=True))
+            )
+        )
+        shape = self.thinned(*thin).shape
+        flat = np.empty((self.given[0], *shape[1:]), np.float32)
         for k, layer in enumerate(array):
             image = scale.whole(layer[None])[0]
-            image = image if down is None else down @ image
-            flat[k] = image if along is None else image @ along.T
-        return flat if across is None else (across @ flat.reshape(len(flat), -1)).reshape(self.shape)
+            image = image if down is None else down(image, 0)
+            flat[k] = image if along is None else along(image, 1)
+        if across is None:
+            return flat
+        resampled = np.empty(shape, np.float32)
+        for k, (index, weights) in enumerate(zip(across.index.T, across.weights.T, strict=True)):
+            np.multiply(flat[index[0]], weights[0], out=resampled[k])
+            for sample, weight in zip(index[1:], weights[1:], strict=True):
+                resampled[k] += flat[sample] * weight
+        return resampled
 
     def stack(self, stack: SliceStack) -> SliceStack:
         """Give the same order of slices of this grid."""

@@ -6,9 +6,7 @@ head, and bounds the memory for the probabilities.
 """
 
 import math
-import mmap
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +20,7 @@ from rwkv_core.inference.network_grid import NetworkGrid
 from rwkv_core.inference.pipeline import run_each
 from rwkv_core.inference.preprocessing import running_argmax
 from rwkv_core.inference.sides import Sides
-from rwkv_core.inference.slice_pass import FULL, SlicePass
+from rwkv_core.inference.slice_pass import MOST, SlicePass
 from rwkv_core.models.architectures import STRIDE
 from rwkv_core.vocabulary import Box, box_around, size_in_words
 from rwkv_core.volume import SliceStack, choose_stack, fine_stacks
@@ -44,14 +42,14 @@ _SCATTERED = 0.02
 """Share of the largest connected part found there below which another one is a mistake."""
 _GUIDE_EVERY = 4.0
 """mm between the slices that are only asked for left and right."""
+_LEAST_CHANCE = 1e-6
+"""That anything but the classes apart is there; what lies below has no say."""
 _MARGIN, _LEAST_MARGIN = 10.0, 5.0
 """mm around what was found there; fewer where this makes the network's input smaller."""
 _CUT = 0.5
 """What the structures must show of their largest area at a scan's border for the scan to end within them."""
 _CUT_COUNTS = 0.25
 """What a plane counts whose slices end within the structures, beside one whose slices show them whole."""
-_COUNTED = 2
-"""Every such slice of the network's grid counts for the confidence."""
 
 
 def stacks_of(
@@ -110,31 +108,33 @@ class Averaging:
     """One volume's average.
 
     Attributes:
-        grid: on which the planes' answers are added up; of the part of the volume that is looked at.
+        grid: of which the planes are slices; of the part of the volume that is looked at.
         stacks: the planes, slices of that grid, the preferred one first.
-        begin: makes the pass of a box of the grid, for a stack, with pixels so many times the network's.
+        begin: makes the pass of a stack, with pixels so many times the network's: of a box of the grid that is thinned
+            along the stack's axis, to one slice in the middle of so many.
         values: label value of each channel, background's first.
         judged: (stacks, channels), which channels each plane is asked for; each by one plane at least, background by
             all. A class that only some planes are asked for takes its probability from these; what remains is shared
             out among the other classes as the average of all planes says.
         sides: of the model's pairs, or None when it has none; where it has some, `judged` does not count.
         guide: slices that tell left from right, where none of `stacks` do.
-        toward_right: mm from the volume's middle toward the right, of the voxels of a box of the grid; to be broadcast.
+        toward_right: mm from the volume's middle toward the right, of the voxels of a box of a grid; to be broadcast.
         one_part: whether these are one connected part, and what is scattered around it is no part of the result: a
             quicker look finds it.
-        every: mm between the slices of a plane; what lies between them is interpolated.
+        every: mm between the slices of a plane, and voxels of the grid on which their answers are added up, where that
+            is coarser; what lies between is interpolated.
         confidence: counts how sure the answer is.
         shown: how many of `values`, from the first on, are looked for; the others are around them.
     """
 
     grid: NetworkGrid
     stacks: Sequence[SliceStack]
-    begin: Callable[[SliceStack, Box, float], SlicePass]
+    begin: Callable[[SliceStack, int, Box, float], SlicePass]
     values: NDArray[np.unsignedinteger]
     judged: NDArray[np.bool_]
     sides: Sides | None
     guide: SliceStack | None
-    toward_right: Callable[[Box], NDArray[np.float32]]
+    toward_right: Callable[[NetworkGrid, Box], NDArray[np.float32]]
     shown: int
     one_part: bool
     every: float
@@ -151,8 +151,12 @@ class Averaging:
             CancelledError: when `cancelled` said so.
         """
         whole = _whole(self.grid.shape)
-        step = max(1, round(_LOOK_EVERY / self.stacks[0].spacing[0]))
-        look = self.begin(self.stacks[0], whole, _LOOK_COARSER if self.one_part else 1.0)
+        coarse, by = self._coarse()
+        first = self.stacks[0].axes[0]
+        thinned = self.grid.thinned(first, by[first])
+        step = max(1, int(_LOOK_EVERY / thinned.spacing[first]))
+        coarser = _LOOK_COARSER if self.one_part else 1.0
+        look = self.begin(self.stacks[0], by[first], _whole(thinned.shape), coarser)
         looked_for = np.where(np.arange(len(self.values)) < self.shown, self.values, 0).astype(self.values.dtype)
         looked = len(range(0, len(look.source), step))
         expected = looked + self._slices(whole)
@@ -164,7 +168,7 @@ class Averaging:
             progress(done, expected)
 
         progress(0, expected)
-        seen = np.zeros(self.grid.shape, self.values.dtype)
+        seen = np.zeros(thinned.shape, self.values.dtype)
         slices = self.stacks[0].to_stack(seen)
         look.run(look.into_labels(slices, looked_for), advance, cancelled, step)
         if self.one_part:
@@ -176,16 +180,35 @@ class Averaging:
         shares, apart = shares_of(self.judged, trust)
         members = [np.array([channel]) for channel in range(len(self.values))]
         passes = list(zip(self.stacks, shares, strict=True))
+        plain = np.zeros(len(members), bool)
         if sides is not None:
-            members, apart = sides.members(), np.zeros(len(sides.members()), bool)
+            members = sides.members()
+            apart, plain = np.zeros(len(members), bool), np.arange(len(members)) >= sides.groups
             passes = self._passes_of_pairs(sides, trust)
-        sums = self._add_up(around, passes, members, apart, advance, cancelled)
+        k, j, i = (slice(side.start // n, side.stop // n) for side, n in zip(around.box, by, strict=True))
+        box = (k, j, i)
+        sums = np.zeros((len(members), *(side.stop - side.start for side in box)), np.float32)
+        for stack, share in passes:
+            axis = stack.axes[0]
+            asked, offset = around.asked[axis], around.box[axis].start
+            first, last = ((end - offset) // by[axis] for end in (asked.start, asked.stop))
+            part = _with_side(around.box, axis, slice(asked.start // by[axis], asked.stop // by[axis]))
+            plane = self.begin(stack, by[axis], part, 1.0)
+            within = _along(axis, first, last)
+            finish = plane.into_average(stack.to_stack(sums[(slice(None), *within)]), share, members, apart, plain)
+            plane.run(finish, advance, cancelled, self._step(stack), self.every > 0)
+            for beyond in (_along(axis, 0, first), _along(axis, last, None)):  # where there is nothing but background
+                sums[0][beyond] += share[0] * MOST
         ahead = None
         if sides is not None:
-            ahead = sides.lead(sums[-2], sums[-1], self.grid.spacing, self.toward_right(around.box))
-        average = Average(self.grid, around.box, sums, apart, sides, ahead, self.values, self.shown, done)
+            ahead = sides.lead(sums[-2], sums[-1], coarse.spacing, self.toward_right(coarse, box))
+        average = Average(coarse, box, sums, apart, sides, ahead, self.values, self.shown, done)
         average.count(self.confidence)
         return average
+
+    def _coarse(self) -> tuple[NetworkGrid, tuple[int, int, int]]:
+        """Give the grid on which answers are added up, and how many voxels of the other one its voxels are."""
+        return self.grid.coarser(self.every)
 
     def _passes_of_pairs(
         self, sides: Sides, trust: NDArray[np.float32]
@@ -202,29 +225,6 @@ class Averaging:
             passes.append((self.guide, np.where(np.arange(members) < sides.groups, 0.0, 1.0).astype(np.float32)))
         return passes
 
-    def _add_up(
-        self,
-        around: "_Around",
-        passes: Sequence[tuple[SliceStack, NDArray[np.float32]]],
-        members: Sequence[NDArray[np.intp]],
-        apart: NDArray[np.bool_],
-        advance: Callable[[int], None],
-        cancelled: Callable[[], bool],
-    ) -> NDArray[np.uint16]:
-        """Sum of the passes' probabilities, times their shares, as multiples of 1 / `FULL`: (members, K, J, I)."""
-        averaged = _zeros((len(members), *(side.stop - side.start for side in around.box)))
-        for stack, share in passes:
-            axis = stack.axes[0]
-            asked, offset = around.asked[axis], around.box[axis].start
-            first, last = asked.start - offset, asked.stop - offset
-            plane = self.begin(stack, _with_side(around.box, axis, asked), 1.0)
-            targets = stack.to_stack(averaged)
-            finish = plane.into_average(targets[:, first:last], share, members, apart)
-            plane.run(finish, advance, cancelled, self._step(stack))
-            for beyond in (targets[0, :first], targets[0, last:]):  # where there is nothing but background
-                beyond += np.uint16(share[0] * FULL)
-        return averaged
-
     def _trust(self, labels: NDArray[np.unsignedinteger], step: int) -> NDArray[np.float32]:
         """Say what each plane counts, by the labels of the first look, which was at every `step`-th slice."""
         across = self.stacks[0].axes[0]
@@ -233,29 +233,35 @@ class Averaging:
         return np.where(shown_cut, _CUT_COUNTS, 1.0).astype(np.float32)
 
     def _step(self, stack: SliceStack) -> int:
-        """Which of the slices of a plane go through the network: each so many-th."""
-        return max(1, round((_GUIDE_EVERY if stack is self.guide else self.every) / stack.spacing[0]))
+        """Which of the thinned slices of a plane go through the network: each so many-th."""
+        axis = stack.axes[0]
+        distance = stack.spacing[0] * self._coarse()[1][axis]
+        return max(1, round((_GUIDE_EVERY if stack is self.guide else self.every) / distance))
 
     def _slices(self, asked: Box) -> int:
         """Say how many go through the network, where so many of each plane are asked for."""
         stacks = [*self.stacks, *([] if self.guide is None else [self.guide])]
-        sides = [(asked[stack.axes[0]], self._step(stack)) for stack in stacks]
+        by = self._coarse()[1]
+        sides = [(asked[stack.axes[0]], self._step(stack) * by[stack.axes[0]]) for stack in stacks]
         return sum(len(range(side.start, side.stop, step)) for side, step in sides)
 
     def _around(self, labels: NDArray[np.unsignedinteger]) -> "_Around | None":
-        """Give what lies around all labels of the first look; None when there are none."""
+        """Give what lies around all labels of the first look, slices thinned as its own are; None without any."""
         box = box_around(labels)
         if not labels[box].size:
             return None
+        _, by = self._coarse()
         across = self.stacks[0].axes[0]  # along which only some slices were looked at, and one that fails hides others
         wide, asked = [], []
-        for axis, (side, size, mm) in enumerate(zip(box, labels.shape, self.grid.spacing, strict=True)):
-            around = _with_margin(side.start, side.stop, size, mm)
+        for axis, (side, size, mm) in enumerate(zip(box, self.grid.shape, self.grid.spacing, strict=True)):
+            if axis == across:
+                side = slice(side.start * by[axis], side.stop * by[axis])
+            around = _with_margin(side.start, side.stop, size, mm, by[axis])
             wide.append(around)
             reach = round(_LEAST_MARGIN / mm)
             seen = axis != across and side.start > 2 * reach and side.stop < size - 2 * reach
-            inner = slice(max(around.start, side.start - reach), min(around.stop, side.stop + reach))
-            asked.append(inner if seen else around)
+            first, last = (side.start - reach) // by[axis] * by[axis], -(-(side.stop + reach) // by[axis]) * by[axis]
+            asked.append(slice(max(around.start, first), min(around.stop, last)) if seen else around)
         return _Around((wide[0], wide[1], wide[2]), (asked[0], asked[1], asked[2]))
 
 
@@ -266,8 +272,8 @@ class Average:
     Attributes:
         grid: as of `Averaging`.
         box: of the grid, outside which there is background.
-        sums: (members, K, J, I) of the box, probabilities as multiples of 1 / `FULL`: of every channel, or, where the
-            model has pairs, as `Sides.members` has them.
+        sums: (members, K, J, I) of the box, the mean evidence as `Pass.into_average` has it: for every channel, or,
+            where the model has pairs, for those of `Sides.members`, of whose last two it is the probability.
         apart: (members,), those for which the others make room.
         sides: of the model's pairs, or None when it has none.
         ahead: how far the second side is ahead, as `Sides.lead`; None without pairs.
@@ -278,7 +284,7 @@ class Average:
 
     grid: NetworkGrid
     box: Box
-    sums: NDArray[np.uint16]
+    sums: NDArray[np.float32]
     apart: NDArray[np.bool_]
     sides: Sides | None
     ahead: NDArray[np.float32] | None
@@ -288,9 +294,8 @@ class Average:
 
     def count(self, confidence: Confidence) -> None:
         """Count how sure the answer is, on the grid."""
-        for layer in range(0, len(self.sums[0]), _COUNTED):
-            chances = self.sums[:, layer].astype(np.float32) / np.float32(FULL)
-            make_room(chances, self.apart)
+        for layer in range(len(self.sums[0])):
+            chances = self._chances(self.sums[:, layer])
             there = None if self.ahead is None else self.ahead[layer] > 0
             confidence.add(self._of_channels(chances, there), self._likeliest(chances, there))
 
@@ -327,11 +332,10 @@ class Average:
             if cancelled():
                 raise CancelledError
             there = None if self.ahead is None else restore(self.ahead, k) > 0
-            chances = np.zeros(shape, np.float32)
+            evidence = np.zeros(shape, np.float32)
             for channel in np.flatnonzero(present[:, restore.layers(k)].any(1)):
-                chances[channel] = restore(self.sums[channel], k)
-            chances /= np.float32(FULL)
-            make_room(chances, self.apart)
+                evidence[channel] = restore(self.sums[channel], k)
+            chances = evidence if soft is None and not self.apart.any() else self._chances(evidence)
             if labels is not None:
                 labels[k] = np.take(self.values, self._likeliest(chances, there))
             if soft is not None:
@@ -340,6 +344,20 @@ class Average:
                 soft[:, k] = found[: len(soft)]
 
         run_each(range(len(restore)), fill)
+
+    def _chances(self, evidence: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities (members, ...) that the evidence means, which order a voxel's members as the evidence does."""
+        chances = evidence.copy()
+        members = len(evidence) if self.sides is None else self.sides.groups
+        averaged = chances[:members]
+        np.exp(averaged, out=averaged)
+        averaged -= 1  # so that no evidence is no probability
+        averaged *= np.float32(math.exp(-MOST))
+        total = averaged[~self.apart[:members]].sum(0).clip(_LEAST_CHANCE)
+        for channel in np.flatnonzero(~self.apart[:members]):
+            averaged[channel] /= total
+        make_room(chances, self.apart)
+        return chances
 
     def _likeliest(self, chances: NDArray[np.float32], there: NDArray[np.bool_] | None) -> NDArray[np.integer]:
         if self.sides is None or there is None:
@@ -371,6 +389,11 @@ def _ends_within(labels: NDArray[np.unsignedinteger], axis: int, step: int) -> b
     return bool(max(area[0], area[-1]) > _CUT * area.max())
 
 
+def _along(axis: int, start: int, stop: int | None) -> Box:
+    """Give a range along one axis of (K, J, I), and all of the others."""
+    return _with_side((slice(None), slice(None), slice(None)), axis, slice(start, stop))
+
+
 def _with_side(box: Box, axis: int, side: slice) -> Box:
     k, j, i = (side if axis == other else whole for other, whole in enumerate(box))
     return k, j, i
@@ -386,33 +409,24 @@ def _drop_scattered(labels: NDArray[np.unsignedinteger]) -> None:
     labels[sizes[parts] < _SCATTERED * sizes.max()] = 0
 
 
-def _zeros(shape: tuple[int, ...]) -> NDArray[np.uint16]:
-    """Make an array of zeros that takes memory only where it is written to; NumPy's would come in pages of 2 MB."""
-    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}  # not Windows
-    pages = mmap.mmap(-1, max(1, math.prod(shape)) * np.uint16().nbytes, **private)
-    if hasattr(mmap, "MADV_NOHUGEPAGE"):  # Linux
-        with suppress(OSError):  # a kernel without huge pages
-            pages.madvise(mmap.MADV_NOHUGEPAGE)
-    return np.frombuffer(pages, np.uint16, math.prod(shape)).reshape(shape)
-
-
 def _whole(shape: tuple[int, int, int]) -> Box:
     k, j, i = (slice(0, size) for size in shape)
     return k, j, i
 
 
-def _with_margin(start: int, stop: int, size: int, mm: float) -> slice:
+def _with_margin(start: int, stop: int, size: int, mm: float, by: int) -> slice:
     """A range with a margin, within an axis of `size`: where it can be, so many voxels as fill the network's input.
 
     Args:
         mm: of a voxel.
+        by: its ends are multiples of this, as `size` is.
     """
     wanted, least = (
         min(size, stop + round(margin / mm)) - max(0, start - round(margin / mm)) for margin in (_MARGIN, _LEAST_MARGIN)
     )
     length = wanted // STRIDE * STRIDE
     length = min(size, length if length >= least else -(-wanted // STRIDE) * STRIDE)
-    start = min(max(0, start - (length - (stop - start)) // 2), size - length)
+    start = min(max(0, start - (length - (stop - start)) // 2), size - length) // by * by
     return slice(start, start + length)
 
 

@@ -41,6 +41,9 @@ class Resampler(Protocol):
     def enlarge(self, values: Batch) -> Batch:
         """Bring anything from the network's grid (B, channels, H, W) to the volume's: (B, channels, R, C)."""
 
+    def onto(self, values: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
+        """Bring values (B, channels, h, w), pixels of any size over the network's input, to `shape` over the slice."""
+
 
 def make_resampler(
     config: Preprocessing, shape: tuple[int, int], spacing: tuple[float, float], paper: bool = False
@@ -124,6 +127,20 @@ class SliceResampler:
     def enlarge(self, values: Batch) -> Batch:
         return self._enlarge(self._crop(values))
 
+    def onto(self, values: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
+        """Bring values (B, channels, h, w), pixels of any size over the network's input, to `shape` over the slice."""
+        return self._onto(self._onto(values, 1, shape[1]), 0, shape[0])
+
+    def _onto(self, values: NDArray[np.float32], side: int, points: int) -> NDArray[np.float32]:
+        """Interpolate along the rows (0) or the columns (1), linear, to so many points."""
+        inner, whole, samples = self.inner[side], self.size[side], values.shape[2 + side]
+        place = ((np.arange(points) + 0.5) * (inner / points) + self._margin()[side]) * (samples / whole) - 0.5
+        near = Neighbours.at(place, samples)
+        if near.is_slice:  # as where a multiple of the input's pixels is wanted
+            part = slice(int(near.low[0]), int(near.low[0]) + points)
+            return values[:, :, part] if side == 0 else values[..., part]
+        return near(values, side - 2)
+
     def _margin(self) -> tuple[int, int]:
         return (self.size[0] - self.inner[0]) // 2, (self.size[1] - self.inner[1]) // 2
 
@@ -186,6 +203,9 @@ class PaperResampler:
 
     def enlarge(self, values: Batch) -> Batch:
         return enlarge(values, self.shape, True)
+
+    def onto(self, values: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
+        return enlarge(values, shape, True)
 
     @staticmethod
     def _zoom(

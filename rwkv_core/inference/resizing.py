@@ -1,7 +1,8 @@
 """Linear and cubic resizing of slices and maps along rows and columns, as torch computes it, on arrays and tensors.
 
-On the CPU, arrays are resized here: a slice for the network by two matrix products, a map of logits from its two
-neighbours along each axis, where a matrix would be nearly all zeros. On a GPU, torch does it.
+On the CPU, arrays are resized here, as sums over the few samples that each point is made of. A matrix product, with a
+matrix that is nearly all zeros, makes NumPy's library start threads that wait for each other beside the network's. On a
+GPU, torch does it.
 """
 
 from functools import lru_cache
@@ -28,10 +29,10 @@ def resize_for_network(slices: Batch, size: tuple[int, int], interpolation: str,
             antialias=not align_corners,
         )[:, 0]
     rows, columns = (
-        resize_matrix(before, after, interpolation == "cubic", align_corners)
+        Samples.of(before, after, interpolation == "cubic", align_corners)
         for before, after in zip(slices.shape[1:], size, strict=True)
     )
-    return np.matmul(np.matmul(rows, slices), columns.T)
+    return columns(rows(slices, -2), -1)
 
 
 def enlarge(maps: Batch, size: tuple[int, int], align_corners: bool) -> Batch:
@@ -64,8 +65,19 @@ class Neighbours:
             place = index * ((samples - 1) / (points - 1)) if points > 1 else 0 * index
         else:
             place = ((index + 0.5) * (samples / points) - 0.5).clip(0)
-        low = np.minimum(place.astype(np.intp), samples - 1)
+        return Neighbours.at(place, samples)
+
+    @staticmethod
+    def at(place: NDArray[np.float64], samples: int) -> "Neighbours":
+        """Find the neighbours of points at these places, as indices into so many samples; beyond the ends, the ends."""
+        place = place.clip(0, samples - 1)
+        low = place.astype(np.intp)
         return Neighbours(low, np.minimum(low + 1, samples - 1), (place - low).astype(np.float32))
+
+    @property
+    def is_slice(self) -> bool:
+        """Whether the points are samples that follow each other."""
+        return not self.share.any() and bool((np.diff(self.low) == 1).all())
 
     def within(self, first: int, last: int) -> tuple[slice, "Neighbours"]:
         """Give the points that depend on samples `first` to `last`, and how to get them from these and the next."""
@@ -93,21 +105,61 @@ class Neighbours:
         return lower
 
 
-@lru_cache(maxsize=64)
-def resize_matrix(before: int, after: int, cubic: bool, align_corners: bool) -> Image:
-    """Give (after, before) weights of the samples for each point, as torch has them; rows add up to 1."""
-    matrix: NDArray[np.float64] = np.zeros((after, before))
-    index = np.arange(after)
+class Samples:
+    """Resizing along one axis: every point is a weighted sum of a few samples that follow each other.
+
+    Attributes:
+        index: (n, m), of the first, second, ... sample of each of m points.
+        weights: (n, m) float32.
+    """
+
+    def __init__(self, index: NDArray[np.intp], weights: Image):
+        self.index, self.weights = index, weights
+
+    @staticmethod
+    @lru_cache(maxsize=64)
+    def of(before: int, after: int, cubic: bool, align_corners: bool, by: int = 1) -> "Samples":
+        """Find the samples, `before` of them, of `after` points, or of the middle of each `by` of these points.
+
+        Other arguments are as `resize_matrix` has them.
+        """
+        matrix = resize_matrix(before, after, cubic, align_corners, by)
+        used = matrix != 0
+        first = used.argmax(1)
+        most = int((before - used[:, ::-1].argmax(1) - first).max())
+        index = np.minimum(first, before - most) + np.arange(most)[:, None]
+        return Samples(index, np.ascontiguousarray(matrix[np.arange(len(matrix)), index]))
+
+    def __call__(self, x: Image, axis: int) -> Image:
+        """Resize float32 along an axis."""
+        sides = [1] * x.ndim
+        sides[axis] = -1
+        resized = np.take(x, self.index[0], axis)
+        resized *= self.weights[0].reshape(sides)
+        for index, weights in zip(self.index[1:], self.weights[1:], strict=True):
+            part = np.take(x, index, axis)
+            part *= weights.reshape(sides)
+            resized += part
+        return resized
+
+
+def resize_matrix(before: int, after: int, cubic: bool, align_corners: bool, by: int = 1) -> Image:
+    """Give (after, before) weights of the samples for each point, as torch has them; rows add up to 1.
+
+    With `by`, of the middle of each so many points.
+    """
+    matrix: NDArray[np.float64] = np.zeros((after // by, before))
+    index = np.arange(after // by) * by + (by - 1) / 2
     if align_corners:
         if not cubic:
             near = Neighbours.of(before, after, True)
-            np.add.at(matrix, (index, near.low), 1.0 - near.share)
-            np.add.at(matrix, (index, near.high), near.share)
+            np.add.at(matrix, (np.arange(after), near.low), 1.0 - near.share)
+            np.add.at(matrix, (np.arange(after), near.high), near.share)
             return matrix.astype(np.float32)
         place = index * ((before - 1) / (after - 1)) if after > 1 else 0.0 * index
         for offset in range(-1, 3):
             sample = np.floor(place).astype(int) + offset
-            np.add.at(matrix, (index, sample.clip(0, before - 1)), _cubic(place - sample, -0.75))
+            np.add.at(matrix, (np.arange(after), sample.clip(0, before - 1)), _cubic(place - sample, -0.75))
         return matrix.astype(np.float32)
     scale = before / after
     stretch = max(scale, 1.0)

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -459,15 +460,20 @@ class PreparedVolume:
         method = segmenter.preprocessing.resampling
         assert isinstance(method, Spacing)
         i, j, k = self.volume.spacing
-        grid = NetworkGrid.of(array.shape, (k, j, i), method.pixel)
-        with clock("prepare"):
-            voxels, scale = grid.resample(array, self.scale), self.scale.rest()
+        every = segmenter.preprocessing.average_every
+        grid = NetworkGrid.of(array.shape, (k, j, i), method.pixel, even=every > 0)
+        scale, kept = self.scale.rest(), lru_cache(1)(partial(grid.resample, array, self.scale))
+
+        def begin(stack: SliceStack, by: int, box: Box, coarser: float) -> SlicePass:
+            with clock("prepare"):
+                voxels = kept((stack.axes[0], by))
+            return self._pass(clock, stack, voxels[box], scale, coarser)
+
         averaging = Averaging(
-            grid, [grid.stack(stack) for stack in stacks],
-            lambda stack, box, coarser: self._pass(clock, stack, voxels[box], scale, coarser),
+            grid, [grid.stack(stack) for stack in stacks], begin,
             segmenter.values, segmenter.judged(stacks), segmenter.sides, guide and grid.stack(guide),
-            lambda box: self._toward_right(seen, grid, box), 1 + len(segmenter.bundle.config.classes),
-            one_part, segmenter.preprocessing.average_every, filled.confidence,
+            lambda grid, box: self._toward_right(seen, grid, box), 1 + len(segmenter.bundle.config.classes),
+            one_part, every, filled.confidence,
         )  # fmt: skip
         average = averaging.run(progress, cancelled)
         with clock("restore"):

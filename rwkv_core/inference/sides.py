@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from rwkv_core.bundle.config import BundleConfig
 
-_SMOOTHED = 4.0
-"""mm; sides are decided by a mean over a cube of this length."""
+_SMOOTHED = 1.2
+"""mm; sides are decided by a mean over a Gaussian of this standard deviation."""
 
 _GEOMETRY = 1e-3
 """What the place in the volume weighs against the slices' own answer."""
@@ -29,7 +29,7 @@ lesion pushes across the middle comes less far."""
 
 _TURNED = 12.0
 """Degrees between the plane and the voxels' rows from which on a head is turned."""
-_SMOOTHED_TURNED, _MIDDLE_TURNED = 8.0, 3.0
+_SMOOTHED_TURNED, _MIDDLE_TURNED = 2.3, 3.0
 """mm; as `_SMOOTHED` and `_MIDDLE`, for turned heads."""
 _BALANCED = 0.45
 """What each side must have of both, for symmetry to be looked for: of a scan that ends within the head, it misleads."""
@@ -96,8 +96,8 @@ class Sides:
 
     def lead(
         self,
-        first: NDArray[np.uint16],
-        second: NDArray[np.uint16],
+        first: NDArray[np.float32],
+        second: NDArray[np.float32],
         spacing: Sequence[float],
         toward_right: NDArray[np.float32],
     ) -> NDArray[np.float32]:
@@ -116,8 +116,7 @@ class Sides:
         ahead = second.astype(np.float32)
         ahead -= first
         ahead /= max(float(ahead.max()), -float(ahead.min()), 1e-9)
-        size = [max(1, round(smoothed / mm)) for mm in spacing]
-        ndimage.uniform_filter(ahead, size, output=ahead)
+        ndimage.gaussian_filter(ahead, [smoothed / mm for mm in spacing], output=ahead)
         if plane is None:
             ahead += _GEOMETRY * np.sign(toward_right)
             return ahead
@@ -174,7 +173,7 @@ class Plane:
         return lambda layer: k[layer] + j[:, None] + (i - np.float32(self.offset))
 
 
-def plane_between(first: NDArray[np.uint16], second: NDArray[np.uint16], spacing: Sequence[float]) -> Plane | None:
+def plane_between(first: NDArray[np.float32], second: NDArray[np.float32], spacing: Sequence[float]) -> Plane | None:
     """Find the plane that separates two sides best (linear discriminant analysis), however the head lies.
 
     Args:
@@ -203,7 +202,7 @@ def plane_between(first: NDArray[np.uint16], second: NDArray[np.uint16], spacing
 
 
 def plane_of_symmetry(
-    first: NDArray[np.uint16], second: NDArray[np.uint16], spacing: Sequence[float], near: Plane
+    first: NDArray[np.float32], second: NDArray[np.float32], spacing: Sequence[float], near: Plane
 ) -> Plane:
     """Find the plane in which what has sides is most like its mirror image, whichever side is which.
 
@@ -244,7 +243,7 @@ def plane_of_symmetry(
     return plane(optimize.minimize(cost, simplex[0], method="Nelder-Mead", options=settings).x)
 
 
-def _block_means(array: NDArray[np.uint16], block: Sequence[int]) -> NDArray[np.float32]:
+def _block_means(array: NDArray[np.float32], block: Sequence[int]) -> NDArray[np.float32]:
     """Give the mean of each block of so many voxels; what does not fill one is left out."""
     kept = [n // size for n, size in zip(array.shape, block, strict=True)]
     whole = array[tuple(slice(0, n * size) for n, size in zip(kept, block, strict=True))]

@@ -1,5 +1,6 @@
 """One pass of a stack of slices through the network, a few at a time."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -31,12 +32,8 @@ _AS_THEY_ARE = tuple(np.dtype(name) for name in ("uint8", "int8", "int16", "int3
 _LEAST_CHANCE = 1e-6
 """That anything but the classes apart is there; what lies below has no say."""
 
-_LEAST_ADDED = 1e-3
-"""The probability up to which a structure is not there: most are in a small part of few slices, and what is never
-written to takes no memory."""
-
-FULL = 65535
-"""Stands for a probability of 1 where whole numbers are added up: numpy is slow with float16."""
+MOST = 12.0
+"""The evidence of a probability of 1; that of p is so much more than its natural logarithm, and at least 0."""
 
 Finish = Callable[[slice, Batch], None]
 """Takes which slices they are, and their logits; called in several threads at once."""
@@ -122,40 +119,45 @@ class Pass:
 
     def into_average(
         self,
-        targets: NDArray[np.uint16],
+        targets: NDArray[np.float32],
         shares: NDArray[np.float32],
         members: Sequence[NDArray[np.intp]],
         apart: NDArray[np.bool_],
+        plain: NDArray[np.bool_],
     ) -> Finish:
-        """Add probabilities to `targets`, (channels, S, R, C), as multiples of 1 / `FULL`.
+        """Add the evidence for each channel to `targets`, (channels, S', R', C'), which may have fewer voxels.
 
-        Where only some of the slices go through the network, what lies between two of them is interpolated.
+        Logarithms are nearly linear across a border, where probabilities are a step: interpolated linearly, from few
+        pixels and between slices, borders stay where they are.
 
         Args:
             targets: what to add to.
-            shares: (channels,), times which they are added; over all passes, they must not add up to more than 1.
+            shares: (channels,), times which it is added; over all passes, they must not add up to more than 1.
             members: channels of the network whose sum goes to each target.
             apart: (channels,), those for which the others make no room: the others' probabilities add up to 1.
+            plain: (channels,), those whose probabilities themselves are added.
         """
         others = np.flatnonzero(~apart) if apart.any() else None
+        by = len(self.source) // targets.shape[1]
         adding = threading.Lock()
 
         def finish(batch: slice, logits: Batch) -> None:
             with self.clock("restore"):
-                chances = sum_channels(softmax(logits), members)
+                chances = in_memory(sum_channels(softmax(logits), members))
                 if others is not None:
                     together = chances[:, others]
                     chances[:, others] = together / together.sum(1)[:, None].clip(_LEAST_CHANCE)
-                kept = in_memory(self.resampler.enlarge(chances))
-                around, weights = _between(batch, targets.shape[1])
-                for channel in np.flatnonzero(shares > 0):
-                    there = _where(kept[:, channel])
-                    if there is None:
-                        continue
-                    scaled = kept[(slice(None), channel, *there)] * np.float32(shares[channel] * FULL)
-                    block = _spread(scaled, weights)
-                    with adding:  # neighbouring batches meet between their slices
-                        targets[(channel, around, *there)] += block
+                found = np.log(chances.clip(math.exp(-MOST)))
+                found += MOST
+                found[:, plain] = chances[:, plain]
+                kept = self.resampler.onto(found, (targets.shape[2], targets.shape[3]))
+                kept = kept * shares[:, None, None]
+                around, weights = _between(batch, len(self.source), by)
+                for of_slice, row in zip(kept, weights, strict=True):
+                    for place in np.flatnonzero(row):
+                        weighed = of_slice if row[place] == 1 else of_slice * row[place]
+                        with adding:  # neighbouring batches meet between their slices
+                            targets[:, around.start + place] += weighed
 
         return finish
 
@@ -190,7 +192,14 @@ class Pass:
 class SlicePass(Pass):
     """A pass of slices, each by itself."""
 
-    def run(self, finish: Finish, advance: Callable[[int], None], cancelled: Callable[[], bool], step: int = 1) -> None:
+    def run(
+        self,
+        finish: Finish,
+        advance: Callable[[int], None],
+        cancelled: Callable[[], bool],
+        step: int = 1,
+        halved: bool = False,
+    ) -> None:
         """Take every slice, or every `step`-th, through the network.
 
         Args:
@@ -198,6 +207,7 @@ class SlicePass(Pass):
             advance: told of each number of slices that are done, in order.
             cancelled: asked before each batch.
             step: distance of the slices.
+            halved: logits at half the height and width.
 
         Raises:
             CancelledError: when `cancelled` said so.
@@ -209,7 +219,7 @@ class SlicePass(Pass):
         run_pipeline(
             batches,
             self.prepare,
-            lambda inputs: self.clock.around("network", self.engine.map(inputs, count)),
+            lambda inputs: self.clock.around("network", self.engine.map(inputs, count, halved)),
             finish,
             lambda batch: advance(len(range(*batch.indices(len(self.source))))),
             cancelled,
@@ -228,40 +238,29 @@ class SlicePass(Pass):
         return [slice(first, min(first + reach, slices), step) for first in range(0, slices, reach)]
 
 
-def _between(batch: slice, slices: int) -> tuple[slice, NDArray[np.float32]]:
-    """Give the slices of a stack of so many that those of `batch` have a say in, and what each counts there.
+def _between(batch: slice, slices: int, by: int) -> tuple[slice, NDArray[np.float32]]:
+    """Give the layers of a grid that the slices of `batch` have a say in, and what each counts there.
 
     Between two slices that go through the network, both count linearly; beyond the first and the last one that the
     whole stack's step leads to, these count in full.
 
+    Args:
+        batch: slices of a stack.
+        slices: of the stack.
+        by: slices to a layer; the grid begins where the stack does.
+
     Returns:
-        A range of slices, and the weights (batch, range).
+        A range of layers, and the weights (batch, range).
     """
     step = batch.step or 1
     own = np.arange(*batch.indices(slices))
     last = (slices - 1) // step * step
-    around = slice(max(0, int(own[0]) - step + 1), min(slices, int(own[-1]) + step))
-    distance = np.arange(around.start, around.stop) - own[:, None]
-    weights = (1 - np.abs(distance) / step).clip(0)
-    weights[(own[:, None] == last) & (distance > 0)] = 1.0
-    return around, weights.astype(np.float32)
-
-
-def _where(found: NDArray[np.float32]) -> tuple[slice, slice] | None:
-    """Find the rows and columns of slices (B, R, C) that hold all of a structure; None when it is in none."""
-    seen = found.max(0) > _LEAST_ADDED
-    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
-    return (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if rows.size else None
-
-
-def _spread(found: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Give slices (B, R, C), times weights (B, S), as whole numbers (S, R, C)."""
-    block = np.empty((weights.shape[1], *found.shape[1:]), np.uint16)
-    for place, row in enumerate(weights.T):
-        first, *second = np.flatnonzero(row)
-        layer = found[first] if row[first] == 1 else found[first] * row[first]
-        block[place] = layer + found[second[0]] * row[second[0]] if second else layer
-    return block
+    place = (np.arange(slices // by) + 0.5) * by - 0.5
+    weights = (1 - np.abs(place - own[:, None]) / step).clip(0)
+    weights[(own[:, None] == last) & (place > own[:, None])] = 1.0
+    (touched,) = np.nonzero(weights.any(0))
+    around = slice(int(touched[0]), int(touched[-1]) + 1) if touched.size else slice(0, 0)
+    return around, weights[:, around].astype(np.float32)
 
 
 def sum_channels(chances: Batch, members: Sequence[NDArray[np.intp]]) -> Batch:
