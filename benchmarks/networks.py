@@ -141,6 +141,8 @@ def main() -> None:
         for candidate in candidates()
         if not options.only or any(part in candidate.title for part in options.only)
     ]
+    for candidate in chosen:
+        candidate.make()  # what cannot be made is told before others are timed
     seconds: dict[tuple[str, str], list[float]] = {}
     parameters = {}
     with torch.inference_mode():
@@ -176,7 +178,7 @@ def main() -> None:
         table.add_row(
             candidate.title, f"{parameters[candidate.title]:.1f}", " x ".join(map(str, candidate.patch)),
             str(candidate.inputs),
-            *("" if found is None else f"{found:.1f}" for found in ways), f"{ratio:.2f}x",
+            *("" if found is None else f"{found:.1f}" for found in ways), "" if math.isnan(ratio) else f"{ratio:.2f}x",
         )  # fmt: skip
     Console(width=140).print(table)
 

@@ -4,6 +4,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -25,6 +26,9 @@ def write_untrained(model: str, folder: Path) -> Bundle:
 
 
 def swin_unetr(classes: int) -> nn.Module:
+    """MONAI's SwinUNETR, which needs a package that MONAI does not bring along."""
+    if find_spec("einops") is None:
+        raise SystemExit("SwinUNETR needs einops: pip install einops, or choose other networks.")
     from monai.networks.nets.swin_unetr import SwinUNETR
 
     return SwinUNETR(in_channels=1, out_channels=classes, feature_size=48)

@@ -112,8 +112,8 @@ def main() -> None:
                 figures = by_size.get(size)
                 value = figures and (figures["seconds"] / size**3 * 1e6 if what == "cost" else figures[what])
                 cells.append("-" if value is None else f"{value:.0f}" if what == "megabytes" else f"{value:.2f}")
-            parameters = next((figures["parameters"] for figures in by_size.values()), 0)
-            table.add_row(name, f"{parameters / 1e6:.2f} M", *cells)
+            parameters = next((f"{figures['parameters'] / 1e6:.2f} M" for figures in by_size.values()), "-")
+            table.add_row(name, parameters, *cells)
         console.print(table)
 
 
