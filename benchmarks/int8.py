@@ -51,7 +51,7 @@ def main() -> None:
         engines: dict[str, OpenVINOEngine] = {"float32": OpenVINOEngine(weights)}
         for name, in_float in KEPT_IN_FLOAT.items():
             engines[name] = made = OpenVINOInt8Engine(weights)
-            made.use(size, quantised(weights, slices[::8], in_float))
+            made.use((size, False), quantised(weights, slices[::8], in_float))
         answers = {name: np.asarray(engine(slices)) for name, engine in engines.items()}
         middle = slices[len(slices) // 2 :][:1]
         runs = {name: partial(engine, middle) for name, engine in engines.items()}

@@ -75,6 +75,22 @@ def test_a_model_that_loses_too_much_is_refused(monkeypatch):
 
 
 @needs_nncf
+@pytest.mark.filterwarnings("default")
+def test_halved_logits_are_calibrated_by_themselves(monkeypatch):
+    monkeypatch.setattr(openvino_int8_engine, "_LEAST_DICE", -1.0)
+    network, images = random_network(), picture(16, 1, 32, 32)
+    engine = OpenVINOInt8Engine(NetworkWeights.of(network))
+    (plain,) = engine.map([images], 16, halved=True)
+    engine.calibrate((32, 32), lambda: images, halved=True)
+    (quantised,) = engine.map([images], 16, halved=True)
+    assert engine.name == "openvino-int8"
+    assert quantised.shape == plain.shape == (16, 5, 16, 16)
+    assert 0 < relative_error(quantised, plain) < 1
+    with torch.inference_mode():
+        assert relative_error(engine(images), network(images)) < 1e-5  # not calibrated for these
+
+
+@needs_nncf
 def test_without_calibration_it_answers_in_float32():
     network, image = random_network(), picture(3, 1, 32, 48)
     engine = make_engine(network, "cpu", (32, 48), "openvino-int8")

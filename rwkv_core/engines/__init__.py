@@ -85,7 +85,7 @@ class Engine(Protocol):
 class Calibrated(Protocol):
     """An engine that wants to see typical slices of a size first."""
 
-    def calibrate(self, size: tuple[int, int], typical: Callable[[], Batch]) -> None:
+    def calibrate(self, size: tuple[int, int], typical: Callable[[], Batch], halved: bool = False) -> None:
         """See `OpenVINOInt8Engine.calibrate`."""
 
 

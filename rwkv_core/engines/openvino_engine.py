@@ -42,7 +42,7 @@ _WORTH_SEVERAL = 16
 _SOURCES = (graph_ops, grid_wkv, inference_graph, volume_graph, openvino_ops, openvino_kernels)
 
 Image = NDArray[np.float32]
-_Form = tuple[tuple[int, ...], bool]
+Form = tuple[tuple[int, ...], bool]
 """What the network is compiled for: the sides of its input, and whether the logits are halved."""
 
 
@@ -61,9 +61,9 @@ class OpenVINOEngine:
 
     def __init__(self, weights: NetworkWeights, size: tuple[int, ...] | None = None):
         self._weights = weights
-        self._requests: dict[_Form, Any] = {}
-        self._several: tuple[_Form, Any] | None = None
-        self._lately: tuple[_Form, ...] = ()  # of the last two streams
+        self._requests: dict[Form, Any] = {}
+        self._several: tuple[Form, Any] | None = None
+        self._lately: tuple[Form, ...] = ()  # of the last two streams
         self._other: TorchEngine | NumPyEngine | None = None
         self._failed = False
         self._lock = threading.Lock()

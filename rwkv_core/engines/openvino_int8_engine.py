@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from rwkv_core.compiled_cache import CompiledCache
 from rwkv_core.engines.arrays import Batch, as_numpy
-from rwkv_core.engines.openvino_engine import OpenVINOEngine, convert
+from rwkv_core.engines.openvino_engine import Form, OpenVINOEngine, convert
 from rwkv_core.engines.openvino_ops import import_openvino
 from rwkv_core.errors import DeviceError
 from rwkv_core.models.weights import NetworkWeights
@@ -41,77 +41,79 @@ class OpenVINOInt8Engine(OpenVINOEngine):
     """
 
     def __init__(self, weights: NetworkWeights):
-        self._quantised: dict[tuple[int, int], dict[str, bytes]] = {}
+        self._quantised: dict[Form, dict[str, bytes]] = {}
         super().__init__(weights)
 
     @property
     def name(self) -> str:
         return "openvino-int8" if super().name == "openvino" else super().name
 
-    def calibrate(self, size: tuple[int, int], typical: Callable[[], Batch]) -> None:
+    def calibrate(self, size: tuple[int, int], typical: Callable[[], Batch], halved: bool = False) -> None:
         """Get ready for one size, and say in the log what it costs. What was calibrated once is kept on disk.
 
         Args:
             size: (H, W).
+            halved: whether the logits will be.
             typical: slices (N, C, H, W) such as will come, as the network takes them; called if they are needed. With
                 fewer than `FEWEST_SLICES` nothing is calibrated.
 
         Raises:
             DeviceError: when the labels would differ too much from those of float32.
         """
-        if size in self._quantised:
+        form: Form = (size, halved)
+        if form in self._quantised:
             return
-        cache, key = CompiledCache("openvino-int8"), self._int8_key(size)
+        cache, key = CompiledCache("openvino-int8"), self._int8_key(form)
         model = cache.load(key)
         if model is None:
             slices = as_numpy(typical())
             if len(slices) < FEWEST_SLICES:
                 _LOG.info("%d slices are too few to calibrate 8 bits with: float32 is used", len(slices))
                 return
-            model = self._made(slices)
+            model = self._made(slices, halved)
             cache.save(key, model)
-        self.use(size, model)
+        self.use(form, model)
         _LOG.warning("%s", model["report"].decode())
 
-    def _made(self, slices: NDArray[np.float32]) -> dict[str, bytes]:
-        expected = as_numpy(self(slices[1::2]))  # in float32 so far
-        model = quantised(self._weights, slices[::2])
-        size = (slices.shape[2], slices.shape[3])
-        self.use(size, model)
-        agreement, dice = compared(as_numpy(self(slices[1::2])), expected)
+    def _made(self, slices: NDArray[np.float32], halved: bool) -> dict[str, bytes]:
+        expected = self._logits(slices[1::2], halved)  # in float32 so far
+        model = quantised(self._weights, slices[::2], halved=halved)
+        form: Form = (slices.shape[2:], halved)
+        self.use(form, model)
+        agreement, dice = compared(self._logits(slices[1::2], halved), expected)
         cost = (
             f"on {len(expected)} slices, {agreement:.2%} of the pixels have the label that they have in float32, and "
             f"the mean Dice of the classes with float32 is {dice:.4f}"
         )
         if self._failed or not dice > _LEAST_DICE:
-            self._quantised.pop(size)
+            self._quantised.pop(form)
             raise DeviceError(
                 f"8 bits change the result of this model too much: {cost}, less than {_LEAST_DICE}.",
                 hint="Choose the engine auto.",
             )
         return {**model, "report": f"8-bit engine: {cost}.".encode()}
 
-    def use(self, size: tuple[int, int], model: dict[str, bytes]) -> None:
-        """Take what `quantised` made for slices of this size, unchecked."""
-        self._quantised[size] = model
-        self._requests.pop((size, False), None)
+    def use(self, form: Form, model: dict[str, bytes]) -> None:
+        """Take what `quantised` made for slices of this form, unchecked."""
+        self._quantised[form] = model
+        self._requests.pop(form, None)
         self._several = None
 
     def _load(self, size: tuple[int, ...], halved: bool, options: dict[str, Any]) -> Any:
-        model = None if halved else self._quantised.get((size[0], size[1]))
+        model = self._quantised.get((size, halved))
         if model is None:
             return super()._load(size, halved, options)
         core = import_openvino().Core()
         return core.compile_model(core.read_model(model["graph"], model["weights"]), "CPU", options)
 
-    def _int8_key(self, size: tuple[int, int]) -> str:
+    def _int8_key(self, form: Form) -> str:
         openvino = import_openvino()
-        setting = (self._key(openvino, openvino.Core(), size), Path(__file__).read_bytes())
+        setting = (self._key(openvino, openvino.Core(), (*form[0], form[1])), Path(__file__).read_bytes())
         return hashlib.sha256(repr(setting).encode()).hexdigest()
 
 
 def quantised(
-    weights: NetworkWeights, slices: NDArray[np.float32], in_float: tuple[str, ...] = IN_FLOAT
+    weights: NetworkWeights, slices: NDArray[np.float32], in_float: tuple[str, ...] = IN_FLOAT, halved: bool = False
 ) -> dict[str, bytes]:
     """Make OpenVINO's "graph" and "weights" with 8-bit layers, for slices (N, C, H, W) like these.
 
@@ -119,6 +121,7 @@ def quantised(
         weights: of the network.
         slices: to calibrate with.
         in_float: patterns of operations' names that stay in float32.
+        halved: whether the logits are.
     """
     openvino = import_openvino()
     with contextlib.redirect_stdout(sys.stderr):  # where its progress bars do no harm
@@ -126,7 +129,7 @@ def quantised(
 
         nncf.set_log_level(logging.ERROR)
         model = nncf.quantize(
-            convert(weights, slices.shape[2:]),
+            convert(weights, slices.shape[2:], halved),
             nncf.Dataset([image[None] for image in slices]),
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(slices),

@@ -213,7 +213,7 @@ class SlicePass(Pass):
             CancelledError: when `cancelled` said so.
         """
         if isinstance(self.engine, Calibrated):
-            self.engine.calibrate(self.resampler.size, self._typical)
+            self.engine.calibrate(self.resampler.size, self._typical, halved)
         batches = self._batches(step)
         count = len(range(0, len(self.source), step))
         run_pipeline(
