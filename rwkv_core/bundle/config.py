@@ -111,7 +111,7 @@ class Preprocessing(_Strict):
             which the slices, rows and columns run, e.g. "SPL" for axial slices as radiologists view them. "stored"
             leaves the volume in its stored order. Among several, the one with the finest pixels is used.
         average: where slices of several of the orientations are fine (a volume of nearly cubic voxels), segment all of
-            them and average the probabilities.
+            them and average the logarithms of the probabilities.
         average_every: mm between the slices that go through the network where orientations are averaged; what lies
             between is interpolated. 0 takes every slice.
         restore: how labels return to the volume's grid: logits resized, then arg-max; or arg-max, then nearest.
