@@ -53,12 +53,13 @@ class FullHeight(nn.Module):
         return 10 * nn.functional.one_hot(channel[:, 0], 5).permute(0, 3, 1, 2).float()
 
 
+@pytest.mark.parametrize("upward", [1, -1], ids=["toward superior", "toward inferior"])
 @pytest.mark.parametrize(("first", "label"), [(10, 2), (0, 1)], ids=["whole", "the scan ends within"])
-def test_where_a_scan_ends_within_a_structure_the_slices_that_show_it_whole_count_most(first, label):
+def test_where_a_scan_ends_within_a_structure_the_slices_that_show_it_whole_count_most(first, label, upward):
     voxels = np.zeros((48, 80, 80), np.float32)
     voxels[first:38, 10:70, 10:70] = 1
     segmenter = Segmenter(with_network(averaging(), FullHeight()), "cpu", engine="torch")
-    result = segmenter.segment(Volume(voxels, np.eye(4)))  # two planes of three have fewer rows
+    result = segmenter.segment(Volume(voxels, np.diag([1, 1, upward, 1.0])))  # two planes of three have fewer rows
     assert (result.labelmap[voxels > 0] == label).all()
 
 

@@ -176,7 +176,7 @@ class Averaging:
         around = self._around(seen) or _Around(whole, whole)  # what is too small to be seen so may still be there
         expected = looked + self._slices(around.asked)
 
-        sides, trust = self.sides, self._trust(seen, step)
+        sides, trust = self.sides, self._trust(slices, step)
         shares, apart = shares_of(self.judged, trust)
         members = [np.array([channel]) for channel in range(len(self.values))]
         passes = list(zip(self.stacks, shares, strict=True))
@@ -225,10 +225,10 @@ class Averaging:
             passes.append((self.guide, np.where(np.arange(members) < sides.groups, 0.0, 1.0).astype(np.float32)))
         return passes
 
-    def _trust(self, labels: NDArray[np.unsignedinteger], step: int) -> NDArray[np.float32]:
-        """Say what each plane counts, by the labels of the first look, which was at every `step`-th slice."""
-        across = self.stacks[0].axes[0]
-        cut = [_ends_within(labels, axis, step if axis == across else 1) for axis in range(3)]
+    def _trust(self, slices: NDArray[np.unsignedinteger], step: int) -> NDArray[np.float32]:
+        """Say what each plane counts, by labels (S, R, C) of the first plane, whose every `step`-th slice is there."""
+        axes = self.stacks[0].axes
+        cut = {axis: _ends_within(slices, n, 1 if n else step) for n, axis in enumerate(axes)}
         shown_cut = [any(cut[axis] for axis in stack.axes[1:]) for stack in self.stacks]
         return np.where(shown_cut, _CUT_COUNTS, 1.0).astype(np.float32)
 
