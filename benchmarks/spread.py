@@ -78,7 +78,6 @@ GROUPS = {
     "gradients": (5, 6, 7),
     "deviations": (8, 9),
     "differences": (10, 11, 12),
-    "smallest around": (13,),
 }
 """Of the feature maps."""
 

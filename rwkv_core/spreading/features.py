@@ -17,7 +17,7 @@ _SCALES = (1.0, 2.0, 4.0, 8.0)
 _SMALLEST_TO_FILTER = 0.4
 """Standard deviations below so many voxels change nothing along an axis."""
 
-FEATURES = 14
+FEATURES = 13
 """Per voxel."""
 
 
@@ -107,7 +107,6 @@ def volume_features(
     add(image - gaussians[2.0])
     add(gaussians[1.0] - gaussians[4.0])
     add(gaussians[2.0] - gaussians[8.0])
-    add(ndimage.minimum_filter(gaussians[1.0], 3))
     return VolumeFeatures(box, maps)
 
 
