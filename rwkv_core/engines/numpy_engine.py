@@ -40,9 +40,9 @@ class NumPyEngine:
     def _logits(self, batch: Batch, halved: bool) -> Batch:
         images = as_numpy(batch)
         parts = [image[None] for image in images] if len(images) else [images]  # memory does not grow with the batch
-        return in_kind(np.concatenate([self.one(part, halved) for part in parts]), batch)
+        return in_kind(np.concatenate([self.logits_of(part, halved) for part in parts]), batch)
 
-    def one(self, image: NDArray[np.float32], halved: bool) -> NDArray[np.float32]:
+    def logits_of(self, image: NDArray[np.float32], halved: bool) -> NDArray[np.float32]:
         """Compute logits of one slice or block; those of a slice can be `halved`."""
         graph = self._graph
         logits: NDArray[np.float32] = (graph(image, halved) if isinstance(graph, InferenceGraph) else graph(image))[0]

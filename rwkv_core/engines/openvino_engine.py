@@ -214,7 +214,7 @@ class OpenVINOEngine:
                 _LOG.info("the compiled network in the cache is of no use, compiling anew: %s", error)
                 cache.forget(key)
         with ThreadPoolExecutor(1) as beside:
-            answer = beside.submit(lambda: NumPyEngine(self._weights).one(image, halved))
+            answer = beside.submit(lambda: NumPyEngine(self._weights).logits_of(image, halved))
             model = openvino_kernels.with_depthwise_kernels(convert(self._weights, size, halved))
             compiled = core.compile_model(model, "CPU", options)
             expected = answer.result()
