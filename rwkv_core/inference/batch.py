@@ -165,10 +165,11 @@ def segment_file(
     start = time.perf_counter()
     record: Path | None = None
     try:
-        soft = target.with_name(f"{stem(target)}_probabilities.nii.gz")
-        if options.probabilities and _same_file(source, soft):
+        probabilities_file = target.with_name(f"{stem(target)}_probabilities.nii.gz")
+        if options.probabilities and _same_file(source, probabilities_file):
             raise InputError(
-                f"The probabilities {soft} would overwrite the input.", hint="Give the result another name."
+                f"The probabilities {probabilities_file} would overwrite the input.",
+                hint="Give the result another name.",
             )
         tell("reading", 0, 0)
         frames = check_dicom_seg(source) if target.name.lower().endswith(DICOM_SEG) else ()
@@ -190,7 +191,7 @@ def segment_file(
             raise CancelledError
         tell("writing", 0, 0)
         if result.probabilities is not None:
-            write_volume(soft, result.probabilities, result.ijk_to_ras)
+            write_volume(probabilities_file, result.probabilities, result.ijk_to_ras)
         if options.provenance:
             record = write_provenance(target, source, volume, segmenter, result, options.segment, options.region)
         try:  # last: its presence means done

@@ -42,8 +42,8 @@ _SCATTERED = 0.02
 """Share of the largest connected part found there below which another one is a mistake."""
 _GUIDE_EVERY = 4.0
 """mm between the slices that are only asked for left and right."""
-_LEAST_CHANCE = 1e-6
-"""That anything but the classes apart is there; what lies below has no say."""
+_LEAST_PROBABILITY = 1e-6
+"""That anything but the plane-specific classes is there; what lies below has no say."""
 _MARGIN, _LEAST_MARGIN = 10.0, 5.0
 """mm around what was found there; fewer where this makes the network's input smaller."""
 _CUT = 0.5
@@ -83,23 +83,23 @@ def stacks_of(
 
 
 def shares_of(
-    judged: NDArray[np.bool_], trust: NDArray[np.float32] | None = None
+    support: NDArray[np.bool_], trust: NDArray[np.float32] | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Say what each answer counts for each channel (answers, channels), and the channels that only some are asked for.
 
     Args:
-        judged: (answers, channels), as `Averaging.judged`.
+        support: (answers, channels), as `Averaging.support`.
         trust: (answers,), what each counts beside the others; all the same by default.
     """
-    counts = judged if trust is None else judged * trust[:, None]
-    return (counts / counts.sum(0)).astype(np.float32), np.logical_not(np.all(judged, axis=0))
+    counts = support if trust is None else support * trust[:, None]
+    return (counts / counts.sum(0)).astype(np.float32), np.logical_not(np.all(support, axis=0))
 
 
-def make_room(probabilities: NDArray[np.floating[Any]], apart: NDArray[np.bool_]) -> None:
-    """Let the channels that are not `apart`, which add up to 1, share what those leave; in place, channels first."""
-    if apart.any():
-        left = 1 - probabilities[apart].sum(0)
-        for channel in np.flatnonzero(~apart):
+def renormalize(probabilities: NDArray[np.floating[Any]], plane_specific: NDArray[np.bool_]) -> None:
+    """Let the channels that are not plane-specific, which add up to 1, share what the others leave; in place."""
+    if plane_specific.any():
+        left = 1 - probabilities[plane_specific].sum(0)
+        for channel in np.flatnonzero(~plane_specific):
             probabilities[channel] *= left
 
 
@@ -113,10 +113,10 @@ class Averaging:
         begin: makes the pass of a stack, with pixels so many times the network's: of a box of the grid that is thinned
             along the stack's axis, to one slice in the middle of so many.
         values: label value of each channel, background's first.
-        judged: (stacks, channels), which channels each plane is asked for; each by one plane at least, background by
+        support: (stacks, channels), which channels each plane is asked for; each by one plane at least, background by
             all. A class that only some planes are asked for takes its probability from these; what remains is shared
             out among the other classes as the average of all planes says.
-        sides: of the model's pairs, or None when it has none; where it has some, `judged` does not count.
+        sides: of the model's pairs, or None when it has none; where it has some, `support` does not count.
         guide: slices that tell left from right, where none of `stacks` do.
         toward_right: mm from the volume's middle toward the right, of the voxels of a box of a grid; to be broadcast.
         one_part: whether these are one connected part, and what is scattered around it is no part of the result: a
@@ -131,7 +131,7 @@ class Averaging:
     stacks: Sequence[SliceStack]
     begin: Callable[[SliceStack, int, Box, float], SlicePass]
     values: NDArray[np.unsignedinteger]
-    judged: NDArray[np.bool_]
+    support: NDArray[np.bool_]
     sides: Sides | None
     guide: SliceStack | None
     toward_right: Callable[[NetworkGrid, Box], NDArray[np.float32]]
@@ -177,13 +177,13 @@ class Averaging:
         expected = looked + self._slices(around.asked)
 
         sides, trust = self.sides, self._trust(slices, step)
-        shares, apart = shares_of(self.judged, trust)
+        shares, plane_specific = shares_of(self.support, trust)
         members = [np.array([channel]) for channel in range(len(self.values))]
         passes = list(zip(self.stacks, shares, strict=True))
         plain = np.zeros(len(members), bool)
         if sides is not None:
             members = sides.members()
-            apart, plain = np.zeros(len(members), bool), np.arange(len(members)) >= sides.groups
+            plane_specific, plain = np.zeros(len(members), bool), np.arange(len(members)) >= sides.groups
             passes = self._passes_of_pairs(sides, trust)
         k, j, i = (slice(side.start // n, side.stop // n) for side, n in zip(around.box, by, strict=True))
         box = (k, j, i)
@@ -195,14 +195,16 @@ class Averaging:
             part = _with_side(around.box, axis, slice(asked.start // by[axis], asked.stop // by[axis]))
             plane = self.begin(stack, by[axis], part, 1.0)
             within = _along(axis, first, last)
-            finish = plane.into_average(stack.to_stack(sums[(slice(None), *within)]), share, members, apart, plain)
+            finish = plane.into_average(
+                stack.to_stack(sums[(slice(None), *within)]), share, members, plane_specific, plain
+            )
             plane.run(finish, advance, cancelled, self._step(stack), self.every > 0)
             for beyond in (_along(axis, 0, first), _along(axis, last, None)):  # where there is nothing but background
                 sums[0][beyond] += share[0] * MOST
         ahead = None
         if sides is not None:
             ahead = sides.lead(sums[-2], sums[-1], coarse.spacing, self.toward_right(coarse, box))
-        average = Average(coarse, box, sums, apart, sides, ahead, self.values, self.shown, done)
+        average = Average(coarse, box, sums, plane_specific, sides, ahead, self.values, self.shown, done)
         average.count(self.confidence)
         return average
 
@@ -272,9 +274,9 @@ class Average:
     Attributes:
         grid: as of `Averaging`.
         box: of the grid, outside which there is background.
-        sums: (members, K, J, I) of the box, the mean evidence as `Pass.into_average` has it: for every channel, or,
-            where the model has pairs, for those of `Sides.members`, of whose last two it is the probability.
-        apart: (members,), those for which the others make room.
+        sums: (members, K, J, I) of the box, the mean evidence as `SlicePass.into_average` has it: for every channel,
+            or, where the model has pairs, for those of `Sides.members`, of whose last two it is the probability.
+        plane_specific: (members,), those that not every plane is asked for: the others share what these leave.
         sides: of the model's pairs, or None when it has none.
         ahead: how far the second side is ahead, as `Sides.lead`; None without pairs.
         values: label value of each channel, background's first.
@@ -285,7 +287,7 @@ class Average:
     grid: NetworkGrid
     box: Box
     sums: NDArray[np.float32]
-    apart: NDArray[np.bool_]
+    plane_specific: NDArray[np.bool_]
     sides: Sides | None
     ahead: NDArray[np.float32] | None
     values: NDArray[np.unsignedinteger]
@@ -295,14 +297,14 @@ class Average:
     def count(self, confidence: Confidence) -> None:
         """Count how sure the answer is, on the grid."""
         for layer in range(len(self.sums[0])):
-            chances = self._chances(self.sums[:, layer])
+            probabilities = self._probabilities(self.sums[:, layer])
             there = None if self.ahead is None else self.ahead[layer] > 0
-            confidence.add(self._of_channels(chances, there), self._likeliest(chances, there))
+            confidence.add(self._of_channels(probabilities, there), self._likeliest(probabilities, there))
 
     def restore(
         self,
         labels: NDArray[np.unsignedinteger] | None,
-        soft: NDArray[np.float16] | None,
+        probabilities: NDArray[np.float16] | None,
         cancelled: Callable[[], bool],
     ) -> None:
         """Bring it to the voxels of the part of the volume that the grid covers.
@@ -312,7 +314,7 @@ class Average:
 
         Args:
             labels: (K, J, I) of that part, zero; None where they are not asked for.
-            soft: (shown, K, J, I), likewise: the probabilities.
+            probabilities: (shown, K, J, I), likewise.
             cancelled: asked before each slice.
 
         Raises:
@@ -321,9 +323,9 @@ class Average:
         part = self.grid.part(self.box)
         if labels is not None:
             labels = labels[part]
-        if soft is not None:
-            soft[0] = 1.0
-            soft = soft[(slice(None), *part)]
+        if probabilities is not None:
+            probabilities[0] = 1.0
+            probabilities = probabilities[(slice(None), *part)]
         present: NDArray[np.bool_] = self.sums.max((2, 3)) > 0
         restore = self.grid.restorer(self.box)
         shape = (len(self.sums), len(restore.j.low), len(restore.i.low))
@@ -335,37 +337,39 @@ class Average:
             evidence = np.zeros(shape, np.float32)
             for channel in np.flatnonzero(present[:, restore.layers(k)].any(1)):
                 evidence[channel] = restore(self.sums[channel], k)
-            chances = evidence if soft is None and not self.apart.any() else self._chances(evidence)
+            members = evidence
+            if probabilities is not None or self.plane_specific.any():
+                members = self._probabilities(evidence)
             if labels is not None:
-                labels[k] = np.take(self.values, self._likeliest(chances, there))
-            if soft is not None:
-                found = self._of_channels(chances, there)
-                found[0] += found[len(soft) :].sum(0)
-                soft[:, k] = found[: len(soft)]
+                labels[k] = np.take(self.values, self._likeliest(members, there))
+            if probabilities is not None:
+                found = self._of_channels(members, there)
+                found[0] += found[len(probabilities) :].sum(0)
+                probabilities[:, k] = found[: len(probabilities)]
 
         run_each(range(len(restore)), fill)
 
-    def _chances(self, evidence: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _probabilities(self, evidence: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities (members, ...) that the evidence means, which order a voxel's members as the evidence does."""
-        chances = evidence.copy()
+        probabilities = evidence.copy()
         members = len(evidence) if self.sides is None else self.sides.groups
-        averaged = chances[:members]
+        averaged = probabilities[:members]
         np.exp(averaged, out=averaged)
         averaged -= 1  # so that no evidence is no probability
         averaged *= np.float32(math.exp(-MOST))
-        total = averaged[~self.apart[:members]].sum(0).clip(_LEAST_CHANCE)
-        for channel in np.flatnonzero(~self.apart[:members]):
+        total = averaged[~self.plane_specific[:members]].sum(0).clip(_LEAST_PROBABILITY)
+        for channel in np.flatnonzero(~self.plane_specific[:members]):
             averaged[channel] /= total
-        make_room(chances, self.apart)
-        return chances
+        renormalize(probabilities, self.plane_specific)
+        return probabilities
 
-    def _likeliest(self, chances: NDArray[np.float32], there: NDArray[np.bool_] | None) -> NDArray[np.integer]:
+    def _likeliest(self, probabilities: NDArray[np.float32], there: NDArray[np.bool_] | None) -> NDArray[np.integer]:
         if self.sides is None or there is None:
-            return _likeliest(chances)
-        return self.sides.channels(_likeliest(chances[: self.sides.groups]), there)
+            return _likeliest(probabilities)
+        return self.sides.channels(_likeliest(probabilities[: self.sides.groups]), there)
 
-    def _of_channels(self, chances: NDArray[np.float32], there: NDArray[np.bool_] | None) -> NDArray[np.float32]:
-        return chances if self.sides is None or there is None else self.sides.probabilities(chances, there)
+    def _of_channels(self, probabilities: NDArray[np.float32], there: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+        return probabilities if self.sides is None or there is None else self.sides.probabilities(probabilities, there)
 
 
 @dataclass(frozen=True)
@@ -430,6 +434,6 @@ def _with_margin(start: int, stop: int, size: int, mm: float, by: int) -> slice:
     return slice(start, start + length)
 
 
-def _likeliest(chances: NDArray[np.float32]) -> NDArray[np.integer]:
+def _likeliest(probabilities: NDArray[np.float32]) -> NDArray[np.integer]:
     """Channel with the largest probability, (channels, ...) to (...)."""
-    return running_argmax(len(chances), chances.__getitem__)
+    return running_argmax(len(probabilities), probabilities.__getitem__)

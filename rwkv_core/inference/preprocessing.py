@@ -222,10 +222,10 @@ def softmax(logits: Batch) -> Batch:
     """Compute the softmax over the channels, (B, classes, R, C)."""
     if is_tensor(logits):
         return logits.softmax(1)
-    chances = logits - logits.max(1, keepdims=True)
-    np.exp(chances, out=chances)
-    chances /= chances.sum(1, keepdims=True)
-    return chances
+    probabilities = logits - logits.max(1, keepdims=True)
+    np.exp(probabilities, out=probabilities)
+    probabilities /= probabilities.sum(1, keepdims=True)
+    return probabilities
 
 
 def _largest(logits: Batch) -> Batch:

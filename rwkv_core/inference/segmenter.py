@@ -97,9 +97,9 @@ class ProbabilitiesLater:
             CancelledError: when `cancel` said so.
         """
         shape = tuple(side.stop - side.start for side in self.seen)
-        soft = np.zeros((self.channels, *shape), np.float16)
-        self.average.restore(None, soft, as_question(cancel))
-        return np.ascontiguousarray(soft[(slice(None), *_within(self.box, self.seen))])
+        probabilities = np.zeros((self.channels, *shape), np.float16)
+        self.average.restore(None, probabilities, as_question(cancel))
+        return np.ascontiguousarray(probabilities[(slice(None), *_within(self.box, self.seen))])
 
 
 class Segmenter:
@@ -215,16 +215,16 @@ class Segmenter:
         """
         return stacks_of(self.preprocessing, len(self.values), volume.ijk_to_ras, shape, average)
 
-    def judged(self, stacks: Sequence[SliceStack]) -> NDArray[np.bool_]:
+    def channel_support(self, stacks: Sequence[SliceStack]) -> NDArray[np.bool_]:
         """Tell (stacks, channels) which channels the answer for each order of slices says something about."""
-        judged = np.ones((len(stacks), len(self.values)), bool)
+        support = np.ones((len(stacks), len(self.values)), bool)
         for channel, segment_class in enumerate(self.bundle.config.classes, 1):
             if segment_class.opposite is not None:  # every slice tells of the pair
                 continue
             able = np.array([stack.code in segment_class.orientations for stack in stacks])
             if able.any():
-                judged[:, channel] = able
-        return judged
+                support[:, channel] = able
+        return support
 
     def guide(self, volume: Volume, shape: tuple[int, ...]) -> SliceStack | None:
         """Give the finest slices of a part of `volume` that tell left from right; None where there is none."""
@@ -359,8 +359,8 @@ class PreparedVolume:
         told = sides is None or any(sides.tell(stack.code) for stack in stacks)
         averaged = len(stacks) > 1 or not told
         at_once = probabilities and not (averaged and probabilities == "later")
-        soft = np.zeros((1 + len(classes), *volume.array.shape), np.float16) if at_once else None
-        filled = _Filled(labelmap, soft, confidence, box, seen)
+        made = np.zeros((1 + len(classes), *volume.array.shape), np.float16) if at_once else None
+        filled = _Filled(labelmap, made, confidence, box, seen)
         later = None
         if not averaged:
             slices = self._label(stacks[0], filled, report, cancelled, clock)
@@ -372,7 +372,7 @@ class PreparedVolume:
                 later = ProbabilitiesLater(average, 1 + len(classes), box, seen)
             if seen != box:
                 _clear_outside(labelmap, box)
-                for channel in () if soft is None else soft:
+                for channel in () if made is None else made:
                     _clear_outside(channel, box)
         with clock("finish"):
             given = volume.array[box] if self.scale.some_unmeasured else ()
@@ -384,7 +384,7 @@ class PreparedVolume:
             labelmap=labelmap,
             ijk_to_ras=volume.ijk_to_ras,
             classes=classes,
-            probabilities=soft,
+            probabilities=made,
             timings=clock.seconds(),
             slices=slices,
             orientation="+".join(stack.code for stack in stacks),
@@ -414,7 +414,7 @@ class PreparedVolume:
         clock: Clock,
     ) -> int:
         """Fill in the box as one stack of slices; returns their number."""
-        box, seen, soft = filled.box, filled.seen, filled.probabilities
+        box, seen, probabilities = filled.box, filled.seen, filled.probabilities
         blocks = self.segmenter.preprocessing.resampling
         work: SlicePass | BlockPass = self._pass(clock, stack, self.volume.array[seen], self.scale)
         if isinstance(blocks, Patches):
@@ -426,22 +426,22 @@ class PreparedVolume:
             done += slices
             progress(done, total)
 
-        labels, chances = filled.labelmap[seen], None if soft is None else soft[(slice(None), *seen)]
+        labels, part = filled.labelmap[seen], None if probabilities is None else probabilities[(slice(None), *seen)]
         if seen != box:  # what was only looked at stays as it is
-            labels, chances = np.zeros_like(labels), None if chances is None else np.zeros_like(chances)
+            labels, part = np.zeros_like(labels), None if part is None else np.zeros_like(part)
         finish = both(
             work.into_labels(stack.to_stack(labels), self.segmenter.values), work.into_confidence(filled.confidence)
         )
-        if chances is not None:
-            targets = [stack.to_stack(channel) for channel in chances]
+        if part is not None:
+            targets = [stack.to_stack(channel) for channel in part]
             finish = both(finish, work.into_probabilities(targets, members=self.segmenter.members()))
         progress(0, total)
         work.run(finish, advance, cancelled)
         if seen != box:
             inner = _within(box, seen)
             filled.labelmap[box] = labels[inner]
-            if soft is not None and chances is not None:
-                soft[(slice(None), *box)] = chances[(slice(None), *inner)]
+            if probabilities is not None and part is not None:
+                probabilities[(slice(None), *box)] = part[(slice(None), *inner)]
         return total
 
     def _average(
@@ -455,7 +455,7 @@ class PreparedVolume:
         clock: Clock,
     ) -> Average:
         """Fill in all that is looked at, as the average over several stacks, and return it."""
-        seen, soft = filled.seen, filled.probabilities
+        seen, probabilities = filled.seen, filled.probabilities
         segmenter, array = self.segmenter, self.volume.array[seen]
         method = segmenter.preprocessing.resampling
         assert isinstance(method, Spacing)
@@ -471,13 +471,15 @@ class PreparedVolume:
 
         averaging = Averaging(
             grid, [grid.stack(stack) for stack in stacks], begin,
-            segmenter.values, segmenter.judged(stacks), segmenter.sides, guide and grid.stack(guide),
+            segmenter.values, segmenter.channel_support(stacks), segmenter.sides, guide and grid.stack(guide),
             lambda grid, box: self._toward_right(seen, grid, box), 1 + len(segmenter.bundle.config.classes),
             one_part, every, filled.confidence,
         )  # fmt: skip
         average = averaging.run(progress, cancelled)
         with clock("restore"):
-            average.restore(filled.labelmap[seen], None if soft is None else soft[(slice(None), *seen)], cancelled)
+            average.restore(
+                filled.labelmap[seen], None if probabilities is None else probabilities[(slice(None), *seen)], cancelled
+            )
         if self.scale.some_unmeasured:
             filled.labelmap[seen][self.scale.unmeasured(array)] = 0
         return average

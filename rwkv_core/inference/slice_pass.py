@@ -29,8 +29,8 @@ _TYPICAL = 24
 _AS_THEY_ARE = tuple(np.dtype(name) for name in ("uint8", "int8", "int16", "int32"))
 """Types that are less than float32 on the way to a GPU, and that torch scales there."""
 
-_LEAST_CHANCE = 1e-6
-"""That anything but the classes apart is there; what lies below has no say."""
+_LEAST_PROBABILITY = 1e-6
+"""That anything but the plane-specific classes is there; what lies below has no say."""
 
 MOST = 12.0
 """The evidence of a probability of 1; that of p is so much more than its natural logarithm, and at least 0."""
@@ -110,8 +110,8 @@ class Pass:
 
         def finish(batch: slice, logits: Batch) -> None:
             with self.clock("restore"):
-                chances = self.resampler.probabilities(logits)
-                kept = in_memory(chances if members is None else sum_channels(chances, members))
+                probabilities = self.resampler.probabilities(logits)
+                kept = in_memory(probabilities if members is None else sum_channels(probabilities, members))
                 for channel, target in enumerate(targets):
                     target[batch] = kept[:, channel]
 
@@ -122,7 +122,7 @@ class Pass:
         targets: NDArray[np.float32],
         shares: NDArray[np.float32],
         members: Sequence[NDArray[np.intp]],
-        apart: NDArray[np.bool_],
+        plane_specific: NDArray[np.bool_],
         plain: NDArray[np.bool_],
     ) -> Finish:
         """Add the evidence for each channel to `targets`, (channels, S', R', C'), which may have fewer voxels.
@@ -134,22 +134,22 @@ class Pass:
             targets: what to add to.
             shares: (channels,), times which it is added; over all passes, they must not add up to more than 1.
             members: channels of the network whose sum goes to each target.
-            apart: (channels,), those for which the others make no room: the others' probabilities add up to 1.
+            plane_specific: (channels,), those that not every plane is asked for: the others' probabilities add up to 1.
             plain: (channels,), those whose probabilities themselves are added.
         """
-        others = np.flatnonzero(~apart) if apart.any() else None
+        others = np.flatnonzero(~plane_specific) if plane_specific.any() else None
         by = len(self.source) // targets.shape[1]
         adding = threading.Lock()
 
         def finish(batch: slice, logits: Batch) -> None:
             with self.clock("restore"):
-                chances = in_memory(sum_channels(softmax(logits), members))
+                probabilities = in_memory(sum_channels(softmax(logits), members))
                 if others is not None:
-                    together = chances[:, others]
-                    chances[:, others] = together / together.sum(1)[:, None].clip(_LEAST_CHANCE)
-                found = np.log(chances.clip(math.exp(-MOST)))
+                    together = probabilities[:, others]
+                    probabilities[:, others] = together / together.sum(1)[:, None].clip(_LEAST_PROBABILITY)
+                found = np.log(probabilities.clip(math.exp(-MOST)))
                 found += MOST
-                found[:, plain] = chances[:, plain]
+                found[:, plain] = probabilities[:, plain]
                 kept = self.resampler.onto(found, (targets.shape[2], targets.shape[3]))
                 kept = kept * shares[:, None, None]
                 around, weights = _between(batch, len(self.source), by)
@@ -167,9 +167,9 @@ class Pass:
 
         def finish(batch: slice, logits: Batch) -> None:
             with self.clock("restore"):
-                chances = in_memory(softmax(logits))
+                probabilities = in_memory(softmax(logits))
                 with adding:
-                    for found in chances:
+                    for found in probabilities:
                         confidence.add(found, found.argmax(0))
 
         return finish
@@ -263,9 +263,9 @@ def _between(batch: slice, slices: int, by: int) -> tuple[slice, NDArray[np.floa
     return around, weights[:, around].astype(np.float32)
 
 
-def sum_channels(chances: Batch, members: Sequence[NDArray[np.intp]]) -> Batch:
+def sum_channels(probabilities: Batch, members: Sequence[NDArray[np.intp]]) -> Batch:
     """Add up (B, channels, R, C) to (B, members, R, C), each the sum of its channels."""
-    return stack([reduce(add, (chances[:, channel] for channel in channels)) for channels in members])
+    return stack([reduce(add, (probabilities[:, channel] for channel in channels)) for channels in members])
 
 
 def in_memory(x: Batch) -> NDArray[Any]:

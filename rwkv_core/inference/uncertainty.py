@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwkv_core.errors import Cancel, InputError
-from rwkv_core.inference.plane_averaging import make_room, shares_of
+from rwkv_core.inference.plane_averaging import renormalize, shares_of
 from rwkv_core.inference.segmenter import Segmenter
 from rwkv_core.vocabulary import Region, SegmentClass, SegmentOptions
 from rwkv_core.volume import SliceStack, Volume
@@ -17,7 +17,7 @@ from rwkv_core.volume.geometry import slice_stack
 _SIDES = frozenset({"left", "right", "l", "r"})
 
 _LEAST = 1e-3
-"""Probability of all classes together but those told apart; what lies below has no say."""
+"""Probability of all classes together but the plane-specific ones; what lies below has no say."""
 
 
 def entropy(probabilities: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -110,7 +110,7 @@ def averaged_probabilities(
     by_code = {stack.code: stack for stack in stacks}
     lengths = {code: stack.shape[0] for code, stack in by_code.items()}
     total, before = sum(lengths[view.orientation] for view in views), 0
-    shares, apart = shares_of(segmenter.judged([by_code[view.orientation] for view in views]))
+    shares, plane_specific = shares_of(segmenter.channel_support([by_code[view.orientation] for view in views]))
     mean: NDArray[np.float16] | None = None
     for view, share in zip(views, shares, strict=True):
         done = before
@@ -120,8 +120,8 @@ def averaged_probabilities(
                 progress(done + now, total)
 
         part = _look(segmenter, volume, view, side, region, report, cancel, any_modality)
-        if apart.any():
-            _leave_out(part[(slice(None), *box)], apart)
+        if plane_specific.any():
+            _leave_out(part[(slice(None), *box)], plane_specific)
         part *= share.astype(np.float16)[:, None, None, None]
         if mean is None:
             mean = part
@@ -129,13 +129,13 @@ def averaged_probabilities(
             mean += part
         before += lengths[view.orientation]
     assert mean is not None
-    make_room(mean[(slice(None), *box)], apart)
+    renormalize(mean[(slice(None), *box)], plane_specific)
     return mean
 
 
-def _leave_out(probabilities: NDArray[np.float16], apart: NDArray[np.bool_]) -> None:
-    """Let the others add up to 1 without the channels `apart`, which stay as they are; in place."""
-    others = np.flatnonzero(~apart)
+def _leave_out(probabilities: NDArray[np.float16], plane_specific: NDArray[np.bool_]) -> None:
+    """Let the others add up to 1 without the plane-specific channels, which stay as they are; in place."""
+    others = np.flatnonzero(~plane_specific)
     together = np.zeros(probabilities.shape[1:], np.float32)
     for channel in others:
         together += probabilities[channel]

@@ -60,9 +60,9 @@ def refine(
             raise CancelledError
 
     check()
-    chances = smooth_across_slices(probabilities, slice_axis, processing.smoothing / spacing[2 - slice_axis])
+    smoothed = smooth_across_slices(probabilities, slice_axis, processing.smoothing / spacing[2 - slice_axis])
     check()
-    labelmap = labels_from_probabilities(chances, values, dict(processing.thresholds), processing.off)
+    labelmap = labels_from_probabilities(smoothed, values, dict(processing.thresholds), processing.off)
     if clean:
         check()
         clean(labelmap)

@@ -163,9 +163,9 @@ class DrawnStructures:
         for index in slices:
             own = [shape.own(index) for shape in self._shapes]
             near = np.abs(np.stack(own)).min(0).ravel() < _NEAR
-            chances = np.where(near, 1.0, 0.25)
-            chosen = self._random.choice(chances.size, min(_PIXELS, chances.size), p=chances / chances.sum())
-            share = np.zeros(chances.size, np.float32)
+            weights = np.where(near, 1.0, 0.25)
+            chosen = self._random.choice(weights.size, min(_PIXELS, weights.size), p=weights / weights.sum())
+            share = np.zeros(weights.size, np.float32)
             share[chosen] = self._random.uniform(0.1, 1.0, len(chosen))
             shapes = [
                 left_out.nearer(shape, share.reshape(shape.shape))

@@ -212,8 +212,8 @@ class StandingAnswer:
         share = self._random.uniform(0.1, 1.0, index.of(self._truth).shape).astype(np.float32)
         features, evidence = self._described(index, self._nearer(index, share), np.arange(truth.size))
         shares = np.exp(np.concatenate([np.zeros((truth.size, 1), np.float32), evidence[:, 0]], 1))
-        chances = 1.02 - shares.max(1) / shares.sum(1)
-        chosen = self._random.choice(truth.size, min(_PIXELS, truth.size), False, chances / chances.sum())
+        weights = 1.02 - shares.max(1) / shares.sum(1)
+        chosen = self._random.choice(truth.size, min(_PIXELS, truth.size), False, weights / weights.sum())
         return Samples(features[chosen], evidence[chosen], truth[chosen].astype(np.intp))
 
     def _answered(

@@ -222,7 +222,7 @@ class Kept:
         probabilities = self.probabilities.get(cancel)
 
         def clean(labels: Array) -> None:
-            cleaning(labels, lambda: (~chances.any(0) for chances in probabilities.swapaxes(0, 1)))
+            cleaning(labels, lambda: (~plane.any(0) for plane in probabilities.swapaxes(0, 1)))
 
         return refine(
             probabilities,
