@@ -96,7 +96,7 @@ class NetworkGrid:
             flat[k] = image if along is None else along(image, 1)
         if across is None:
             return flat
-        resampled = np.empty(shape, np.float32)
+        resampled = np.empty(shape, np.float32)  # as `across` does, layer by layer: memory for one of them
         for k, (index, weights) in enumerate(zip(across.index.T, across.weights.T, strict=True)):
             np.multiply(flat[index[0]], weights[0], out=resampled[k])
             for sample, weight in zip(index[1:], weights[1:], strict=True):

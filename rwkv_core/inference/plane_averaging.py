@@ -20,7 +20,7 @@ from rwkv_core.inference.network_grid import NetworkGrid
 from rwkv_core.inference.pipeline import run_each
 from rwkv_core.inference.preprocessing import running_argmax
 from rwkv_core.inference.sides import Sides
-from rwkv_core.inference.slice_pass import MOST, SlicePass
+from rwkv_core.inference.slice_pass import LEAST_PROBABILITY, MOST, SlicePass
 from rwkv_core.models.architectures import STRIDE
 from rwkv_core.vocabulary import Box, box_around, size_in_words
 from rwkv_core.volume import SliceStack, choose_stack, fine_stacks
@@ -42,8 +42,6 @@ _SCATTERED = 0.02
 """Share of the largest connected part found there below which another one is a mistake."""
 _GUIDE_EVERY = 4.0
 """mm between the slices that are only asked for left and right."""
-_LEAST_PROBABILITY = 1e-6
-"""That anything but the plane-specific classes is there; what lies below has no say."""
 _MARGIN, _LEAST_MARGIN = 10.0, 5.0
 """mm around what was found there; fewer where this makes the network's input smaller."""
 _CUT = 0.5
@@ -274,7 +272,7 @@ class Average:
     Attributes:
         grid: as of `Averaging`.
         box: of the grid, outside which there is background.
-        sums: (members, K, J, I) of the box, the mean evidence as `SlicePass.into_average` has it: for every channel,
+        sums: (members, K, J, I) of the box, the mean evidence as `Pass.into_average` has it: for every channel,
             or, where the model has pairs, for those of `Sides.members`, of whose last two it is the probability.
         plane_specific: (members,), those that not every plane is asked for: the others share what these leave.
         sides: of the model's pairs, or None when it has none.
@@ -357,7 +355,7 @@ class Average:
         np.exp(averaged, out=averaged)
         averaged -= 1  # so that no evidence is no probability
         averaged *= np.float32(math.exp(-MOST))
-        total = averaged[~self.plane_specific[:members]].sum(0).clip(_LEAST_PROBABILITY)
+        total = averaged[~self.plane_specific[:members]].sum(0).clip(LEAST_PROBABILITY)
         for channel in np.flatnonzero(~self.plane_specific[:members]):
             averaged[channel] /= total
         renormalize(probabilities, self.plane_specific)

@@ -29,7 +29,7 @@ _TYPICAL = 24
 _AS_THEY_ARE = tuple(np.dtype(name) for name in ("uint8", "int8", "int16", "int32"))
 """Types that are less than float32 on the way to a GPU, and that torch scales there."""
 
-_LEAST_PROBABILITY = 1e-6
+LEAST_PROBABILITY = 1e-6
 """That anything but the plane-specific classes is there; what lies below has no say."""
 
 MOST = 12.0
@@ -146,7 +146,7 @@ class Pass:
                 probabilities = in_memory(sum_channels(softmax(logits), members))
                 if others is not None:
                     together = probabilities[:, others]
-                    probabilities[:, others] = together / together.sum(1)[:, None].clip(_LEAST_PROBABILITY)
+                    probabilities[:, others] = together / together.sum(1)[:, None].clip(LEAST_PROBABILITY)
                 found = np.log(probabilities.clip(math.exp(-MOST)))
                 found += MOST
                 found[:, plain] = probabilities[:, plain]
