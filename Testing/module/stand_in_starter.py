@@ -17,6 +17,7 @@ import socket
 import sys
 
 HEADER = 4  # bytes that tell how long the rest of a launcher's message is
+CODE = 2  # bytes of an exit code
 
 
 @contextlib.contextmanager
@@ -40,19 +41,38 @@ def starter():
 
 
 def _serve(listener):
-    """Fork a stand-in for every launcher that calls, until standard input ends."""
+    """Fork a stand-in for every launcher that calls, and tell it how the stand-in ended, until standard input ends."""
     import stand_in_worker
 
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them but their launchers
+    launchers = {}
+    woken, waker = socket.socketpair()
+    waker.setblocking(False)
+    signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # the default would not wake it
     while True:
-        ready, _, _ = select.select([listener, 0], [], [])
+        ready, _, _ = select.select([listener, woken, 0], [], [])
         if 0 in ready:
             return
-        connection, _ = listener.accept()
-        if os.fork() == 0:
-            listener.close()
-            _become(stand_in_worker, connection)
-        connection.close()
+        if woken in ready:
+            woken.recv(4096)
+            _tell_ends(launchers)
+        if listener in ready:
+            connection, _ = listener.accept()
+            pid = os.fork()
+            if pid == 0:
+                for inherited in (listener, woken, waker, *launchers.values()):
+                    inherited.close()
+                _become(stand_in_worker, connection)
+            launchers[pid] = connection
+
+
+def _tell_ends(launchers):
+    """Send the exit code of each stand-in that has ended, negative for a signal, to its launcher."""
+    for pid in list(launchers):
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            with launchers.pop(pid) as connection, contextlib.suppress(OSError):  # the launcher may be gone
+                connection.sendall(os.waitstatus_to_exitcode(status).to_bytes(CODE, "big", signed=True))
 
 
 def _become(stand_in_worker, connection):
@@ -61,6 +81,8 @@ def _become(stand_in_worker, connection):
     import traceback
 
     try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         header, streams, _, _ = socket.recv_fds(connection, HEADER, 3)
         with connection.makefile("rb") as file:
             sys.argv, environment, folder = marshal.loads(file.read(int.from_bytes(header, "big")))
@@ -70,28 +92,26 @@ def _become(stand_in_worker, connection):
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(folder)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         threading.Thread(target=lambda: os._exit(len(connection.recv(1))), daemon=True).start()
         stand_in_worker.main()
-        connection.sendall(b"\0")
     except Exception:
         traceback.print_exc()
-        connection.sendall(b"\1")
+        os._exit(1)
     finally:
         os._exit(0)
 
 
 def _launch(address):
-    """Hand over everything to a stand-in, and end when it does: killed, where it was."""
+    """Hand over everything to a stand-in, and end as it does: with its exit code, or by the signal that ended it."""
     message = marshal.dumps((sys.argv[1:], dict(os.environ), os.getcwd()))  # noqa: PTH109 (pathlib takes time)
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)
         socket.send_fds(connection, [len(message).to_bytes(HEADER, "big")], [0, 1, 2])
         connection.sendall(message)
-        ended = connection.recv(1)
-    if not ended:
-        os.kill(os.getpid(), signal.SIGKILL)
-    sys.exit(ended[0])
+        code = int.from_bytes(connection.recv(CODE), "big", signed=True)
+    if code < 0:
+        os.kill(os.getpid(), -code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

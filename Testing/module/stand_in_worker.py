@@ -6,7 +6,8 @@ Pointing finds disks around the clicks, less what lies around the negative ones,
 before; with a file "hold" it waits as spreading does. Following copies the mask as far as the bright blocks reach.
 With a file "hold models", the list of models waits likewise. Refining knows thresholds and classes that are off; of a
 clicked class, the rows (J) of the click stay. Model "slow" waits for a file named "go" in the folder that RWKV_STAND_IN
-names; "broken" answers with an error; "axial" allows slices along K only; "lesions" finds "Lesion" above 150.
+names; "broken" answers with an error; "axial" allows slices along K only; "lesions" finds "Lesion" above 150; at
+"ending" it ends with exit code 7.
 """
 
 import json
@@ -140,6 +141,8 @@ class Worker:
     def segment(self, request):
         if request.options.model == "broken":
             return Failure(id=request.id, kind="input", message="This stand-in always fails.", hint="Choose another.")
+        if request.options.model == "ending":
+            os._exit(7)
         if request.options.model == "slow" and not self.await_sign(request):
             return Failure(id=request.id, kind="cancelled", message="Cancelled.")
         array = self.folder.get(request.volume.file)

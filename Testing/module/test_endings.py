@@ -61,6 +61,12 @@ def test_a_run_whose_import_raises_fails_with_a_sentence(user, monkeypatch):
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == before
 
 
+def test_a_worker_that_ends_by_itself_is_told_with_its_exit_code(user):
+    with pytest.raises(RuntimeError, match="exit code 7"):
+        user.logic.process(user.volume, model="ending")
+    assert user.logic.process(user.volume).state == RunState.COMPLETED
+
+
 def test_a_volume_that_is_cropped_during_the_run(user):
     result = user.logic.process(user.volume, model="slow", waitForCompletion=False)
     bench.wait_until(lambda: result.state == RunState.RUNNING)
