@@ -176,6 +176,27 @@ def test_slices_beyond_float32_among_many_are_left_to_the_network():
 
 
 @needs_openvino
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_network_is_loaded_once_for_a_size_that_was_announced(fails, empty_cache, monkeypatch):
+    network, images = random_network(), picture(20, 1, 32, 48)
+    made = make_engine(network, "cpu", engine="openvino")
+    load, loaded = made._load, []
+
+    def loads(size, halved, options):
+        loaded.append(size)
+        if fails and options is openvino_engine._SEVERAL:
+            raise RuntimeError("out of memory")
+        return load(size, halved, options)
+
+    monkeypatch.setattr(made, "_load", loads)
+    made.expect((32, 48), 20)
+    made.expect((32, 48), 20)
+    answers = torch.cat(list(made.map(images.split(20), 20)))
+    assert relative_error(answers, network(images)) < 1e-5
+    assert loaded == [(32, 48)] * (2 if fails else 1)  # then one slice after another
+
+
+@needs_openvino
 def test_failure_with_several_slices_at_once_is_no_failure(empty_cache, monkeypatch):
     network = random_network()
     images = picture(20, 1, 32, 32)
@@ -477,11 +498,12 @@ def test_a_torch_that_takes_no_arrays_is_told(monkeypatch):
         raise RuntimeError("Numpy is not available")
 
     assert why_unavailable("torch") == ""
+    bundle = with_network(config(), random_network())
     monkeypatch.setattr(torch, "from_numpy", refuse)
     said = "do not go together (Numpy is not available)"
     assert said in why_unavailable("torch")
     with pytest.raises(DeviceError, match=re.escape(said)):
-        Segmenter(with_network(config(), random_network()), "cpu", engine="torch")
+        Segmenter(bundle, "cpu", engine="torch")
     with pytest.raises(MissingPackageError, match=re.escape(said)):
         require_training()
-    assert Segmenter(with_network(config(), random_network()), "cpu").engine.name == "openvino"
+    assert Segmenter(bundle, "cpu").engine.name == "openvino"

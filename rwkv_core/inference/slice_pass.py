@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rwkv_core.engines import Batch, Calibrated, Engine
+from rwkv_core.engines import Batch, Calibrated, Compiled, Engine
 from rwkv_core.engines.arrays import is_tensor, stack
 from rwkv_core.inference.confidence import Confidence
 from rwkv_core.inference.intensity import IntensityScale
 from rwkv_core.inference.pipeline import run_pipeline
-from rwkv_core.inference.preprocessing import Resampler, softmax
+from rwkv_core.inference.preprocessing import Resampler, running_argmax, softmax
 
 _PIXELS_PER_BATCH = {"cpu": 30_000, "mps": 400_000, "cuda": 1_600_000}
 """Network input pixels in one batch: enough to keep the device busy, little enough to stay in memory."""
@@ -170,7 +170,7 @@ class Pass:
                 probabilities = in_memory(softmax(logits))
                 with adding:
                     for found in probabilities:
-                        confidence.add(found, found.argmax(0))
+                        confidence.add(found, running_argmax(len(found), found.__getitem__))
 
         return finish
 
@@ -224,6 +224,11 @@ class SlicePass(Pass):
             lambda batch: advance(len(range(*batch.indices(len(self.source))))),
             cancelled,
         )
+
+    def expect(self, step: int = 1, halved: bool = False) -> None:
+        """Let the engine get ready for `run`, beside what it computes now."""
+        if isinstance(self.engine, Compiled):
+            self.engine.expect(self.resampler.size, len(range(0, len(self.source), step)), halved)
 
     def _typical(self) -> NDArray[np.float32]:
         """Give slices from all over the stack, as the network gets them."""
