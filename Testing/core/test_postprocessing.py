@@ -78,6 +78,18 @@ def test_narrow_gaps_and_holes_get_a_label_and_wide_ones_stay():
     assert fill_gaps(np.zeros((3, 4, 5), np.uint8), UNIT, 3.0, 7) == 0
 
 
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 0.7, 0.8), (0.5, 0.6, 3.0), (9.0, 9.0, 9.0)])
+def test_gaps_are_those_of_a_closing_by_a_ball(spacing):
+    """Held against scipy's map of distances."""
+    rng = np.random.default_rng(3)
+    labels = np.pad((rng.random((8, 14, 12)) < 0.02).astype(np.uint8), 9)
+    near = ndimage.distance_transform_edt(labels == 0, spacing) <= 2.5 + 1e-6
+    expected = (labels == 0) & (ndimage.distance_transform_edt(near, spacing) > 2.5 + 1e-6)
+    filled = labels.copy()
+    assert fill_gaps(filled, spacing, 2.5, 7) == np.count_nonzero(expected)
+    np.testing.assert_array_equal(filled, np.where(expected, 7, labels))
+
+
 def test_structures_thinner_than_the_bridge_are_left_alone():
     labels = np.zeros((20, 30, 50), np.uint8)
     labels[10, 5:25, 5:25] = 1

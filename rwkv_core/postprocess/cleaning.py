@@ -15,16 +15,16 @@ from rwkv_core.packages import LazyModule
 from rwkv_core.vocabulary import Islands, SegmentClass, box_around
 
 if TYPE_CHECKING:
-    import SimpleITK as sitk
     from scipy import ndimage
 else:
-    sitk = LazyModule("SimpleITK")
     ndimage = LazyModule("scipy.ndimage")
 
 Labelmap = NDArray[np.unsignedinteger]
 
 _LOOSE = 2.0
 """mm around what stays in which other labels stay too: what opening took off it, and loose labels."""
+_ROUNDING = 1e-6
+"""Of lengths, mm: what reaches a voxel but for this reaches it."""
 _TRUNCATE = 3.0
 """Standard deviations after which the Gaussian ends."""
 _SLAB_VOXELS = 2_000_000
@@ -123,11 +123,11 @@ def remove_islands(
     if bridge <= 0:
         core = _largest(solid)
     else:
-        core = _largest(_distance(np.pad(~solid, 1, constant_values=True), spacing)[1:-1, 1:-1, 1:-1] > bridge)
+        core = _largest(~_dilated(np.pad(~solid, 1, constant_values=True), spacing, bridge)[1:-1, 1:-1, 1:-1])
     if not core.any():  # nothing is so thick
         return 0
     reach = bridge + _LOOSE if bridge > 0 or loose else 0.0
-    removed = (inside != 0) & ~(core if reach == 0 else _distance(core, spacing) <= reach)
+    removed = (inside != 0) & ~_dilated(core, spacing, reach)
     inside[removed] = 0
     return int(np.count_nonzero(removed))
 
@@ -149,10 +149,7 @@ def fill_gaps(labelmap: Labelmap, spacing: tuple[float, float, float], radius: f
     inside = labelmap[tuple(_grown(side, more, n) for side, more, n in sides)]
     if not inside.any():
         return 0
-    far = _distance(inside != 0, spacing) > radius
-    gaps = inside == 0
-    if far.any():
-        gaps &= _distance(far, spacing) > radius
+    gaps = (inside == 0) & ~_dilated(~_dilated(inside != 0, spacing, radius), spacing, radius)
     inside[gaps] = label
     return int(np.count_nonzero(gaps))
 
@@ -262,13 +259,40 @@ def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return found
 
 
-def _distance(mask: NDArray[np.bool_], spacing: tuple[float, float, float]) -> NDArray[np.float32]:
-    """mm from every voxel to the nearest one of `mask`; 0 within."""
-    image = sitk.GetImageFromArray(mask.astype(np.uint8))
-    image.SetSpacing(spacing[::-1])
-    distance = sitk.SignedMaurerDistanceMap(image, squaredDistance=False, useImageSpacing=True)
-    found: NDArray[np.float32] = np.maximum(sitk.GetArrayFromImage(distance), 0)
-    return found
+def _dilated(mask: NDArray[np.bool_], spacing: tuple[float, float, float], radius: float) -> NDArray[np.bool_]:
+    """Dilate by a ball: find the voxels at most `radius` mm from one of `mask`.
+
+    The ball is taken apart into rods along the axis of the finest voxels. For the few voxels that radii have here, this
+    takes a tenth of a distance map's time.
+    """
+    along = int(np.argmin(spacing))
+    across = [axis for axis in range(3) if axis != along]
+    near = np.moveaxis(mask, [along, *across], [0, 1, 2])
+    rods = [near]  # dilated along the axis by 0, 1, 2 ... voxels
+    for reach in range(1, _voxels(radius, spacing[along]) + 1):
+        longer = rods[-1].copy()
+        longer[reach:] |= near[:-reach]
+        longer[:-reach] |= near[reach:]
+        rods.append(longer)
+    dilated = rods[-1].copy()
+    down, right = (_voxels(radius, spacing[axis]) for axis in across)
+    for j in range(-down, down + 1):
+        for i in range(-right, right + 1):
+            left = radius**2 - (j * spacing[across[0]]) ** 2 - (i * spacing[across[1]]) ** 2
+            if left > -_ROUNDING:
+                (to_j, from_j), (to_i, from_i) = _shifted(j, near.shape[1]), _shifted(i, near.shape[2])
+                dilated[:, to_j, to_i] |= rods[_voxels(max(left, 0.0) ** 0.5, spacing[along])][:, from_j, from_i]
+    return np.moveaxis(dilated, [0, 1, 2], [along, *across])
+
+
+def _voxels(length: float, size: float) -> int:
+    """Say how many voxels of `size` reach no farther than `length`."""
+    return int(length / size + _ROUNDING)
+
+
+def _shifted(by: int, length: int) -> tuple[slice, slice]:
+    """Give the parts of an axis that a shift brings something to, and from where."""
+    return slice(max(0, by), max(0, length + min(0, by))), slice(max(0, -by), max(0, length - max(0, by)))
 
 
 def _boxes(labelmap: Labelmap) -> dict[int, tuple[slice, ...]]:
