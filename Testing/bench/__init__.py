@@ -29,6 +29,7 @@ __all__ = [
     "clear_scene",
     "dialogs",
     "grab",
+    "is_clear",
     "open_module",
     "process_events",
     "quit_application",
@@ -41,6 +42,7 @@ __all__ = [
 ]
 
 _application = None
+_cleared = 0  # when the scene was closed last
 
 
 def start():
@@ -65,12 +67,21 @@ def open_module(path):
 
 def clear_scene():
     """Closes the scene as the user does, and forgets undo."""
+    global _cleared
     import slicer
 
     slicer.mrmlScene.Clear(0)
     slicer.mrmlScene.ClearUndoStack()
     slicer.mrmlScene.ClearRedoStack()
     process_events()
+    _cleared = slicer.mrmlScene.GetMTime()
+
+
+def is_clear():
+    """Whether no node was added or removed since `clear_scene`."""
+    import slicer
+
+    return slicer.mrmlScene.GetMTime() == _cleared
 
 
 def grab(widget, path, size=None):

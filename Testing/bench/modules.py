@@ -1,5 +1,6 @@
 """Opens scripted modules as qSlicerScriptedLoadableModule and its widget do (stand-ins), reloads them, unloads them."""
 
+import functools
 import importlib.util
 import sys
 from pathlib import Path
@@ -16,11 +17,16 @@ def _load(path):
     folder, name = str(path.parent), path.stem
     if folder not in sys.path:
         sys.path.insert(0, folder)
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
+    module = importlib.util.module_from_spec(importlib.util.spec_from_file_location(name, path))
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    exec(_compiled(path.read_bytes(), str(path)), module.__dict__)
     return module
+
+
+@functools.cache
+def _compiled(source, path):
+    """A source's code: hundreds of tests open the same module."""
+    return compile(source, path, "exec", dont_inherit=True)
 
 
 @standin

@@ -21,6 +21,7 @@ _isInstance = type.__instancecheck__
 _dynamicNames = QtCore.QObject.dynamicPropertyNames
 _findChildren, _children = QtCore.QObject.findChildren, QtCore.QObject.children
 _links = {}
+"""Pointer of a sender -> (name of its signal, receiver) -> what was connected."""
 _patched = _childrenIgnored = False
 
 # Virtual functions that C++ calls: a Python property of this name would be taken for an override.
@@ -128,9 +129,12 @@ def accepted(function, offered):
     return min(offered, sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters))
 
 
-def _link(sender, name, function):
-    owner = (id(function.__self__), function.__name__) if inspect.ismethod(function) else id(function)
-    return shiboken6.getCppPointer(sender)[0], name, owner
+def _pointer(sender):
+    return shiboken6.getCppPointer(sender)[0]
+
+
+def _link(name, function):
+    return name, (id(function.__self__), function.__name__) if inspect.ismethod(function) else id(function)
 
 
 def _bound(sender, name, arguments):
@@ -159,30 +163,30 @@ def connect(*arguments):
 
     signal = _bound(sender, name, types)
     signal.connect(deliver)
-    link = _link(sender, name, function)
-    if not any(key[0] == link[0] for key in _links):
-        sender.destroyed.connect(functools.partial(_forget, link[0]))
-    _links.setdefault(link, []).append((signal, deliver))
+    pointer = _pointer(sender)
+    if pointer not in _links:
+        _links[pointer] = {}
+        sender.destroyed.connect(functools.partial(_forget, pointer))
+    _links[pointer].setdefault(_link(name, function), []).append((signal, deliver))
     return True
 
 
 def _forget(pointer, *_):
     """The receivers of a sender that is deleted go with it, and so does what they refer to."""
-    for key in [key for key in _links if key[0] == pointer]:
-        del _links[key]
+    _links.pop(pointer, None)
 
 
 def disconnect(*arguments):
     """sender.disconnect('signal(type)', function | receiver, 'slot()'); without a function, all that were connected."""
     sender, text, *target = arguments
     name, _ = signature(text)
+    links = _links.get(_pointer(sender), {})
     if not target:
-        pointer = shiboken6.getCppPointer(sender)[0]
-        keys = [key for key in _links if key[:2] == (pointer, name)]
+        keys = [key for key in links if key[0] == name]
     else:
         function = target[0] if len(target) == 1 else getattr(target[0], signature(target[1])[0])
-        keys = [_link(sender, name, function)]
-    found = [link for key in keys for link in _links.pop(key, [])]
+        keys = [_link(name, function)]
+    found = [link for key in keys for link in links.pop(key, [])]
     for signal, deliver in found:
         signal.disconnect(deliver)
     return bool(found)

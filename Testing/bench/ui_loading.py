@@ -35,9 +35,7 @@ def _read(file, longer):
     return tree, own, ElementTree.tostring(tree)
 
 
-class QUiLoader(QtUiTools.QUiLoader):
-    """Stand-in for the loader of Slicer, which finds the custom widgets in Qt Designer's plugins."""
-
+class _Loader(QtUiTools.QUiLoader):
     def createWidget(self, className, parent=None, name=""):
         if className in standins:
             widget = standins[className](parent)
@@ -51,13 +49,23 @@ class QUiLoader(QtUiTools.QUiLoader):
         widget.setObjectName(name)
         return widget
 
+
+@functools.cache
+def _loader():
+    """PySide6's, made once: making it takes as long as to load a small file."""
+    return _Loader(QtWidgets.QApplication.instance())
+
+
+class QUiLoader:
+    """Stand-in for the loader of Slicer, which finds the custom widgets in Qt Designer's plugins."""
+
     def load(self, device, parent=None):
         tree, own, description = _read(bytes(device.readAll().data()), scripted_module.PSEUDO in os.environ)
         buffer = QtCore.QBuffer()
         buffer.setData(description)
         buffer.open(QtCore.QIODevice.ReadOnly)
         with pythonqt.childrenIgnored():
-            widget = super().load(buffer, parent)
+            widget = _loader().load(buffer, parent)
         if widget is None:
             return None
         for connection in own:

@@ -46,9 +46,10 @@ class qMRMLWidget(qSlicerWidget):
 
 
 class _NodeWidget(_SceneWidget):
-    """Follows the nodes of a scene; `_refresh` is called when one is added, removed, renamed or hidden."""
+    """Follows the nodes of a scene; `_refresh` is called when one of its types is added, removed, renamed or hidden."""
 
-    _SCENE_EVENTS = ("NodeAddedEvent", "NodeRemovedEvent", "EndCloseEvent", "EndImportEvent", "EndBatchProcessEvent")
+    _NODE_EVENTS = ("NodeAddedEvent", "NodeRemovedEvent")
+    _SCENE_EVENTS = ("EndCloseEvent", "EndImportEvent", "EndBatchProcessEvent")
     _NODE_EVENT = vtk.vtkCommand.ModifiedEvent
 
     def __init__(self, parent=None):
@@ -75,14 +76,22 @@ class _NodeWidget(_SceneWidget):
         self._release()
         super().setMRMLScene(scene)
         if scene:
-            self._sceneTags += [
-                (scene, scene.AddObserver(getattr(scene, e), self._onScene)) for e in self._SCENE_EVENTS
-            ]
+            for events, callback in ((self._NODE_EVENTS, self._onNode), (self._SCENE_EVENTS, self._onScene)):
+                self._sceneTags += [(scene, scene.AddObserver(getattr(scene, event), callback)) for event in events]
         self._refresh()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _onNode(self, scene, event, node):
+        if node is None or any(node.IsA(kind) for kind in self._types()):
+            self._onScene()
 
     def _onScene(self, *_):
         if self._scene and not self._scene.IsBatchProcessing():
             self._refresh()
+
+    def _types(self):
+        """Classes of the nodes that are looked at."""
+        raise NotImplementedError
 
     def _watch(self, nodes):
         """Observes the names of exactly these nodes."""
@@ -92,8 +101,11 @@ class _NodeWidget(_SceneWidget):
             observed.RemoveObserver(tag)
         for identifier, node in wanted.items():
             if identifier not in self._nodeTags:
-                tag = node.AddObserver(self._NODE_EVENT, lambda *_: self._refresh())
+                tag = node.AddObserver(self._NODE_EVENT, self._onModified)
                 self._nodeTags[identifier] = (node, tag)
+
+    def _onModified(self, node, event):
+        self._refresh()
 
     def _refresh(self):
         raise NotImplementedError
@@ -153,20 +165,42 @@ class qMRMLNodeComboBox(_NodeWidget):
         self._attributes = [a for a in self._attributes if a[:2] != (nodeType, name)]
         self._refresh()
 
-    def _offers(self, node):
-        if node.GetHideFromEditors() and not self.showHidden:
-            return False
-        if any(node.IsA(kind) for kind in self.hideChildNodeTypes):
-            return False
-        if self.showChildNodeTypes:
-            fits = any(node.IsA(kind) for kind in self.nodeTypes)
-        else:
-            fits = node.GetClassName() in self.nodeTypes
-        return fits and all(
-            not node.IsA(kind)
-            or (node.GetAttribute(name) is not None and (value is None or node.GetAttribute(name) == str(value)))
-            for kind, name, value in self._attributes
-        )
+    def _types(self):
+        return self.nodeTypes
+
+    def _onModified(self, node, event):
+        """Most changes of a node do not show here."""
+        identifier = node.GetID()
+        shown = identifier in self._shown and self._combo.itemText(self._shown.index(identifier)) == node.GetName()
+        if not shown or not self._offered([node]):
+            self._refresh()
+
+    def _offered(self, nodes):
+        """Those of the nodes that can be chosen."""
+        kinds, hiddenKinds = self.nodeTypes, self.hideChildNodeTypes
+        withChildren, withHidden, attributes = self.showChildNodeTypes, self.showHidden, self._attributes
+        return [
+            node
+            for node in nodes
+            if (withHidden or not node.GetHideFromEditors())
+            and not any(node.IsA(kind) for kind in hiddenKinds)
+            and (any(node.IsA(kind) for kind in kinds) if withChildren else node.GetClassName() in kinds)
+            and all(
+                not node.IsA(kind)
+                or (node.GetAttribute(name) is not None and (value is None or node.GetAttribute(name) == str(value)))
+                for kind, name, value in attributes
+            )
+        ]
+
+    def _ofTypes(self):
+        """The scene's nodes of the types that are looked at, in its order."""
+        kinds = self.nodeTypes
+        if len(kinds) == 1:
+            found = self._scene.GetNodesByClass(kinds[0])
+            found.UnRegister(None)
+            return [found.GetItemAsObject(index) for index in range(found.GetNumberOfItems())]
+        nodes = (self._scene.GetNthNode(index) for index in range(self._scene.GetNumberOfNodes()))
+        return [node for node in nodes if any(node.IsA(kind) for kind in kinds)]
 
     def _refresh(self):
         if self._scene is None:
@@ -174,8 +208,7 @@ class qMRMLNodeComboBox(_NodeWidget):
             self._combo.clear()
             self._setCurrent("")
             return
-        nodes = [self._scene.GetNthNode(i) for i in range(self._scene.GetNumberOfNodes())]
-        nodes = [node for node in nodes if self._offers(node)]
+        nodes = self._offered(self._ofTypes())
         self._watch(nodes)
         for identifier in [i for i in self._shown if i and self._nodeByID(i) and self._nodeByID(i) not in nodes]:
             self._rowGoes(identifier)  # hidden since
@@ -294,6 +327,9 @@ class qMRMLSegmentSelectorWidget(_NodeWidget):
     def setMRMLScene(self, scene):
         super().setMRMLScene(scene)
         self._nodes.setMRMLScene(scene)
+
+    def _types(self):
+        return ("vtkMRMLSegmentationNode",)
 
     def _nodeChanged(self, node):
         self._watch([node] if node else [])

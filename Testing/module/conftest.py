@@ -66,7 +66,8 @@ def clean(request):
     from bench import packaging
 
     children = _children()
-    bench.clear_scene()
+    if not bench.is_clear():  # the test before has cleared it
+        bench.clear_scene()
     bench.records.clear()
     bench.dialogs.clear()
     packaging.clear()

@@ -24,7 +24,7 @@ def computer(monkeypatch):
     """A computer with everything but what a test takes away: names in `packaging.missing`, `computer.broken`."""
     state = SimpleNamespace(broken={}, torchCalls=[], nvidia=False)
 
-    def looked(requirement):
+    def looked(requirement, anew=True):
         if requirement.name in state.broken:
             return PackageState(broken=state.broken[requirement.name])
         missing = requirement.name in packaging.missing

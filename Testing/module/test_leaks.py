@@ -35,7 +35,7 @@ def counted(user):
     return {
         "timers": len(slicer.app.moduleManager().children()),
         "calls": len(_Pending.alive),
-        "connections": sum(map(len, pythonqt._links.values())),
+        "connections": sum(len(found) for links in pythonqt._links.values() for found in links.values()),
         "processes": len(children()),
         "mappings": maps.read_text().count("rwkv-unet-") if maps.exists() else 0,
         "files": len(folders) + len(list(private.iterdir())),

@@ -91,6 +91,7 @@ class InstallationLogic:
     def states(self) -> tuple[Requirement, ...]:
         """Give all requirements, in the order in which they are installed, as they were found last."""
         if self._states is None:
+            importlib.invalidate_caches()
             self._states = (self._packages(), self._torch())
         return self._states
 
@@ -224,7 +225,7 @@ class InstallationLogic:
 
     def _packages(self) -> Requirement:
         title = _("OpenVINO and Python packages")
-        found = {requirement.name: look(requirement) for requirement in loadRequirements(REQUIREMENTS)}
+        found = {each.name: look(each, anew=False) for each in loadRequirements(REQUIREMENTS)}
         missing = [name for name, state in found.items() if state.missing]
         broken = [state.broken for state in found.values() if state.broken]
         if broken:
@@ -247,7 +248,7 @@ class InstallationLogic:
 
     def _torch(self) -> Requirement:
         title, broken = _("GPU and training: PyTorch"), ""
-        found = look(parse(TORCH))
+        found = look(parse(TORCH), anew=False)
         if found.usable:
             usable = self._usable(self._torchCheck, found.version)
             if usable:
