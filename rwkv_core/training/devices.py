@@ -2,14 +2,15 @@
 
 import os
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from rwkv_core.engines import choose_device
 from rwkv_core.errors import DeviceError, InputError, Remedy
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
@@ -55,7 +56,7 @@ def is_first_process() -> bool:
     return next((os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), "0") == "0"
 
 
-def make_fabric(device: str, processes: Processes, precision: str, batch: int, loggers: Any = None) -> Fabric:
+def make_fabric(device: str, processes: Processes, precision: str, batch: int, loggers: Any = None) -> "Fabric":
     """Make Lightning's Fabric for a run, not launched yet.
 
     Args:
@@ -68,6 +69,9 @@ def make_fabric(device: str, processes: Processes, precision: str, batch: int, l
         DeviceError: when the device is not there, or there are fewer than asked for.
         InputError: when the batch cannot be divided evenly.
     """
+    from lightning.fabric import Fabric  # takes seconds, which only a run pays
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+
     chosen = torch.device(choose_device(device))
     if batch % processes.total:
         raise InputError(

@@ -8,11 +8,10 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor, distributed
 
 from rwkv_core.bundle.config import Patches
@@ -29,6 +28,9 @@ from rwkv_core.training.run_status import Status
 from rwkv_core.training.slice_cache import SliceCache
 from rwkv_core.training.validation import Preview, Validation, validate
 from rwkv_core.vocabulary import SegmentClass
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 FIGURES = ("loss", "cross_entropy", "dice_loss", "consistency")
 _CHECK_EVERY = 10
@@ -54,7 +56,7 @@ class Loop:
 
     def __init__(
         self,
-        fabric: Fabric,
+        fabric: "Fabric",
         folder: RunFolder,
         status: Status,
         recipe: Recipe,

@@ -6,10 +6,10 @@ A volumetric network is given whole cases, by the sliding window that segmentati
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -18,6 +18,9 @@ from rwkv_core.errors import CancelledError
 from rwkv_core.inference.sliding_window import blended_planes
 from rwkv_core.training.losses import SegmentationLoss
 from rwkv_core.training.slice_cache import SliceCache
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Validation:
 
 
 def validate(
-    fabric: Fabric,
+    fabric: "Fabric",
     network: nn.Module,
     loss: SegmentationLoss,
     cache: SliceCache,
@@ -180,5 +183,5 @@ def _counts(predicted: Tensor, label: Tensor, num_classes: int) -> Tensor:
     return counts.cpu().double() if counts.device.type == "mps" else counts.double()  # no float64 there
 
 
-def _exact_device(fabric: Fabric) -> torch.device:
+def _exact_device(fabric: "Fabric") -> torch.device:
     return torch.device("cpu") if fabric.device.type == "mps" else fabric.device
