@@ -45,7 +45,7 @@ def beforeInstallation(folder, width=PANEL_WIDTH):
     from RWKVUNetSegmentLib.Segmentation.InstalledPackages import PackageState
 
     with mock.patch(
-        "RWKVUNetSegmentLib.Segmentation.InstallationLogic.look", lambda requirement: PackageState(missing=True)
+        "RWKVUNetSegmentLib.Segmentation.InstallationLogic.look", lambda requirement, anew: PackageState(missing=True)
     ):
         opened = OpenedModule(MODULE)
         opened.enter()
