@@ -90,6 +90,9 @@ def test_second_run_skips_what_is_there(model, scans, tmp_path, capsys):
     assert (out / "a.seg.nrrd").stat().st_mtime_ns == before
     assert segment(scans, "-o", out, "--model", model, "--overwrite") == 0
     assert (out / "a.seg.nrrd").stat().st_mtime_ns > before
+    (scans / "a.nii.gz").unlink()
+    assert segment(scans / "a.nii.gz", scans / "b.nrrd", "-o", out, "--model", model) == 1
+    assert "a.nii.gz does not exist" in capsys.readouterr().err
 
 
 def test_json_says_all_about_a_result(model, scans, tmp_path, capsys):

@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
         FORMATS[options.format],
     )
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    waiting = [job for job in jobs if options.overwrite or not job[1].exists()]
+    waiting = [job for job in jobs if options.overwrite or not job[1].exists() or not _exists(job[0])]
     done: dict[Job, FileOutcome] = {}
     if waiting:
         with _progress(console) as progress:
@@ -121,10 +121,14 @@ def run(options: argparse.Namespace) -> int:
     return int(any(outcome.status == "failed" for outcome in outcomes))
 
 
+def _exists(source: Path) -> bool:
+    return split_address(source)[0].exists()
+
+
 def _one_by_one(jobs: Sequence[Job], batch: BatchOptions, progress: Progress) -> dict[Job, FileOutcome]:
     """Segment on this machine."""
     segmenter = None
-    if any(split_address(source)[0].exists() for source, _ in jobs):
+    if any(_exists(source) for source, _ in jobs):
         from rwkv_core.inference.model_chain import ModelChain
 
         segmenter = ModelChain.from_options(batch.segment)
