@@ -39,7 +39,8 @@ _HOMES = {
     "rwkv_core.inference.segmenter": ("Segmentation", "Segmenter"),
     "rwkv_core.bundle.store": ("load_bundle",),
     "rwkv_core.spreading.spreading": ("Spread", "spread"),
-    "rwkv_core.volume": ("Region", "Volume", "read_volume", "write_segmentation", "write_volume"),
+    "rwkv_core.vocabulary": ("Region",),
+    "rwkv_core.volume": ("Volume", "read_volume", "write_segmentation", "write_volume"),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 

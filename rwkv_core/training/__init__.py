@@ -1,1 +1,1 @@
-"""Training: generated brain images and the run that made the shipped model."""
+"""Training on data sets and on generated images: recipes, the loop, run folders, evaluation."""
