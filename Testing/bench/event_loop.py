@@ -37,16 +37,20 @@ def wait_until(condition, timeout=30.0, what=None):
 
 def settle(widget, quiet=0.3, timeout=20.0):
     """Turns the event loop until the widget has looked the same for `quiet` seconds; gives its picture, a QImage."""
-    last = [widget.grab().toImage(), time.monotonic()]
+    image = widget.grab().toImage()
+    changed = looked = time.monotonic()
 
     def isQuiet():
-        image = widget.grab().toImage()
-        if image != last[0]:
-            last[:] = image, time.monotonic()
-        return time.monotonic() - last[1] > quiet
+        nonlocal image, changed, looked
+        if time.monotonic() - looked < quiet / 4:  # to draw it at every turn would keep a core busy
+            return False
+        now, looked = widget.grab().toImage(), time.monotonic()
+        if now != image:
+            image, changed = now, looked
+        return looked - changed > quiet
 
     wait_until(isQuiet, timeout, "The widget does not come to rest.")
-    return last[0]
+    return image
 
 
 def quit_application():

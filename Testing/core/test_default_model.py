@@ -69,6 +69,7 @@ def test_storage_order_does_not_matter():
     assert np.array_equal(here, there[:, ::-1].transpose(1, 2, 0))
 
 
+@pytest.mark.long
 def test_a_scan_that_covers_half_of_the_head_is_labeled_as_the_whole_is():
     """A network that learned on images of 176 pixels and more was lost in half a coronal slice of 80."""
     scan = read_volume(SAMPLE)

@@ -79,7 +79,10 @@ def test_a_thick_box_is_averaged_and_a_thin_one_is_not(worker, averaging):
     assert (planes(thin), thin.count) == (["SPL"], 4)
 
 
-@pytest.mark.parametrize("region", [None, Region(k=(1, 35), i=(2, 38))], ids=["whole", "box"])
+@pytest.mark.parametrize(
+    "region",
+    [pytest.param(None, marks=pytest.mark.long, id="whole"), pytest.param(Region(k=(1, 35), i=(2, 38)), id="box")],
+)
 def test_what_is_kept_of_an_average_is_made_of_it_when_it_is_asked_for(worker, averaging, region):
     array = noise(SHAPE)
     array[4, 5:9, 5:9] = np.nan
