@@ -29,7 +29,7 @@ lesion pushes across the middle comes less far."""
 
 _TURNED = 12.0
 """Degrees between the plane and the voxels' rows from which on a head is turned."""
-_SMOOTHED_TURNED, _MIDDLE_TURNED = 2.3, 3.0
+_SMOOTHED_TURNED, _MIDDLE_TURNED = 2.3, 1.5
 """mm; as `_SMOOTHED` and `_MIDDLE`, for turned heads."""
 _BALANCED = 0.45
 """What each side must have of both, for symmetry to be looked for: of a scan that ends within the head, it misleads."""
