@@ -12,7 +12,7 @@ import slicer
 
 from bench import fonts, io_manager, layout, logics, palettes, pythonqt, qt_module, share_folder
 from bench.dialog_answers import ShownDialog, dialogs
-from bench.pyside import QtCore, QtWidgets
+from bench.pyside import QtCore, QtWidgets, shiboken6
 from bench.standins import field, signal, standin
 
 SHARE = "share/Slicer-5.12"
@@ -241,4 +241,12 @@ def start():
     application._layoutManager = layout.qSlicerLayoutManager(application)
     application._window = qSlicerMainWindow()
     logics.nameExtensionModules()
+    atexit.register(_deleteWidgets)
     return application
+
+
+def _deleteWidgets():
+    """While there still is what they observe: Qt would delete them after VTK's objects, and the process would crash."""
+    for widget in QtWidgets.QApplication.topLevelWidgets():
+        if shiboken6.isValid(widget):
+            shiboken6.delete(widget)
