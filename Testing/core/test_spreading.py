@@ -183,6 +183,38 @@ def test_a_wrong_answer_that_stood_is_mended(phantom, learned):
         assert now > 0.85 > dice((before == value) & free, (truth == value) & free)
 
 
+def test_a_known_structure_is_mended_by_the_one_slice_that_shows_it(learned):
+    """Of two balls a model finds one too large, the other too small: neither's slice foretells the other's error."""
+    k, j, i = np.mgrid[:40, :48, :44].astype(float)
+    distances = [np.sqrt((k - middle) ** 2 + (j - 24) ** 2 + (i - 22) ** 2) for middle in (10, 30)]
+    truth = np.select([distance < 7.5 for distance in distances], [1, 2]).astype(np.uint8)
+    before = np.select([distances[0] < 9.5, distances[1] < 5.5], [1, 2]).astype(np.uint8)
+    probabilities = {
+        value: (1 / (1 + np.exp(distance - radius))).astype(np.float16)
+        for value, distance, radius in zip((1, 2), distances, (9.5, 5.5), strict=True)
+    }
+    noise = np.random.default_rng(0).normal(0, 0.05, k.shape)
+    volume = volume_of(((truth > 0) + noise).astype(np.float32))
+    slices = slices_of(0, 10, 30)
+    answer = spread(volume, drawn(truth, slices, before), slices, before=before, probabilities=probabilities)
+    free = elsewhere(truth.shape, slices)
+    for value in (1, 2):
+        now = dice((answer.labelmap == value) & free, (truth == value) & free)
+        assert now > 0.9 > dice((before == value) & free, (truth == value) & free)
+
+
+def test_a_structure_that_a_model_knows_is_mended_rather_than_drawn_anew(phantom):
+    volume, truth = phantom
+    before = np.roll(truth, 5, axis=1)
+    slices = slices_of(0, 9, 15, 20, 25, 31)
+    labelmap = drawn(truth, slices, before)
+    probabilities = {value: (0.9 * (before == value)).astype(np.float16) for value in (1, 2)}
+    known = spread(volume, labelmap, slices, before=before, probabilities=probabilities)
+    assert {structure.method for structure in known.structures} <= {"standing", "classifier"}
+    unknown = spread(volume, labelmap, slices, before=before)
+    assert {structure.method for structure in unknown.structures} & {"mixture", "interpolation"}
+
+
 def test_an_answer_that_stood_nowhere_near_is_drawn_anew(phantom, learned):
     volume, truth = phantom
     before = np.zeros_like(truth)

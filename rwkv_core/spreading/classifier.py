@@ -102,6 +102,10 @@ class VoxelClassifier:
 
     def log_odds(self, features: Matrix, evidence: Matrix) -> Matrix:
         """Give (N, C) log-odds of each class against all else, within 12 of zero; arguments as in `Samples`."""
+        return against_all_else(self.logits(features, evidence))
+
+    def logits(self, features: Matrix, evidence: Matrix) -> Matrix:
+        """Give (N, C) logits of the classes; that of the rest is 0."""
         units = self._scaled(features) @ self._first + self._bias
         direct = units[:, : evidence.shape[2]]
         hidden = units[:, evidence.shape[2] :]
@@ -109,7 +113,7 @@ class VoxelClassifier:
         logits += direct
         for source, trust in enumerate(self._trust.tolist()):
             logits += np.float32(trust) * evidence[:, source]
-        return against_all_else(logits)
+        return logits
 
     def _scaled(self, features: Matrix) -> Matrix:
         scaled = (features - self._mean) * (1 / self._unit)

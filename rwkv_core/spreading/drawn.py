@@ -103,7 +103,7 @@ class DrawnStructures:
             self._priors.append(prior)
 
     def learn(self) -> None:
-        """Fit the classifier to all slices, and choose each structure's method by leaving slices out.
+        """Choose each structure's method by leaving slices out.
 
         Raises:
             CancelledError: when it was cancelled.
@@ -114,7 +114,6 @@ class DrawnStructures:
             for place, shape in enumerate(self._shapes):
                 shape.choose_slope({index: left_out[place] for index, left_out in self._left_out.items()})
             self._choose()
-        self._classifier = VoxelClassifier(self._samples(self._given.slices), cancelled=self._given.cancelled)
 
     def _without(self, shape: ShapePrior, index: SliceIndex) -> ShapeAt:
         """Give the shape in a given slice, as if it had not been given."""
@@ -211,11 +210,17 @@ class DrawnStructures:
         return np.concatenate(columns).T.astype(np.float32, order="C"), evidence
 
     def write(self, part: Labels, repainting: Repainting) -> dict[int, float]:
-        """Write the structures into the user's labelmap of the box, and give the doubt in every slice along `axis`.
+        """Fit to all slices, write the structures into the user's labelmap of the box, and give the doubt.
+
+        Returns:
+            About how many voxels are in doubt, in every slice along `axis`.
 
         Raises:
             CancelledError: when it was cancelled.
         """
+        if not self.written:
+            return {}
+        self._classifier = VoxelClassifier(self._samples(self._given.slices), cancelled=self._given.cancelled)
         found, doubt = self._answer()
         for value in self.written:  # what was one of them, and may no longer be
             looked_at = self._range(value)
@@ -232,9 +237,9 @@ class DrawnStructures:
         found = np.zeros_like(self._given.labels)
         values = np.array(self.values, found.dtype)
         doubt: dict[int, float] = {}
-        left = ~np.isin(self.values, list(self.written))
-        ranges = [self._range(value) for value in self.values]
-        for number in range(min(part.start for part in ranges), max(part.stop for part in ranges)):
+        ranges = [self._range(value) if value in self.written else range(0) for value in self.values]
+        looked_at = [part for part in ranges if part]
+        for number in range(min(part.start for part in looked_at), max(part.stop for part in looked_at)):
             if self._given.cancelled():
                 raise CancelledError
             index = SliceIndex(AXES[self._given.axis], number)
@@ -267,7 +272,7 @@ class DrawnStructures:
                     odds[:, place] = np.where(reached, known, -12).reshape(-1)[chosen]
                 elif self.methods[value] == "classifier":
                     odds[:, place] = learnt[:, place]
-            odds[:, ~inside | left] = -12
+            odds[:, ~inside] = -12
             layer = index.of(found)
             wins = odds.max(1) > 0
             layer[np.unravel_index(chosen[wins], layer.shape)] = values[odds[wins].argmax(1)]

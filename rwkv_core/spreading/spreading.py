@@ -28,6 +28,10 @@ _NEARLY, _POOR = 0.2, 0.6
 """Dice by which an interpolated shape may be worse than what stood, and may still do better with the image's help; and
 Dice of what stood below which a structure is drawn anew for a trial whatever its shape."""
 
+_UNKNOWN = 0.2
+"""Dice of what stood below which a structure is drawn anew for a trial though a model gave its probabilities; these
+are worth more than shapes otherwise."""
+
 _LOSS_OF_DRAWN, _LEAST_SHARE = 0.6, 0.5
 """What of a drawn structure's error in left-out slices remains once they are given, from three slices on: what is asked
 lies nearer to given slices, while what stood loses nothing by leaving one out. And the least share of the Dice of what
@@ -120,6 +124,7 @@ def spread(
         if value not in there
         or (
             value in shown
+            and (value not in near or standing_scores.get(value, 1) < _UNKNOWN)
             and (
                 shape_scores.get(value, 0) > standing_scores.get(value, 1) - _NEARLY
                 or (len(inside) > 2 and standing_scores.get(value, 1) < _POOR)

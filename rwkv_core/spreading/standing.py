@@ -1,8 +1,9 @@
 """The answer that stood before a user's corrections, and what they teach about it.
 
 A model is right nearly everywhere. So its errors are learned rather than its structures: a classifier begins as
-the answer's own probabilities, and each change of one label into another that it would make is made only if the slices
-that it did not see bear that change out.
+the answer's own probabilities, and each change of one label into another that it would make is made only if pixels
+that it did not see bear that change out. These are squares of the given slices: most structures of a large vocabulary
+are in one of five slices, and of those, whole slices left out tell nothing. Whole slices must not speak against it.
 """
 
 from collections.abc import Sequence
@@ -31,8 +32,13 @@ _LEAST = 1e-3
 _PIXELS = 6000
 """Samples from each slice: mostly where the answer is unsure."""
 
-_CLEARLY = 3.0
-"""Standard deviations by which right changes must outnumber wrong ones; neighboring pixels err together."""
+_SQUARE = 10.0
+"""Millimetres of a side; every other one, as on a chessboard, is left out at once."""
+
+_FEW = 5
+_CLEARLY, _CLEARLY_IN_FEW = 3.0, 4.0
+"""Standard deviations by which right changes must outnumber wrong ones; neighboring pixels err together. And in fewer
+than five slices."""
 
 
 def dice_in(slices: Sequence[SliceIndex], found: Labels, truth: Labels, value: int) -> float:
@@ -61,8 +67,20 @@ def log_odds(probability: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 @dataclass(frozen=True)
+class _Drawn:
+    """Samples of one slice, and of each whether it lies in one or the other half of the squares."""
+
+    samples: Samples
+    halves: NDArray[np.intp]
+
+    def of_half(self, half: int) -> Samples:
+        there = self.halves == half
+        return Samples(self.samples.features[there], self.samples.evidence[there], self.samples.labels[there])
+
+
+@dataclass(frozen=True)
 class _LeftOut:
-    """One slice, as the answer that stood, an answer that did not know it, and the user have it."""
+    """Pixels of one slice, as the answer that stood, an answer that did not know them, and the user have them."""
 
     stood: Places
     answer: Places
@@ -101,7 +119,7 @@ class StandingAnswer:
         self.scores: dict[int, dict[SpreadMethod, float]] = {value: {} for value in self.values}
 
     def learn(self) -> None:
-        """Fit to all slices, and find the changes that left-out slices bear out; of a single slice, none.
+        """Find the changes that pixels bear out which were left out; of a single slice, none.
 
         Raises:
             CancelledError: when it was cancelled.
@@ -111,24 +129,28 @@ class StandingAnswer:
         self._left_out = {index: self._shape.at(index, without_it=True) for index in self._given.slices}
         self._shape.choose_slope({index: shape for index, shape in self._left_out.items() if shape})
         samples = {index: self._samples(index) for index in self._given.slices}
-        left_out = []
+        slices: list[_LeftOut] = []
+        squares: list[_LeftOut] = []
         for fold in self._given.folds:
-            rest = _joined([samples[index] for index in self._given.slices if index not in fold])
+            rest = _joined([samples[index].samples for index in self._given.slices if index not in fold])
             classifier = VoxelClassifier(rest, copies=1, steps=150, cancelled=self._given.cancelled)
-            for index in fold:
-                stood = index.of(self._stood).ravel()
-                shape = self._nearer(index, HALFWAY)
-                answer = self._answered(classifier, index, shape, np.arange(stood.size))
-                left_out.append(_LeftOut(stood, answer, index.of(self._truth).ravel()))
+            slices.extend(self._left_out_of(classifier, index) for index in fold)
+        for half in range(2):
+            rest = _joined([some.of_half(1 - half) for some in samples.values()])
+            if not len(rest.labels):  # slices smaller than a square
+                continue
+            classifier = VoxelClassifier(rest, copies=1, steps=150, cancelled=self._given.cancelled)
+            squares.extend(self._left_out_of(classifier, index, half) for index in self._given.slices)
+        self._changes = _borne_out(squares, slices, len(self._changes))
         none = np.zeros_like(self._changes)
-        self._changes = _borne_out(left_out, len(none))
-        standing, mended = _dice(left_out, none), _dice(left_out, self._changes)
+        standing, mended = _dice(slices, none), _dice(slices, self._changes)
         for place, value in enumerate(self.values, 1):
             self.scores[value] = {"standing": float(standing[place]), "classifier": float(mended[place])}
             if self._changes[place].any() or self._changes[:, place].any():
                 self.methods[value] = "classifier"
         if self._changes.any():
-            self._classifier = VoxelClassifier(_joined(list(samples.values())), cancelled=self._given.cancelled)
+            every = _joined([some.samples for some in samples.values()])
+            self._classifier = VoxelClassifier(every, cancelled=self._given.cancelled)
 
     def write(self, part: Labels, repainting: Repainting) -> dict[int, float]:
         """Write the changes into the user's labelmap of the box, and give the doubt in every slice along `axis`.
@@ -192,35 +214,47 @@ class StandingAnswer:
         """
         take = (slice(None),) * (1 + index.dimension) + (index.index,)
         maps = self._given.maps[take]
-        size = maps.shape[1:]
         given = np.stack([index.of(prior).reshape(-1)[chosen] for prior in self._priors]).astype(np.float32)
         rest = (1 - given.sum(0)).clip(_LEAST)
         evidence = np.log(given.clip(_LEAST)) - np.log(rest)
-        rows, cols = np.divmod(chosen, size[1])
-        at = dict(zip([axis for axis in range(3) if axis != index.dimension], (rows, cols), strict=True))
-        at[index.dimension] = np.full(len(chosen), index.index)
-        place = [at[axis] * np.float32(self._given.spacing[2 - axis]) for axis in range(3) if axis != self._given.axis]
         together = np.zeros(len(chosen), np.float32)
         if shape is not None:
             together = np.where(shape.beyond > 0, 0, self._shape.odds(shape)).ravel()[chosen]
-        features = np.concatenate([maps.reshape(len(maps), -1)[:, chosen], np.stack(place), evidence, together[None]])
+        features = np.concatenate([maps.reshape(len(maps), -1)[:, chosen], evidence, together[None]])
         both = np.stack([evidence.T, np.repeat(together[:, None], len(evidence), 1)], 1)
         return features.T.astype(np.float32, order="C"), both
 
-    def _samples(self, index: SliceIndex) -> Samples:
+    def _samples(self, index: SliceIndex) -> _Drawn:
+        """Draw pixels, mostly where the answer is unsure, and more often of structures that have few of these."""
         truth = index.of(self._truth).ravel()
         share = self._random.uniform(0.1, 1.0, index.of(self._truth).shape).astype(np.float32)
         features, evidence = self._described(index, self._nearer(index, share), np.arange(truth.size))
         shares = np.exp(np.concatenate([np.zeros((truth.size, 1), np.float32), evidence[:, 0]], 1))
         weights = 1.02 - shares.max(1) / shares.sum(1)
+        weights /= np.sqrt(np.bincount(truth, weights).clip(20))[truth]
         chosen = self._random.choice(truth.size, min(_PIXELS, truth.size), False, weights / weights.sum())
-        return Samples(features[chosen], evidence[chosen], truth[chosen].astype(np.intp))
+        samples = Samples(features[chosen], evidence[chosen], truth[chosen].astype(np.intp))
+        return _Drawn(samples, self._halves(index)[chosen])
+
+    def _left_out_of(self, classifier: VoxelClassifier, index: SliceIndex, half: int | None = None) -> _LeftOut:
+        """Compare what a classifier answers that did not know a slice, or this half of its squares."""
+        stood, truth = index.of(self._stood).ravel(), index.of(self._truth).ravel()
+        chosen = np.arange(stood.size) if half is None else np.flatnonzero(self._halves(index) == half)
+        answer = self._answered(classifier, index, self._nearer(index, HALFWAY), chosen)
+        return _LeftOut(stood[chosen], answer, truth[chosen])
 
     def _answered(
         self, classifier: VoxelClassifier, index: SliceIndex, shape: ShapeAt | None, chosen: NDArray[np.intp]
     ) -> Places:
-        odds = classifier.log_odds(*self._described(index, shape, chosen))
-        return np.where(odds.max(1) > 0, 1 + odds.argmax(1), 0)
+        logits = classifier.logits(*self._described(index, shape, chosen))
+        return np.where(logits.max(1) > 0, 1 + logits.argmax(1), 0)
+
+    def _halves(self, index: SliceIndex) -> NDArray[np.intp]:
+        """Tell of each pixel of a slice in which half of its squares it lies, 0 or 1."""
+        pixel = [self._given.spacing[2 - axis] for axis in range(3) if axis != index.dimension]
+        sides = [max(round(_SQUARE / length), 1) for length in pixel]
+        rows, cols = np.indices(index.of(self._truth).shape)
+        return ((rows // sides[0] + cols // sides[1]) % 2).ravel()
 
 
 def _joined(samples: Sequence[Samples]) -> Samples:
@@ -231,23 +265,24 @@ def _joined(samples: Sequence[Samples]) -> Samples:
     )
 
 
-def _borne_out(slices: Sequence[_LeftOut], size: int) -> NDArray[np.bool_]:
-    """(from, to): changes that left-out slices speak for.
+def _borne_out(squares: Sequence[_LeftOut], slices: Sequence[_LeftOut], size: int) -> NDArray[np.bool_]:
+    """(from, to): changes that left-out squares speak for, and left-out slices not against.
 
-    Right clearly more often than wrong, in more slices right than wrong; and no structure's Dice falls.
+    In the squares, right clearly more often than wrong, in more of the slices' halves; in the slices, right as often
+    as wrong at least; and no structure's Dice falls in either.
     """
-    right, wrong, useless = (np.zeros((len(slices), size, size)) for _ in range(3))
-    for number, left_out in enumerate(slices):
-        hit, kept = left_out.answer == left_out.truth, left_out.stood == left_out.truth
-        for counts, where in ((right, hit), (wrong, kept & ~hit), (useless, ~hit & ~kept)):
-            np.add.at(counts[number], (left_out.stood[where], left_out.answer[where]), 1)
-    all_right, all_wrong, all_useless = right.sum(0), wrong.sum(0), useless.sum(0)
-    found = all_right - all_wrong > _CLEARLY * np.sqrt(all_right + all_wrong + all_useless)
+    right, wrong, useless = _counts(squares, size)
+    all_right, all_wrong = right.sum(0), wrong.sum(0)
+    clearly = _CLEARLY if len(slices) >= _FEW else _CLEARLY_IN_FEW
+    found = all_right - all_wrong > clearly * np.sqrt(all_right + all_wrong + useless.sum(0))
     found &= (right > wrong).sum(0) > (right < wrong).sum(0)
+    right, wrong, _ = _counts(slices, size)
+    found &= right.sum(0) >= wrong.sum(0)
     np.fill_diagonal(found, False)
-    standing = _dice(slices, np.zeros_like(found))
+    none = np.zeros_like(found)
+    standing = _dice(squares, none), _dice(slices, none)
     while found.any():
-        loss = standing - _dice(slices, found)
+        loss = np.maximum(standing[0] - _dice(squares, found), standing[1] - _dice(slices, found))
         loss[~(found.any(0) | found.any(1))] = 0
         worst = 1 + int(loss[1:].argmax())
         if loss[worst] <= 0:
@@ -256,11 +291,21 @@ def _borne_out(slices: Sequence[_LeftOut], size: int) -> NDArray[np.bool_]:
     return found
 
 
-def _dice(slices: Sequence[_LeftOut], changes: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(1 + C,) over all slices, of the answer with these changes alone."""
+def _counts(left_out: Sequence[_LeftOut], size: int) -> NDArray[np.float64]:
+    """(3, N, from, to): pixels that a change makes right, makes wrong, and that are wrong before and after it."""
+    counts = np.zeros((3, len(left_out), size, size))
+    for number, pixels in enumerate(left_out):
+        hit, kept = pixels.answer == pixels.truth, pixels.stood == pixels.truth
+        for kind, where in enumerate((hit, kept & ~hit, ~hit & ~kept)):
+            np.add.at(counts[kind, number], (pixels.stood[where], pixels.answer[where]), 1)
+    return counts
+
+
+def _dice(parts: Sequence[_LeftOut], changes: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(1 + C,) over all parts, of the answer with these changes alone."""
     size = len(changes)
     both, total = np.zeros(size), np.zeros(size)
-    for left_out in slices:
+    for left_out in parts:
         answer = np.where(changes[left_out.stood, left_out.answer], left_out.answer, left_out.stood)
         both += np.bincount(answer[answer == left_out.truth], minlength=size)
         total += np.bincount(answer, minlength=size) + np.bincount(left_out.truth, minlength=size)
