@@ -41,7 +41,6 @@ __all__ = [
     "ENGINES",
     "Batch",
     "Calibrated",
-    "Compiled",
     "Engine",
     "choose_device",
     "list_devices",
@@ -80,14 +79,6 @@ class Engine(Protocol):
             halved: at half the height and width: as they are before the network's last step enlarges them, where the
                 engine can stop there, else averaged.
         """
-
-
-@runtime_checkable
-class Compiled(Protocol):
-    """An engine that takes a while to get ready for a size, and can do so beside other work."""
-
-    def expect(self, size: tuple[int, int], slices: int, halved: bool = False) -> None:
-        """Begin to get ready for the `Engine.map` of this size that follows the one that goes on; returns at once."""
 
 
 @runtime_checkable

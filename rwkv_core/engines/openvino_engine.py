@@ -5,7 +5,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -63,7 +63,6 @@ class OpenVINOEngine:
         self._weights = weights
         self._requests: dict[Form, Any] = {}
         self._several: tuple[Form, Any] | None = None
-        self._coming: dict[Form, Future[Any]] = {}
         self._lately: tuple[Form, ...] = ()  # of the last two streams
         self._other: TorchEngine | NumPyEngine | None = None
         self._failed = False
@@ -115,20 +114,6 @@ class OpenVINOEngine:
                     yield in_kind(np.concatenate(done), waiting.popleft())
                     done.clear()
 
-    def expect(self, size: tuple[int, int], slices: int, halved: bool = False) -> None:
-        """Load the network for a size, or compile it, in a thread, as `Compiled` says."""
-        form: Form = (size, halved)
-        if slices < _WORTH_SEVERAL or self._failed:
-            return
-        with self._lock:
-            if form in self._coming or (self._several and self._several[0] == form):
-                return
-            while len(self._coming) > 1:  # nobody came for it, as where a volume was canceled
-                self._coming.pop(next(iter(self._coming)))
-            loader = ThreadPoolExecutor(1, "rwkv-unet-load")
-            self._coming[form] = loader.submit(self._load, *form, _SEVERAL)
-            loader.shutdown(wait=False)
-
     def _stream(self, images: Iterator[Image], count: int, halved: bool) -> Generator[Image, None, None]:
         """Compute logits of one image after another."""
         free: list[Any] = []
@@ -172,9 +157,8 @@ class OpenVINOEngine:
         with self._lock:
             if self._several is None or self._several[0] != form:
                 self._several = None  # frees the memory first
-                coming = self._coming.pop(form, None)
                 try:
-                    self._several = (form, coming.result() if coming else self._load(*form, _SEVERAL))
+                    self._several = (form, self._load(*form, _SEVERAL))
                 except Exception as error:  # whatever an optional package does, one slice after another still works
                     _LOG.info("OpenVINO takes one slice after another: %s", error)
             self._lately = (*self._lately[-1:], form)

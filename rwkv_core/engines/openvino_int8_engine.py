@@ -75,11 +75,6 @@ class OpenVINOInt8Engine(OpenVINOEngine):
         self.use(form, model)
         _LOG.warning("%s", model["report"].decode())
 
-    def expect(self, size: tuple[int, int], slices: int, halved: bool = False) -> None:
-        """Do as `Compiled` says for a size that was calibrated; others need typical slices first."""
-        if (size, halved) in self._quantised:
-            super().expect(size, slices, halved)
-
     def _made(self, slices: NDArray[np.float32], halved: bool) -> dict[str, bytes]:
         expected = self._logits(slices[1::2], halved)  # in float32 so far
         model = quantised(self._weights, slices[::2], halved=halved)
@@ -102,7 +97,6 @@ class OpenVINOInt8Engine(OpenVINOEngine):
         """Take what `quantised` made for slices of this form, unchecked."""
         self._quantised[form] = model
         self._requests.pop(form, None)
-        self._coming.pop(form, None)
         self._several = None
 
     def _load(self, size: tuple[int, ...], halved: bool, options: dict[str, Any]) -> Any:

@@ -20,7 +20,7 @@ from rwkv_core.inference.network_grid import NetworkGrid
 from rwkv_core.inference.pipeline import run_each
 from rwkv_core.inference.preprocessing import running_argmax
 from rwkv_core.inference.sides import Sides
-from rwkv_core.inference.slice_pass import LEAST_PROBABILITY, MOST, Finish, SlicePass
+from rwkv_core.inference.slice_pass import LEAST_PROBABILITY, MOST, SlicePass
 from rwkv_core.models.architectures import STRIDE
 from rwkv_core.vocabulary import Box, box_around, size_in_words
 from rwkv_core.volume import SliceStack, choose_stack, fine_stacks
@@ -148,7 +148,7 @@ class Averaging:
         Raises:
             CancelledError: when `cancelled` said so.
         """
-        whole, halved = _whole(self.grid.shape), self.every > 0
+        whole = _whole(self.grid.shape)
         coarse, by = self._coarse()
         first = self.stacks[0].axes[0]
         thinned = self.grid.thinned(first, by[first])
@@ -186,26 +186,19 @@ class Averaging:
         k, j, i = (slice(side.start // n, side.stop // n) for side, n in zip(around.box, by, strict=True))
         box = (k, j, i)
         sums = np.zeros((len(members), *(side.stop - side.start for side in box)), np.float32)
-        planes: list[tuple[SlicePass, Finish, int]] = []
         for stack, share in passes:
             axis = stack.axes[0]
             asked, offset = around.asked[axis], around.box[axis].start
             first, last = ((end - offset) // by[axis] for end in (asked.start, asked.stop))
             part = _with_side(around.box, axis, slice(asked.start // by[axis], asked.stop // by[axis]))
             plane = self.begin(stack, by[axis], part, 1.0)
-            if not planes:
-                plane.expect(self._step(stack), halved)
             within = _along(axis, first, last)
             finish = plane.into_average(
                 stack.to_stack(sums[(slice(None), *within)]), share, members, plane_specific, plain
             )
-            planes.append((plane, finish, self._step(stack)))
+            plane.run(finish, advance, cancelled, self._step(stack), self.every > 0)
             for beyond in (_along(axis, 0, first), _along(axis, last, None)):  # where there is nothing but background
                 sums[0][beyond] += share[0] * MOST
-        for number, (plane, finish, of_plane) in enumerate(planes):
-            for following, _, of_following in planes[number + 1 : number + 2]:
-                following.expect(of_following, halved)
-            plane.run(finish, advance, cancelled, of_plane, halved)
         ahead = None
         if sides is not None:
             ahead = sides.lead(sums[-2], sums[-1], coarse.spacing, self.toward_right(coarse, box))

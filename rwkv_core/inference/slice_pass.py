@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rwkv_core.engines import Batch, Calibrated, Compiled, Engine
+from rwkv_core.engines import Batch, Calibrated, Engine
 from rwkv_core.engines.arrays import is_tensor, stack
 from rwkv_core.inference.confidence import Confidence
 from rwkv_core.inference.intensity import IntensityScale
@@ -224,11 +224,6 @@ class SlicePass(Pass):
             lambda batch: advance(len(range(*batch.indices(len(self.source))))),
             cancelled,
         )
-
-    def expect(self, step: int = 1, halved: bool = False) -> None:
-        """Let the engine get ready for `run`, beside what it computes now."""
-        if isinstance(self.engine, Compiled):
-            self.engine.expect(self.resampler.size, len(range(0, len(self.source), step)), halved)
 
     def _typical(self) -> NDArray[np.float32]:
         """Give slices from all over the stack, as the network gets them."""
