@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,8 @@ Labelmap = NDArray[np.unsignedinteger]
 
 _LOOSE = 2.0
 """mm around what stays in which other labels stay too: what opening took off it, and loose labels."""
+_PARTS = min(4, os.cpu_count() or 1)
+"""Of a volume, in threads beside each other."""
 _ROUNDING = 1e-6
 """Of lengths, mm: what reaches a voxel but for this reaches it."""
 _TRUNCATE = 3.0
@@ -276,12 +280,19 @@ def _dilated(mask: NDArray[np.bool_], spacing: tuple[float, float, float], radiu
         rods.append(longer)
     dilated = rods[-1].copy()
     down, right = (_voxels(radius, spacing[axis]) for axis in across)
-    for j in range(-down, down + 1):
-        for i in range(-right, right + 1):
-            left = radius**2 - (j * spacing[across[0]]) ** 2 - (i * spacing[across[1]]) ** 2
-            if left > -_ROUNDING:
-                (to_j, from_j), (to_i, from_i) = _shifted(j, near.shape[1]), _shifted(i, near.shape[2])
-                dilated[:, to_j, to_i] |= rods[_voxels(max(left, 0.0) ** 0.5, spacing[along])][:, from_j, from_i]
+
+    def lay_rods(part: slice) -> None:
+        for j in range(-down, down + 1):
+            for i in range(-right, right + 1):
+                left = radius**2 - (j * spacing[across[0]]) ** 2 - (i * spacing[across[1]]) ** 2
+                if left > -_ROUNDING:
+                    (to_j, from_j), (to_i, from_i) = _shifted(j, near.shape[1]), _shifted(i, near.shape[2])
+                    rod = rods[_voxels(max(left, 0.0) ** 0.5, spacing[along])]
+                    dilated[part, to_j, to_i] |= rod[part, from_j, from_i]
+
+    edges = np.linspace(0, len(near), _PARTS + 1).astype(int)
+    with ThreadPoolExecutor(_PARTS) as pool:
+        list(pool.map(lay_rods, map(slice, edges[:-1], edges[1:])))
     return np.moveaxis(dilated, [0, 1, 2], [along, *across])
 
 
