@@ -294,6 +294,7 @@ def test_a_random_walk_leaves_the_scene_consistent(user, seed):
             walk.make_up()
     missed = {"segment", "edit", "kill", "tilt", "region", *SLIDERS, *CLICKS, *POINTS} - walk.done
     assert len(missed) <= MISSED, missed
+    walk.rest()  # from what was made up last
     user.state.region = Region.WHOLE
     user.segment()
     user.turn_on() if not user.interactive.preview.on else user.rest()

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning.fabric import Fabric
 from PIL import Image
 
 from rwkv_core import Segmenter, load_bundle
@@ -288,7 +289,7 @@ def test_a_full_disk_anywhere_else_is_told_too(data, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device", "events.out")
 
-    monkeypatch.setattr(loop.Fabric, "log_dict", full)
+    monkeypatch.setattr(Fabric, "log_dict", full)
     with pytest.raises(StorageError, match=r"events\.out cannot be written: No space left") as error:
         run(data, tmp_path / "run", store=tmp_path / "store", epochs=1)
     assert "free space" in error.value.hint
