@@ -26,8 +26,13 @@ _CONTEXT = 4
 
 _TRIED: tuple[SpreadMethod, ...] = ("interpolation", "classifier", "mixture")
 
-_CLEARLY: dict[SpreadMethod, float] = {"interpolation": 0.05, "classifier": 0.01}
-"""Dice in left-out slices by which this must exceed the mixture to be taken instead."""
+_CLEARLY = 0.01
+"""Dice in left-out slices by which the classifier must exceed the mixture to be taken instead; and by which the shapes
+may fall short of the better one."""
+
+_WELL_SHAPED = 0.9
+"""Dice in left-out slices from which shapes alone are taken: they are worse there than between slices that are given,
+but where they do this well, the image has little to add. Where they do not, it seldom does worse than they."""
 
 _POSSIBLE = 0.1
 """Probability from which a structure that stood is looked for far from where it was drawn."""
@@ -152,9 +157,11 @@ class DrawnStructures:
         dice = counts[..., 0] / np.maximum(counts[..., 1], 1)
         for place, value in enumerate(self.values):
             self.scores[value] = {name: float(dice[place, number]) for number, name in enumerate(_TRIED)}
-            for name, clearly in _CLEARLY.items():
-                if self.scores[value][name] > self.scores[value]["mixture"] + clearly:
-                    self.methods[value] = name
+            by_shape, learned, mean = (self.scores[value][name] for name in _TRIED)
+            if learned > mean + _CLEARLY:
+                self.methods[value] = "classifier"
+            if by_shape >= max(_WELL_SHAPED, learned - _CLEARLY, mean - _CLEARLY):
+                self.methods[value] = "interpolation"
 
     def _samples(self, slices: Sequence[SliceIndex]) -> Samples:
         """Of each slice, pixels whose shape is known as well as between slices: anything from fully to not at all."""
