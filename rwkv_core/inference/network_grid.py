@@ -152,21 +152,8 @@ class Restorer:
 
     def __call__(self, values: NDArray[np.generic], k: int) -> NDArray[np.float32]:
         """Give the values (K, J, I) of the box in slice `k` of the given voxels, (J, I)."""
-        return self.j(self.i(self._between(values, k), -1), -2)
-
-    def fill(self, target: NDArray[np.float32], values: NDArray[np.generic], k: int) -> None:
-        """Put them into `target`, which is zero; looks only around what is not zero in them."""
-        layer = self._between(values, k)
-        rows, columns = np.flatnonzero(layer.any(1)), np.flatnonzero(layer.any(0))
-        if rows.size:
-            row, down = self.j.within(rows[0], rows[-1])
-            column, across = self.i.within(columns[0], columns[-1])
-            target[row, column] = down(across(layer, -1), -2)
-
-    def _between(self, values: NDArray[np.generic], k: int) -> NDArray[np.float32]:
-        """Interpolate between layers alone."""
         first, *second = self.layers(k)
         layer = values[first].astype(np.float32)
         if second:
             layer += (values[second[0]] - layer) * self.k.share[k]
-        return layer
+        return self.j(self.i(layer, -1), -2)

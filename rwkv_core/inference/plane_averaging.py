@@ -334,7 +334,7 @@ class Average:
             there = None if self.ahead is None else restore(self.ahead, k) > 0
             evidence = np.zeros(shape, np.float32)
             for channel in np.flatnonzero(present[:, restore.layers(k)].any(1)):
-                restore.fill(evidence[channel], self.sums[channel], k)
+                evidence[channel] = restore(self.sums[channel], k)
             members = evidence
             if probabilities is not None or self.plane_specific.any():
                 members = self._probabilities(evidence)
