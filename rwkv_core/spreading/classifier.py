@@ -20,6 +20,12 @@ _BATCH = 1024
 _RATE = 0.01
 _DECAY = 1e-4
 _CLIP = 4.0
+_MOST = 60.0
+"""Logits above which exp would soon overflow in single precision."""
+
+_BLOCK = 1 << 18
+"""Multiplications of a matrix product up to which OpenBLAS uses no threads. Larger ones wait for threads that spin
+while other processes hold the cores: several times as long on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -106,10 +112,11 @@ class VoxelClassifier:
 
     def logits(self, features: Matrix, evidence: Matrix) -> Matrix:
         """Give (N, C) logits of the classes; that of the rest is 0."""
-        units = self._scaled(features) @ self._first + self._bias
+        units = _product(self._scaled(features), self._first)
+        units += self._bias
         direct = units[:, : evidence.shape[2]]
         hidden = units[:, evidence.shape[2] :]
-        logits = np.maximum(hidden, 0, out=hidden) @ self._second
+        logits = _product(np.maximum(hidden, 0, out=hidden), self._second)
         logits += direct
         for source, trust in enumerate(self._trust.tolist()):
             logits += np.float32(trust) * evidence[:, source]
@@ -133,20 +140,55 @@ def against_all_else(logits: Matrix) -> Matrix:
 def _gradients(weights: list[Matrix], features: Matrix, evidence: Matrix, labels: NDArray[np.intp]) -> list[Matrix]:
     """Of the mean cross-entropy; (copies, B, ...) samples for (copies, ...) weights."""
     hidden, bias, out, direct, offset, trust = weights
-    before = features @ hidden + bias
-    units = np.maximum(before, 0)
-    logits = units @ out + features @ direct + offset + np.einsum("mnec,me->mnc", evidence, trust)
-    top = np.maximum(logits.max(2, keepdims=True), 0)
-    shares = np.exp(logits - top)
-    wrong = shares / (shares.sum(2, keepdims=True) + np.exp(-top))
-    wrong -= labels[..., None] == np.arange(1, logits.shape[2] + 1)
+    units = _product(features, hidden)
+    units += bias
+    np.maximum(units, 0, out=units)
+    logits = _product(units, out)
+    logits += _product(features, direct)
+    logits += offset
+    logits += (trust[:, None, None] @ evidence)[:, :, 0]
+    wrong = np.exp(np.minimum(logits, _MOST, out=logits), out=logits)
+    wrong /= wrong.sum(2, keepdims=True) + 1
+    copy, place = np.nonzero(labels)
+    wrong[copy, place, labels[copy, place] - 1] -= 1
     wrong /= labels.shape[1]
-    back = (wrong @ out.transpose(0, 2, 1)) * (before > 0)
+    back = _product(wrong, out.transpose(0, 2, 1))
+    back *= units > 0
     return [
-        features.transpose(0, 2, 1) @ back,
+        _correlation(features, back),
         back.sum(1, keepdims=True),
-        units.transpose(0, 2, 1) @ wrong,
-        features.transpose(0, 2, 1) @ wrong,
+        _correlation(units, wrong),
+        _correlation(features, wrong),
         wrong.sum(1, keepdims=True),
-        np.einsum("mnec,mnc->me", evidence, wrong),
+        (evidence @ wrong[..., None]).sum(1)[..., 0],
     ]
+
+
+def _product(samples: Matrix, weights: Matrix) -> Matrix:
+    """Multiply (..., N, F) by (..., F, H), in blocks of samples."""
+    *leading, count, size = samples.shape
+    rows = _rows(size, weights.shape[-1])
+    whole = count - count % rows
+    product = np.empty((*leading, count, weights.shape[-1]), np.float32)
+    if whole:
+        blocks = samples[..., :whole, :].reshape(*leading, -1, rows, size)
+        product[..., :whole, :] = (blocks @ weights[..., None, :, :]).reshape(*leading, whole, -1)
+    np.matmul(samples[..., whole:, :], weights, out=product[..., whole:, :])
+    return product
+
+
+def _correlation(samples: Matrix, others: Matrix) -> Matrix:
+    """Sum (copies, N, F) times (copies, N, H) over N: (copies, F, H), in blocks of samples."""
+    copies, count, size = samples.shape
+    rows = _rows(size, others.shape[2])
+    whole = count - count % rows
+    total: Matrix = samples[:, whole:].transpose(0, 2, 1) @ others[:, whole:]
+    if whole:
+        left = samples[:, :whole].reshape(copies, -1, rows, size).transpose(0, 1, 3, 2)
+        total += (left @ others[:, :whole].reshape(copies, -1, rows, others.shape[2])).sum(1)
+    return total
+
+
+def _rows(size: int, columns: int) -> int:
+    """Give how many samples a product takes at once."""
+    return max(_BLOCK // (size * columns), 1)
