@@ -6,8 +6,11 @@ that it did not see bear that change out. These are squares of the given slices:
 are in one of five slices, and of those, whole slices left out tell nothing. Whole slices must not speak against it.
 """
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +28,9 @@ Places = NDArray[np.integer]
 
 _UNCERTAIN_BORDER = 1.5
 """Millimetres by which a border of the answer that stood is taken to be off."""
+
+_THREADS = min(2, os.cpu_count() or 1)
+"""Beside each other; the arrays are small, so that more would wait for each other."""
 
 _LEAST = 1e-3
 """Probability below which a model's word counts for nothing."""
@@ -129,18 +135,26 @@ class StandingAnswer:
         self._left_out = {index: self._shape.at(index, without_it=True) for index in self._given.slices}
         self._shape.choose_slope({index: shape for index, shape in self._left_out.items() if shape})
         samples = {index: self._samples(index) for index in self._given.slices}
-        slices: list[_LeftOut] = []
-        squares: list[_LeftOut] = []
-        for fold in self._given.folds:
+
+        def of_slices(fold: Sequence[SliceIndex]) -> list[_LeftOut]:
             rest = _joined([samples[index].samples for index in self._given.slices if index not in fold])
             classifier = VoxelClassifier(rest, copies=1, steps=150, cancelled=self._given.cancelled)
-            slices.extend(self._left_out_of(classifier, index) for index in fold)
-        for half in range(2):
+            return [self._left_out_of(classifier, index) for index in fold]
+
+        def of_squares(half: int) -> list[_LeftOut]:
             rest = _joined([some.of_half(1 - half) for some in samples.values()])
             if not len(rest.labels):  # slices smaller than a square
-                continue
+                return []
             classifier = VoxelClassifier(rest, copies=1, steps=150, cancelled=self._given.cancelled)
-            squares.extend(self._left_out_of(classifier, index, half) for index in self._given.slices)
+            return [self._left_out_of(classifier, index, half) for index in self._given.slices]
+
+        every = _joined([some.samples for some in samples.values()])
+        with ThreadPoolExecutor(_THREADS) as pool:
+            # Of all slices, learned at once, before it is known whether a change is borne out: two cores end together.
+            classifier = pool.submit(VoxelClassifier, every, cancelled=self._given.cancelled)
+            slices = list(chain(*pool.map(of_slices, self._given.folds)))
+            squares = list(chain(*pool.map(of_squares, range(2))))
+            self._classifier = classifier.result()
         self._changes = _borne_out(squares, slices, len(self._changes))
         none = np.zeros_like(self._changes)
         standing, mended = _dice(slices, none), _dice(slices, self._changes)
@@ -148,9 +162,6 @@ class StandingAnswer:
             self.scores[value] = {"standing": float(standing[place]), "classifier": float(mended[place])}
             if self._changes[place].any() or self._changes[:, place].any():
                 self.methods[value] = "classifier"
-        if self._changes.any():
-            every = _joined([some.samples for some in samples.values()])
-            self._classifier = VoxelClassifier(every, cancelled=self._given.cancelled)
 
     def write(self, part: Labels, repainting: Repainting) -> dict[int, float]:
         """Write the changes into the user's labelmap of the box, and give the doubt in every slice along `axis`.
@@ -163,17 +174,23 @@ class StandingAnswer:
         left = [place for place, value in enumerate(self.values, 1) if value not in self.written]
         changes[left] = changes[:, left] = False
         may_change: NDArray[np.bool_] = np.logical_or.reduce(changes, 1)
-        for number in range(part.shape[self._given.axis]) if may_change.any() else ():
+        numbers = range(part.shape[self._given.axis]) if may_change.any() else range(0)
+
+        def answer_in(number: int) -> tuple[NDArray[np.intp], Places]:
             if self._given.cancelled():
                 raise CancelledError
             index = SliceIndex(AXES[self._given.axis], number)
-            layer, stood = index.of(part), index.of(self._stood)
-            chosen = np.flatnonzero(may_change[stood])
-            if not len(chosen):
-                continue
-            was = stood.ravel()[chosen]
-            answer = self._answered(self._classifier, index, self._shape.at(index), chosen)
-            changed = changes[was, answer]
+            chosen = np.flatnonzero(may_change[index.of(self._stood)])
+            return chosen, self._answered(self._classifier, index, self._shape.at(index), chosen)
+
+        if numbers:
+            self._shape.at(SliceIndex(AXES[self._given.axis], 0))  # keeps what all threads read
+        with ThreadPoolExecutor(_THREADS) as pool:
+            answers = list(pool.map(answer_in, numbers))
+        for number, (chosen, answer) in zip(numbers, answers, strict=True):
+            index = SliceIndex(AXES[self._given.axis], number)
+            layer = index.of(part)
+            changed = changes[index.of(self._stood).ravel()[chosen], answer]
             at = np.unravel_index(chosen[changed], layer.shape)
             now, new = layer[at], values[answer[changed]]
             for value in np.unique(new).tolist():
