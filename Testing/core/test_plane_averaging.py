@@ -178,6 +178,20 @@ def test_a_speck_far_away_is_looked_at_only_where_it_may_be_part_of_the_result()
     assert largest.slices < every.slices / 2
 
 
+def test_labels_that_stay_only_beside_others_are_not_looked_for_elsewhere():
+    _, channel = block((120, 130, 110))
+    channel[80:104, 96:120, 80:104] = 2  # as large as the block; 1 around it, between pixels
+    volume, settings = Volume(channel.astype(np.float32) / 4, np.eye(4)), averaging()
+    solid, loose = (
+        Segmenter(
+            with_network(settings.model_copy(update={"remove_islands": islands}), BandNetwork()), "cpu", engine="torch"
+        ).segment(volume)
+        for islands in (Islands(), Islands(loose=(1, 2)))
+    )
+    assert np.array_equal(loose.labelmap, np.where(channel == 3, 3, 0))
+    assert loose.slices < solid.slices / 2
+
+
 def test_voxels_that_are_not_finite_are_background():
     voxels, channel = block()
     voxels[10, 12, 12] = np.nan

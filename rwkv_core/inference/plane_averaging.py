@@ -119,6 +119,7 @@ class Averaging:
         toward_right: mm from the volume's middle toward the right, of the voxels of a box of a grid; to be broadcast.
         one_part: whether these are one connected part, and what is scattered around it is no part of the result: a
             quicker look finds it.
+        loose: values of labels that are no part of the result but close to that part: they are not looked for.
         every: mm between the slices of a plane, and voxels of the grid on which their answers are added up, where that
             is coarser; what lies between is interpolated.
         confidence: counts how sure the answer is.
@@ -135,6 +136,7 @@ class Averaging:
     toward_right: Callable[[NetworkGrid, Box], NDArray[np.float32]]
     shown: int
     one_part: bool
+    loose: Sequence[int]
     every: float
     confidence: Confidence
 
@@ -155,7 +157,8 @@ class Averaging:
         step = max(1, int(_LOOK_EVERY / thinned.spacing[first]))
         coarser = _LOOK_COARSER if self.one_part else 1.0
         look = self.begin(self.stacks[0], by[first], _whole(thinned.shape), coarser)
-        looked_for = np.where(np.arange(len(self.values)) < self.shown, self.values, 0).astype(self.values.dtype)
+        sought = (np.arange(len(self.values)) < self.shown) & ~np.isin(self.values, self.loose)
+        looked_for = np.where(sought, self.values, 0).astype(self.values.dtype)
         looked = len(range(0, len(look.source), step))
         expected = looked + self._slices(whole)
         done = 0

@@ -366,7 +366,7 @@ class PreparedVolume:
             slices = self._label(stacks[0], filled, report, cancelled, clock)
         else:
             guide = None if told else self.segmenter.guide(volume, volume.array[seen].shape)
-            average = self._average(stacks, guide, filled, clean.one_part, report, cancelled, clock)
+            average = self._average(stacks, guide, filled, clean, report, cancelled, clock)
             slices = average.slices
             if probabilities == "later":
                 later = ProbabilitiesLater(average, 1 + len(classes), box, seen)
@@ -449,7 +449,7 @@ class PreparedVolume:
         stacks: Sequence[SliceStack],
         guide: SliceStack | None,
         filled: _Filled,
-        one_part: bool,
+        clean: Cleaning,
         progress: Callable[[int, int], None],
         cancelled: Callable[[], bool],
         clock: Clock,
@@ -473,7 +473,7 @@ class PreparedVolume:
             grid, [grid.stack(stack) for stack in stacks], begin,
             segmenter.values, segmenter.channel_support(stacks), segmenter.sides, guide and grid.stack(guide),
             lambda grid, box: self._toward_right(seen, grid, box), 1 + len(segmenter.bundle.config.classes),
-            one_part, every, filled.confidence,
+            clean.one_part, clean.loose, every, filled.confidence,
         )  # fmt: skip
         average = averaging.run(progress, cancelled)
         with clock("restore"):

@@ -59,6 +59,14 @@ class Cleaning:
         """Whether the largest connected part of all labels together is all that stays."""
         return self.islands == "bundle" and self.whole and self.config.remove_islands is not None
 
+    @property
+    def loose(self) -> tuple[int, ...]:
+        """Labels that stay only close to that part, as they connect nothing; none where all labels stay."""
+        asked = self.config.remove_islands
+        if not self.one_part or asked is None:
+            return ()
+        return (*asked.loose, *(around.value for around in self.config.surroundings))
+
     def __call__(
         self,
         labels: NDArray[np.unsignedinteger],
@@ -85,8 +93,7 @@ class Cleaning:
             keep_largest_parts(labels)
         elif self.one_part and asked is not None:
             _check(cancelled)
-            loose = (*asked.loose, *(around.value for around in self.config.surroundings))
-            remove_islands(labels, (k, j, i), asked.bridge, loose)
+            remove_islands(labels, (k, j, i), asked.bridge, self.loose)
             if asked.gaps is not None:
                 _check(cancelled)
                 fill_gaps(labels, (k, j, i), asked.bridge, asked.gaps)
