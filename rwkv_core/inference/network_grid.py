@@ -152,8 +152,14 @@ class Restorer:
 
     def __call__(self, values: NDArray[np.generic], k: int) -> NDArray[np.float32]:
         """Give the values (K, J, I) of the box in slice `k` of the given voxels, (J, I)."""
+        return self.of_channels(values[None], [0], k)[0]
+
+    def of_channels(
+        self, values: NDArray[np.generic], channels: Sequence[int] | NDArray[np.intp], k: int
+    ) -> NDArray[np.float32]:
+        """Give some channels' values (C, K, J, I) of the box in slice `k` of the given voxels, (channels, J, I)."""
         first, *second = self.layers(k)
-        layer = values[first].astype(np.float32)
+        layer: NDArray[np.float32] = values[channels, first].astype(np.float32)
         if second:
-            layer += (values[second[0]] - layer) * self.k.share[k]
+            layer += (values[channels, second[0]].astype(np.float32, copy=False) - layer) * self.k.share[k]
         return self.j(self.i(layer, -1), -2)

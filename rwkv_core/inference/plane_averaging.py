@@ -44,6 +44,8 @@ _GUIDE_EVERY = 4.0
 """mm between the slices that are only asked for left and right."""
 _MARGIN, _LEAST_MARGIN = 10.0, 5.0
 """mm around what was found there; fewer where this makes the network's input smaller."""
+_AT_ONCE = 400_000
+"""Voxels brought back in one step: with fewer, threads wait for each other; more leave the cache."""
 _CUT = 0.5
 """What the structures must show of their largest area at a scan's border for the scan to end within them."""
 _CUT_COUNTS = 0.25
@@ -330,14 +332,16 @@ class Average:
         present: NDArray[np.bool_] = self.sums.max((2, 3)) > 0
         restore = self.grid.restorer(self.box)
         shape = (len(self.sums), len(restore.j.low), len(restore.i.low))
+        together = max(1, _AT_ONCE // max(1, shape[1] * shape[2]))
 
         def fill(k: int) -> None:
             if cancelled():
                 raise CancelledError
             there = None if self.ahead is None else restore(self.ahead, k) > 0
             evidence = np.zeros(shape, np.float32)
-            for channel in np.flatnonzero(present[:, restore.layers(k)].any(1)):
-                evidence[channel] = restore(self.sums[channel], k)
+            channels = np.flatnonzero(present[:, restore.layers(k)].any(1))
+            for group in (channels[first : first + together] for first in range(0, len(channels), together)):
+                evidence[group] = restore.of_channels(self.sums, group, k)
             members = evidence
             if probabilities is not None or self.plane_specific.any():
                 members = self._probabilities(evidence)
