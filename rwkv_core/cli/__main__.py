@@ -1,7 +1,5 @@
 """`python -m rwkv_core.cli` is `rwkv-unet`."""
 
-import sys
+from rwkv_core.cli import run_process
 
-from rwkv_core.cli import main
-
-sys.exit(main())
+run_process()
