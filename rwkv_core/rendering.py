@@ -6,6 +6,7 @@ where the field crosses one half, its normal the field's gradient. Classes that 
 are drawn like glass, so that what they hide is seen.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,9 @@ from rwkv_core.volume import Volume, lps_geometry, slice_stack
 _PLANES = {"Axial": "SPL", "Coronal": "AIL", "Sagittal": "LIA"}
 _FILL, _EDGE = 0.42, 0.95  # opacity of labels, and of their outlines
 _BACKGROUND = "#101418"
+_WIDTH, _VIEWS, _TITLE = 12.5, 10.9, 0.64  # inches: of the page, of the four views with the title, of the title
+_LETTERS = 10  # points, of the legend
+_LETTER, _ROW, _SWATCH = 0.085, 0.21, 0.7  # inches: a letter and a row of the legend, what a color and gaps take
 
 _VOXEL = 1.0  # mm, of the view's frame
 _FINER = 3  # pixels per voxel
@@ -38,13 +42,19 @@ _LIGHT = np.array([-0.45, -0.6, -0.66])  # from upper left, in (column, row, dep
 
 
 def save_figure(path: Path, volume: Volume, segmentation: Segmentation, title: str) -> None:
-    """Write a PNG (about 1500 x 1400 pixels) of `segmentation` over `volume`.
+    """Write a PNG (1500 pixels wide, about as high, and more for a long legend) of `segmentation` over `volume`.
 
     Raises:
         StorageError: when the file cannot be written.
     """
-    figure = Figure(figsize=(12.5, 11.6), facecolor=_BACKGROUND)
-    grid = figure.add_gridspec(2, 2, left=0.01, right=0.99, top=0.945, bottom=0.12, wspace=0.02, hspace=0.04)
+    volumes = segmentation.volumes_ml()
+    named = {c: f"{c.name}  {volumes[c.name]:.1f} ml" for c in segmentation.classes if volumes[c.name] > 0}
+    columns = max(1, int(_WIDTH / (_SWATCH + _LETTER * max(map(len, named.values()), default=0))))
+    legend = _ROW * (1 + math.ceil(len(named) / columns))
+    height = _VIEWS + legend
+    figure = Figure(figsize=(_WIDTH, height), facecolor=_BACKGROUND)
+    bottom, top = legend / height, 1 - _TITLE / height
+    grid = figure.add_gridspec(2, 2, left=0.01, right=0.99, top=top, bottom=bottom, wspace=0.02, hspace=0.04)
     low, high = np.nanpercentile(volume.array[np.isfinite(volume.array)][::11], [0.5, 99.5])
     for cell, (plane, orientation) in enumerate(_PLANES.items()):
         axes = figure.add_subplot(grid[divmod(cell, 2)], facecolor=_BACKGROUND)
@@ -69,14 +79,13 @@ def save_figure(path: Path, volume: Volume, segmentation: Segmentation, title: s
         interpolation="bilinear",
     )
     axes.set_axis_off()
-    volumes = segmentation.volumes_ml()
     patches = [
-        Patch(color=(c.color[0] / 255, c.color[1] / 255, c.color[2] / 255), label=f"{c.name}  {volumes[c.name]:.1f} ml")
-        for c in segmentation.classes
-        if volumes[c.name] > 0
+        Patch(color=(c.color[0] / 255, c.color[1] / 255, c.color[2] / 255), label=label) for c, label in named.items()
     ]
-    figure.legend(handles=patches, loc="lower center", ncols=4, frameon=False, labelcolor="white", fontsize=11)
-    figure.text(0.5, 0.967, title, ha="center", color="white", fontsize=15)
+    figure.legend(
+        handles=patches, loc="lower center", ncols=columns, frameon=False, labelcolor="white", fontsize=_LETTERS
+    )
+    figure.text(0.5, 1 - 0.6 * _TITLE / height, title, ha="center", color="white", fontsize=15)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120, facecolor=_BACKGROUND)
 
