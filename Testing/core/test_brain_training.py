@@ -200,6 +200,22 @@ def test_a_run_ends_with_a_bundle_and_goes_on_where_it_stopped(folder, tmp_path,
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_the_background_is_adjusted_after_training_and_not_twice(folder, tmp_path):
+    def background(*arguments):
+        run = tmp_path / str(len(list(tmp_path.iterdir())))
+        settings = "batch=1", "workers=0", "steps=1", "rate=1e-9"
+        changes = [word for setting in settings for word in ("--set", setting)]
+        command = ["train", str(folder), "--preset", "brain", "-o", str(run), "--device", "cpu", *changes, *arguments]
+        assert main(command) == 0
+        return run / "bundle", float(load_bundle(run / "bundle").network.final_conv.bias[0])
+
+    _, plain = background("--set", "background=0")
+    bundle, adjusted = background()
+    assert adjusted == pytest.approx(plain - 1.5, abs=1e-3)
+    assert background("--init", str(bundle))[1] == pytest.approx(adjusted, abs=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_a_volumetric_network_is_trained_on_blocks(folder, tmp_path):
     patches = {"method": "patches", "spacing": (2.0, 2.0, 2.0), "size": (16, 32, 32)}
     described = config(resampling=patches, architecture="u-rwkv", values=(1, 2)).model_dump(mode="json")

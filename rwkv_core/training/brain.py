@@ -132,6 +132,8 @@ class BrainRecipe(StrictModel):
         rate: highest learning rate.
         seed: of all random numbers.
         workers: processes that generate images, for each device.
+        background: what is added to the background's logit once the network is trained (logit adjustment, Menon et
+            al. 2021), and taken off a model to start from: on scans, the fluid around the brain else ends too early.
     """
 
     config: str | None = None
@@ -141,6 +143,7 @@ class BrainRecipe(StrictModel):
     rate: PositiveFloat = 1.5e-3
     seed: int = 1
     workers: NonNegativeInt = 1
+    background: float = -1.5
 
     def described(self) -> BundleConfig:
         """Read the description of the model to train.
@@ -203,6 +206,8 @@ def train_brain(
     data = GeneratedBatches(label_maps, config, recipe.batch, recipe.seed + resume)
     loader = DataLoader(data, batch_size=None, num_workers=recipe.workers, worker_init_fn=begin_worker)
     network = load_bundle(init).network if init else new_network(config)
+    if init:
+        _raise_background(network, -recipe.background)
     network.train().requires_grad_(True)
     module = BrainTraining(network, twins(config), recipe.steps, recipe.rate)
     chosen = torch.device(choose_device(device))
@@ -214,7 +219,7 @@ def train_brain(
         use_distributed_sampler=False,
         precision=choose_precision("auto", chosen),
         gradient_clip_val=1.0,
-        logger=CSVLogger(run, name="", version="log"),
+        logger=CSVLogger(run, name="log"),
         callbacks=[
             # The first weights are forgotten by the end.
             EMAWeightAveraging(decay=min(0.998, 1 - 12 / (recipe.steps + 12))),
@@ -226,6 +231,7 @@ def train_brain(
     trainer.fit(module, loader, ckpt_path=last if resume else None)
     if not trainer.is_global_zero:
         return None
+    _raise_background(network, recipe.background)
     record = {
         "data": "images generated from SynthSeg's 20 label maps (Billot et al. 2023); no scan was used",
         "started_from": init or "random weights",
@@ -236,8 +242,16 @@ def train_brain(
         "optimizer": f"AdamW {recipe.rate}, weight decay 0.01, warm-up {warm_up_steps(recipe.steps)} steps, linear "
         f"decay over the last {DECAY:.0%} of the steps; exponential moving average of the weights",
         "loss": "cross entropy + soft Dice, of pairs in sagittal slices",
+        "background": f"logit adjusted by {recipe.background:g} after training",
     }
     finished = config.model_copy(update={"training": record})
     bundle = write_bundle(run / "bundle", finished, module.network, half=True)
     record_origin(bundle.folder, Origin("trained"))
     return bundle.folder
+
+
+def _raise_background(network: Network, by: float) -> None:
+    bias = network.final_conv.bias
+    assert bias is not None
+    with torch.no_grad():
+        bias[0] += by
