@@ -223,7 +223,8 @@ def main() -> None:
             for c in config.classes:
                 sure = confidences.get(c.name)
                 answered, there = answers[0] == c.value, np.isin(given, c.freesurfer)
-                if sure is not None and c.freesurfer and max(answered.sum(), there.sum()) >= FEWEST:
+                compared = c.freesurfer and not FLUID_IDS & set(c.freesurfer)  # which the truth means otherwise
+                if sure is not None and compared and max(answered.sum(), there.sum()) >= FEWEST:
                     pairs.append((sure, dice(answered, there)))
     console = Console(width=160)
     console.print(labels)
