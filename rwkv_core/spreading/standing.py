@@ -176,23 +176,25 @@ class StandingAnswer:
         may_change: NDArray[np.bool_] = np.logical_or.reduce(changes, 1)
         numbers = range(part.shape[self._given.axis]) if may_change.any() else range(0)
 
-        def answer_in(number: int) -> tuple[NDArray[np.intp], Places]:
+        def changed_in(number: int) -> tuple[NDArray[np.intp], Places]:
+            """Pixels of a slice that change, and into what."""
             if self._given.cancelled():
                 raise CancelledError
             index = SliceIndex(AXES[self._given.axis], number)
-            chosen = np.flatnonzero(may_change[index.of(self._stood)])
-            return chosen, self._answered(self._classifier, index, self._shape.at(index), chosen)
+            stood = index.of(self._stood).ravel()
+            chosen = np.flatnonzero(may_change[stood])
+            answer = self._answered(self._classifier, index, self._shape.at(index), chosen)
+            changed = changes[stood[chosen], answer]
+            return chosen[changed], answer[changed]
 
         if numbers:
             self._shape.at(SliceIndex(AXES[self._given.axis], 0))  # keeps what all threads read
         with ThreadPoolExecutor(_THREADS) as pool:
-            answers = list(pool.map(answer_in, numbers))
-        for number, (chosen, answer) in zip(numbers, answers, strict=True):
-            index = SliceIndex(AXES[self._given.axis], number)
-            layer = index.of(part)
-            changed = changes[index.of(self._stood).ravel()[chosen], answer]
-            at = np.unravel_index(chosen[changed], layer.shape)
-            now, new = layer[at], values[answer[changed]]
+            found = list(pool.map(changed_in, numbers))
+        for number, (changed, answer) in zip(numbers, found, strict=True):
+            layer = SliceIndex(AXES[self._given.axis], number).of(part)
+            at = np.unravel_index(changed, layer.shape)
+            now, new = layer[at], values[answer]
             for value in np.unique(new).tolist():
                 here = new == value
                 if value:
