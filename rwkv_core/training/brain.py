@@ -132,8 +132,9 @@ class BrainRecipe(StrictModel):
         rate: highest learning rate.
         seed: of all random numbers.
         workers: processes that generate images, for each device.
-        background: what is added to the background's logit once the network is trained (logit adjustment, Menon et
+        background: what is added to RWKV-UNet's logit of the background once it is trained (logit adjustment, Menon et
             al. 2021), and taken off a model to start from: on scans, the fluid around the brain else ends too early.
+            Nobody measured it for U-RWKV, which is left as it is.
     """
 
     config: str | None = None
@@ -242,8 +243,9 @@ def train_brain(
         "optimizer": f"AdamW {recipe.rate}, weight decay 0.01, warm-up {warm_up_steps(recipe.steps)} steps, linear "
         f"decay over the last {DECAY:.0%} of the steps; exponential moving average of the weights",
         "loss": "cross entropy + soft Dice, of pairs in sagittal slices",
-        "background": f"logit adjusted by {recipe.background:g} after training",
     }
+    if isinstance(network, RWKVUNet):
+        record["background"] = f"logit adjusted by {recipe.background:g} after training"
     finished = config.model_copy(update={"training": record})
     bundle = write_bundle(run / "bundle", finished, module.network, half=True)
     record_origin(bundle.folder, Origin("trained"))
@@ -251,7 +253,7 @@ def train_brain(
 
 
 def _raise_background(network: Network, by: float) -> None:
-    bias = network.final_conv.bias
-    assert bias is not None
-    with torch.no_grad():
-        bias[0] += by
+    if isinstance(network, RWKVUNet):
+        assert network.final_conv.bias is not None
+        with torch.no_grad():
+            network.final_conv.bias[0] += by
