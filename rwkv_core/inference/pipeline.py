@@ -14,6 +14,7 @@ from rwkv_core.errors import CancelledError
 
 BatchT = TypeVar("BatchT")
 PieceT = TypeVar("PieceT")
+_ResultT = TypeVar("_ResultT")
 
 _HELPERS = min(4, os.cpu_count() or 1)
 _AHEAD = 2 * _HELPERS
@@ -73,14 +74,10 @@ def run_pipeline(
             settle(0)
 
 
-def run_each(pieces: Iterable[PieceT], work: Callable[[PieceT], None]) -> None:
+def run_each(pieces: Iterable[PieceT], work: Callable[[PieceT], _ResultT]) -> list[_ResultT]:
     """Do pieces of work that do not depend on each other, in helper threads; the first exception ends it."""
     with _helpers() as pool:
-        for done in [pool.submit(_quietly, work, piece) for piece in pieces]:
-            done.result()
-
-
-_ResultT = TypeVar("_ResultT")
+        return [done.result() for done in [pool.submit(_quietly, work, piece) for piece in pieces]]
 
 
 def _quietly(function: Callable[..., _ResultT], *arguments: object) -> _ResultT:

@@ -6,10 +6,9 @@ that it did not see bear that change out. These are squares of the given slices:
 are in one of five slices, and of those, whole slices left out tell nothing. Whole slices must not speak against it.
 """
 
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from rwkv_core.errors import CancelledError
+from rwkv_core.inference.pipeline import run_each
 from rwkv_core.spreading.classifier import Samples, VoxelClassifier
 from rwkv_core.spreading.corrections import GivenSlices, Repainting
 from rwkv_core.spreading.shapes import HALFWAY, ShapeAt, ShapePrior
@@ -28,9 +28,6 @@ Places = NDArray[np.integer]
 
 _UNCERTAIN_BORDER = 1.5
 """Millimetres by which a border of the answer that stood is taken to be off."""
-
-_THREADS = min(2, os.cpu_count() or 1)
-"""Beside each other; the arrays are small, so that more would wait for each other."""
 
 _LEAST = 1e-3
 """Probability below which a model's word counts for nothing."""
@@ -148,13 +145,17 @@ class StandingAnswer:
             classifier = VoxelClassifier(rest, copies=1, steps=150, cancelled=self._given.cancelled)
             return [self._left_out_of(classifier, index, half) for index in self._given.slices]
 
-        every = _joined([some.samples for some in samples.values()])
-        with ThreadPoolExecutor(_THREADS) as pool:
-            # Of all slices, learned at once, before it is known whether a change is borne out: two cores end together.
-            classifier = pool.submit(VoxelClassifier, every, cancelled=self._given.cancelled)
-            slices = list(chain(*pool.map(of_slices, self._given.folds)))
-            squares = list(chain(*pool.map(of_squares, range(2))))
-            self._classifier = classifier.result()
+        def of_all() -> list[_LeftOut]:
+            """Learned at once, before it is known whether a change is borne out: so two cores end together."""
+            every = _joined([some.samples for some in samples.values()])
+            self._classifier = VoxelClassifier(every, cancelled=self._given.cancelled)
+            return []
+
+        tasks: list[Callable[[], list[_LeftOut]]] = [of_all]
+        tasks += [partial(of_slices, fold) for fold in self._given.folds]
+        tasks += [partial(of_squares, half) for half in range(2)]
+        left_out = run_each(tasks, lambda task: task())
+        slices, squares = (list(chain(*part)) for part in (left_out[1:-2], left_out[-2:]))
         self._changes = _borne_out(squares, slices, len(self._changes))
         none = np.zeros_like(self._changes)
         standing, mended = _dice(slices, none), _dice(slices, self._changes)
@@ -174,7 +175,9 @@ class StandingAnswer:
         left = [place for place, value in enumerate(self.values, 1) if value not in self.written]
         changes[left] = changes[:, left] = False
         may_change: NDArray[np.bool_] = np.logical_or.reduce(changes, 1)
-        numbers = range(part.shape[self._given.axis]) if may_change.any() else range(0)
+        if not may_change.any():
+            return self._doubt()
+        numbers = range(part.shape[self._given.axis])
 
         def changed_in(number: int) -> tuple[NDArray[np.intp], Places]:
             """Pixels of a slice that change, and into what."""
@@ -187,11 +190,8 @@ class StandingAnswer:
             changed = changes[stood[chosen], answer]
             return chosen[changed], answer[changed]
 
-        if numbers:
-            self._shape.at(SliceIndex(AXES[self._given.axis], 0))  # keeps what all threads read
-        with ThreadPoolExecutor(_THREADS) as pool:
-            found = list(pool.map(changed_in, numbers))
-        for number, (changed, answer) in zip(numbers, found, strict=True):
+        self._shape.at(SliceIndex(AXES[self._given.axis], 0))  # keeps what all threads read
+        for number, (changed, answer) in zip(numbers, run_each(numbers, changed_in), strict=True):
             layer = SliceIndex(AXES[self._given.axis], number).of(part)
             at = np.unravel_index(changed, layer.shape)
             now, new = layer[at], values[answer]
